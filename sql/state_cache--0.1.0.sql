@@ -1,0 +1,307 @@
+\echo Use "CREATE EXTENSION state_cache" to load this file. \quit
+
+-- The authority (L3), the triggers that watch it, and the SQL surface. Everything is reached by
+-- qualified names: the schema is chosen at CREATE EXTENSION, and nothing trusts search_path.
+
+-- ---------------------------------------------------------------------------------------------------
+-- Tables
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE state_class (
+	class       text COLLATE "C" PRIMARY KEY CHECK (octet_length(class) BETWEEN 1 AND 63),
+	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode = 'through'),
+	keep        integer DEFAULT 1 CHECK (keep >= 1),
+	dedup       boolean NOT NULL DEFAULT true,
+	ttl         interval CHECK (ttl > interval '0'),
+	cache_ttl   interval CHECK (cache_ttl > interval '0'),
+	max_entries integer CHECK (max_entries >= 1),
+	channel     text NOT NULL DEFAULT 'state_updated' CHECK (octet_length(channel) BETWEEN 1 AND 63)
+);
+COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
+COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
+COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables';
+COMMENT ON COLUMN state_class.keep IS 'how many snapshots of a state are kept, the current one included; NULL keeps all';
+COMMENT ON COLUMN state_class.dedup IS 'whether a change that leaves the document as it is stored is skipped';
+COMMENT ON COLUMN state_class.ttl IS 'a state not written for so long reads as absent; NULL: never';
+COMMENT ON COLUMN state_class.cache_ttl IS 'how long an entry may serve reads from L1, counted from its write or fill; NULL: no limit';
+COMMENT ON COLUMN state_class.max_entries IS 'how many states of the class L1 holds at most; NULL: no limit of its own';
+COMMENT ON COLUMN state_class.channel IS 'channel that hears of changes in this class';
+
+INSERT INTO state_class (class, channel) VALUES
+	('run', 'state_updated'),
+	('swarm', 'state_updated'),
+	('config', 'config_changed');
+
+CREATE TABLE state_head (
+	class      text COLLATE "C" NOT NULL,
+	key        text COLLATE "C" NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 255),
+	version    bigint NOT NULL CHECK (version > 0),
+	hash       bytea CHECK (octet_length(hash) = 16),
+	size       integer NOT NULL CHECK (size >= 0),
+	deleted    boolean NOT NULL DEFAULT false,
+	expires_at timestamptz,
+	updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (class, key)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE state_head IS 'which version of each state is current; a deleted state stays as a tombstone';
+COMMENT ON COLUMN state_head.class IS 'class of the state';
+COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 255 bytes';
+COMMENT ON COLUMN state_head.version IS 'current version: 1, 2, 3 …; a delete is a version too, and none is ever used again';
+COMMENT ON COLUMN state_head.hash IS 'state_hash() of the current document; NULL when deleted';
+COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary form, 0 when deleted';
+COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
+COMMENT ON COLUMN state_head.expires_at IS 'from when on the state reads as absent; NULL: never';
+COMMENT ON COLUMN state_head.updated_at IS 'when the current version was written';
+
+CREATE TABLE state_snapshot (
+	class             text COLLATE "C" NOT NULL,
+	key               text COLLATE "C" NOT NULL,
+	version           bigint NOT NULL,
+	parent_version    bigint,
+	state             jsonb,
+	delta             bytea,
+	hash              bytea NOT NULL CHECK (octet_length(hash) = 16),
+	checkpoint_type   text NOT NULL DEFAULT 'auto',
+	recovery_point    boolean NOT NULL DEFAULT false,
+	agent_phase       text,
+	execution_context jsonb,
+	created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+	writer            xid8 NOT NULL DEFAULT pg_current_xact_id(),
+	PRIMARY KEY (class, key, version),
+	CHECK (num_nonnulls(state, delta) = 1)
+);
+COMMENT ON TABLE state_snapshot IS 'kept versions of states, each whole (keyframe) or as a delta';
+COMMENT ON COLUMN state_snapshot.class IS 'class of the state';
+COMMENT ON COLUMN state_snapshot.key IS 'name of the state within its class';
+COMMENT ON COLUMN state_snapshot.version IS 'version this snapshot holds';
+COMMENT ON COLUMN state_snapshot.parent_version IS 'version it was made from; NULL where there was no state before';
+COMMENT ON COLUMN state_snapshot.state IS 'the whole document (keyframe)';
+COMMENT ON COLUMN state_snapshot.delta IS 'the difference from an earlier version; not written by this release';
+COMMENT ON COLUMN state_snapshot.hash IS 'state_hash() of the document';
+COMMENT ON COLUMN state_snapshot.checkpoint_type IS 'why the snapshot was taken';
+COMMENT ON COLUMN state_snapshot.recovery_point IS 'whether recovery may go back to it';
+COMMENT ON COLUMN state_snapshot.agent_phase IS 'phase of the agent when it was taken';
+COMMENT ON COLUMN state_snapshot.execution_context IS 'whatever the caller wants to keep beside the document';
+COMMENT ON COLUMN state_snapshot.created_at IS 'when it was written';
+COMMENT ON COLUMN state_snapshot.writer IS 'transaction that wrote it, on the server where it was written';
+
+CREATE VIEW state_current WITH (security_invoker = true) AS
+	SELECT h.class, h.key, h.version, s.state, h.updated_at
+	FROM state_head h
+	JOIN state_snapshot s ON s.class = h.class AND s.key = h.key AND s.version = h.version
+	WHERE NOT h.deleted AND (h.expires_at IS NULL OR h.expires_at > statement_timestamp());
+COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
+
+-- The rows of the three classes above come with CREATE EXTENSION, and again from a dump that holds
+-- what the user made of them: the dumped row wins.
+CREATE FUNCTION state_class_restore() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format('DELETE FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION state_class_restore() IS 'lets a restored row replace the one that CREATE EXTENSION made';
+CREATE TRIGGER state_class_restore BEFORE INSERT ON state_class FOR EACH ROW
+	WHEN (NEW.class IN ('run', 'swarm', 'config')) EXECUTE FUNCTION state_class_restore();
+COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row replace the one that CREATE EXTENSION made';
+
+SELECT pg_catalog.pg_extension_config_dump('state_class', '');
+SELECT pg_catalog.pg_extension_config_dump('state_head', '');
+SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
+
+-- ---------------------------------------------------------------------------------------------------
+-- What watches the tables
+-- ---------------------------------------------------------------------------------------------------
+-- ENABLE ALWAYS, so that they fire for replication apply too. The WHEN clause keeps the extension's own
+-- flush from queueing a single trigger event.
+
+CREATE FUNCTION state_cache_by_hand() RETURNS boolean
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_by_hand';
+COMMENT ON FUNCTION state_cache_by_hand() IS 'false while the extension itself writes its tables';
+
+CREATE FUNCTION state_cache_watch() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_cache_watch';
+COMMENT ON FUNCTION state_cache_watch() IS 'tells the cache about changes made to state_head and state_snapshot by hand';
+
+CREATE FUNCTION state_class_watch() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_class_watch';
+COMMENT ON FUNCTION state_class_watch() IS 'tells every session that a class was redefined';
+
+CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_head
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_head
+	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_head
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_snapshot
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_snapshot
+	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_snapshot
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_class
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_class
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
+COMMENT ON TRIGGER state_cache_changing ON state_head IS 'from here on the transaction reads the tables, not L1';
+COMMENT ON TRIGGER state_cache_changed ON state_head IS 'the changed state leaves L1 at commit, and its channel hears of it';
+COMMENT ON TRIGGER state_cache_truncating ON state_head IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_cache_changing ON state_snapshot IS 'from here on the transaction reads the tables, not L1';
+COMMENT ON TRIGGER state_cache_changed ON state_snapshot IS 'the changed state leaves L1 at commit, and its channel hears of it';
+COMMENT ON TRIGGER state_cache_truncating ON state_snapshot IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_class_changed ON state_class IS 'every session reads the class anew';
+COMMENT ON TRIGGER state_class_truncated ON state_class IS 'every session reads the classes anew';
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changing;
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changed;
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changed;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncated;
+
+-- ---------------------------------------------------------------------------------------------------
+-- Read. STABLE: what a statement reads is fixed by its snapshot. PARALLEL RESTRICTED: what the
+-- transaction has staged lives in the leader.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_get(key text, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get';
+COMMENT ON FUNCTION state_get(text, text) IS 'the state, NULL if absent';
+
+CREATE FUNCTION state_get_text(key text, class text DEFAULT 'run') RETURNS text
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_text';
+COMMENT ON FUNCTION state_get_text(text, text) IS 'the state as text, made for the wire; NULL if absent';
+
+CREATE FUNCTION state_get_path(key text, path text[], class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_path';
+COMMENT ON FUNCTION state_get_path(text, text[], text) IS 'what the state holds at a path, as the operator #> finds it; NULL if nothing';
+
+CREATE FUNCTION state_get_section(key text, section text, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_section';
+COMMENT ON FUNCTION state_get_section(text, text, text) IS 'a top-level object of the state; an error if it is missing or no object';
+
+CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT state jsonb) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
+COMMENT ON FUNCTION state_get_many(text[], text) IS 'several states at once, in the order asked for; an absent one has no row';
+
+CREATE FUNCTION state_get_if_newer(key text, known_version bigint, class text DEFAULT 'run',
+		OUT version bigint, OUT state jsonb) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'state_get_if_newer';
+COMMENT ON FUNCTION state_get_if_newer(text, bigint, text) IS 'the state if its version is above the known one, else no row';
+
+CREATE FUNCTION state_version(key text, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_version';
+COMMENT ON FUNCTION state_version(text, text) IS 'version of the state, NULL if absent';
+
+CREATE FUNCTION state_exists(key text, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_exists';
+COMMENT ON FUNCTION state_exists(text, text) IS 'whether there is such a state';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Change: staged until the flush
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set';
+COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text) IS 'replaces the whole state; expected_version 0 means absent';
+
+CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
+COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';
+
+CREATE FUNCTION state_update_section(key text, section text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update_section';
+COMMENT ON FUNCTION state_update_section(text, text, jsonb, text) IS 'shallow merge inside one section, which must exist';
+
+CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
+COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
+
+CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
+COMMENT ON FUNCTION state_append(text, text[], jsonb, text) IS 'appends an element to the array at a path, which must exist';
+
+CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
+COMMENT ON FUNCTION state_delete(text, bigint, text) IS 'deletes the state; whether there was one';
+
+CREATE FUNCTION state_touch(key text, ttl interval, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch';
+COMMENT ON FUNCTION state_touch(text, interval, text) IS 'gives the state a new time to live, NULL for no end, and no new version; whether there was one';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Batch
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_batch_begin(on_conflict text DEFAULT 'error') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_begin';
+COMMENT ON FUNCTION state_batch_begin(text) IS 'opens an explicit batch; on_conflict is error, reapply or overwrite';
+
+CREATE FUNCTION state_batch_commit(OUT class text, OUT key text, OUT version bigint, OUT action text, OUT bytes bigint)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_commit';
+COMMENT ON FUNCTION state_batch_commit() IS 'flushes what is staged, inside the transaction, and says what became of it';
+
+CREATE FUNCTION state_batch_rollback() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_rollback';
+COMMENT ON FUNCTION state_batch_rollback() IS 'drops what the batch has staged, and closes it';
+
+CREATE FUNCTION state_batch_status(OUT class text, OUT key text, OUT dirty boolean, OUT base_version bigint,
+		OUT staged_bytes bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_batch_status';
+COMMENT ON FUNCTION state_batch_status() IS 'what the transaction has staged or, in an explicit batch, read';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Cache
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_cache_clear(class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_cache_clear';
+COMMENT ON FUNCTION state_cache_clear(text) IS 'evicts the entries of a class, or of the database, from L1 at once; how many';
+
+CREATE FUNCTION state_invalidate(pattern text, class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_invalidate';
+COMMENT ON FUNCTION state_invalidate(text, text) IS 'evicts the matching entries from L1 at once and tells the subscribers at commit; how many were evicted';
+
+CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
+		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
+		max_entries integer DEFAULT NULL, channel text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
+COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text)
+	IS 'creates a class or changes what is named of it; 0 takes a limit away';
+
+CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
+COMMENT ON FUNCTION state_hash(jsonb) IS 'xxh3-128 of a document in binary form, as the tables hold it';
+
+CREATE FUNCTION state_cache_stats(
+		OUT class text, OUT l1 text, OUT entries bigint, OUT bytes bigint,
+		OUT hits bigint, OUT misses bigint,
+		OUT bypass_own bigint, OUT bypass_writers bigint, OUT bypass_snapshot bigint,
+		OUT bypass_serializable bigint, OUT bypass_privileges bigint, OUT bypass_off bigint,
+		OUT damaged bigint, OUT too_large bigint, OUT fills bigint, OUT fills_refused bigint,
+		OUT evictions bigint, OUT expirations bigint,
+		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
+		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
+		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
+		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_stats';
+COMMENT ON FUNCTION state_cache_stats() IS 'what the view state_cache_stats shows';
+
+CREATE VIEW state_cache_stats AS SELECT * FROM state_cache_stats();
+COMMENT ON VIEW state_cache_stats IS 'what the cache did since the server started: a row per class of this database, and one with class NULL for the database as a whole';
+
+CREATE FUNCTION state_cache_entries(
+		OUT class text, OUT key text, OUT version bigint, OUT bytes bigint, OUT text_bytes bigint,
+		OUT loaded_at timestamptz, OUT expires_at timestamptz) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_entries';
+COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries shows';
+
+CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
+COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
+
+GRANT SELECT ON state_cache_stats TO pg_monitor;

@@ -1,0 +1,2 @@
+//! state_cache
+::pgrx::pg_module_magic!(name, version);
