@@ -187,7 +187,7 @@ CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run',
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
 COMMENT ON FUNCTION state_get_many(text[], text) IS 'several states at once, in the order asked for; an absent one has no row';
 
-CREATE FUNCTION state_get_if_newer(key text, known_version bigint, class text DEFAULT 'run',
+CREATE FUNCTION state_get_if_newer(key text, version bigint, class text DEFAULT 'run',
 		OUT version bigint, OUT state jsonb) RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'state_get_if_newer';
 COMMENT ON FUNCTION state_get_if_newer(text, bigint, text) IS 'the state if its version is above the known one, else no row';
