@@ -1,1 +1,37 @@
-//! Placeholder.
+//! What a state is: one JSON document in PostgreSQL's binary jsonb form.
+//!
+//! Every function works on the *payload* of a jsonb datum, which is what follows the four-byte
+//! varlena header: the root container. Nothing is parsed into a tree, because the hot paths of the
+//! extension cannot afford it: a read follows offsets to what it wants, and a change copies what it
+//! leaves alone as raw bytes.
+//!
+//! **Byte identity.** States are compared by hash and by bytes, so every result here is, byte for
+//! byte, what the server builds for the same document. Inputs are taken to be canonical in the parts
+//! that an operation does not touch; those parts are copied unread. In the parts that it does touch,
+//! everything is checked before it is used: damaged bytes give [`DocumentError::Damaged`], never a
+//! panic, an endless loop, or an allocation beyond the size of the inputs.
+//!
+//! Keys, sections and path elements are bytes in the server's encoding.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod build;
+mod container;
+mod error;
+mod format;
+mod hash;
+mod item;
+mod merge;
+mod path;
+mod pattern;
+mod source;
+
+pub use append::append;
+pub use container::is_object;
+pub use error::{DocumentError, PatternError};
+pub use hash::hash;
+pub use merge::{StackGuard, merge_patch, update, update_section};
+pub use path::{get_path, get_section};
+pub use pattern::Pattern;
+pub use source::Source;

@@ -1,0 +1,53 @@
+//! Why an operation on a document, or a pattern, was refused.
+
+use core::fmt;
+
+/// Why an operation on a document was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentError {
+    /// The bytes are no well-formed jsonb.
+    Damaged,
+    /// The state's root is an array or a scalar, and the operation needs an object.
+    NotAnObject,
+    /// The updates are an array or a scalar.
+    UpdatesNotObject,
+    /// The section is not there.
+    SectionMissing,
+    /// The section is there and holds an array or a scalar.
+    SectionNotObject,
+    /// The path leads nowhere.
+    PathMissing,
+    /// What lies at the path is not an array.
+    PathNotArray,
+    /// The result does not fit jsonb's 28-bit lengths.
+    TooLarge,
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Damaged => "the document is damaged",
+            Self::NotAnObject => "the state is not an object",
+            Self::UpdatesNotObject => "the updates are not an object",
+            Self::SectionMissing => "the section does not exist",
+            Self::SectionNotObject => "the section is not an object",
+            Self::PathMissing => "the path leads nowhere",
+            Self::PathNotArray => "the value at the path is not an array",
+            Self::TooLarge => "the document exceeds the maximum size of jsonb",
+        })
+    }
+}
+
+impl core::error::Error for DocumentError {}
+
+/// A key pattern ends in a backslash that escapes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatternError;
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pattern ends in a backslash that escapes nothing")
+    }
+}
+
+impl core::error::Error for PatternError {}

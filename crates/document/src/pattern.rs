@@ -1,0 +1,191 @@
+//! Key patterns.
+
+use crate::error::PatternError;
+
+/// A pattern over keys: `*` stands for any run of characters, `?` for one, `\` takes the next
+/// character as it is, everything else stands for itself.
+///
+/// One character is one code point where the key is UTF-8, else one byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(Form);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    Exact(Vec<u8>),
+    Wild(Vec<Token>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    One,
+    Run,
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// [`PatternError`] when the text ends in a backslash that escapes nothing.
+    pub fn parse(text: &[u8]) -> Result<Pattern, PatternError> {
+        let mut tokens = Vec::with_capacity(text.len());
+        let mut bytes = text.iter();
+        while let Some(&byte) = bytes.next() {
+            match byte {
+                b'\\' => tokens.push(Token::Byte(*bytes.next().ok_or(PatternError)?)),
+                b'?' => tokens.push(Token::One),
+                // Two runs in a row match what one does.
+                b'*' if tokens.last() == Some(&Token::Run) => {}
+                b'*' => tokens.push(Token::Run),
+                _ => tokens.push(Token::Byte(byte)),
+            }
+        }
+        let exact = tokens.iter().map(|token| match token {
+            Token::Byte(byte) => Some(*byte),
+            Token::One | Token::Run => None,
+        });
+        Ok(Pattern(match exact.collect() {
+            Some(key) => Form::Exact(key),
+            None => Form::Wild(tokens),
+        }))
+    }
+
+    /// The one key that the pattern matches, when it has no wildcard.
+    #[must_use]
+    pub fn exact(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::Exact(key) => Some(key),
+            Form::Wild(_) => None,
+        }
+    }
+
+    /// Whether the whole key matches.
+    ///
+    /// Only the latest run is ever extended: what an earlier one could take more, the latest could take
+    /// as well. That bounds the work by pattern length × key length.
+    #[must_use]
+    pub fn matches(&self, key: &[u8]) -> bool {
+        let tokens = match &self.0 {
+            Form::Exact(exact) => return exact == key,
+            Form::Wild(tokens) => tokens,
+        };
+        let (mut token, mut at) = (0, 0);
+        // The token behind the latest run, and where the key stands when the run has taken its share.
+        let mut retry: Option<(usize, usize)> = None;
+        loop {
+            let taken = match tokens.get(token) {
+                None if at == key.len() => return true,
+                None => None,
+                Some(Token::Run) => {
+                    retry = Some((token + 1, at));
+                    Some(0)
+                }
+                Some(Token::One) => character(&key[at..]),
+                Some(Token::Byte(byte)) => (key.get(at) == Some(byte)).then_some(1),
+            };
+            if let Some(length) = taken {
+                token += 1;
+                at += length;
+                continue;
+            }
+            // The run takes one character more, a whole one, lest `?` match a part of it.
+            let Some((behind, share)) = retry else {
+                return false;
+            };
+            let Some(length) = character(&key[share..]) else {
+                return false;
+            };
+            retry = Some((behind, share + length));
+            (token, at) = (behind, share + length);
+        }
+    }
+}
+
+/// Length in bytes of the character at the front; `None` at the end of the key.
+fn character(key: &[u8]) -> Option<usize> {
+    let length = match key.first()? {
+        0xC2..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xF4 => 4,
+        _ => 1,
+    };
+    let whole = key
+        .get(..length)
+        .is_some_and(|bytes| core::str::from_utf8(bytes).is_ok());
+    Some(if whole { length } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{Pattern, PatternError};
+
+    fn matches(pattern: &str, key: &str) -> bool {
+        Pattern::parse(pattern.as_bytes())
+            .unwrap()
+            .matches(key.as_bytes())
+    }
+
+    #[test]
+    fn text_without_wildcards_is_exact() {
+        let pattern = Pattern::parse(br"run-\*\?\\\x").unwrap();
+        assert_eq!(pattern.exact(), Some(&br"run-*?\x"[..]));
+        assert!(pattern.matches(br"run-*?\x"));
+        assert!(!pattern.matches(br"run-ab\x"));
+        assert_eq!(Pattern::parse(b"").unwrap().exact(), Some(&b""[..]));
+        assert_eq!(Pattern::parse(b"a*").unwrap().exact(), None);
+        assert_eq!(Pattern::parse(b"?").unwrap().exact(), None);
+    }
+
+    #[test]
+    fn a_trailing_backslash_is_refused() {
+        assert_eq!(Pattern::parse(b"a\\"), Err(PatternError));
+        assert!(Pattern::parse(b"a\\\\").is_ok());
+        assert_eq!(Pattern::parse(b"a*\\\\\\"), Err(PatternError));
+    }
+
+    #[test]
+    fn a_run_takes_any_number_of_characters() {
+        assert!(matches("*", ""));
+        assert!(matches("**", "anything"));
+        assert!(matches("run-*", "run-"));
+        assert!(matches("run-*", "run-42"));
+        assert!(!matches("run-*", "xrun-42"));
+        assert!(matches("*-end", "a-end-end"));
+        assert!(matches("a*b*c", "a-b-b-c-c"));
+        assert!(!matches("a*b*c", "a-c-b"));
+        assert!(matches(r"a*\*", "a-b*"));
+        assert!(!matches(r"a*\*", "a-b"));
+    }
+
+    #[test]
+    fn a_question_mark_takes_one_whole_character() {
+        assert!(matches("?", "€"));
+        assert!(!matches("??", "€"));
+        assert!(!matches("*??", "€"));
+        assert!(matches("*??", "a€"));
+        assert!(matches("*?𝄞", "é𝄞"));
+        assert!(!matches("?", ""));
+        assert!(!matches("?", "ab"));
+        assert!(matches("k?y", "kÿy"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_count_one_each() {
+        let pattern = Pattern::parse(b"??").unwrap();
+        assert!(pattern.matches(b"\xff\xfe"));
+        assert!(pattern.matches(b"\xc3a"));
+        assert!(!pattern.matches(b"\xc3\xa9"));
+        assert!(pattern.matches("é\u{e9}".as_bytes()));
+        assert!(pattern.matches(b"\xe2\x82"));
+    }
+
+    #[test]
+    fn many_runs_cost_no_more_than_pattern_times_key() {
+        // With a recursive matcher this pair takes longer than the age of the universe.
+        let pattern = "a*".repeat(2_000) + "b";
+        let key = "a".repeat(20_000);
+        assert!(!matches(&pattern, &key));
+    }
+}
