@@ -1,0 +1,59 @@
+# PG_CONFIG names the server to build for (15 to 18); without it scripts/lib.sh looks for one.
+ifdef PG_CONFIG
+export PG_CONFIG
+endif
+
+# Where rustup puts cargo, for a shell that is no login shell.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+TRACE ?= demo/run.jsonl
+
+.PHONY: help setup build install demo run test lint unit regress isolation crash bench soak clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: setup ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was saved
+	@scripts/build release >/dev/null
+	@cargo build --quiet --release -p state_cache_demo
+	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
+		cargo run --quiet --release -p state_cache_demo -- $(DEMO_OPTIONS) $(TRACE)
+
+run: setup ## open psql on a throwaway server with the extension
+	@scripts/build release >/dev/null
+	@echo 'The extension is preloaded and created. All of this server goes when psql ends.'
+	@scripts/with-server -- psql
+
+test: setup ## run everything: lint, unit, regress, isolation, crash
+	@scripts/check
+
+lint: ## check format and lints, warnings being errors
+unit: ## test what needs no server
+regress: ## run the SQL tests, with and without preloading
+isolation: ## run the tests of races between sessions
+crash: ## run the tests that start, kill and restart servers
+
+lint unit regress isolation crash: setup
+	@scripts/check $@
+
+bench: setup ## measure side by side, and print ratios
+	@scripts/build release >/dev/null
+	@cargo build --quiet --release -p state_cache_bench
+	@scripts/with-server $(BENCH_SERVER) -- cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
+
+soak: setup ## run the tests that are too long for the suite
+	@scripts/build fault_injection >/dev/null
+	@scripts/with-tree fault_injection cargo test --release -p state_cache_server_tests -- \
+		--ignored --nocapture --test-threads=1
+
+setup: ## install what is missing to build and test, from the distribution's packages
+	@scripts/setup
+
+build: setup ## build the extension into a relocated server under target/
+	@scripts/build release
+
+install: setup ## install the extension into the server that PG_CONFIG names (DESTDIR is obeyed)
+	@scripts/install
+
+clean: ## remove what was built
+	@cargo clean
