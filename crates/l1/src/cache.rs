@@ -1,0 +1,517 @@
+//! The cache itself: reading, reserving, linking, removing.
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+use crate::arena::{Arena, Chain, Writer};
+use crate::chunked::Chunked;
+use crate::class::ClassId;
+use crate::entry::{
+    EntryHeader, EntryInfo, HEADER, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry, SKIP, chunks_for,
+    text_chunks,
+};
+use crate::geometry::{CHUNK, DOMAINS, Geometry, NO_CHUNK};
+use crate::locks::Locks;
+use crate::mark::Mark;
+use crate::partition::{Garbage, Shard, ShardMut};
+
+/// The cache, as one process sees it.
+pub struct L1<K: Locks> {
+    pub(crate) arena: Arena,
+    pub(crate) locks: K,
+}
+
+/// What a read is to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing.
+    Info,
+    /// The value.
+    Value,
+    /// The text form, where one is attached.
+    Text,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// No entry that may be read.
+    Miss,
+    /// The buffer is smaller than the `len` bytes wanted; nothing was copied.
+    TooSmall {
+        /// Bytes needed.
+        len: usize,
+    },
+    /// The entry. What was wanted is in the first `value_len` or `text_len` bytes of the buffer; with
+    /// [`Want::Text`] and no text form nothing was copied.
+    Hit(EntryInfo),
+    /// The entry fails its check; the buffer holds nothing of use. The caller removes it.
+    Damaged,
+}
+
+/// What [`L1::with_value`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View<R> {
+    /// No entry that may be read.
+    Miss,
+    /// What the function returned.
+    Hit(R),
+    /// The entry fails its check. The caller removes it.
+    Damaged,
+}
+
+/// Why something is not cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is more than a quarter of the cache, or a name is too long.
+    TooLarge,
+    /// Eviction did not free enough.
+    Full,
+    /// The entry that the text form belongs to is no longer there, or has one already.
+    Gone,
+}
+
+/// A filled entry that nobody else sees yet. It must be given to [`L1::link`],
+/// [`L1::link_if_unchanged`] or [`L1::discard`], else its chunks stay out of use.
+#[derive(Debug)]
+#[must_use = "its chunks are lost unless it is linked or discarded"]
+pub struct Block {
+    head: u32,
+    /// Counted in the class's gauge of reserved blocks.
+    claimed: bool,
+}
+
+/// What must not have changed between the start of a fill and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillToken {
+    /// Generation of the key's stripe.
+    pub stripe_generation: u64,
+    /// Generation of the key's domain.
+    pub domain_generation: u64,
+}
+
+/// How the memory is used, in bytes except for `entries`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All of the block.
+    pub total: u64,
+    /// All chunks.
+    pub chunk_bytes: u64,
+    /// Chunks in use.
+    pub used: u64,
+    /// Free chunks.
+    pub free: u64,
+    /// Entries linked.
+    pub entries: u64,
+}
+
+impl<K: Locks> L1<K> {
+    /// Makes a cache.
+    ///
+    /// # Safety
+    ///
+    /// `base` points to `geometry.bytes()` zeroed bytes, aligned to 128, that nobody else uses yet, stay
+    /// mapped as long as the cache, and are used only through caches of the same geometry and locks.
+    pub unsafe fn init(base: NonNull<u8>, geometry: Geometry, locks: K) -> Self {
+        // SAFETY: the caller's promise.
+        let arena = unsafe { Arena::new(base, geometry) };
+        arena.format();
+        arena.make_other_class();
+        L1 { arena, locks }
+    }
+
+    /// Uses a cache that [`L1::init`] has made, here or in another process.
+    ///
+    /// # Safety
+    ///
+    /// `base` is where this process maps the memory given to [`L1::init`], with the same geometry and
+    /// the same locks.
+    pub unsafe fn attach(base: NonNull<u8>, geometry: Geometry, locks: K) -> Self {
+        // SAFETY: the caller's promise.
+        let arena = unsafe { Arena::new(base, geometry) };
+        L1 { arena, locks }
+    }
+
+    /// How the memory is divided.
+    pub fn geometry(&self) -> &Geometry {
+        self.arena.geometry()
+    }
+
+    /// The mark of the stripe that a key belongs to.
+    pub fn stripe(&self, id: KeyId) -> &Mark {
+        let stripes = self.arena.stripes();
+        &stripes[id.words()[1] as usize & (stripes.len() - 1)]
+    }
+
+    /// The mark of a database, for changes that are not of one key. Publishing it makes every entry of
+    /// the database unreadable. Databases may share one.
+    pub fn domain(&self, db: u32) -> &Mark {
+        // Database oids count up, so a multiplicative hash spreads them evenly (Knuth's constant).
+        &self.arena.domains()[(db.wrapping_mul(0x9E37_79B1) >> 26) as usize & (DOMAINS - 1)]
+    }
+
+    pub(crate) fn partition_of(&self, id: [u64; 2]) -> usize {
+        id[0] as usize & (self.arena.partitions().len() - 1)
+    }
+
+    fn shard(&self, key: &Key<'_>) -> Shard<'_, K> {
+        Shard::lock(self, self.partition_of(key.id.words()))
+    }
+
+    fn shard_mut(&self, key: &Key<'_>) -> ShardMut<'_, K> {
+        ShardMut::lock(self, self.partition_of(key.id.words()))
+    }
+
+    /// Looks an entry up and copies what is wanted of it. Does not allocate; one shared lock.
+    pub fn read(&self, key: &Key<'_>, want: Want, into: &mut [u8]) -> Lookup {
+        self.on_entry(key, |head, entry| {
+            let info = entry.info();
+            let (from, offset, len) = match (want, entry.text()) {
+                (Want::Info, _) | (Want::Text, None) => return View::Hit(Lookup::Hit(info)),
+                (Want::Value, _) => (head, entry.value_at(), entry.value_len as usize),
+                (Want::Text, Some((text, len))) => (text, 0, len as usize),
+            };
+            let Some(into) = into.get_mut(..len) else {
+                return View::Hit(Lookup::TooSmall { len });
+            };
+            // SAFETY: `on_entry` holds the partition's lock.
+            if unsafe { self.arena.copy_out(from, offset, into) } {
+                View::Hit(Lookup::Hit(info))
+            } else {
+                View::Damaged
+            }
+        })
+        .into()
+    }
+
+    /// Runs `f` on an entry's value where it lies.
+    ///
+    /// `f` runs under the partition's shared lock: it must not block, call the cache, allocate from
+    /// PostgreSQL or raise errors. Does not allocate itself.
+    pub fn with_value<R>(
+        &self,
+        key: &Key<'_>,
+        f: impl FnOnce(&EntryInfo, &Chunked<'_>) -> R,
+    ) -> View<R> {
+        self.on_entry(key, |head, entry| {
+            // SAFETY: `on_entry` holds the partition's lock until this closure returns.
+            let value = unsafe { Chunked::new(&self.arena, head, entry) };
+            let result = f(&entry.info(), &value);
+            if value.is_broken() {
+                View::Damaged
+            } else {
+                View::Hit(result)
+            }
+        })
+    }
+
+    /// Runs `f` on the header of an entry that may be read, under the shared lock.
+    fn on_entry<R>(&self, key: &Key<'_>, f: impl FnOnce(u32, &EntryHeader) -> View<R>) -> View<R> {
+        let shard = self.shard(key);
+        let Ok(found) = shard.find(key) else {
+            return View::Damaged;
+        };
+        let Some(head) = found else {
+            return View::Miss;
+        };
+        match shard.entry(head) {
+            Some(entry) if !entry.is_sound() => View::Damaged,
+            Some(entry) if !shard.is_stale(entry) => {
+                entry.touch();
+                f(head, entry)
+            }
+            _ => View::Miss,
+        }
+    }
+
+    /// What a filler notes before it reads the tables; `None` while a commit is in progress.
+    pub fn fill_token(&self, key: &Key<'_>) -> Option<FillToken> {
+        Some(FillToken {
+            stripe_generation: self.stripe(key.id).quiet_generation()?,
+            domain_generation: self.domain(key.db).quiet_generation()?,
+        })
+    }
+
+    /// Takes chunks, evicting others if need be, and fills them.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::TooLarge`] for more than a quarter of the chunks or names over the limits,
+    /// [`Refused::Full`] when there is nothing left to evict, or nothing of the class whose
+    /// `max_entries` is reached.
+    pub fn reserve(&self, entry: &NewEntry<'_>) -> Result<Block, Refused> {
+        let (class, key) = (entry.key.class, entry.key.key);
+        if class.len() > MAX_CLASS || key.len() > MAX_KEY {
+            return Err(Refused::TooLarge);
+        }
+        let value_len = u32::try_from(entry.value.len()).map_err(|_| Refused::TooLarge)?;
+        let (data, skip) = chunks_for(HEADER + class.len() + key.len() + entry.value.len());
+        if data + skip > self.arena.chunks() as usize / 4 {
+            return Err(Refused::TooLarge);
+        }
+        let claimed = match entry.max_entries {
+            Some(max) => self.claim(&entry.key, entry.class, max, entry.loaded_at)?,
+            None => false,
+        };
+        let (chain, table) = match self.take_with_table(data, skip, entry.loaded_at) {
+            Ok(chains) => chains,
+            Err(refused) => {
+                self.unclaim(entry.class, claimed);
+                return Err(refused);
+            }
+        };
+        let header = EntryHeader {
+            id: entry.key.id.words(),
+            incarnation: entry.key.incarnation,
+            version: entry.version,
+            head_xid: entry.head_xid,
+            doc_xid: entry.doc_xid,
+            hash: [entry.hash as u64, (entry.hash >> 64) as u64],
+            expires_at: entry.expires_at,
+            loaded_at: entry.loaded_at,
+            serial: self.arena.header().serial.fetch_add(1, Relaxed) + 1,
+            domain_generation: AtomicU64::new(0),
+            db: entry.key.db,
+            class: entry.class.0,
+            class_len: class.len() as u16,
+            key_len: key.len() as u16,
+            value_len,
+            chunks: chain.chunks + table.map_or(0, |t| t.chunks),
+            skip: table.map_or(NO_CHUNK, |t| t.head),
+            text_head: AtomicU32::new(NO_CHUNK),
+            text_len: AtomicU32::new(0),
+            bucket_next: AtomicU32::new(NO_CHUNK),
+            newer: AtomicU32::new(NO_CHUNK),
+            older: AtomicU32::new(NO_CHUNK),
+            visited: AtomicU8::new(0),
+        };
+        if let Some(first) = self.arena.chunk(chain.head) {
+            // SAFETY: the chunk was just taken from the free list, so it is ours alone; it is aligned
+            // and larger than a header.
+            unsafe { first.cast::<EntryHeader>().write(header) };
+        }
+        // SAFETY: as above, for the whole chain.
+        let mut writer = unsafe { Writer::new(&self.arena, chain.head, HEADER) };
+        for part in [class, key, entry.value] {
+            writer.write(part);
+        }
+        if let Some(table) = table {
+            self.write_table(&chain, &table);
+            self.concat(chain, table);
+        }
+        Ok(Block {
+            head: chain.head,
+            claimed,
+        })
+    }
+
+    /// The chains of an entry's bytes and of its skip table.
+    fn take_with_table(
+        &self,
+        data: usize,
+        skip: usize,
+        now: i64,
+    ) -> Result<(Chain, Option<Chain>), Refused> {
+        let chain = self.take(data, now)?;
+        if skip == 0 {
+            return Ok((chain, None));
+        }
+        match self.take(skip, now) {
+            Ok(table) => Ok((chain, Some(table))),
+            Err(refused) => {
+                self.arena.push(chain);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Notes chunk 64, 128, ... of `chain` in `table`.
+    fn write_table(&self, chain: &Chain, table: &Chain) {
+        // SAFETY: the table's chunks were just taken from the free list.
+        let mut writer = unsafe { Writer::new(&self.arena, table.head, 0) };
+        let mut chunk = chain.head;
+        for number in 1..chain.chunks {
+            chunk = self.arena.after(chunk);
+            if (number as usize).is_multiple_of(SKIP) {
+                writer.write(&chunk.to_ne_bytes());
+            }
+        }
+    }
+
+    fn unclaim(&self, class: ClassId, claimed: bool) {
+        if claimed {
+            self.class(class).reserved.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// The header of a block.
+    fn header_of(&self, block: &Block) -> Option<&EntryHeader> {
+        // SAFETY: an unlinked block belongs to its holder alone.
+        unsafe { self.arena.entry(block.head) }
+    }
+
+    /// Gives a block's chunks back. Takes no lock.
+    pub fn discard(&self, block: Block) {
+        if let Some(entry) = self.header_of(&block) {
+            self.unclaim(ClassId(entry.class), block.claimed);
+            self.arena.release(block.head, entry.chunks);
+        }
+    }
+
+    /// Makes a block the entry of its key, in place of an older one, under the domain's present
+    /// generation. For the committer of the change itself: nothing is checked. Allocates nothing,
+    /// cannot fail.
+    pub fn link(&self, block: Block) {
+        if let Some(entry) = self.header_of(&block) {
+            let shard = ShardMut::lock(self, self.partition_of(entry.id));
+            let generation = self.domain(entry.db).generation();
+            let garbage = self.link_locked(&shard, block, entry, generation);
+            drop(shard);
+            if let Some(garbage) = garbage {
+                garbage.release(&self.arena);
+            }
+        }
+    }
+
+    /// Makes a block the entry of its key if no commit has touched its stripe or domain since `token`
+    /// was made and none is in progress; else discards it and returns false.
+    ///
+    /// The check is made under the partition's lock: a committer that enters after it takes that lock
+    /// later, to link or remove, and so has the last word.
+    pub fn link_if_unchanged(&self, block: Block, token: FillToken) -> bool {
+        let Some(entry) = self.header_of(&block) else {
+            return false;
+        };
+        let shard = ShardMut::lock(self, self.partition_of(entry.id));
+        let id = KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64);
+        if self.stripe(id).quiet_generation() != Some(token.stripe_generation)
+            || self.domain(entry.db).quiet_generation() != Some(token.domain_generation)
+        {
+            drop(shard);
+            self.discard(block);
+            return false;
+        }
+        let garbage = self.link_locked(&shard, block, entry, token.domain_generation);
+        drop(shard);
+        if let Some(garbage) = garbage {
+            garbage.release(&self.arena);
+        }
+        true
+    }
+
+    /// Links under the exclusive lock; returns the entry replaced.
+    fn link_locked(
+        &self,
+        shard: &ShardMut<'_, K>,
+        block: Block,
+        entry: &EntryHeader,
+        generation: u64,
+    ) -> Option<Garbage> {
+        entry.domain_generation.store(generation, Relaxed);
+        // Before the old entry is taken off the gauge: in between, another process must not find room
+        // under the class's limit that is not there.
+        let class = self.class(ClassId(entry.class));
+        class.entries.fetch_add(1, SeqCst);
+        class
+            .bytes
+            .fetch_add(entry.occupied_chunks() * CHUNK as u64, Relaxed);
+        let old = self.find_same(shard, block.head, entry);
+        // A new version takes the place of the old one and counts as a visit: writing a state is using
+        // it. At the head of the FIFO it would be the first that the hand meets after wrapping round.
+        let newer = old
+            .and_then(|o| shard.entry(o))
+            .map(|o| o.newer.load(Relaxed));
+        let garbage = old.and_then(|o| shard.detach(o));
+        let newer = match &garbage {
+            Some(_) => {
+                entry.visited.store(1, Relaxed);
+                newer.unwrap_or(NO_CHUNK)
+            }
+            None => NO_CHUNK,
+        };
+        shard.insert(block.head, newer);
+        self.unclaim(ClassId(entry.class), block.claimed);
+        garbage
+    }
+
+    /// The linked entry that has the names of the block at `head`.
+    fn find_same(&self, shard: &ShardMut<'_, K>, head: u32, entry: &EntryHeader) -> Option<u32> {
+        let mut names = [0; MAX_CLASS + MAX_KEY];
+        let (class_len, key_len) = (usize::from(entry.class_len), usize::from(entry.key_len));
+        let names = names.get_mut(..class_len + key_len)?;
+        // SAFETY: the block belongs to the caller alone.
+        if !unsafe { self.arena.copy_out(head, HEADER, names) } {
+            return None;
+        }
+        let (class, key) = names.split_at(class_len);
+        shard.find_or_abandon(&Key {
+            id: KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64),
+            db: entry.db,
+            incarnation: entry.incarnation,
+            class,
+            key,
+        })
+    }
+
+    /// Attaches a text form to the entry that has this serial. An empty one is not kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Gone`] when another entry or none is there, or it has a text form already; else as
+    /// [`L1::reserve`].
+    pub fn attach_text(&self, key: &Key<'_>, serial: u64, text: &[u8]) -> Result<(), Refused> {
+        let len = u32::try_from(text.len()).map_err(|_| Refused::TooLarge)?;
+        let count = text_chunks(len);
+        if count == 0 {
+            return Ok(());
+        }
+        let chain = self.take(count as usize, i64::MIN)?;
+        // SAFETY: the chain was just taken from the free list.
+        unsafe { Writer::new(&self.arena, chain.head, 0) }.write(text);
+        let shard = self.shard_mut(key);
+        let entry = shard
+            .find_or_abandon(key)
+            .and_then(|head| shard.entry(head));
+        if let Some(entry) = entry
+            && entry.serial == serial
+            && entry.text().is_none()
+        {
+            entry.text_len.store(len, Relaxed);
+            entry.text_head.store(chain.head, Relaxed);
+            let bytes = u64::from(count) * CHUNK as u64;
+            self.class(ClassId(entry.class))
+                .bytes
+                .fetch_add(bytes, Relaxed);
+            return Ok(());
+        }
+        drop(shard);
+        self.arena.push(chain);
+        Err(Refused::Gone)
+    }
+
+    /// Removes the entry of a key; was there one? Not counted as an eviction. Allocates nothing, cannot
+    /// fail.
+    pub fn remove(&self, key: &Key<'_>) -> bool {
+        let shard = self.shard_mut(key);
+        let garbage = shard
+            .find_or_abandon(key)
+            .and_then(|head| shard.detach(head));
+        drop(shard);
+        let found = garbage.is_some();
+        if let Some(garbage) = garbage {
+            garbage.release(&self.arena);
+        }
+        found
+    }
+}
+
+impl From<View<Lookup>> for Lookup {
+    fn from(view: View<Lookup>) -> Lookup {
+        match view {
+            View::Miss => Lookup::Miss,
+            View::Hit(lookup) => lookup,
+            View::Damaged => Lookup::Damaged,
+        }
+    }
+}

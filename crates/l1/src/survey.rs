@@ -1,0 +1,155 @@
+//! What looks at all entries: removal by predicate, listing, forgetting a database, memory in use.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::cache::{L1, Memory};
+use crate::entry::{EntryHeader, EntryInfo, HEADER, MAX_CLASS, MAX_KEY};
+use crate::geometry::{CHUNK, NO_CHUNK};
+use crate::locks::Locks;
+use crate::partition::{Shard, ShardMut};
+
+/// Class and key of an entry, copied out of its chain.
+struct Names {
+    bytes: [u8; MAX_CLASS + MAX_KEY],
+    class_len: usize,
+    len: usize,
+}
+
+impl Names {
+    fn class(&self) -> &[u8] {
+        &self.bytes[..self.class_len]
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.bytes[self.class_len..self.len]
+    }
+}
+
+impl<K: Locks> Shard<'_, K> {
+    fn names(&self, chunk: u32, entry: &EntryHeader) -> Option<Names> {
+        let class_len = usize::from(entry.class_len);
+        let len = class_len + usize::from(entry.key_len);
+        let mut names = Names {
+            bytes: [0; MAX_CLASS + MAX_KEY],
+            class_len,
+            len,
+        };
+        if !entry.is_sound() {
+            return None;
+        }
+        // SAFETY: the entry is linked in this partition, whose lock `self` holds.
+        unsafe {
+            self.l1
+                .arena
+                .copy_out(chunk, HEADER, &mut names.bytes[..len])
+        }
+        .then_some(names)
+    }
+}
+
+impl<K: Locks> L1<K> {
+    /// Walks one partition under its exclusive lock and removes the entries that `gone` says.
+    fn remove_in(
+        &self,
+        n: usize,
+        mut gone: impl FnMut(&ShardMut<'_, K>, u32, &EntryHeader) -> bool,
+    ) {
+        let shard = ShardMut::lock(self, n);
+        let mut at = shard.lists().tail.load(Relaxed);
+        for _ in 0..shard.steps() {
+            if at == NO_CHUNK {
+                return;
+            }
+            let Some(entry) = shard.entry(at) else {
+                shard.abandon();
+                return;
+            };
+            let next = entry.newer.load(Relaxed);
+            if gone(&shard, at, entry) {
+                shard.evict_on_request(at);
+            }
+            at = next;
+        }
+    }
+
+    /// Removes the entries of one incarnation for which `pred(class, key, info)` is true; returns how
+    /// many. They count as evictions. Entries that can no longer be read, because their domain has
+    /// changed or they fail their check, are removed unasked and not part of the result.
+    ///
+    /// `pred` runs under the partition's exclusive lock: it must not block, call the cache, allocate
+    /// from PostgreSQL or raise errors.
+    pub fn remove_if(
+        &self,
+        db: u32,
+        incarnation: u64,
+        mut pred: impl FnMut(&[u8], &[u8], &EntryInfo) -> bool,
+    ) -> u64 {
+        let mut removed = 0;
+        for n in 0..self.arena.partitions().len() {
+            self.remove_in(n, |shard, at, entry| {
+                if entry.db != db || entry.incarnation != incarnation {
+                    return false;
+                }
+                if shard.is_stale(entry) {
+                    return true;
+                }
+                let Some(names) = shard.names(at, entry) else {
+                    return true;
+                };
+                let hit = pred(names.class(), names.key(), &entry.info());
+                removed += u64::from(hit);
+                hit
+            });
+        }
+        removed
+    }
+
+    /// Calls `f(class, key, info)` for every readable entry of one incarnation. Each partition is copied
+    /// under its shared lock; `f` runs without one.
+    pub fn for_each(&self, db: u32, incarnation: u64, mut f: impl FnMut(&[u8], &[u8], &EntryInfo)) {
+        for n in 0..self.arena.partitions().len() {
+            let mut found: Vec<(Names, EntryInfo)> = Vec::new();
+            {
+                let shard = Shard::lock(self, n);
+                let mut at = shard.lists().head.load(Relaxed);
+                for _ in 0..shard.steps() {
+                    let Some(entry) = shard.entry(at) else { break };
+                    if entry.db == db
+                        && entry.incarnation == incarnation
+                        && !shard.is_stale(entry)
+                        && let Some(names) = shard.names(at, entry)
+                    {
+                        found.push((names, entry.info()));
+                    }
+                    at = entry.older.load(Relaxed);
+                }
+            }
+            for (names, info) in &found {
+                f(names.class(), names.key(), info);
+            }
+        }
+    }
+
+    /// Removes the entries and class records of a database that no longer exists. No process may be at
+    /// work in that database.
+    pub fn forget_database(&self, db: u32) {
+        for n in 0..self.arena.partitions().len() {
+            self.remove_in(n, |_, _, entry| entry.db == db);
+        }
+        self.forget_classes(db);
+    }
+
+    /// How the memory is used. Exact only while nothing changes.
+    pub fn memory(&self) -> Memory {
+        let chunk_bytes = u64::from(self.arena.chunks()) * CHUNK as u64;
+        let free = self.arena.free_chunks() * CHUNK as u64;
+        let entries = |p: &crate::partition::Partition| u64::from(p.entries.load(Relaxed));
+        Memory {
+            total: self.geometry().bytes() as u64,
+            chunk_bytes,
+            used: chunk_bytes - free,
+            free,
+            entries: self.arena.partitions().iter().map(entries).sum(),
+        }
+    }
+}
