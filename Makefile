@@ -15,7 +15,7 @@ help: ## show this list
 
 demo: setup ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was saved
 	@scripts/build release >/dev/null
-	@cargo build --quiet --release -p state_cache_demo
+	@cargo build --release -p state_cache_demo
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
 		cargo run --quiet --release -p state_cache_demo -- $(DEMO_OPTIONS) $(TRACE)
 
@@ -38,7 +38,7 @@ lint unit regress isolation crash: setup
 
 bench: setup ## measure side by side, and print ratios
 	@scripts/build release >/dev/null
-	@cargo build --quiet --release -p state_cache_bench
+	@cargo build --release -p state_cache_bench
 	@scripts/with-server $(BENCH_SERVER) -- cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
 
 soak: setup ## run the tests that are too long for the suite

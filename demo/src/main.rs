@@ -1,0 +1,118 @@
+//! Replays a recorded agent run twice, through `state_cache` and through one plain upsert per change, and
+//! prints what each cost, with the invalidations that a second connection heard of.
+//!
+//! `state_cache_demo [--rounds N] [--payloads N] FILE.jsonl[.gz]`, on the server that `PGHOST`, `PGPORT`,
+//! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It leaves its rows behind, so it is
+//! meant for a throwaway server (`make demo`).
+
+mod change;
+mod listener;
+mod replay;
+mod report;
+mod trace;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use postgres::{Client, Config, NoTls};
+
+use listener::Listener;
+use replay::{Cost, Replay, Side};
+
+/// What the command line asks for.
+struct Options {
+    /// Recording to replay.
+    file: String,
+    /// Measured rounds of each side; the medians are shown.
+    rounds: usize,
+    /// How many invalidations are shown in full.
+    payloads: usize,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let (mut file, mut rounds, mut payloads) = (None, 5, 3);
+        while let Some(argument) = arguments.next() {
+            let mut number = || -> Result<usize, Box<dyn Error>> {
+                let text = arguments
+                    .next()
+                    .ok_or(format!("{argument} needs a number"))?;
+                text.parse()
+                    .map_err(|error| format!("{argument} {text}: {error}").into())
+            };
+            match argument.as_str() {
+                "--rounds" => rounds = number()?.max(1),
+                "--payloads" => payloads = number()?,
+                _ if argument.starts_with('-') => {
+                    return Err(format!("unknown option {argument}").into());
+                }
+                _ => file = Some(argument),
+            }
+        }
+        let file = file.ok_or(
+            "which recording? state_cache_demo [--rounds N] [--payloads N] FILE.jsonl[.gz]",
+        )?;
+        Ok(Options {
+            file,
+            rounds,
+            payloads,
+        })
+    }
+}
+
+/// Connects to the server that the environment names.
+fn connect() -> Result<Client, Box<dyn Error>> {
+    let get = |name: &str| {
+        std::env::var(name).map_err(|_| format!("{name} is not set; use scripts/with-server"))
+    };
+    Ok(Config::new()
+        .host(&get("PGHOST")?)
+        .port(get("PGPORT")?.parse()?)
+        .user(&get("PGUSER")?)
+        .dbname(&get("PGDATABASE")?)
+        .application_name("state_cache_demo")
+        .connect(NoTls)?)
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let recording = trace::read(&options.file)?;
+    report::heading(&options.file, &recording);
+
+    let listener = Listener::start(connect()?)?;
+    let mut replay = Replay::new(connect()?, &recording)?;
+    let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
+    // Round 0 warms up. The sides take turns in going first, so that neither gains from its place.
+    for round in 0..=options.rounds {
+        let sides = if round % 2 == 0 {
+            [Side::Plain, Side::StateCache]
+        } else {
+            [Side::StateCache, Side::Plain]
+        };
+        listener::begin_round(replay.client())?;
+        for side in sides {
+            let cost = replay.round(side, round)?;
+            if round > 0 {
+                costs[side as usize].push(cost);
+            }
+        }
+    }
+    replay.verify(options.rounds)?;
+    let heard = listener.finish(replay.client())?;
+
+    let [plain, cached] = costs.map(Cost::median);
+    report::table(&recording, &plain, &cached, options.rounds);
+    report::invalidations(&heard, options.payloads);
+    report::more();
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("state_cache_demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
