@@ -1,2 +1,36 @@
-//! state_cache
+//! state_cache: a transactional state store for agent and workflow runtimes, with an exact cache in
+//! shared memory. README.md says what it does; the header of each room says how.
+//!
+//! Reading goes SQL function → `batch` (the transaction's own changes) → `cache` → `store`; writing
+//! goes SQL function → `batch` → `store` → `cache` → `notify`.
+
+mod batch;
+mod cache;
+mod call;
+mod catalog;
+mod error;
+mod fault;
+mod notify;
+mod settings;
+mod shared;
+mod store;
+mod sys;
+
+/// What `#[pg_guard]` on a hand-declared block (in `sys`) expands to.
+mod ffi {
+    pub use pgrx::pg_sys::submodules::ffi::pg_guard_ffi_boundary;
+}
+
 ::pgrx::pg_module_magic!(name, version);
+
+// The installation script is written by hand: what it says is the contract with users.
+::pgrx::extension_sql_file!("../sql/state_cache--0.1.0.sql", name = "install", bootstrap);
+
+/// Called when the server loads the library: with shared memory if it is preloaded, without it later.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::init();
+    shared::init();
+    catalog::init();
+    batch::init();
+}

@@ -1,0 +1,419 @@
+//! Staging: what the functions that change a state do before the flush.
+
+use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
+use super::view::{committed_version, read_newest};
+use super::{OnConflict, Phase, with};
+use crate::cache::StateRef;
+use crate::cache::forms::{Document, Nothing};
+use crate::cache::read::{self, Version};
+use crate::error::{Error, Result};
+use crate::{settings, store, sys};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`.
+fn check_may_change(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
+    unsafe {
+        pg_sys::PreventCommandIfReadOnly(function.as_ptr());
+        pg_sys::PreventCommandIfParallelMode(function.as_ptr());
+    }
+    if with(|batch| batch.phase == Phase::Committing) {
+        return Err(Error::TooLateToChange {
+            state: state.shown(),
+        });
+    }
+    state.catalog.check_may_change()
+}
+
+fn check_size(state: &StateRef<'_>, document: &[u8]) -> Result<()> {
+    let limit = settings::max_state_size();
+    if document.len() > limit {
+        return Err(Error::TooLarge {
+            state: state.shown(),
+            size: document.len(),
+            limit,
+        });
+    }
+    Ok(())
+}
+
+/// `at` plus a positive interval, `22023` for one that is not.
+pub fn expires_after(ttl: &pg_sys::Interval) -> Result<i64> {
+    if crate::catalog::interval_microseconds(ttl) <= 0 {
+        return Err(Error::argument("ttl must be positive"));
+    }
+    Ok(later(sys::statement_timestamp(), ttl))
+}
+
+/// A time plus an interval, as PostgreSQL adds them.
+fn later(at: i64, interval: &pg_sys::Interval) -> i64 {
+    let mut interval = *interval;
+    let arguments = [
+        Some(pg_sys::Datum::from(at)),
+        Some(pg_sys::Datum::from(&raw mut interval)),
+    ];
+    // SAFETY: timestamptz_pl_interval takes a timestamptz by value and an interval by pointer.
+    let sum =
+        unsafe { pgrx::direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
+    sum.unwrap_or(i64::MAX)
+}
+
+/// What a class's `ttl` makes of a write.
+fn class_expiry(state: &StateRef<'_>) -> Option<i64> {
+    state
+        .class
+        .ttl
+        .as_ref()
+        .map(|ttl| later(sys::statement_timestamp(), ttl))
+}
+
+/// Replaces the whole document.
+pub fn set(
+    state: &StateRef<'_>,
+    document: &[u8],
+    expected: Option<i64>,
+    ttl: Option<pg_sys::Interval>,
+    function: &CStr,
+) -> Result<()> {
+    check_may_change(state, function)?;
+    check_size(state, document)?;
+    let explicit_expiry = ttl.as_ref().map(expires_after).transpose()?;
+    let expires_at = explicit_expiry
+        .or_else(|| class_expiry(state))
+        .unwrap_or(i64::MAX);
+    let expected = check_expected(state, expected)?;
+    note_base(state)?;
+    let document: Bytes = Rc::new(document.to_vec());
+    stage(state, |known, pending| {
+        let version = next_version(known, pending.as_ref());
+        let view = View::Document {
+            document: Rc::clone(&document),
+            version,
+            expires_at,
+        };
+        let expected = pending.and_then(|pending| pending.relied_on()).or(expected);
+        (
+            new_pending(
+                state,
+                Intent::Replace(document),
+                Expiry::At(expires_at),
+                expected,
+            ),
+            view,
+        )
+    })
+}
+
+/// Stages an operation.
+pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
+    check_may_change(state, function)?;
+    let found = read_newest(state, &mut Document)?.state();
+    note_base(state)?;
+    let base = found.as_ref().map(|(_, document)| document.as_slice());
+    let result = operation.apply(base).map_err(|error| Error::Document {
+        state: state.shown(),
+        place: operation.place(),
+        error,
+    })?;
+    check_size(state, &result)?;
+    let result: Bytes = Rc::new(result);
+    let before = found.map(|(version, _)| version);
+    let expiry = match (class_expiry(state), before) {
+        (Some(at), Some(_)) => Expiry::AtLeast(at),
+        (Some(at), None) => Expiry::At(at),
+        (None, Some(_)) => Expiry::Keep,
+        (None, None) => Expiry::At(i64::MAX),
+    };
+    stage(state, |known, pending| {
+        let expires_at = expiry.after(before.map_or(i64::MAX, |version| version.expires_at));
+        let version = match known.newest() {
+            Some(_) => next_version(known, pending.as_ref()),
+            None => before.map(|version| version.number + 1),
+        };
+        let view = View::Document {
+            document: Rc::clone(&result),
+            version,
+            expires_at,
+        };
+        (
+            with_operation(state, pending, operation, result, before, expiry),
+            view,
+        )
+    })?;
+    fold_if_many(state)
+}
+
+/// Deletes; whether there was a state.
+pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> Result<bool> {
+    check_may_change(state, function)?;
+    let expected = check_expected(state, expected)?;
+    let found = read_newest(state, &mut Nothing)?.state();
+    note_base(state)?;
+    let Some((version, ())) = found else {
+        return Ok(false);
+    };
+    stage(state, |_, pending| {
+        let expected = pending.and_then(|pending| pending.relied_on()).or(expected);
+        (
+            new_pending(state, Intent::Delete, Expiry::Keep, expected),
+            View::Absent(Some(version.number)),
+        )
+    })?;
+    Ok(true)
+}
+
+/// Gives the state another expiry; whether there was a state.
+pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<bool> {
+    check_may_change(state, function)?;
+    let found = read_newest(state, &mut Document)?.state();
+    note_base(state)?;
+    let Some((version, document)) = found else {
+        return Ok(false);
+    };
+    stage(state, |_, pending| {
+        let expiry = Expiry::At(expires_at);
+        let pending = match pending {
+            Some(pending) => Pending { expiry, ..pending },
+            None => new_pending(state, Intent::Touch, expiry, None),
+        };
+        let view = View::Document {
+            document: Rc::new(document),
+            version: Some(version.number),
+            expires_at,
+        };
+        (pending, view)
+    })?;
+    Ok(true)
+}
+
+/// Replaces what is pending on a state, and what the transaction sees of it.
+fn stage(
+    state: &StateRef<'_>,
+    change: impl FnOnce(&State, Option<Pending>) -> (Pending, View),
+) -> Result<()> {
+    // SAFETY: marks the running command as one that changes something, as a table's change does.
+    let command = unsafe { pg_sys::GetCurrentCommandId(true) };
+    with(|batch| {
+        let known = batch.changing(state)?;
+        let before = known.pending.take();
+        let (pending, view) = change(known, before);
+        known.pending = Some(pending);
+        known.push_view(command, view);
+        Ok(())
+    })
+}
+
+fn new_pending(
+    state: &StateRef<'_>,
+    intent: Intent,
+    expiry: Expiry,
+    expected: Option<i64>,
+) -> Pending {
+    let dedup = state.class.dedup && settings::dedup();
+    Pending {
+        intent,
+        expiry,
+        user: sys::current_user(),
+        dedup,
+        expected,
+    }
+}
+
+/// What is pending once an operation has been added to it.
+fn with_operation(
+    state: &StateRef<'_>,
+    pending: Option<Pending>,
+    operation: Operation,
+    result: Bytes,
+    before: Option<Version>,
+    expiry: Expiry,
+) -> Pending {
+    let base = before.map_or(0, |version| version.number);
+    let first = |operation, result| Intent::Apply {
+        operations: Rc::new(vec![operation]),
+        base,
+        result,
+    };
+    match pending {
+        None => new_pending(state, first(operation, result), expiry, None),
+        Some(pending) => {
+            let intent = match pending.intent {
+                Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
+                Intent::Touch => first(operation, result),
+                Intent::Apply {
+                    mut operations,
+                    base,
+                    ..
+                } => {
+                    Rc::make_mut(&mut operations).push(operation);
+                    Intent::Apply {
+                        operations,
+                        base,
+                        result,
+                    }
+                }
+            };
+            let expiry = match (pending.expiry, expiry) {
+                (Expiry::At(at), Expiry::AtLeast(least)) => Expiry::At(at.max(least)),
+                (before, Expiry::Keep) => before,
+                (_, after) => after,
+            };
+            Pending {
+                intent,
+                expiry,
+                expected: pending.expected,
+                ..new_pending(state, Intent::Touch, expiry, None)
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// The committed version that the caller already relies on.
+    fn relied_on(&self) -> Option<i64> {
+        match self.intent {
+            Intent::Apply { base, .. } => self.expected.or(Some(base)),
+            _ => self.expected,
+        }
+    }
+}
+
+/// The version that a change will make, as far as it is known: one more than what lies beneath,
+/// however many changes are staged.
+fn next_version(known: &State, pending: Option<&Pending>) -> Option<i64> {
+    let staged = matches!(
+        pending.map(|pending| &pending.intent),
+        Some(Intent::Replace(_) | Intent::Apply { .. })
+    );
+    match known.newest()? {
+        View::Document { version, .. } if staged => *version,
+        View::Document { version, .. } | View::Absent(version) => {
+            version.map(|version| version + 1)
+        }
+    }
+}
+
+/// Compares the version that the caller expects with the one it sees; what the flush is to compare the
+/// committed version with.
+fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<i64>> {
+    let Some(expected) = expected else {
+        return Ok(None);
+    };
+    if expected < 0 {
+        return Err(Error::argument(format!(
+            "expected_version must not be negative: {expected}"
+        )));
+    }
+    let found = read_newest(state, &mut Nothing)?
+        .state()
+        .map_or(0, |(version, ())| version.number);
+    if found != expected {
+        state
+            .class
+            .counters
+            .count(crate::cache::stats::Counter::Conflicts);
+        return Err(Error::Conflict {
+            state: state.shown(),
+            expected,
+            found,
+        });
+    }
+    let staged = with(|batch| batch.is_dirty(state))?;
+    // On top of a staged change the expected version is one that does not exist yet.
+    if staged {
+        committed_version(state).map(Some)
+    } else {
+        Ok(Some(expected))
+    }
+}
+
+/// In an explicit batch that fails on conflicts: remembers what is being built upon.
+fn note_base(state: &StateRef<'_>) -> Result<()> {
+    let wanted = with(|batch| -> Result<bool> {
+        let on_conflict = batch.explicit.as_ref().map(|explicit| explicit.on_conflict);
+        Ok(on_conflict == Some(OnConflict::Error) && batch.changing(state)?.base.is_none())
+    })?;
+    if wanted {
+        let version = committed_version(state)?;
+        with(|batch| {
+            batch
+                .changing(state)
+                .map(|known| known.base = Some(version))
+        })?;
+    }
+    Ok(())
+}
+
+/// Bounds what a transaction keeps of one state: past the limit the row is locked, the operations are
+/// applied to the version that is current then, and only their result is kept.
+fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
+    let many = with(|batch| -> Result<_> {
+        Ok(match &batch.changing(state)?.pending {
+            Some(Pending {
+                intent:
+                    Intent::Apply {
+                        operations,
+                        base,
+                        result,
+                    },
+                ..
+            }) if operations.len() > MAX_OPERATIONS => {
+                Some((Rc::clone(operations), *base, Rc::clone(result)))
+            }
+            _ => None,
+        })
+    })?;
+    let Some((operations, base, result)) = many else {
+        return Ok(());
+    };
+    store::lock(&state.catalog, &state.class.name, state.key)?;
+    let own_rows = with(|batch| batch.has_own_rows(state))?;
+    let current = {
+        let _snapshot = sys::PushedSnapshot::transaction();
+        read::read(state, own_rows, &mut Document)?.state()
+    };
+    let version = current.as_ref().map_or(0, |(version, _)| version.number);
+    let result = if version == base {
+        result
+    } else {
+        Rc::new(apply_all(
+            state,
+            &operations,
+            current.map(|(_, document)| document),
+        )?)
+    };
+    with(|batch| {
+        let known = batch.changing(state)?;
+        if let Some(pending) = &mut known.pending {
+            pending.intent = Intent::Replace(Rc::clone(&result));
+            pending.expected = Some(version);
+        }
+        if let Some(View::Document { document, .. }) = known.newest_mut() {
+            *document = result;
+        }
+        Ok(())
+    })
+}
+
+/// Operations applied one after the other to a document, `None` where there is no state.
+pub fn apply_all(
+    state: &StateRef<'_>,
+    operations: &[Operation],
+    base: Option<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    let mut document = base;
+    for operation in operations {
+        let next = operation
+            .apply(document.as_deref())
+            .map_err(|error| Error::Document {
+                state: state.shown(),
+                place: operation.place(),
+                error,
+            })?;
+        check_size(state, &next)?;
+        document = Some(next);
+    }
+    Ok(document.unwrap_or_default())
+}

@@ -1,0 +1,155 @@
+//! What happens before the commit record: flush, notifications, marks.
+
+use super::staged::Content;
+use super::{Batch, Phase, flush, with};
+use crate::cache::publish::{Changed, NewValue};
+use crate::cache::read::Version;
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::notify::{self, Change, News};
+use crate::store;
+use crate::sys::PushedSnapshot;
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// Makes the transaction's changes ready for the commit record.
+pub fn prepare() -> Result<()> {
+    if with(|batch| batch.states.is_empty() && !batch.by_hand.any()) {
+        return Ok(());
+    }
+    flush_all()?;
+    let Some(catalog) = with(|batch| batch.catalog.clone()) else {
+        return Ok(());
+    };
+    if !catalog.exists() {
+        return Ok(());
+    }
+    crate::fault::stop_at!(AfterFlush);
+    let news = collect_news(&catalog)?;
+    notify::queue(&catalog, &news)?;
+    mark(&catalog);
+    crate::fault::stop_at!(Marked);
+    Ok(())
+}
+
+/// Flushes until nothing is staged. Rows written at this point have missed the server's own firing of
+/// deferred triggers, and the triggers may stage changes again.
+fn flush_all() -> Result<()> {
+    while with(|batch| batch.states.values().any(super::staged::State::is_dirty)) {
+        {
+            let _snapshot = PushedSnapshot::transaction();
+            flush::flush()?;
+        }
+        // SAFETY: before the commit record, with no query running: where the server itself calls it.
+        unsafe { pg_sys::AfterTriggerFireDeferred() };
+    }
+    Ok(())
+}
+
+/// What subscribers are to hear.
+fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
+    let mut news: Vec<News> = with(|batch| {
+        let mut flushed: Vec<_> = batch
+            .states
+            .values()
+            .filter_map(|state| {
+                let flushed = state.flushed.as_ref()?;
+                let change = match flushed.content {
+                    Content::Document { .. } => Change::Set(flushed.version),
+                    Content::Deleted => Change::Delete(flushed.version),
+                    Content::Touched => return None,
+                };
+                let by_hand = batch.by_hand.has(&state.class.name, &state.key);
+                (!by_hand).then(|| News {
+                    class: (*state.class.name).into(),
+                    key: (*state.key).into(),
+                    change,
+                })
+            })
+            .collect();
+        flushed.sort_by(|a, b| (&a.class, &a.key).cmp(&(&b.class, &b.key)));
+        flushed
+    });
+    for (class, key) in with(|batch| batch.by_hand.keys()) {
+        let change = match store::read_head(catalog, &class, &key) {
+            Ok(Some((version, false))) => Change::Set(version),
+            Ok(Some((version, true))) => Change::Delete(version),
+            Ok(None) => Change::Delete(0),
+            Err(error) => return Err(error),
+        };
+        news.push(News { class, key, change });
+    }
+    if with(|batch| batch.by_hand.all()) {
+        news.clear();
+        news.push(News::everything());
+    }
+    Ok(news)
+}
+
+/// Reserves L1 memory and raises the marks. From here to the end of the transaction nothing is staged.
+fn mark(catalog: &Rc<Catalog>) {
+    with(|batch| {
+        // The marks go straight into the batch, whose abort takes them back whatever happens here.
+        let Batch {
+            states,
+            by_hand,
+            publication,
+            phase,
+            ..
+        } = batch;
+        *phase = Phase::Committing;
+        for state in states.values() {
+            let Some(flushed) = &state.flushed else {
+                continue;
+            };
+            let new = match &flushed.content {
+                Content::Document { document, hash } => Some(NewValue {
+                    class: &state.class,
+                    version: Version {
+                        number: flushed.version,
+                        expires_at: flushed.expires_at,
+                    },
+                    document,
+                    hash: *hash,
+                }),
+                Content::Deleted | Content::Touched => None,
+            };
+            if !by_hand.has(&state.class.name, &state.key) {
+                publication.add(
+                    catalog,
+                    &Changed {
+                        class: &state.class.name,
+                        key: &state.key,
+                        new,
+                    },
+                );
+            }
+        }
+        for (class, key) in by_hand.keys() {
+            publication.add(
+                catalog,
+                &Changed {
+                    class: &class,
+                    key: &key,
+                    new: None,
+                },
+            );
+        }
+        if by_hand.all() {
+            publication.add_all(catalog);
+        }
+    });
+}
+
+/// `0A000` if the transaction has changed states: a prepared transaction outlives this backend, which
+/// alone knows what to publish.
+pub fn check_may_prepare() -> Result<()> {
+    let changed = with(|batch| {
+        batch.by_hand.any()
+            || batch
+                .states
+                .values()
+                .any(|state| state.is_dirty() || state.flushed.is_some())
+    });
+    if changed { Err(Error::Prepare) } else { Ok(()) }
+}

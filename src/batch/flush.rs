@@ -1,0 +1,477 @@
+//! The flush: staged changes become rows.
+//!
+//! Each state is written by a statement that names the version it replaces. The first attempt takes no
+//! lock of its own and succeeds unless somebody else has just changed the state; the next ones lock the
+//! row first and look again, so that they cannot lose twice. What somebody else did in between is a
+//! conflict where the caller relied on a version, and otherwise the ground that operations are applied
+//! to again.
+
+use super::change::apply_all;
+use super::staged::{Bytes, Content, Flushed, Intent, Pending, State, View};
+use super::{Batch, OnConflict, with};
+use crate::cache::StateRef;
+use crate::cache::forms::{Document, Nothing, SameAs};
+use crate::cache::read::{self, Found, Version};
+use crate::cache::stats::{Counter, CounterSet, Timer};
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::store::{self, NewVersion};
+use crate::sys::{self, AsUser, PushedSnapshot};
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
+const MAX_ATTEMPTS: u32 = 1000;
+
+/// What the flush made of a state.
+pub struct Outcome {
+    /// The state as it was staged.
+    pub state: State,
+    /// What was done.
+    pub action: Action,
+    /// Version that is current now; 0 if there is none.
+    pub version: i64,
+    /// Bytes of the document written.
+    pub bytes: usize,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A new version was written.
+    Written,
+    /// The state is stored like that already; at most its expiry changed.
+    Unchanged,
+    /// A tombstone was written.
+    Deleted,
+}
+
+impl Action {
+    /// As `state_batch_commit` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Writes what is staged. In an explicit batch that fails on conflicts, states that were only read are
+/// checked too.
+pub fn flush() -> Result<Vec<Outcome>> {
+    let (catalog, dirty, on_conflict) = with(|batch| {
+        let on_conflict = batch.explicit.as_ref().map(|explicit| explicit.on_conflict);
+        (batch.catalog.clone(), batch.dirty(), on_conflict)
+    });
+    let Some(catalog) = catalog else {
+        return Ok(Vec::new());
+    };
+    if !catalog.exists() {
+        // Dropped by this transaction, and the staged changes with it.
+        with(|batch| {
+            batch
+                .states
+                .values_mut()
+                .for_each(|state| state.pending = None)
+        });
+        return Ok(Vec::new());
+    }
+    let timer = Timer::start();
+    // What earlier commands of this transaction wrote must be visible to the reads below.
+    // SAFETY: we are inside a transaction, not in parallel mode.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    if on_conflict == Some(OnConflict::Error) {
+        check_reads(&catalog)?;
+    }
+    let mut outcomes = Vec::with_capacity(dirty.len());
+    for id in dirty {
+        let Some((known, pending)) = with(|batch| {
+            let known = batch.states.get(&id)?;
+            Some((known.clone(), known.pending.clone()?))
+        }) else {
+            continue;
+        };
+        outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
+    }
+    count(&outcomes, &timer);
+    Ok(outcomes)
+}
+
+/// `40001` if a state that the batch has only read has moved.
+fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
+    let read_only: Vec<_> = with(|batch| {
+        let unstaged = batch.states.values().filter(|state| !state.is_dirty());
+        unstaged
+            .filter_map(|state| Some((state.clone(), state.base?)))
+            .collect()
+    });
+    let _snapshot = PushedSnapshot::transaction();
+    for (known, expected) in read_only {
+        let state = StateRef {
+            catalog: Rc::clone(catalog),
+            class: Rc::clone(&known.class),
+            key: &known.key,
+        };
+        let own_rows = with(|batch| batch.has_own_rows(&state))?;
+        let found = read::read(&state, own_rows, &mut Nothing)?
+            .state()
+            .map_or(0, |(v, ())| v.number);
+        if found != expected {
+            return Err(conflict(&state, expected, found));
+        }
+    }
+    Ok(())
+}
+
+fn conflict(state: &StateRef<'_>, expected: i64, found: i64) -> Error {
+    state.class.counters.count(Counter::Conflicts);
+    Error::Conflict {
+        state: state.shown(),
+        expected,
+        found,
+    }
+}
+
+/// What L3 holds before the write.
+struct Current {
+    /// The version, 0 if absent.
+    number: i64,
+    /// The last version there was: `number`, or that of a deleted or expired state.
+    last: i64,
+    /// When it expires.
+    expires_at: i64,
+    /// Whether it is what the change would make of it.
+    same: bool,
+}
+
+impl Current {
+    fn read(state: &StateRef<'_>, own_rows: bool, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+        let found = match wanted {
+            Some(&SameAs { document, hash }) => {
+                read::read(state, own_rows, &mut SameAs { document, hash })?
+            }
+            None => match read::read(state, own_rows, &mut Nothing)? {
+                Found::Absent(last) => Found::Absent(last),
+                Found::State(version, ()) => Found::State(version, false),
+            },
+        };
+        Ok(match found {
+            Found::Absent(last) => Self {
+                number: 0,
+                last,
+                expires_at: i64::MAX,
+                same: false,
+            },
+            Found::State(Version { number, expires_at }, same) => Self {
+                number,
+                last: number,
+                expires_at,
+                same,
+            },
+        })
+    }
+}
+
+/// What was written.
+enum Written {
+    Document {
+        version: i64,
+        document: Bytes,
+        hash: u128,
+        expires_at: i64,
+    },
+    Deleted {
+        version: i64,
+    },
+    Touched {
+        version: i64,
+        expires_at: i64,
+    },
+    Nothing {
+        version: i64,
+    },
+}
+
+fn flush_state(
+    catalog: &Rc<Catalog>,
+    id: u128,
+    known: State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+) -> Result<Outcome> {
+    let class = catalog.class(&known.class.name)?;
+    let key = Rc::clone(&known.key);
+    let state = StateRef {
+        catalog: Rc::clone(catalog),
+        class,
+        key: &key,
+    };
+    let _user = AsUser::begin(pending.user);
+    let mut attempt = 0;
+    let written = loop {
+        if attempt > 0 {
+            store::lock(catalog, &state.class.name, state.key)?;
+        }
+        let _snapshot = PushedSnapshot::transaction();
+        let own_rows = known.flushed.is_some() || with(|batch| batch.by_hand.any());
+        if let Some(written) = write(&state, &known, pending, on_conflict, own_rows)? {
+            break written;
+        }
+        attempt += 1;
+        if attempt == MAX_ATTEMPTS {
+            return Err(conflict(&state, known.base.unwrap_or(0), 0));
+        }
+    };
+    let (action, version, bytes) = match &written {
+        Written::Document {
+            version, document, ..
+        } => (Action::Written, *version, document.len()),
+        Written::Deleted { version } => (Action::Deleted, *version, 0),
+        Written::Touched { version, .. } | Written::Nothing { version } => {
+            (Action::Unchanged, *version, 0)
+        }
+    };
+    with(|batch| batch.flushed(id, written));
+    Ok(Outcome {
+        state: known,
+        action,
+        version,
+        bytes,
+    })
+}
+
+/// One attempt; `None` if the state has moved since it was looked at.
+fn write(
+    state: &StateRef<'_>,
+    known: &State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+    own_rows: bool,
+) -> Result<Option<Written>> {
+    let staged = match &pending.intent {
+        Intent::Replace(document)
+        | Intent::Apply {
+            result: document, ..
+        } => Some(document),
+        Intent::Delete | Intent::Touch => None,
+    };
+    let wanted = staged.map(|document| SameAs {
+        document,
+        hash: state_cache_document::hash(document),
+    });
+    let mut current = Current::read(state, own_rows, wanted.as_ref())?;
+    check_version(state, known, pending, on_conflict, current.number)?;
+    let (document, hash) = match (&pending.intent, staged, wanted) {
+        (Intent::Delete, ..) => return delete(state, &current),
+        (Intent::Touch, ..) => return touch(state, &current, pending),
+        (
+            Intent::Apply {
+                operations, base, ..
+            },
+            ..,
+        ) if *base != current.number && on_conflict != Some(OnConflict::Overwrite) => {
+            let before = read::read(state, own_rows, &mut Document)?.state();
+            let before = before.map(|(_, document)| document);
+            let result = apply_all(state, operations, before.clone())?;
+            current.same = before.as_ref() == Some(&result);
+            let hash = state_cache_document::hash(&result);
+            (Rc::new(result), hash)
+        }
+        (_, Some(document), Some(wanted)) => (Rc::clone(document), wanted.hash),
+        (_, _, _) => {
+            return Ok(Some(Written::Nothing {
+                version: current.number,
+            }));
+        }
+    };
+    let is_operation = matches!(pending.intent, Intent::Apply { .. });
+    if current.same && (pending.dedup || is_operation) {
+        check_newest(state, own_rows, &current)?;
+        return touch(state, &current, pending);
+    }
+    let expires_at = pending.expiry.after(current.expires_at);
+    let new = NewVersion {
+        document: &document,
+        hash,
+        parent: (current.number > 0).then_some(current.number),
+        expires_at,
+    };
+    let version = if current.last > 0 {
+        store::update(&state.catalog, &state.class, state.key, current.last, &new)?
+    } else {
+        store::insert(&state.catalog, &state.class, state.key, &new)?
+    };
+    Ok(version.map(|version| Written::Document {
+        version,
+        document,
+        hash,
+        expires_at,
+    }))
+}
+
+/// `40001` if the state is not in the version that the change relies on.
+fn check_version(
+    state: &StateRef<'_>,
+    known: &State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+    current: i64,
+) -> Result<()> {
+    let relied_on = match on_conflict {
+        Some(OnConflict::Error) => known.base,
+        Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => known.base,
+        _ => None,
+    };
+    for expected in [pending.expected, relied_on].into_iter().flatten() {
+        if expected != current {
+            return Err(conflict(state, expected, current));
+        }
+    }
+    Ok(())
+}
+
+fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
+    if current.number == 0 {
+        return Ok(Some(Written::Nothing { version: 0 }));
+    }
+    let version = store::delete(&state.catalog, &state.class, state.key, current.number)?;
+    Ok(version.map(|version| Written::Deleted { version }))
+}
+
+/// Changes the expiry only, if it changes at all.
+fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Option<Written>> {
+    let expires_at = pending.expiry.after(current.expires_at);
+    if current.number == 0 || expires_at == current.expires_at {
+        return Ok(Some(Written::Nothing {
+            version: current.number,
+        }));
+    }
+    let version = store::touch(
+        &state.catalog,
+        &state.class,
+        state.key,
+        current.number,
+        expires_at,
+    )?;
+    Ok(version.map(|version| Written::Touched {
+        version,
+        expires_at,
+    }))
+}
+
+/// A change is skipped only against the newest version. Where the transaction's snapshot may be older
+/// than that, a newer one is a conflict, as it would be for an UPDATE.
+fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() || own_rows {
+        return Ok(());
+    }
+    let newest = store::read_head(&state.catalog, &state.class.name, state.key)?;
+    match newest {
+        Some((version, false)) if version == current.number => Ok(()),
+        Some((version, false)) => Err(conflict(state, current.number, version)),
+        Some((_, true)) | None => Err(conflict(state, current.number, 0)),
+    }
+}
+
+impl Batch {
+    /// Remembers what was written.
+    fn flushed(&mut self, id: u128, written: Written) {
+        self.frames
+            .save(id, self.states.get(&id), self.explicit.as_ref());
+        let explicit = self.explicit.is_some();
+        let Some(known) = self.states.get_mut(&id) else {
+            return;
+        };
+        known.pending = None;
+        let (version, expires_at, content) = match written {
+            Written::Nothing { .. } => {
+                // Unless an earlier flush holds the row, others may change the state from here on.
+                match &known.flushed {
+                    None => known.forget_views(),
+                    Some(Flushed {
+                        version: flushed, ..
+                    }) => {
+                        let flushed = *flushed;
+                        if let Some(View::Document { version, .. }) = known.newest_mut() {
+                            *version = Some(flushed);
+                        }
+                    }
+                }
+                return;
+            }
+            Written::Document {
+                version,
+                document,
+                hash,
+                expires_at,
+            } => {
+                if let Some(view) = known.newest_mut() {
+                    *view = View::Document {
+                        document: Rc::clone(&document),
+                        version: Some(version),
+                        expires_at,
+                    };
+                }
+                (version, expires_at, Content::Document { document, hash })
+            }
+            Written::Deleted { version } => {
+                if let Some(view) = known.newest_mut() {
+                    *view = View::Absent(Some(version));
+                }
+                (version, i64::MAX, Content::Deleted)
+            }
+            Written::Touched {
+                version: current,
+                expires_at: at,
+            } => {
+                if let Some(View::Document {
+                    version,
+                    expires_at,
+                    ..
+                }) = known.newest_mut()
+                {
+                    (*version, *expires_at) = (Some(current), at);
+                }
+                let content = match known.flushed.take() {
+                    Some(Flushed { content, .. }) => content,
+                    None => Content::Touched,
+                };
+                (current, at, content)
+            }
+        };
+        if explicit {
+            known.base = Some(if matches!(content, Content::Deleted) {
+                0
+            } else {
+                version
+            });
+        }
+        known.flushed = Some(Flushed {
+            version,
+            expires_at,
+            content,
+        });
+    }
+}
+
+fn count(outcomes: &[Outcome], timer: &Timer) {
+    let mut flushed: Vec<Rc<CounterSet>> = Vec::new();
+    for outcome in outcomes {
+        let counters = &outcome.state.class.counters;
+        let counter = match outcome.action {
+            Action::Written => Counter::StatesWritten,
+            Action::Deleted => Counter::StatesDeleted,
+            Action::Unchanged => Counter::DuplicatesSkipped,
+        };
+        counters.count(counter);
+        let wrote = outcome.action != Action::Unchanged;
+        if wrote && !flushed.iter().any(|known| Rc::ptr_eq(known, counters)) {
+            flushed.push(Rc::clone(counters));
+        }
+    }
+    for counters in flushed {
+        counters.count(Counter::Flushes);
+        timer.stop(&counters, Counter::FlushTime);
+    }
+}

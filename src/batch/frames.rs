@@ -1,0 +1,110 @@
+//! What each subtransaction would go back to.
+
+use super::Explicit;
+use super::staged::State;
+use pgrx::pg_sys;
+use std::collections::HashMap;
+
+/// What was known of states when a subtransaction first changed it.
+struct Frame {
+    /// Nesting level of the subtransaction; the top transaction's is 1 and needs no frame.
+    level: i32,
+    /// `None`: nothing was known.
+    states: HashMap<u128, Option<State>>,
+    explicit: Option<Explicit>,
+}
+
+/// The frames of the running subtransactions, outermost first.
+#[derive(Default)]
+pub struct Frames(Vec<Frame>);
+
+/// Nesting level of the running (sub)transaction.
+fn level() -> i32 {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+impl Frames {
+    /// Called before what is known of a state changes.
+    pub fn save(&mut self, id: u128, state: Option<&State>, explicit: Option<&Explicit>) {
+        if let Some(frame) = self.current(explicit) {
+            frame.states.entry(id).or_insert_with(|| state.cloned());
+        }
+    }
+
+    /// Called before an explicit batch begins or ends.
+    pub fn save_explicit(&mut self, explicit: Option<&Explicit>) {
+        self.current(explicit);
+    }
+
+    /// The frame of the running subtransaction, made if need be; none for the top transaction.
+    fn current(&mut self, explicit: Option<&Explicit>) -> Option<&mut Frame> {
+        let level = level();
+        if level <= 1 {
+            return None;
+        }
+        if self.0.last().is_none_or(|frame| frame.level < level) {
+            self.0.push(Frame {
+                level,
+                states: HashMap::new(),
+                explicit: explicit.cloned(),
+            });
+        }
+        self.0.last_mut()
+    }
+
+    /// Before the running subtransaction commits: makes the room that [`Frames::commit`] needs.
+    pub fn prepare_commit(&mut self) {
+        let level = level();
+        if let [.., parent, frame] = &mut self.0[..]
+            && frame.level == level
+            && parent.level == level - 1
+        {
+            parent.states.reserve(frame.states.len());
+        }
+    }
+
+    /// The running subtransaction commits: its parent would go back to what it would have gone back to,
+    /// unless the parent's own memory is older. Allocates nothing.
+    pub fn commit(&mut self) {
+        let level = level();
+        let Some(mut frame) = self.0.pop_if(|frame| frame.level == level) else {
+            return;
+        };
+        match self.0.last_mut() {
+            Some(parent) if parent.level == level - 1 => {
+                for (id, state) in frame.states.drain() {
+                    parent.states.entry(id).or_insert(state);
+                }
+            }
+            _ if level > 2 => {
+                frame.level = level - 1;
+                // The place that the frame was just taken from.
+                self.0.push(frame);
+            }
+            _ => {}
+        }
+    }
+
+    /// The running subtransaction aborts: everything is as it was. Allocates nothing, since a state once
+    /// known keeps its place.
+    pub fn abort(&mut self, states: &mut HashMap<u128, State>, explicit: &mut Option<Explicit>) {
+        let level = level();
+        while let Some(frame) = self.0.pop_if(|frame| frame.level >= level) {
+            for (id, saved) in frame.states {
+                if let Some(state) = states.get_mut(&id) {
+                    match saved {
+                        Some(saved) => *state = saved,
+                        None => state.clear(),
+                    }
+                }
+            }
+            *explicit = frame.explicit;
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}

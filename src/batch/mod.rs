@@ -1,0 +1,188 @@
+//! The batch: what this transaction has staged, flushed and seen, and the transaction callbacks.
+//!
+//! # Contract
+//!
+//! A change is staged in this backend's memory and written to L3 by a flush: at COMMIT
+//! (`XACT_EVENT_PRE_COMMIT`) or by `state_batch_commit()`. Staged changes behave like rows of a table
+//! that this transaction has changed:
+//!
+//! - **Commands.** Each carries the command id under which it was made; a snapshot sees it if its own
+//!   command id is higher. So a cursor does not see what was staged after it was opened.
+//! - **Subtransactions.** Before a subtransaction first changes what is known of a state, the old
+//!   knowledge goes into its frame (`frames`). An abort puts it back; a commit hands it to the parent.
+//!   Abort callbacks only move values back into places that exist; commit callbacks move frames into
+//!   room reserved at `SUBXACT_EVENT_PRE_COMMIT_SUB`.
+//! - **Privileges.** The flush runs as the role that staged the change.
+//!
+//! **At COMMIT** (`commit`), in this order: flush until nothing is staged, firing deferred triggers
+//! after each round, since what the flush writes may violate deferred constraints and the triggers may
+//! stage again; queue the notifications; reserve L1 memory and raise the marks (`cache::publish`). All
+//! of that may fail, and then the transaction aborts. After it nothing can be staged any more.
+//! `XACT_EVENT_COMMIT` and `XACT_EVENT_ABORT` publish or take back the marks and forget everything;
+//! they allocate nothing and cannot fail.
+//!
+//! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes
+//! cannot wait for each other. Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
+//! is locked earlier.
+//!
+//! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
+//! ours may fire a user's trigger that calls us again.
+
+pub mod by_hand;
+mod callbacks;
+mod change;
+mod commit;
+mod flush;
+mod frames;
+mod functions;
+mod read_functions;
+pub mod staged;
+mod view;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::shared;
+use frames::Frames;
+use staged::State;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+pub use callbacks::init;
+
+/// What an explicit batch does when a state has moved since it was read or staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Fails with 40001.
+    Error,
+    /// Applies operations to the new version; a whole document set after a read still fails.
+    Reapply,
+    /// Writes what is staged.
+    Overwrite,
+}
+
+/// An explicit batch.
+#[derive(Clone)]
+pub struct Explicit {
+    /// What a conflict leads to.
+    pub on_conflict: OnConflict,
+    /// What was staged before it began; `state_batch_rollback` goes back to that.
+    before: Rc<HashMap<u128, State>>,
+}
+
+/// Where the transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Changes can be staged.
+    #[default]
+    Open,
+    /// The last flush is done.
+    Committing,
+}
+
+/// What this transaction has done to states.
+#[derive(Default)]
+pub struct Batch {
+    /// The installation that the states belong to.
+    catalog: Option<Rc<Catalog>>,
+    /// By the hash of class and key. Once a state is here it stays until the transaction ends.
+    states: HashMap<u128, State>,
+    frames: Frames,
+    explicit: Option<Explicit>,
+    by_hand: by_hand::ByHand,
+    publication: crate::cache::publish::Publication,
+    phase: Phase,
+}
+
+thread_local! {
+    static BATCH: RefCell<Batch> = RefCell::new(Batch::default());
+}
+
+/// The batch of this transaction, for a moment.
+fn with<T>(f: impl FnOnce(&mut Batch) -> T) -> T {
+    BATCH.with_borrow_mut(f)
+}
+
+impl Batch {
+    /// The hash under which a state is known here.
+    fn id(catalog: &Catalog, class: &[u8], key: &[u8]) -> u128 {
+        shared::key(catalog.database, catalog.incarnation, class, key)
+            .id
+            .0
+    }
+
+    /// What is known of a state, if anything.
+    fn known(&self, id: u128, class: &[u8], key: &[u8]) -> Result<Option<&State>> {
+        match self.states.get(&id) {
+            Some(state) if *state.class.name == *class && *state.key == *key => Ok(Some(state)),
+            None => Ok(None),
+            Some(_) => Err(collision()),
+        }
+    }
+
+    /// What is known of a state, to be changed under this command: saved first for the subtransaction
+    /// that is running.
+    fn changing(&mut self, state: &crate::cache::StateRef<'_>) -> Result<&mut State> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        self.known(id, &state.class.name, state.key)?;
+        if self
+            .catalog
+            .as_ref()
+            .is_none_or(|known| !Rc::ptr_eq(known, &state.catalog))
+        {
+            self.catalog = Some(Rc::clone(&state.catalog));
+        }
+        self.frames
+            .save(id, self.states.get(&id), self.explicit.as_ref());
+        Ok(self
+            .states
+            .entry(id)
+            .or_insert_with(|| State::new(Rc::clone(&state.class), state.key)))
+    }
+
+    /// Whether a change of a state is staged.
+    fn is_dirty(&self, state: &crate::cache::StateRef<'_>) -> Result<bool> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        Ok(self
+            .known(id, &state.class.name, state.key)?
+            .is_some_and(State::is_dirty))
+    }
+
+    /// Whether the tables hold rows of this transaction for a state, so that only they can answer.
+    fn has_own_rows(&self, state: &crate::cache::StateRef<'_>) -> Result<bool> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let flushed = self
+            .known(id, &state.class.name, state.key)?
+            .is_some_and(|s| s.flushed.is_some());
+        Ok(flushed || self.by_hand.any())
+    }
+
+    /// The ids of the states with staged changes, in the order in which they are locked.
+    fn dirty(&self) -> Vec<u128> {
+        let mut dirty: Vec<_> = self
+            .states
+            .iter()
+            .filter(|(_, state)| state.is_dirty())
+            .collect();
+        dirty.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
+        dirty.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets the transaction. Frees memory and allocates none.
+    fn reset(&mut self) {
+        if !self.states.is_empty() {
+            self.states = HashMap::new();
+        }
+        self.catalog = None;
+        self.frames.clear();
+        self.explicit = None;
+        self.by_hand.clear();
+        self.phase = Phase::Open;
+    }
+}
+
+fn collision() -> Error {
+    Error::Internal {
+        message: "two states of this transaction have the same hash".to_owned(),
+    }
+}

@@ -1,0 +1,99 @@
+//! The SQL functions that read.
+
+use super::view;
+use crate::cache::StateRef;
+use crate::cache::forms::{Jsonb, Nothing, Path, Section, Text};
+use crate::call::{self, Call, sql_functions};
+use crate::catalog;
+use crate::error::{Error, Result};
+
+/// The state that a call names; `None` for a NULL key, which names none.
+fn state<'a>(call: &Call<'a>, key: usize, class: usize) -> Result<Option<StateRef<'a>>> {
+    let class = call.required_text(class, "class")?;
+    let Some(key) = call.text(key) else {
+        return Ok(None);
+    };
+    StateRef::new(&catalog::current(call.function())?, class, key).map(Some)
+}
+
+sql_functions! {
+    /// `state_get(key, class)`
+    fn state_get(call) {
+        let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
+        let found = view::read(&state, &mut Jsonb)?.state();
+        Ok(call.nullable(found.map(|(_, document)| document)))
+    }
+
+    /// `state_get_text(key, class)`
+    fn state_get_text(call) {
+        let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
+        let found = view::read(&state, &mut Text)?.state();
+        Ok(call.nullable(found.map(|(_, text)| text)))
+    }
+
+    /// `state_get_path(key, path, class)`
+    fn state_get_path(call) {
+        let Some(state) = state(call, 0, 2)? else { return Ok(call.null()) };
+        let Some(path) = call.text_array(1) else { return Ok(call.null()) };
+        // As with the operator #>, a NULL in the path leads nowhere.
+        let Some(path) = path.into_iter().collect::<Option<Vec<&[u8]>>>() else { return Ok(call.null()) };
+        let mut form = Path { path: &path, state: &state };
+        let found = view::read(&state, &mut form)?.state();
+        Ok(call.nullable(found.and_then(|(_, value)| value)))
+    }
+
+    /// `state_get_section(key, section, class)`
+    fn state_get_section(call) {
+        let Some(state) = state(call, 0, 2)? else { return Ok(call.null()) };
+        let name = call.required_text(1, "section")?;
+        let found = view::read(&state, &mut Section { name, state: &state })?.state();
+        Ok(call.nullable(found.map(|(_, section)| section)))
+    }
+
+    /// `state_get_many(keys, class)`
+    fn state_get_many(call) {
+        let class = call.required_text(1, "class")?;
+        let catalog = catalog::current(call.function())?;
+        let keys = call.text_array(0).unwrap_or_default();
+        let mut rows = call.rows();
+        for key in keys.into_iter().flatten() {
+            let state = StateRef::new(&catalog, class, key)?;
+            if let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
+                rows.push([
+                    Some(call::varlena_datum(key)),
+                    Some(call::bigint_datum(version.number)),
+                    Some(document),
+                ]);
+            }
+        }
+        Ok(call::void_datum())
+    }
+
+    /// `state_get_if_newer(key, version, class)`
+    fn state_get_if_newer(call) {
+        let state = state(call, 0, 2)?;
+        let known = call.bigint(1).ok_or_else(|| Error::null_argument("version"))?;
+        let mut rows = call.rows();
+        let Some(state) = state else { return Ok(call::void_datum()) };
+        // The version alone first: a poll that finds nothing new copies nothing.
+        let newer = view::read(&state, &mut Nothing)?.state().is_some_and(|(found, ())| found.number > known);
+        if newer && let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
+            rows.push([Some(call::bigint_datum(version.number)), Some(document)]);
+        }
+        Ok(call::void_datum())
+    }
+
+    /// `state_version(key, class)`
+    fn state_version(call) {
+        let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
+        let found = view::read(&state, &mut Nothing)?.state();
+        Ok(call.nullable(found.map(|(version, ())| call::bigint_datum(version.number))))
+    }
+
+    /// `state_exists(key, class)`
+    fn state_exists(call) {
+        let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
+        let found = view::read(&state, &mut Nothing)?.state();
+        Ok(call::boolean_datum(found.is_some()))
+    }
+}

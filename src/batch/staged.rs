@@ -1,0 +1,262 @@
+//! What a transaction knows of one state beyond its snapshot.
+
+use crate::catalog::Class;
+use pgrx::pg_sys;
+use state_cache_document::{self as document, DocumentError};
+use std::rc::Rc;
+
+/// Operations kept apart on one state. With more, the row is locked early and they are folded into one
+/// document, so that a transaction of any length needs bounded memory.
+pub const MAX_OPERATIONS: usize = 64;
+
+/// Values of one state kept for snapshots older than the newest change (open cursors). A reader that
+/// needs an older one is told so.
+const MAX_VIEWS: usize = 16;
+
+/// A document of this transaction, shared between views, intents and frames.
+pub type Bytes = Rc<Vec<u8>>;
+
+/// One state.
+#[derive(Clone)]
+pub struct State {
+    /// Its class.
+    pub class: Rc<Class>,
+    /// Its key.
+    pub key: Rc<[u8]>,
+    /// What the transaction's own snapshots see, oldest first.
+    views: Vec<(pg_sys::CommandId, View)>,
+    /// Snapshots up to this command id need a view that is no longer kept.
+    forgotten: Option<pg_sys::CommandId>,
+    /// What the next flush is to do.
+    pub pending: Option<Pending>,
+    /// What the last flush of this transaction made of it.
+    pub flushed: Option<Flushed>,
+    /// Version (0: absent) in which the explicit batch first met it.
+    pub base: Option<i64>,
+}
+
+/// What a snapshot of this transaction sees of a state that the transaction has changed.
+#[derive(Clone)]
+pub enum View {
+    /// No state. The number is that of the last version, if known.
+    Absent(Option<i64>),
+    /// A document.
+    Document {
+        /// The document.
+        document: Bytes,
+        /// Its version; provisional while it is staged, `None` while nobody asked what lies beneath.
+        version: Option<i64>,
+        /// When it expires, `i64::MAX` for never.
+        expires_at: i64,
+    },
+}
+
+/// What the next flush is to do with a state.
+#[derive(Clone)]
+pub struct Pending {
+    /// The change.
+    pub intent: Intent,
+    /// What becomes of its expiry.
+    pub expiry: Expiry,
+    /// The role that staged it.
+    pub user: pg_sys::Oid,
+    /// Whether it is skipped if the state is stored like that already.
+    pub dedup: bool,
+    /// Version (0: absent) that the caller relied on.
+    pub expected: Option<i64>,
+}
+
+/// A change.
+#[derive(Clone)]
+pub enum Intent {
+    /// The state becomes this document.
+    Replace(Bytes),
+    /// Operations, to be applied to the version that is current when the row is locked. `result` is what
+    /// they make of version `base` (0: absent).
+    Apply {
+        operations: Rc<Vec<Operation>>,
+        base: i64,
+        result: Bytes,
+    },
+    /// The state is deleted.
+    Delete,
+    /// Only the expiry changes.
+    Touch,
+}
+
+/// What a change does to the expiry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It stays as it is.
+    Keep,
+    /// It becomes this; `i64::MAX` for never.
+    At(i64),
+    /// It becomes this unless it is later already: a class's `ttl` counts from the last write.
+    AtLeast(i64),
+}
+
+impl Expiry {
+    /// The expiry after the change, given the one before it.
+    pub fn after(self, before: i64) -> i64 {
+        match self {
+            Self::Keep => before,
+            Self::At(at) => at,
+            Self::AtLeast(at) => before.max(at),
+        }
+    }
+}
+
+/// A change that depends on the document before it.
+#[derive(Clone)]
+pub enum Operation {
+    /// Top-level shallow merge.
+    Update(Vec<u8>),
+    /// Shallow merge inside a section.
+    UpdateSection { section: Vec<u8>, updates: Vec<u8> },
+    /// RFC 7396.
+    Merge(Vec<u8>),
+    /// Appends a value to the array at a path.
+    Append { path: Vec<Vec<u8>>, value: Vec<u8> },
+}
+
+impl Operation {
+    /// The document after the operation; `base` is `None` where there is no state.
+    pub fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>, DocumentError> {
+        match self {
+            Self::Update(updates) => document::update(base, updates),
+            Self::UpdateSection { section, updates } => {
+                document::update_section(base, section, updates)
+            }
+            Self::Merge(patch) => document::merge_patch(base, patch, check_stack),
+            Self::Append { path, value } => {
+                let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+                document::append(base, &path, value)
+            }
+        }
+    }
+
+    /// The place in the document that an error message names.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Update(_) | Self::Merge(_) => String::new(),
+            Self::UpdateSection { section, .. } => crate::error::text(section),
+            Self::Append { path, .. } => {
+                let parts: Vec<_> = path.iter().map(|part| crate::error::text(part)).collect();
+                format!("{{{}}}", parts.join(","))
+            }
+        }
+    }
+}
+
+fn check_stack() {
+    // SAFETY: raises PostgreSQL's own error when the stack is nearly used up.
+    unsafe { pg_sys::check_stack_depth() };
+}
+
+/// What a flush of this transaction made of a state.
+#[derive(Clone)]
+pub struct Flushed {
+    /// The version in L3.
+    pub version: i64,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// What is there.
+    pub content: Content,
+}
+
+/// What a flush wrote.
+#[derive(Clone)]
+pub enum Content {
+    /// This document.
+    Document { document: Bytes, hash: u128 },
+    /// A tombstone.
+    Deleted,
+    /// Only a new expiry: the document is that of before the transaction, and subscribers hear nothing.
+    Touched,
+}
+
+impl State {
+    /// A state of which nothing is known.
+    pub fn new(class: Rc<Class>, key: &[u8]) -> Self {
+        Self {
+            class,
+            key: key.into(),
+            views: Vec::new(),
+            forgotten: None,
+            pending: None,
+            flushed: None,
+            base: None,
+        }
+    }
+
+    /// Forgets everything but the name.
+    pub fn clear(&mut self) {
+        self.forget_views();
+        self.pending = None;
+        self.flushed = None;
+        self.base = None;
+    }
+
+    /// Whether a flush has something to do.
+    pub fn is_dirty(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// What a snapshot with this command id sees: `Ok(None)` if it is from before all changes, `Err` if
+    /// what it sees is not kept any more.
+    pub fn view_at(&self, command: pg_sys::CommandId) -> Result<Option<&View>, ()> {
+        match self.views.iter().rev().find(|(made, _)| *made < command) {
+            Some((_, view)) => Ok(Some(view)),
+            None if self.forgotten.is_some_and(|first| first < command) => Err(()),
+            None => Ok(None),
+        }
+    }
+
+    /// What the newest change left.
+    pub fn newest(&self) -> Option<&View> {
+        self.views.last().map(|(_, view)| view)
+    }
+
+    /// The same, to be corrected once more is known.
+    pub fn newest_mut(&mut self) -> Option<&mut View> {
+        self.views.last_mut().map(|(_, view)| view)
+    }
+
+    /// What command `command` has left.
+    pub fn push_view(&mut self, command: pg_sys::CommandId, view: View) {
+        match self.views.last_mut() {
+            Some((made, newest)) if *made == command => *newest = view,
+            _ => self.views.push((command, view)),
+        }
+        if self.views.len() > MAX_VIEWS {
+            let (made, _) = self.views.remove(0);
+            self.forgotten.get_or_insert(made);
+        }
+    }
+
+    /// The transaction has changed nothing after all: the committed state counts again.
+    pub fn forget_views(&mut self) {
+        self.views.clear();
+        self.forgotten = None;
+    }
+
+    /// Drops what is staged: what an earlier flush of this transaction wrote, if any, counts again. The
+    /// tables have that for every snapshot of the transaction.
+    pub fn unstage(&mut self) {
+        self.pending = None;
+        self.forget_views();
+    }
+
+    /// Bytes held for changes that are not flushed.
+    pub fn staged_bytes(&self) -> usize {
+        match self.pending.as_ref().map(|pending| &pending.intent) {
+            Some(
+                Intent::Replace(document)
+                | Intent::Apply {
+                    result: document, ..
+                },
+            ) => document.len(),
+            Some(Intent::Delete | Intent::Touch) | None => 0,
+        }
+    }
+}

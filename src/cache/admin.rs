@@ -1,0 +1,166 @@
+//! The SQL functions for whoever looks after the cache.
+
+use crate::call::{self, Call, sql_functions};
+use crate::catalog::{self, Catalog, interval_microseconds};
+use crate::error::{Error, Result, text};
+use crate::store::{self, Setting};
+use crate::{notify, shared};
+use pgrx::pg_sys;
+use state_cache_document::Pattern;
+
+/// The longest class name and channel, in bytes: those of an identifier.
+const MAX_NAME: usize = 63;
+
+/// Evicts what `wanted` says of this installation's entries; how many there were.
+fn evict(catalog: &Catalog, mut wanted: impl FnMut(&[u8], &[u8]) -> bool) -> u64 {
+    shared::l1().map_or(0, |l1| {
+        l1.remove_if(catalog.database, catalog.incarnation, |class, key, _| {
+            wanted(class, key)
+        })
+    })
+}
+
+/// An optional class, which must exist if it is named.
+fn optional_class<'a>(call: &Call<'a>, catalog: &Catalog, n: usize) -> Result<Option<&'a [u8]>> {
+    let class = call.text(n);
+    if let Some(class) = class {
+        catalog.class(class)?;
+    }
+    Ok(class)
+}
+
+fn check_name(what: &str, name: &[u8]) -> Result<()> {
+    match name.len() {
+        1..=MAX_NAME => Ok(()),
+        0 => Err(Error::argument(format!("{what} must not be empty"))),
+        len => Err(Error::argument(format!(
+            "{what} \"{}\" is too long: {len} bytes, the limit is {MAX_NAME}",
+            text(name)
+        ))),
+    }
+}
+
+/// A number of which 0 takes the limit away.
+fn limit(call: &Call<'_>, n: usize, name: &str) -> Result<Setting> {
+    match call.integer(n) {
+        None => Ok(Setting::Unnamed),
+        Some(0) => Ok(Setting::Value(None)),
+        Some(value) if value < 0 => Err(Error::argument(format!(
+            "{name} must not be negative: {value}"
+        ))),
+        Some(value) => Ok(Setting::Value(Some(pg_sys::Datum::from(value)))),
+    }
+}
+
+/// An interval of which 0 takes the limit away. The datum points into `room`.
+fn duration(room: &mut Option<pg_sys::Interval>, name: &str) -> Result<Setting> {
+    match room {
+        None => Ok(Setting::Unnamed),
+        Some(value) => match interval_microseconds(value) {
+            0 => Ok(Setting::Value(None)),
+            ..0 => Err(Error::argument(format!("{name} must not be negative"))),
+            _ => Ok(Setting::Value(Some(pg_sys::Datum::from(&raw mut *value)))),
+        },
+    }
+}
+
+fn check_write_mode(mode: Option<&[u8]>) -> Result<()> {
+    match mode {
+        None | Some(b"through") => Ok(()),
+        Some(b"behind") => Err(Error::NotSupported {
+            message: "write mode \"behind\" is not supported yet".to_owned(),
+            hint: "Use through, the default.",
+        }),
+        Some(other) => Err(Error::Argument {
+            message: format!("write mode \"{}\" is not known", text(other)),
+            hint: Some("It is through."),
+        }),
+    }
+}
+
+sql_functions! {
+    /// `state_cache_clear(class)`
+    fn state_cache_clear(call) {
+        let catalog = catalog::current(call.function())?;
+        catalog.check_may_evict()?;
+        let class = optional_class(call, &catalog, 0)?;
+        let evicted = evict(&catalog, |of, _| class.is_none_or(|class| of == class));
+        Ok(call::count_datum(evicted))
+    }
+
+    /// `state_invalidate(pattern, class)`
+    fn state_invalidate(call) {
+        let catalog = catalog::current(call.function())?;
+        let text = call.required_text(0, "pattern")?;
+        let pattern = Pattern::parse(text).map_err(|_| Error::Argument {
+            message: "the pattern ends in a backslash".to_owned(),
+            hint: Some("Write two backslashes for one."),
+        })?;
+        catalog.check_may_evict()?;
+        let class = optional_class(call, &catalog, 1)?;
+        let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key));
+        notify::queue_invalidation(&catalog, class, text);
+        Ok(call::count_datum(evicted))
+    }
+
+    /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel)`
+    fn state_class_define(call) {
+        let catalog = catalog::current(call.function())?;
+        let name = call.required_text(0, "class")?;
+        check_name("class", name)?;
+        check_write_mode(call.text(1))?;
+        let channel = call.text(7);
+        if let Some(channel) = channel {
+            check_name("channel", channel)?;
+        }
+        let named = |datum: Option<pg_sys::Datum>| datum.map_or(Setting::Unnamed, |datum| Setting::Value(Some(datum)));
+        let (mut ttl, mut cache_ttl) = (call.interval(4), call.interval(5));
+        let settings = [
+            limit(call, 2, "keep")?,
+            named(call.boolean(3).map(call::boolean_datum)),
+            duration(&mut ttl, "ttl")?,
+            duration(&mut cache_ttl, "cache_ttl")?,
+            limit(call, 6, "max_entries")?,
+            named(channel.map(call::varlena_datum)),
+        ];
+        store::define_class(&catalog, call::varlena_datum(name), settings)?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_hash(state)`
+    fn state_hash(call) {
+        let document = call.required_jsonb(0, "state")?;
+        Ok(call::varlena_datum(&state_cache_document::hash(document).to_be_bytes()))
+    }
+
+    /// `state_cache_entries()`
+    fn state_cache_entries(call) {
+        let catalog = catalog::current(call.function())?;
+        let access = catalog.access();
+        if access.row_security {
+            return Err(Error::RowSecurity);
+        }
+        if !access.l1 {
+            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
+        }
+        let mut entries = Vec::new();
+        if let Some(l1) = shared::l1() {
+            l1.for_each(catalog.database, catalog.incarnation, |class, key, info| {
+                entries.push((class.to_vec(), key.to_vec(), *info));
+            });
+        }
+        let mut rows = call.rows();
+        for (class, key, info) in entries {
+            rows.push([
+                Some(call::varlena_datum(&class)),
+                Some(call::varlena_datum(&key)),
+                Some(call::bigint_datum(info.version)),
+                Some(call::count_datum(info.value_len.into())),
+                info.text_len.map(|len| call::count_datum(len.into())),
+                Some(call::bigint_datum(info.loaded_at)),
+                (info.expires_at != i64::MAX).then(|| call::bigint_datum(info.expires_at)),
+            ]);
+        }
+        Ok(call::void_datum())
+    }
+}

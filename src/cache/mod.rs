@@ -1,0 +1,81 @@
+//! The protocol between L1 and L3: who may read from L1, who may fill it, and how a commit publishes.
+//!
+//! # Contract
+//!
+//! L3 is the authority; an entry of L1 is a copy of the newest committed version of a state, together
+//! with the transactions that wrote it. A read under a snapshot S answers what L3 says under S.
+//!
+//! **Commit** (`publish`). Before the commit record: reserve L1 memory for each changed state, copy the
+//! new version into it, then raise `writers` of the state's stripe. After the commit became visible:
+//! link the new entry (or remove the old one where there was no room), advance `generation`, lower
+//! `writers`. After an abort: give the memory back, lower `writers`. The two last steps run in
+//! transaction callbacks: they allocate nothing, wait for nothing but a partition's LWLock, and cannot
+//! fail.
+//!
+//! **Read** (`read`), under S, of a state that this transaction has not changed:
+//! 1. If the transaction is SERIALIZABLE, the server in recovery, the role restricted, L1 off, or the
+//!    stripe has writers: read L3 under S and fill nothing.
+//! 2. If there is an entry and its writers are visible to S, it is the answer: S was taken before the
+//!    stripe was found quiet, so every commit that S sees has been published. If they are not visible,
+//!    read L3 under S and fill nothing.
+//! 3. If there is none: remember the stripe's generation, read L3 under a snapshot taken now, and fill
+//!    only if the stripe is still quiet and its generation the same, which is checked under the
+//!    partition's lock. The answer is that version if S sees its writers, else L3 is read again under S.
+//!
+//! What is not one key (TRUNCATE) uses the domain of the database in the same way as a stripe; bumping
+//! its generation makes every entry of the database unreadable at once.
+//!
+//! Locks: at most one partition lock at a time, taken inside `state_cache_l1`; never across SQL, an
+//! allocation by PostgreSQL or anything that raises an error.
+
+pub mod admin;
+pub mod forms;
+pub mod publish;
+pub mod read;
+pub mod stats;
+mod visibility;
+
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result, Shown, text};
+use std::rc::Rc;
+
+/// The longest key, in bytes; L1 keeps keys in full, and an index row must hold class and key.
+pub const MAX_KEY: usize = 255;
+
+/// A state named by a caller: its class is known and its key well-formed.
+pub struct StateRef<'a> {
+    /// The installation.
+    pub catalog: Rc<Catalog>,
+    /// The class.
+    pub class: Rc<Class>,
+    /// The key, in server encoding.
+    pub key: &'a [u8],
+}
+
+impl<'a> StateRef<'a> {
+    /// Checks class (`42704`) and key (`22023`).
+    pub fn new(catalog: &Rc<Catalog>, class: &[u8], key: &'a [u8]) -> Result<Self> {
+        check_key(key)?;
+        Ok(Self {
+            catalog: Rc::clone(catalog),
+            class: catalog.class(class)?,
+            key,
+        })
+    }
+
+    /// The state as messages show it.
+    pub fn shown(&self) -> Shown {
+        Shown::new(&self.class.name, self.key)
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    match key.len() {
+        0 => Err(Error::argument("a key must not be empty")),
+        1..=MAX_KEY => Ok(()),
+        len => Err(Error::argument(format!(
+            "key \"{}…\" is too long: {len} bytes, the limit is {MAX_KEY}",
+            text(&key[..32])
+        ))),
+    }
+}

@@ -1,0 +1,289 @@
+//! Reading a state: the protocol, whatever form the answer takes.
+
+use super::StateRef;
+use super::stats::{Counter, Timer};
+use super::visibility::{is_own, is_visible, widen};
+use crate::catalog::Class;
+use crate::error::Result;
+use crate::settings;
+use crate::shared::{self, Key, SharedL1};
+use crate::store::{self, Stored};
+use crate::sys;
+use pgrx::pg_sys;
+use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
+
+/// The version that a read found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// Its number.
+    pub number: i64,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+}
+
+/// The form in which a caller wants the document.
+pub trait Form {
+    /// What it gets.
+    type Output;
+
+    /// Takes it from an entry of L1, if there is one.
+    fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<Self::Output>>;
+
+    /// Makes it from the whole document.
+    fn make(&mut self, document: &[u8]) -> Result<Self::Output>;
+}
+
+/// What L1 had.
+pub enum Taken<T> {
+    /// Nothing.
+    Miss,
+    /// An entry that failed its check.
+    Damaged,
+    /// An entry; its writers are not checked yet.
+    Entry(EntryInfo, T),
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub enum Found<T> {
+    /// No state: never written, deleted, expired or hidden. The number is that of the last version
+    /// there was, 0 if none.
+    Absent(i64),
+    /// The state.
+    State(Version, T),
+}
+
+impl<T> Found<T> {
+    /// The state's version and form, if there is one.
+    pub fn state(self) -> Option<(Version, T)> {
+        match self {
+            Self::Absent(_) => None,
+            Self::State(version, value) => Some((version, value)),
+        }
+    }
+}
+
+/// The snapshot that a read is to be exact under.
+pub fn active_snapshot() -> pg_sys::Snapshot {
+    // SAFETY: SQL functions run with an active snapshot, and so does the flush.
+    unsafe { pg_sys::GetActiveSnapshot() }
+}
+
+/// Reads a state of which this transaction has changed nothing, exactly as L3 has it under the active
+/// snapshot. `own_rows` says that the transaction has rows of its own in the tables (flushed, or made by
+/// hand): then L3 is asked.
+pub fn read<F: Form>(
+    state: &StateRef<'_>,
+    own_rows: bool,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    let class = &state.class;
+    let timer = Timer::start();
+    let route = if own_rows {
+        Route::L3(Counter::BypassOwn)
+    } else {
+        route(state)
+    };
+    let reason = match route {
+        Route::L3(reason) => reason,
+        Route::L1(l1) => {
+            let key = state.catalog.l1_key(class, state.key);
+            match l1.fill_token(&key) {
+                None => Counter::BypassWriters,
+                Some(token) => match from_l1(l1, &key, class, form) {
+                    L1Answer::Found(version, value) => {
+                        class.counters.count(Counter::Hits);
+                        let value = value?;
+                        timer.stop(&class.counters, Counter::L1ReadTime);
+                        return Ok(unless_expired(version, value));
+                    }
+                    L1Answer::Newer => Counter::BypassSnapshot,
+                    L1Answer::Miss => {
+                        class.counters.count(Counter::Misses);
+                        let found = fill(state, l1, &key, token, form)?;
+                        timer.stop(&class.counters, Counter::L3ReadTime);
+                        return Ok(found);
+                    }
+                },
+            }
+        }
+    };
+    class.counters.count(reason);
+    let found = from_l3(store::read(&state.catalog, class, state.key)?, form)?;
+    timer.stop(&class.counters, Counter::L3ReadTime);
+    Ok(found)
+}
+
+enum Route {
+    L1(&'static SharedL1),
+    L3(Counter),
+}
+
+/// Who may ask L1 at all.
+fn route(state: &StateRef<'_>) -> Route {
+    let Some(l1) = shared::l1() else {
+        return Route::L3(Counter::BypassOff);
+    };
+    // SAFETY: reads a flag of shared memory.
+    if !settings::enabled() || unsafe { pg_sys::RecoveryInProgress() } {
+        return Route::L3(Counter::BypassOff);
+    }
+    if sys::isolation_is_serializable() {
+        return Route::L3(Counter::BypassSerializable);
+    }
+    if !state.catalog.access().l1 {
+        return Route::L3(Counter::BypassPrivileges);
+    }
+    Route::L1(l1)
+}
+
+enum L1Answer<T> {
+    Found(Version, T),
+    /// There is an entry that the snapshot does not see.
+    Newer,
+    Miss,
+}
+
+fn from_l1<F: Form>(
+    l1: &SharedL1,
+    key: &Key<'_>,
+    class: &Class,
+    form: &mut F,
+) -> L1Answer<Result<F::Output>> {
+    match form.take(l1, key) {
+        Taken::Miss => L1Answer::Miss,
+        Taken::Damaged => {
+            class.counters.count(Counter::Damaged);
+            l1.remove(key);
+            L1Answer::Miss
+        }
+        Taken::Entry(info, value) => {
+            let snapshot = active_snapshot();
+            // SAFETY: the active snapshot is an MVCC snapshot.
+            let visible = unsafe {
+                is_visible(info.head_xid, snapshot)
+                    && (info.doc_xid == info.head_xid || is_visible(info.doc_xid, snapshot))
+            };
+            if !visible {
+                return L1Answer::Newer;
+            }
+            let too_old = class.cache_ttl.is_some_and(|ttl| {
+                info.loaded_at.saturating_add(ttl) <= sys::statement_timestamp()
+            });
+            if too_old {
+                return L1Answer::Miss;
+            }
+            L1Answer::Found(
+                Version {
+                    number: info.version,
+                    expires_at: info.expires_at,
+                },
+                value,
+            )
+        }
+    }
+}
+
+/// Answers from L3 and leaves the newest version in L1.
+fn fill<F: Form>(
+    state: &StateRef<'_>,
+    l1: &SharedL1,
+    key: &Key<'_>,
+    token: FillToken,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    let newest = newest(state)?;
+    crate::fault::stop_at!(BeforeFill);
+    let Some(stored) = newest else {
+        // No head row now, but the caller's snapshot may be from before a TRUNCATE or a DELETE by hand.
+        return from_l3(store::read(&state.catalog, &state.class, state.key)?, form);
+    };
+    let (head_xid, doc_xid) = (
+        stored.head_xid,
+        stored
+            .document
+            .as_ref()
+            .map_or(stored.head_xid, |document| document.xid),
+    );
+    let own = is_own(head_xid) || is_own(doc_xid);
+    let (head_full, doc_full) = (widen(head_xid), widen(doc_xid));
+    if !own && let Some(document) = &stored.document {
+        let entry = NewEntry {
+            key: *key,
+            class: state.class.counters.class_id(),
+            max_entries: state.class.max_entries,
+            version: stored.version,
+            head_xid: head_full,
+            doc_xid: doc_full,
+            hash: document.hash,
+            expires_at: stored.expires_at,
+            loaded_at: sys::statement_timestamp(),
+            value: &document.bytes,
+        };
+        if stored.expires_at > entry.loaded_at {
+            insert(state, l1, &entry, token);
+        }
+    }
+    let snapshot = active_snapshot();
+    // SAFETY: the active snapshot is an MVCC snapshot.
+    let visible =
+        !own && unsafe { is_visible(head_full, snapshot) && is_visible(doc_full, snapshot) };
+    if visible {
+        from_l3(Some(stored), form)
+    } else {
+        from_l3(store::read(&state.catalog, &state.class, state.key)?, form)
+    }
+}
+
+/// What a filler reads: the newest committed version, whatever the caller's snapshot is.
+fn newest(state: &StateRef<'_>) -> Result<Option<Stored>> {
+    if crate::fault::leaves_out!(FreshSnapshot) {
+        return store::read(&state.catalog, &state.class, state.key);
+    }
+    store::read_fresh(&state.catalog, &state.class, state.key)
+}
+
+fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: FillToken) {
+    let counters = &state.class.counters;
+    match l1.reserve(entry) {
+        Ok(block) => {
+            let linked = if crate::fault::leaves_out!(GenerationCheck) {
+                l1.link(block);
+                true
+            } else {
+                l1.link_if_unchanged(block, token)
+            };
+            counters.count(if linked {
+                Counter::Fills
+            } else {
+                Counter::FillsRefused
+            });
+        }
+        Err(Refused::TooLarge) => counters.count(Counter::TooLarge),
+        Err(Refused::Full | Refused::Gone) => counters.count(Counter::FillsRefused),
+    }
+}
+
+fn from_l3<F: Form>(stored: Option<Stored>, form: &mut F) -> Result<Found<F::Output>> {
+    let Some(stored) = stored else {
+        return Ok(Found::Absent(0));
+    };
+    let version = Version {
+        number: stored.version,
+        expires_at: stored.expires_at,
+    };
+    match stored.document {
+        Some(document) if version.expires_at > sys::statement_timestamp() => {
+            Ok(Found::State(version, form.make(&document.bytes)?))
+        }
+        _ => Ok(Found::Absent(version.number)),
+    }
+}
+
+fn unless_expired<T>(version: Version, value: T) -> Found<T> {
+    if version.expires_at > sys::statement_timestamp() {
+        Found::State(version, value)
+    } else {
+        Found::Absent(version.number)
+    }
+}

@@ -1,0 +1,56 @@
+//! Which transactions a snapshot sees.
+
+use pgrx::pg_sys;
+
+/// Transaction ids are compared in a circle; none that is still of interest is further away than half
+/// of it.
+const HALF_CIRCLE: u64 = 1 << 31;
+
+/// Whether the effects of a committed transaction, given by its full id, are visible to `snapshot`.
+///
+/// # Safety
+/// `snapshot` is a valid MVCC snapshot.
+pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
+    let xid = pg_sys::TransactionId::from(full_xid as u32);
+    // SAFETY: the caller's promise.
+    if unsafe { !pg_sys::XidInMVCCSnapshot(xid, snapshot) } {
+        return true;
+    }
+    // The low 32 bits of a transaction more than half a circle ago look like the future. It committed
+    // before any snapshot that still exists was taken.
+    next_full_xid().saturating_sub(full_xid) > HALF_CIRCLE
+}
+
+/// The full id of a transaction whose low 32 bits a row shows. Rows that are frozen may show an id of an
+/// earlier circle; then the result is too high, which hides a row that everybody sees and so only costs
+/// a read of L3.
+pub fn widen(xid: pg_sys::TransactionId) -> u64 {
+    let xid = u64::from(xid.into_inner());
+    if xid < u64::from(pg_sys::FirstNormalTransactionId.into_inner()) {
+        return xid;
+    }
+    let next = next_full_xid();
+    let candidate = (next & !u64::from(u32::MAX)) | xid;
+    if candidate < next {
+        candidate
+    } else {
+        candidate.saturating_sub(1 << 32)
+    }
+}
+
+/// Whether the id is of this transaction or one of its live subtransactions.
+pub fn is_own(xid: pg_sys::TransactionId) -> bool {
+    // SAFETY: looks at this backend's transaction state.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(xid) }
+}
+
+/// The full id of this transaction, 0 while it has none.
+pub fn own_full_xid() -> u64 {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value
+}
+
+fn next_full_xid() -> u64 {
+    // SAFETY: takes an LWLock for a moment; never called with one of ours held.
+    unsafe { pg_sys::ReadNextFullTransactionId() }.value
+}

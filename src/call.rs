@@ -1,0 +1,272 @@
+//! The border to PostgreSQL's function manager: arguments in, results out, errors and panics turned
+//! into PostgreSQL's own. Hot paths read their arguments in place, without a copy.
+
+use crate::error::{Error, Result};
+use crate::sys;
+use pgrx::pg_sys;
+use std::marker::PhantomData;
+
+/// One call of an SQL function.
+pub struct Call<'a> {
+    fcinfo: pg_sys::FunctionCallInfo,
+    lifetime: PhantomData<&'a ()>,
+}
+
+/// Declares functions in C's calling convention under their SQL names, each with the record that the
+/// function manager looks for.
+macro_rules! sql_functions {
+    ($($(#[$doc:meta])* fn $name:ident($call:ident) $body:block)*) => {$(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
+            fn body($call: &mut $crate::call::Call<'_>) -> $crate::error::Result<::pgrx::pg_sys::Datum> $body
+            // SAFETY: the guard turns a panic into an ERROR; the function manager hands us a valid fcinfo.
+            unsafe {
+                ::pgrx::pg_sys::submodules::panic::pgrx_extern_c_guard(|| {
+                    let mut call = $crate::call::Call::new(fcinfo);
+                    match body(&mut call) {
+                        Ok(datum) => datum,
+                        Err(error) => error.raise(),
+                    }
+                })
+            }
+        }
+        ::pastey::paste! {
+            /// The function manager's record of the function.
+            #[unsafe(no_mangle)]
+            pub extern "C" fn [<pg_finfo_ $name>]() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
+                const V1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        }
+    )*};
+}
+pub(crate) use sql_functions;
+
+impl<'a> Call<'a> {
+    /// # Safety
+    /// `fcinfo` is what the function manager passed to the function that is running.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Self {
+            fcinfo,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// The function's own OID, by which its schema and thereby the extension's tables are found.
+    pub fn function(&self) -> pg_sys::Oid {
+        // SAFETY: SQL functions are always called with flinfo.
+        unsafe { (*(*self.fcinfo).flinfo).fn_oid }
+    }
+
+    /// The node that says in what role the function is called (trigger, …).
+    pub fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: fcinfo is valid for the call.
+        unsafe { (*self.fcinfo).context }
+    }
+
+    fn datum(&self, n: usize) -> Option<pg_sys::Datum> {
+        // SAFETY: `n` is below the number of declared arguments, all of which are present.
+        unsafe {
+            let args = (*self.fcinfo).args.as_slice(n + 1);
+            if args[n].isnull {
+                None
+            } else {
+                Some(args[n].value)
+            }
+        }
+    }
+
+    /// A `text` argument, in server encoding.
+    pub fn text(&self, n: usize) -> Option<&'a [u8]> {
+        // SAFETY: the SQL declaration says text, so the datum is a varlena.
+        self.datum(n).map(|datum| unsafe { varlena(datum) })
+    }
+
+    /// A `text` argument that must not be NULL.
+    pub fn required_text(&self, n: usize, name: &str) -> Result<&'a [u8]> {
+        self.text(n).ok_or_else(|| Error::null_argument(name))
+    }
+
+    /// A `jsonb` argument in binary form: the root container, without the varlena header.
+    pub fn required_jsonb(&self, n: usize, name: &str) -> Result<&'a [u8]> {
+        // SAFETY: the SQL declaration says jsonb, so the datum is a varlena.
+        self.datum(n)
+            .map(|datum| unsafe { varlena(datum) })
+            .ok_or_else(|| Error::null_argument(name))
+    }
+
+    /// A `bigint` argument.
+    pub fn bigint(&self, n: usize) -> Option<i64> {
+        self.datum(n).map(|datum| datum.value() as i64)
+    }
+
+    /// An `integer` argument.
+    pub fn integer(&self, n: usize) -> Option<i32> {
+        self.datum(n).map(|datum| datum.value() as i32)
+    }
+
+    /// A `boolean` argument.
+    pub fn boolean(&self, n: usize) -> Option<bool> {
+        self.datum(n).map(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// An `interval` argument.
+    pub fn interval(&self, n: usize) -> Option<pg_sys::Interval> {
+        // SAFETY: the SQL declaration says interval, which is passed by pointer.
+        self.datum(n)
+            .map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() })
+    }
+
+    /// A `text[]` argument, element by element; arrays of several dimensions are read in storage order.
+    pub fn text_array(&self, n: usize) -> Option<Vec<Option<&'a [u8]>>> {
+        let datum = self.datum(n)?;
+        // SAFETY: the SQL declaration says text[]; the deconstructed elements live as long as the call.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            let (mut elements, mut nulls, mut count) =
+                (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                array,
+                pg_sys::TEXTOID,
+                -1,
+                false,
+                pg_sys::TYPALIGN_INT as std::ffi::c_char,
+                &mut elements,
+                &mut nulls,
+                &mut count,
+            );
+            let count = usize::try_from(count).unwrap_or(0);
+            Some(
+                (0..count)
+                    .map(|i| {
+                        if *nulls.add(i) {
+                            None
+                        } else {
+                            Some(varlena(*elements.add(i)))
+                        }
+                    })
+                    .collect(),
+            )
+        }
+    }
+
+    /// The result NULL.
+    pub fn null(&mut self) -> pg_sys::Datum {
+        // SAFETY: fcinfo is valid for the call.
+        unsafe { (*self.fcinfo).isnull = true };
+        pg_sys::Datum::from(0usize)
+    }
+
+    /// The result, or NULL.
+    pub fn nullable(&mut self, datum: Option<pg_sys::Datum>) -> pg_sys::Datum {
+        datum.unwrap_or_else(|| self.null())
+    }
+
+    /// Opens the set of rows that the function returns.
+    pub fn rows(&mut self) -> Rows {
+        // SAFETY: the SQL declaration says SETOF record; the server checks that the caller takes sets.
+        unsafe {
+            pg_sys::InitMaterializedSRF(self.fcinfo, 0);
+            let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            Rows {
+                store: (*info).setResult,
+                descriptor: (*info).setDesc,
+            }
+        }
+    }
+}
+
+/// The bytes of a varlena datum, detoasted only where it is compressed or stored out of line.
+unsafe fn varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller passes a varlena datum; what detoasting allocates lives as long as the call.
+    unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }
+}
+
+/// The rows of a set-returning function.
+pub struct Rows {
+    store: *mut pg_sys::Tuplestorestate,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Rows {
+    /// Adds a row; it has as many columns as the function declares.
+    pub fn push<const N: usize>(&mut self, columns: [Option<pg_sys::Datum>; N]) {
+        let mut values = columns.map(|column| column.unwrap_or(pg_sys::Datum::from(0usize)));
+        let mut nulls = columns.map(|column| column.is_none());
+        // SAFETY: store and descriptor come from InitMaterializedSRF and live as long as the call; the row
+        // is copied.
+        unsafe {
+            debug_assert_eq!((*self.descriptor).natts as usize, N);
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+/// A varlena value under construction in the current memory context: room for `len` bytes.
+pub struct Varlena {
+    start: *mut u8,
+    capacity: usize,
+}
+
+impl Varlena {
+    /// Allocates room for `capacity` bytes behind the header; PostgreSQL's own error when that fails.
+    pub fn with_capacity(capacity: usize) -> Self {
+        // SAFETY: palloc returns that many writable bytes or raises.
+        let start = unsafe { pg_sys::palloc(capacity + sys::VARHDRSZ) }.cast::<u8>();
+        Self { start, capacity }
+    }
+
+    /// The room behind the header.
+    pub fn room(&mut self) -> &mut [u8] {
+        // SAFETY: allocated with that capacity; u8 has no invalid values, and only written bytes are read.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(sys::VARHDRSZ), self.capacity) }
+    }
+
+    /// The finished value, of `len` bytes behind the header.
+    pub fn finish(self, len: usize) -> pg_sys::Datum {
+        debug_assert!(len <= self.capacity);
+        // A document is at most 256 MiB (jsonb's own limit), far below the 30 bits of a header.
+        let header = sys::varsize_header((len + sys::VARHDRSZ) as u32);
+        // SAFETY: palloc aligns to 8 bytes.
+        unsafe { self.start.cast::<u32>().write(header) };
+        pg_sys::Datum::from(self.start)
+    }
+}
+
+/// A `jsonb`, `text` or `bytea` result made of these bytes.
+pub fn varlena_datum(bytes: &[u8]) -> pg_sys::Datum {
+    let mut value = Varlena::with_capacity(bytes.len());
+    value.room().copy_from_slice(bytes);
+    value.finish(bytes.len())
+}
+
+/// A `boolean` result.
+pub fn boolean_datum(value: bool) -> pg_sys::Datum {
+    pg_sys::Datum::from(usize::from(value))
+}
+
+/// A `bigint` or `timestamptz` result.
+pub fn bigint_datum(value: i64) -> pg_sys::Datum {
+    pg_sys::Datum::from(value)
+}
+
+/// A `bigint` result of something counted.
+pub fn count_datum(value: u64) -> pg_sys::Datum {
+    pg_sys::Datum::from(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// A `double precision` result.
+pub fn double_datum(value: f64) -> pg_sys::Datum {
+    pg_sys::Datum::from(value.to_bits() as i64)
+}
+
+/// The result `void`.
+pub fn void_datum() -> pg_sys::Datum {
+    pg_sys::Datum::from(0usize)
+}

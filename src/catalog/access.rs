@@ -1,0 +1,91 @@
+//! What a role may do with the tables, remembered until a relation or a role changes.
+
+use crate::error::{Error, Result};
+use crate::sys;
+use pgrx::pg_sys;
+use std::cell::RefCell;
+
+/// Whether L1 may answer a role, and what an invisible row means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The role may select from both tables and no row-level security applies: L1 may answer.
+    pub l1: bool,
+    /// Row-level security applies: a missing snapshot may be a hidden one.
+    pub row_security: bool,
+}
+
+/// What was found out, by role and by the setting `row_security`.
+#[derive(Default)]
+pub struct Memo {
+    known: RefCell<Vec<((pg_sys::Oid, bool), Access)>>,
+}
+
+/// More roles than this in one session, and the memo starts over.
+const MEMO_SIZE: usize = 64;
+
+impl Memo {
+    /// Forgets everything.
+    pub fn forget(&self) {
+        self.known.borrow_mut().clear();
+    }
+
+    /// What the current role may read.
+    pub fn of_current_user(&self, head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Access {
+        // SAFETY: a plain global of this process.
+        let asked = (sys::current_user(), unsafe { pg_sys::row_security });
+        if let Some((_, access)) = self.known.borrow().iter().find(|(of, _)| *of == asked) {
+            return *access;
+        }
+        let both = [head, snapshot];
+        let readable = both.iter().all(|&table| allowed(table, pg_sys::ACL_SELECT));
+        // SAFETY: checks the system caches; with noError it answers instead of raising.
+        let row_security = both.iter().any(|&table| unsafe {
+            pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true)
+                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+        });
+        let access = Access {
+            l1: readable && !row_security,
+            row_security,
+        };
+        let mut known = self.known.borrow_mut();
+        if known.len() >= MEMO_SIZE {
+            known.clear();
+        }
+        known.push((asked, access));
+        access
+    }
+}
+
+fn allowed(table: pg_sys::Oid, wanted: u32) -> bool {
+    // SAFETY: checks the system caches.
+    unsafe {
+        pg_sys::pg_class_aclcheck(table, sys::current_user(), pg_sys::AclMode::from(wanted))
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+fn require(table: pg_sys::Oid, name: &'static str, wanted: &[(u32, &'static str)]) -> Result<()> {
+    match wanted.iter().find(|(mode, _)| !allowed(table, *mode)) {
+        Some((_, wanted)) => Err(Error::Privilege {
+            table: name,
+            wanted,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// `42501` unless the current role may do what a flush does. The flush itself is checked by the executor
+/// again; this makes the error come where the change is made.
+pub fn check_may_change(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
+    const SELECT: (u32, &str) = (pg_sys::ACL_SELECT, "SELECT");
+    const INSERT: (u32, &str) = (pg_sys::ACL_INSERT, "INSERT");
+    const UPDATE: (u32, &str) = (pg_sys::ACL_UPDATE, "UPDATE");
+    const DELETE: (u32, &str) = (pg_sys::ACL_DELETE, "DELETE");
+    require(head, "state_head", &[SELECT, INSERT, UPDATE])?;
+    require(snapshot, "state_snapshot", &[SELECT, INSERT, DELETE])
+}
+
+/// `42501` unless the current role may update `state_head`.
+pub fn check_may_evict(head: pg_sys::Oid) -> Result<()> {
+    require(head, "state_head", &[(pg_sys::ACL_UPDATE, "UPDATE")])
+}

@@ -1,0 +1,205 @@
+//! Classes as `state_class` defines them, read once per session and again after a change.
+
+use crate::cache::stats::CounterSet;
+use crate::error::{Error, Result, text};
+use crate::sys;
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::rc::Rc;
+
+/// One class.
+pub struct Class {
+    /// Its name, in server encoding.
+    pub name: Box<[u8]>,
+    /// Snapshots to keep, the current one included; `None` keeps all.
+    pub keep: Option<i64>,
+    /// Whether duplicates are skipped.
+    pub dedup: bool,
+    /// Time to live of its states.
+    pub ttl: Option<pg_sys::Interval>,
+    /// How long an entry may serve reads from L1, in microseconds.
+    pub cache_ttl: Option<i64>,
+    /// How many of its states L1 may hold.
+    pub max_entries: Option<u32>,
+    /// Channel that hears of its changes.
+    pub channel: CString,
+    /// What is counted of it.
+    pub counters: Rc<CounterSet>,
+}
+
+/// The classes read so far.
+#[derive(Default)]
+pub struct Classes {
+    known: RefCell<HashMap<Box<[u8]>, Rc<Class>>>,
+    /// The class asked for last: most sessions use one.
+    last: RefCell<Option<Rc<Class>>>,
+}
+
+impl Classes {
+    /// Forgets everything.
+    pub fn forget(&self) {
+        self.known.borrow_mut().clear();
+        self.last.replace(None);
+    }
+
+    /// The class of that name, from memory or from `state_class` (`relation`).
+    pub fn get(&self, name: &[u8], relation: pg_sys::Oid) -> Result<Rc<Class>> {
+        if let Some(last) = self.last.borrow().as_ref()
+            && *last.name == *name
+        {
+            return Ok(Rc::clone(last));
+        }
+        let known = self.known.borrow().get(name).map(Rc::clone);
+        let class = match known {
+            Some(class) => class,
+            None => {
+                let class = Rc::new(read(name, relation)?);
+                self.known
+                    .borrow_mut()
+                    .insert(name.into(), Rc::clone(&class));
+                class
+            }
+        };
+        self.last.replace(Some(Rc::clone(&class)));
+        Ok(class)
+    }
+}
+
+/// Columns of `state_class` in their order.
+const COLUMNS: usize = 8;
+
+/// Reads a row of `state_class`.
+fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
+    let wanted = crate::call::varlena_datum(name);
+    let mut key = pg_sys::ScanKeyData::default();
+    // SAFETY: the key compares the first column, which is text.
+    unsafe {
+        pg_sys::ScanKeyInit(
+            &mut key,
+            1,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_TEXTEQ.into(),
+            wanted,
+        );
+    }
+    let mut class = None;
+    // SAFETY: the relation is `state_class`.
+    unsafe {
+        scan(relation, &mut [key], |values, nulls| {
+            class = Some(Class::from_columns(name, values, nulls))
+        })
+    };
+    class.ok_or_else(|| Error::UnknownClass { class: text(name) })
+}
+
+/// The channels of all classes, each as often as it is named.
+pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
+    let mut channels = Vec::new();
+    // SAFETY: the relation is `state_class`, whose last column is its channel.
+    unsafe {
+        scan(relation, &mut [], |values, _| {
+            channels.push(channel(values))
+        })
+    };
+    channels
+}
+
+/// Scans `state_class` as the server scans its own catalogs: no SQL, no privileges, the newest committed
+/// rows or this transaction's own.
+///
+/// # Safety
+/// `relation` is `state_class`; the row is valid during the call of `row` only.
+unsafe fn scan(
+    relation: pg_sys::Oid,
+    keys: &mut [pg_sys::ScanKeyData],
+    mut row: impl FnMut(&[pg_sys::Datum; COLUMNS], &[bool; COLUMNS]),
+) {
+    // SAFETY: the relation is locked while it is read; the column order is that of the installation
+    // script.
+    unsafe {
+        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
+        let index = pg_sys::RelationGetPrimaryKeyIndex(table);
+        let scan = pg_sys::systable_beginscan(
+            table,
+            index,
+            !keys.is_empty() && index != pg_sys::InvalidOid,
+            std::ptr::null_mut(),
+            keys.len() as i32,
+            keys.as_mut_ptr(),
+        );
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let mut values = [pg_sys::Datum::from(0usize); COLUMNS];
+            let mut nulls = [true; COLUMNS];
+            pg_sys::heap_deform_tuple(
+                tuple,
+                (*table).rd_att,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            row(&values, &nulls);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+    }
+}
+
+/// # Safety
+/// The columns are those of a row of `state_class`.
+unsafe fn channel(values: &[pg_sys::Datum; COLUMNS]) -> CString {
+    // SAFETY: a text column that is NOT NULL.
+    super::c_string(unsafe {
+        sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(
+            values[COLUMNS - 1].cast_mut_ptr(),
+        ))
+    })
+}
+
+impl Class {
+    /// # Safety
+    /// The columns are those of a row of `state_class`.
+    unsafe fn from_columns(
+        name: &[u8],
+        values: &[pg_sys::Datum; COLUMNS],
+        nulls: &[bool; COLUMNS],
+    ) -> Self {
+        let integer = |n: usize| {
+            if nulls[n] {
+                None
+            } else {
+                Some(values[n].value() as i32)
+            }
+        };
+        let interval = |n: usize| {
+            if nulls[n] {
+                None
+            } else {
+                // SAFETY: an interval column is passed by pointer.
+                Some(unsafe { *values[n].cast_mut_ptr::<pg_sys::Interval>() })
+            }
+        };
+        Self {
+            name: name.into(),
+            keep: integer(2).map(i64::from),
+            dedup: nulls[3] || values[3].value() & 0xff != 0,
+            ttl: interval(4),
+            cache_ttl: interval(5).map(|i| interval_microseconds(&i)),
+            max_entries: integer(6).and_then(|n| u32::try_from(n).ok()),
+            // SAFETY: the caller's promise.
+            channel: unsafe { channel(values) },
+            counters: CounterSet::of_class(name),
+        }
+    }
+}
+
+/// The length of an interval as PostgreSQL compares intervals: months of 30 days, days of 24 hours.
+pub fn interval_microseconds(interval: &pg_sys::Interval) -> i64 {
+    const DAY: i64 = 86_400_000_000;
+    let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+    days.saturating_mul(DAY).saturating_add(interval.time)
+}

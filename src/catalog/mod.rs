@@ -1,0 +1,214 @@
+//! What this session knows about the extension's objects in its database: where the tables are, what
+//! the classes say, and what a role may read.
+//!
+//! Everything here is a copy kept per session. A relation, role or schema that changes sends a cache
+//! invalidation, as it does for PostgreSQL's own copies; [`current`] takes in what has arrived before
+//! it answers, so that a committed REVOKE, ALTER POLICY, state_class_define or DROP EXTENSION holds
+//! from the next call on.
+
+mod access;
+mod class;
+
+use crate::error::{Error, Result};
+use crate::shared;
+use crate::store::Statements;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString};
+use std::rc::Rc;
+
+pub use access::Access;
+pub use class::{Class, interval_microseconds};
+
+/// The extension as installed in this database.
+pub struct Catalog {
+    /// Schema of the extension, quoted for SQL.
+    pub schema: String,
+    /// OID of `state_head`.
+    pub head: pg_sys::Oid,
+    /// OID of `state_snapshot`.
+    pub snapshot: pg_sys::Oid,
+    /// OID of `state_class`.
+    class: pg_sys::Oid,
+    /// This session's database.
+    pub database: u32,
+    /// Tells this installation from one that was dropped: no two have the same tables.
+    pub incarnation: u64,
+    /// Prepared statements on these tables.
+    pub statements: Statements,
+    classes: class::Classes,
+    access: access::Memo,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Catalog>>> = const { RefCell::new(None) };
+    /// Set by the invalidation callbacks; they run anywhere, so they only set this.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+    /// The same for what roles may do.
+    static ACCESS_STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Registers the invalidation callbacks.
+pub fn init() {
+    // SAFETY: static callbacks, registered once per process (or once before the fork).
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0usize));
+        for cache in [
+            pg_sys::SysCacheIdentifier::AUTHOID,
+            pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+        ] {
+            pg_sys::CacheRegisterSyscacheCallback(
+                cache as i32,
+                Some(role_changed),
+                pg_sys::Datum::from(0usize),
+            );
+        }
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
+            Some(schema_changed),
+            pg_sys::Datum::from(0usize),
+        );
+    }
+}
+
+/// The extension that the SQL function (or trigger function) `function` belongs to.
+pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
+    // SAFETY: allowed wherever a relation may be locked, so in every SQL function.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    if !STALE.get() {
+        let known = CURRENT.with_borrow(Clone::clone);
+        if let Some(catalog) = known {
+            return Ok(catalog);
+        }
+    }
+    // Before the load: what arrives while it runs must lead to another one.
+    STALE.set(false);
+    let loaded = Catalog::load(function)?;
+    let catalog = match CURRENT.take() {
+        // Mostly it was a VACUUM or a GRANT: the prepared statements are still good.
+        Some(known) if known.is(&loaded) => {
+            known.classes.forget();
+            known.access.forget();
+            known
+        }
+        _ => Rc::new(loaded),
+    };
+    CURRENT.set(Some(Rc::clone(&catalog)));
+    Ok(catalog)
+}
+
+impl Catalog {
+    fn load(function: pg_sys::Oid) -> Result<Self> {
+        // SAFETY: look-ups in the system caches; the names are NUL-terminated.
+        unsafe {
+            let namespace = pg_sys::get_func_namespace(function);
+            let relation = |name: &CStr| match pg_sys::get_relname_relid(name.as_ptr(), namespace) {
+                pg_sys::InvalidOid => Err(Error::NotInstalled),
+                oid => Ok(oid),
+            };
+            let (head, snapshot, class) = (
+                relation(c"state_head")?,
+                relation(c"state_snapshot")?,
+                relation(c"state_class")?,
+            );
+            let name = pg_sys::get_namespace_name(namespace);
+            if name.is_null() {
+                return Err(Error::NotInstalled);
+            }
+            let schema = CStr::from_ptr(pg_sys::quote_identifier(name))
+                .to_string_lossy()
+                .into_owned();
+            Ok(Self {
+                schema,
+                head,
+                snapshot,
+                class,
+                database: crate::sys::my_database(),
+                incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
+                statements: Statements::default(),
+                classes: class::Classes::default(),
+                access: access::Memo::default(),
+            })
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (&self.schema, self.head, self.snapshot, self.class)
+            == (&other.schema, other.head, other.snapshot, other.class)
+    }
+
+    /// Whether the tables are still there; they are not after DROP EXTENSION in this transaction.
+    pub fn exists(&self) -> bool {
+        // SAFETY: a look-up in the system cache.
+        unsafe {
+            pg_sys::SearchSysCacheExists(
+                pg_sys::SysCacheIdentifier::RELOID as i32,
+                pg_sys::Datum::from(self.head),
+                pg_sys::Datum::from(0usize),
+                pg_sys::Datum::from(0usize),
+                pg_sys::Datum::from(0usize),
+            )
+        }
+    }
+
+    /// The class of that name; `42704` if there is none.
+    pub fn class(&self, name: &[u8]) -> Result<Rc<Class>> {
+        self.classes.get(name, self.class)
+    }
+
+    /// The channels of all classes.
+    pub fn channels(&self) -> Vec<CString> {
+        class::channels(self.class)
+    }
+
+    /// What the current role may read without asking the tables.
+    pub fn access(&self) -> Access {
+        if ACCESS_STALE.replace(false) {
+            self.access.forget();
+        }
+        self.access.of_current_user(self.head, self.snapshot)
+    }
+
+    /// Raises `42501` unless the current role may change states.
+    pub fn check_may_change(&self) -> Result<()> {
+        access::check_may_change(self.head, self.snapshot)
+    }
+
+    /// Raises `42501` unless the current role may empty the cache: it needs UPDATE on `state_head`.
+    pub fn check_may_evict(&self) -> Result<()> {
+        access::check_may_evict(self.head)
+    }
+
+    /// The state `key` of `class` as L1 knows it.
+    pub fn l1_key<'a>(&self, class: &'a Class, key: &'a [u8]) -> shared::Key<'a> {
+        shared::key(self.database, self.incarnation, &class.name, key)
+    }
+}
+
+/// A NUL-terminated copy for PostgreSQL; text never holds NUL bytes.
+pub fn c_string(bytes: &[u8]) -> CString {
+    CString::new(bytes).unwrap_or_default()
+}
+
+/// A relation changed: ours, or (0) possibly any.
+unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
+    let ours = relation == pg_sys::InvalidOid
+        || CURRENT.with(|current| match current.try_borrow() {
+            Ok(current) => current
+                .as_ref()
+                .is_some_and(|c| [c.head, c.snapshot, c.class].contains(&relation)),
+            // The copy is being replaced right now.
+            Err(_) => true,
+        });
+    if ours {
+        STALE.set(true);
+    }
+}
+
+unsafe extern "C-unwind" fn role_changed(_: pg_sys::Datum, _: i32, _: u32) {
+    ACCESS_STALE.set(true);
+}
+
+unsafe extern "C-unwind" fn schema_changed(_: pg_sys::Datum, _: i32, _: u32) {
+    STALE.set(true);
+}

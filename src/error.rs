@@ -1,0 +1,228 @@
+//! The one error type: each variant knows its SQLSTATE, names the value at fault, and gives a hint
+//! where one helps. The SQLSTATEs are part of the contract; callers match on them.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
+use state_cache_document::DocumentError;
+
+/// Shorthand for everything that may end in an [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A class and a key as error messages show them: `run/order-7`.
+#[derive(Debug, Clone)]
+pub struct Shown(String);
+
+impl Shown {
+    /// The name of the state `key` of `class`; bytes that are no UTF-8 are replaced.
+    pub fn new(class: &[u8], key: &[u8]) -> Self {
+        Self(format!("{}/{}", text(class), text(key)))
+    }
+}
+
+/// Bytes in server encoding as a message can show them.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What can go wrong; see [`Error::raise`] for the SQLSTATEs.
+#[derive(Debug)]
+pub enum Error {
+    /// The state is not in the version that the caller relied on (0: absent).
+    Conflict {
+        state: Shown,
+        expected: i64,
+        found: i64,
+    },
+    /// `state_batch_begin` inside an explicit batch.
+    NestedBatch,
+    /// A change after the transaction's changes were flushed for the last time.
+    TooLateToChange { state: Shown },
+    /// There is no such class.
+    UnknownClass { class: String },
+    /// The operation does not fit the document.
+    Document {
+        state: Shown,
+        place: String,
+        error: DocumentError,
+    },
+    /// An argument that makes no sense.
+    Argument {
+        message: String,
+        hint: Option<&'static str>,
+    },
+    /// The document is over `state_cache.max_state_size`; both in bytes.
+    TooLarge {
+        state: Shown,
+        size: usize,
+        limit: usize,
+    },
+    /// The caller lacks a privilege on a table.
+    Privilege {
+        table: &'static str,
+        wanted: &'static str,
+    },
+    /// The entries of L1 cannot be shown row by row to a role under row-level security.
+    RowSecurity,
+    /// What is stored is not what was written.
+    Damaged {
+        state: Shown,
+        version: i64,
+        fault: &'static str,
+    },
+    /// The extension's tables are not where its functions are.
+    NotInstalled,
+    /// A snapshot of this transaction asks for a staged value that is no longer kept.
+    SnapshotTooOld { state: Shown },
+    /// Access from a parallel worker, which cannot see what the leader has staged.
+    ParallelWorker,
+    /// PREPARE TRANSACTION after changes.
+    Prepare,
+    /// A feature that a later release brings.
+    NotSupported { message: String, hint: &'static str },
+    /// The server interface answered in a way it should not.
+    Internal { message: String },
+}
+
+impl Error {
+    /// A bad argument without a hint.
+    pub fn argument(message: impl Into<String>) -> Self {
+        Self::Argument {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// An argument that must not be NULL.
+    pub fn null_argument(name: &str) -> Self {
+        Self::argument(format!("{name} must not be null"))
+    }
+
+    fn report(self) -> ErrorReport {
+        use PgSqlErrorCode as Code;
+        let new = |code, message: String| ErrorReport::new(code, message, function_name!());
+        match self {
+            Self::Conflict { state, expected, found } => {
+                let version = |v: i64| if v == 0 { "absent".to_owned() } else { format!("in version {v}") };
+                new(
+                    Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                    format!("state \"{}\" was changed by another transaction", state.0),
+                )
+                .set_detail(format!("It is {}, expected was {}.", version(found), version(expected)))
+                .set_hint("Read the state again and retry the transaction.")
+            }
+            Self::NestedBatch => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "a batch is already open in this transaction".to_owned(),
+            )
+            .set_hint("End it with state_batch_commit() or state_batch_rollback() first."),
+            Self::TooLateToChange { state } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("cannot change state \"{}\" while the transaction commits", state.0),
+            ),
+            Self::UnknownClass { class } => {
+                new(Code::ERRCODE_UNDEFINED_OBJECT, format!("class \"{class}\" does not exist"))
+                    .set_hint("Create it with state_class_define().")
+            }
+            Self::Document { state, place, error } => document_report(&state.0, &place, &error),
+            Self::Argument { message, hint } => {
+                let report = new(Code::ERRCODE_INVALID_PARAMETER_VALUE, message);
+                match hint {
+                    Some(hint) => report.set_hint(hint),
+                    None => report,
+                }
+            }
+            Self::TooLarge { state, size, limit } => new(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("state \"{}\" is too large: {size} bytes, the limit is {limit}", state.0),
+            )
+            .set_hint("Split the state, or raise state_cache.max_state_size."),
+            Self::Privilege { table, wanted } => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for table {table}"),
+            )
+            .set_detail(format!("{wanted} is needed.")),
+            Self::RowSecurity => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "the entries of L1 cannot be shown under row-level security".to_owned(),
+            )
+            .set_hint("Read the view state_current instead."),
+            Self::Damaged { state, version, fault } => new(
+                Code::ERRCODE_DATA_CORRUPTED,
+                format!("state \"{}\" is damaged in version {version}: {fault}", state.0),
+            )
+            .set_hint("Restore it from a backup or write it anew; state_hash() gives the hash of a document."),
+            Self::NotInstalled => new(
+                Code::ERRCODE_UNDEFINED_TABLE,
+                "the tables of extension state_cache are missing".to_owned(),
+            )
+            .set_hint("Run CREATE EXTENSION state_cache in this database."),
+            Self::SnapshotTooOld { state } => new(
+                Code::ERRCODE_SNAPSHOT_TOO_OLD,
+                format!("an earlier staged value of state \"{}\" is no longer kept", state.0),
+            )
+            .set_hint("Read the cursor to its end before changing the state so often, or call state_batch_commit() in between."),
+            Self::ParallelWorker => new(
+                Code::ERRCODE_INVALID_TRANSACTION_STATE,
+                "cannot access states from a parallel worker".to_owned(),
+            )
+            .set_hint("Label the function that calls this one PARALLEL RESTRICTED or UNSAFE."),
+            Self::Prepare => new(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "cannot PREPARE a transaction that has changed states".to_owned(),
+            ),
+            Self::NotSupported { message, hint } => {
+                new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message).set_hint(hint)
+            }
+            Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
+        }
+    }
+
+    /// Ends the statement with this error.
+    pub fn raise(self) -> ! {
+        self.report().report(PgLogLevel::ERROR);
+        unreachable!("a report at level ERROR does not return")
+    }
+}
+
+/// SQLSTATEs of SQL/JSON where they fit, as `jsonb`'s own path functions use them.
+fn document_report(state: &str, place: &str, error: &DocumentError) -> ErrorReport {
+    use PgSqlErrorCode as Code;
+    let new = |code, message: String| ErrorReport::new(code, message, function_name!());
+    match error {
+        DocumentError::NotAnObject => new(
+            Code::ERRCODE_SQL_JSON_OBJECT_NOT_FOUND,
+            format!("state \"{state}\" is not an object"),
+        )
+        .set_hint("Replace it with state_set()."),
+        DocumentError::UpdatesNotObject => new(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "updates must be an object".to_owned(),
+        ),
+        DocumentError::SectionMissing => new(
+            Code::ERRCODE_SQL_JSON_MEMBER_NOT_FOUND,
+            format!("state \"{state}\" has no section \"{place}\""),
+        )
+        .set_hint("state_update() creates a section."),
+        DocumentError::SectionNotObject => new(
+            Code::ERRCODE_SQL_JSON_OBJECT_NOT_FOUND,
+            format!("section \"{place}\" of state \"{state}\" is not an object"),
+        ),
+        DocumentError::PathMissing => new(
+            Code::ERRCODE_SQL_JSON_MEMBER_NOT_FOUND,
+            format!("state \"{state}\" has nothing at path {place}"),
+        )
+        .set_hint("Create the array first, for instance with state_update()."),
+        DocumentError::PathNotArray => new(
+            Code::ERRCODE_SQL_JSON_ARRAY_NOT_FOUND,
+            format!("state \"{state}\" has no array at path {place}"),
+        ),
+        DocumentError::TooLarge => new(
+            Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("state \"{state}\" would exceed the size of a jsonb value"),
+        ),
+        DocumentError::Damaged => new(
+            Code::ERRCODE_DATA_CORRUPTED,
+            format!("state \"{state}\" is no well-formed document"),
+        ),
+    }
+}

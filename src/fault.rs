@@ -1,0 +1,152 @@
+//! Points at which a test can stop or kill a backend, and steps of the protocol that it can leave out.
+//!
+//! Compiled in with the feature `fault_injection` only; without it the macros are nothing. Each session
+//! sets its own points, so that a test decides who stops where:
+//!
+//! - `state_cache.test_stop_at = 'marked'`: the session waits at that point for the advisory lock
+//!   (5202, number of the point), which the test holds.
+//! - `state_cache.test_kill_at`: it kills itself there, as `kill -9` would.
+//! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
+
+/// Stops or kills the backend here if the session asked for it.
+macro_rules! stop_at {
+    ($point:ident) => {
+        #[cfg(feature = "fault_injection")]
+        $crate::fault::injection::reach($crate::fault::injection::Point::$point);
+    };
+}
+pub(crate) use stop_at;
+
+/// Whether the session leaves out a step of the protocol. Never without the feature.
+macro_rules! leaves_out {
+    ($step:ident) => {{
+        #[cfg(feature = "fault_injection")]
+        let left_out = $crate::fault::injection::leaves_out($crate::fault::injection::Step::$step);
+        #[cfg(not(feature = "fault_injection"))]
+        let left_out = false;
+        left_out
+    }};
+}
+pub(crate) use leaves_out;
+
+#[cfg(feature = "fault_injection")]
+pub use injection::init;
+
+#[cfg(feature = "fault_injection")]
+pub mod injection {
+    //! What the macros call.
+
+    use pgrx::pg_sys;
+    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+
+    /// Where a backend can be stopped or killed. The numbers are those of the advisory locks.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+    #[repr(u32)]
+    pub enum Point {
+        /// Nowhere.
+        #[name = c""]
+        Nowhere = 0,
+        /// L3 is written, nothing is marked yet.
+        #[name = c"after_flush"]
+        AfterFlush = 1,
+        /// `writers` is raised, the commit record not written.
+        #[name = c"marked"]
+        Marked = 2,
+        /// The commit is visible to others, L1 not yet published.
+        #[name = c"visible"]
+        Visible = 3,
+        /// A filler has read L3 and not yet inserted.
+        #[name = c"before_fill"]
+        BeforeFill = 4,
+    }
+
+    /// A step of the protocol.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+    pub enum Step {
+        /// None.
+        #[name = c""]
+        None,
+        /// Raising `writers` before the commit.
+        #[name = c"no_writers"]
+        WritersMark,
+        /// Checking the stripe before a fill.
+        #[name = c"no_generation"]
+        GenerationCheck,
+        /// Filling under a snapshot of one's own.
+        #[name = c"fill_under_caller_snapshot"]
+        FreshSnapshot,
+    }
+
+    static STOP_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
+    static KILL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
+    static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
+
+    /// First half of the advisory locks' keys.
+    const LOCK_SPACE: u32 = 5202;
+
+    /// Registers the settings.
+    pub fn init() {
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_stop_at",
+            c"Where this session stops.",
+            c"For tests of races.",
+            &STOP_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_kill_at",
+            c"Where this session kills itself.",
+            c"For tests of crashes.",
+            &KILL_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_unsafe",
+            c"Which step of the protocol this session leaves out.",
+            c"For tests that must be able to fail.",
+            &UNSAFE,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+    }
+
+    /// Whether the session leaves out `step`.
+    pub fn leaves_out(step: Step) -> bool {
+        UNSAFE.get() == step
+    }
+
+    /// The backend is at `point`.
+    pub fn reach(point: Point) {
+        if KILL_AT.get() == point {
+            // SAFETY: ends this process at once, which is the purpose.
+            unsafe { kill(std::process::id() as i32, 9) };
+        }
+        if STOP_AT.get() == point {
+            wait(point);
+        }
+    }
+
+    unsafe extern "C" {
+        fn kill(pid: i32, signal: i32) -> i32;
+    }
+
+    /// Waits for an advisory lock that the test holds, so that it is seen to be blocked by the test.
+    fn wait(point: Point) {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: crate::sys::my_database(),
+            locktag_field2: LOCK_SPACE,
+            locktag_field3: point as u32,
+            locktag_field4: 2,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        let mode = pg_sys::ExclusiveLock as i32;
+        // SAFETY: a session lock needs no resource owner, so it can be had while a transaction ends.
+        unsafe {
+            pg_sys::LockAcquire(&tag, mode, true, false);
+            pg_sys::LockRelease(&tag, mode, true);
+        }
+    }
+}

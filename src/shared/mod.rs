@@ -1,0 +1,226 @@
+//! The block of shared memory: asked for at server start, laid out by `state_cache_l1`, guarded by one
+//! tranche of LWLocks.
+//!
+//! Contract. One function, [`bytes`], says how much memory is asked for and mapped. The block is written
+//! once by the postmaster in [`startup`], before any backend exists; from then on its content belongs to
+//! `state_cache_l1`, whose header says which lock guards what. After a crash of any backend the
+//! postmaster runs `startup` again on fresh memory: nothing in the block survives, or has to.
+//! While a lock is held nothing allocates, waits for SQL or raises an error.
+
+use pgrx::pg_sys;
+use state_cache_l1::{Geometry, KeyId, L1, Locks};
+use std::cell::UnsafeCell;
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use state_cache_l1::Key;
+
+/// L1 as the backends use it.
+pub type SharedL1 = L1<LwLocks>;
+
+/// Name of the memory block and of the lock tranche, as `pg_shmem_allocations` and `pg_stat_activity`
+/// show them.
+const NAME: &CStr = c"state_cache";
+/// L1 wants its memory aligned to two cache lines, so that partitions do not share one.
+const ALIGNMENT: usize = 128;
+/// Counters of messages; databases share them by number, which costs a subscriber nothing but gaps.
+const SEQUENCES: usize = 64;
+
+/// What stands in front of L1.
+#[repr(C, align(128))]
+struct ServerState {
+    /// When this memory was set up, in microseconds: tells one run of the server from the next.
+    epoch: AtomicU64,
+    /// Messages sent so far, by database.
+    sequences: [AtomicU64; SEQUENCES],
+}
+
+/// Where the block is mapped. Written by [`startup`] only, in the postmaster: at the start and, because
+/// the memory is set up anew, after a crash. Backends inherit it.
+static MAPPED: Mapping = Mapping(UnsafeCell::new(None));
+
+struct Mapping(UnsafeCell<Option<Mapped>>);
+
+struct Mapped {
+    state: NonNull<ServerState>,
+    l1: SharedL1,
+}
+
+// SAFETY: a PostgreSQL process has one thread that runs our code.
+unsafe impl Sync for Mapping {}
+
+fn mapped() -> Option<&'static Mapped> {
+    // SAFETY: written before this process was forked, and never while a reference is in use.
+    unsafe { (*MAPPED.0.get()).as_ref() }
+}
+
+static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+static mut PREVIOUS_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
+
+/// Asks for the memory, if the library is being preloaded; later there is none to be had.
+pub fn init() {
+    // SAFETY: `_PG_init` runs alone; hooks are chained as every extension does.
+    unsafe {
+        if pg_sys::process_shared_preload_libraries_in_progress {
+            PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+            pg_sys::shmem_request_hook = Some(request);
+            PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+            pg_sys::shmem_startup_hook = Some(startup);
+            PREVIOUS_OBJECT_ACCESS = pg_sys::object_access_hook;
+            pg_sys::object_access_hook = Some(object_access);
+        }
+    }
+}
+
+/// L1, if the library was preloaded.
+pub fn l1() -> Option<&'static SharedL1> {
+    mapped().map(|mapped| &mapped.l1)
+}
+
+/// The epoch of this server's run and the next message number of a database; `None` without shared memory.
+pub fn next_message(database: u32) -> Option<(u64, u64)> {
+    let mapped = mapped()?;
+    // SAFETY: the block outlives the process and holds only atomics.
+    let state = unsafe { mapped.state.as_ref() };
+    let sequence = &state.sequences[database as usize % SEQUENCES];
+    Some((
+        state.epoch.load(Ordering::Relaxed),
+        sequence.fetch_add(1, Ordering::Relaxed) + 1,
+    ))
+}
+
+/// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with
+/// the same hash are still two.
+pub fn key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) -> Key<'a> {
+    /// Parts of one hash: classes are at most 63 bytes and keys at most 255, and text has no NUL byte.
+    const ROOM: usize = 12 + 64 + 256;
+    let mut bytes = [0u8; ROOM];
+    let mut len = 0;
+    for part in [
+        &database.to_ne_bytes()[..],
+        &incarnation.to_ne_bytes(),
+        class,
+        &[0],
+        key,
+    ] {
+        let part = &part[..part.len().min(ROOM - len)];
+        bytes[len..len + part.len()].copy_from_slice(part);
+        len += part.len();
+    }
+    Key {
+        id: KeyId(state_cache_document::hash(&bytes[..len])),
+        db: database,
+        incarnation,
+        class,
+        key,
+    }
+}
+
+fn bytes() -> usize {
+    size_of::<ServerState>() + Geometry::for_memory(crate::settings::memory()).bytes() + ALIGNMENT
+}
+
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: called by the postmaster at the time for requests.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST {
+            previous();
+        }
+        pg_sys::RequestAddinShmemSpace(bytes());
+        let locks = Geometry::for_memory(crate::settings::memory()).locks();
+        pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), locks as i32);
+    }
+}
+
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: called with shared memory mapped; AddinShmemInitLock orders us among extensions.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            previous();
+        }
+        /// `AddinShmemInitLock` of `lwlocknames.h`, a macro without binding.
+        const ADDIN_SHMEM_INIT_LOCK: usize = 21;
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let block = pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes(), &mut found).cast::<u8>();
+        let block = block.add(block.align_offset(ALIGNMENT));
+        let geometry = Geometry::for_memory(crate::settings::memory());
+        let locks = LwLocks {
+            first: pg_sys::GetNamedLWLockTranche(NAME.as_ptr()),
+        };
+        let state = NonNull::new_unchecked(block.cast::<ServerState>());
+        let memory = NonNull::new_unchecked(block.add(size_of::<ServerState>()));
+        let l1 = if found {
+            L1::attach(memory, geometry, locks)
+        } else {
+            std::ptr::write_bytes(block, 0, size_of::<ServerState>());
+            state
+                .as_ref()
+                .epoch
+                .store(pg_sys::GetCurrentTimestamp() as u64, Ordering::Relaxed);
+            L1::init(memory, geometry, locks)
+        };
+        *MAPPED.0.get() = Some(Mapped { state, l1 });
+        pg_sys::LWLockRelease(lock);
+    }
+}
+
+/// A dropped database's number may come back (CREATE DATABASE … OID), so its entries go at once. Nobody
+/// is connected to it any more, and if the drop fails it merely starts cold.
+unsafe extern "C-unwind" fn object_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub_object: i32,
+    arg: *mut std::ffi::c_void,
+) {
+    // SAFETY: passes on what it was given.
+    unsafe {
+        if let Some(previous) = PREVIOUS_OBJECT_ACCESS {
+            previous(access, class, object, sub_object, arg);
+        }
+    }
+    if access == pg_sys::ObjectAccessType::OAT_DROP
+        && class == pg_sys::DatabaseRelationId
+        && let Some(l1) = l1()
+    {
+        l1.forget_database(object.to_u32());
+    }
+}
+
+/// L1's locks: lock `n` is the `n`th of our tranche.
+pub struct LwLocks {
+    first: *mut pg_sys::LWLockPadded,
+}
+
+// SAFETY: LWLocks are made to be shared between processes.
+unsafe impl Sync for LwLocks {}
+// SAFETY: as above.
+unsafe impl Send for LwLocks {}
+
+impl LwLocks {
+    fn lock(&self, n: usize) -> *mut pg_sys::LWLock {
+        // SAFETY: L1 asks for `n < Geometry::locks()`, which is what was requested.
+        unsafe { &raw mut (*self.first.add(n)).lock }
+    }
+}
+
+impl Locks for LwLocks {
+    fn lock_shared(&self, n: usize) {
+        // SAFETY: never acquired twice by one process: L1 holds one lock at a time.
+        unsafe { pg_sys::LWLockAcquire(self.lock(n), pg_sys::LWLockMode::LW_SHARED) };
+    }
+
+    fn lock_exclusive(&self, n: usize) {
+        // SAFETY: as above.
+        unsafe { pg_sys::LWLockAcquire(self.lock(n), pg_sys::LWLockMode::LW_EXCLUSIVE) };
+    }
+
+    fn unlock(&self, n: usize) {
+        // SAFETY: held by this process, by the contract of the trait.
+        unsafe { pg_sys::LWLockRelease(self.lock(n)) };
+    }
+}

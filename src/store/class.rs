@@ -1,0 +1,101 @@
+//! Defining a class.
+
+use super::spi::Connection;
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys;
+
+/// What is to become of a column of `state_class`.
+#[derive(Clone, Copy)]
+pub enum Setting {
+    /// It stays, or gets its default in a new class.
+    Unnamed,
+    /// It becomes this, NULL for `None`.
+    Value(Option<pg_sys::Datum>),
+}
+
+/// The settable columns, their types and the defaults of a new class.
+const COLUMNS: [(&str, pg_sys::Oid, &str); 6] = [
+    ("keep", pg_sys::INT4OID, "1"),
+    ("dedup", pg_sys::BOOLOID, "true"),
+    ("ttl", pg_sys::INTERVALOID, "NULL"),
+    ("cache_ttl", pg_sys::INTERVALOID, "NULL"),
+    ("max_entries", pg_sys::INT4OID, "NULL"),
+    ("channel", pg_sys::TEXTOID, "'state_updated'"),
+];
+
+/// Parameters: the name, then for each column whether it is named, and its value.
+const PARAMETERS: usize = 1 + 2 * COLUMNS.len();
+
+/// For each column `CASE WHEN named THEN value ELSE … END`.
+fn values(otherwise: impl Fn(usize) -> &'static str) -> Vec<String> {
+    let value = |n: usize| {
+        format!(
+            "CASE WHEN ${} THEN ${} ELSE {} END",
+            2 * n + 2,
+            2 * n + 3,
+            otherwise(n)
+        )
+    };
+    (0..COLUMNS.len()).map(value).collect()
+}
+
+fn update_sql(schema: &str) -> String {
+    let values = values(|n| COLUMNS[n].0);
+    let set: Vec<_> = COLUMNS
+        .iter()
+        .zip(values)
+        .map(|(column, value)| format!("{} = {value}", column.0))
+        .collect();
+    format!(
+        "UPDATE {schema}.state_class SET {} WHERE class OPERATOR(pg_catalog.=) $1 RETURNING class",
+        set.join(", ")
+    )
+}
+
+fn insert_sql(schema: &str) -> String {
+    let names: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
+    format!(
+        "INSERT INTO {schema}.state_class (class, {}) VALUES ($1, {}) \
+         ON CONFLICT (class) DO NOTHING RETURNING class",
+        names.join(", "),
+        values(|n| COLUMNS[n].2).join(", ")
+    )
+}
+
+/// Changes what is named of a class, or creates it.
+pub fn define(
+    catalog: &Catalog,
+    name: pg_sys::Datum,
+    settings: [Setting; COLUMNS.len()],
+) -> Result<()> {
+    let mut types = [pg_sys::TEXTOID; PARAMETERS];
+    let mut arguments = [None; PARAMETERS];
+    arguments[0] = Some(name);
+    for (n, (setting, column)) in settings.iter().zip(COLUMNS).enumerate() {
+        let (named, value) = match *setting {
+            Setting::Unnamed => (false, None),
+            Setting::Value(value) => (true, value),
+        };
+        (types[2 * n + 1], types[2 * n + 2]) = (pg_sys::BOOLOID, column.1);
+        (arguments[2 * n + 1], arguments[2 * n + 2]) =
+            (Some(crate::call::boolean_datum(named)), value);
+    }
+    let connection = Connection::open()?;
+    let statements = &catalog.statements;
+    let update = connection.prepare(
+        &statements.update_class,
+        || update_sql(&catalog.schema),
+        &types,
+    )?;
+    let insert = connection.prepare(
+        &statements.insert_class,
+        || insert_sql(&catalog.schema),
+        &types,
+    )?;
+    // The insert comes to nothing if somebody else has created the class since the update looked.
+    while connection.modify(update, arguments)?.first().is_none()
+        && connection.modify(insert, arguments)?.first().is_none()
+    {}
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The SQL statements on L3, and nothing else.
+//!
+//! They run with the privileges of whoever is current. Every operator and function is named with its
+//! schema, since a statement is parsed under the caller's `search_path`, and parsed again when that
+//! has changed.
+
+mod class;
+mod own_write;
+mod read;
+mod spi;
+mod write;
+
+pub use class::{Setting, define as define_class};
+pub use own_write::is_by_hand;
+pub use read::{Stored, lock, read, read_fresh, read_head};
+pub use write::{NewVersion, delete, insert, touch, update};
+
+use spi::Statement;
+use std::cell::OnceCell;
+
+/// The prepared statements of one installation; each is prepared when first used.
+#[derive(Default)]
+pub struct Statements {
+    read: OnceCell<Statement>,
+    read_head: OnceCell<Statement>,
+    lock: OnceCell<Statement>,
+    insert: OnceCell<Statement>,
+    update: [OnceCell<Statement>; write::PRUNINGS],
+    delete: [OnceCell<Statement>; write::PRUNINGS],
+    touch: OnceCell<Statement>,
+    update_class: OnceCell<Statement>,
+    insert_class: OnceCell<Statement>,
+}

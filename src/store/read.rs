@@ -1,0 +1,186 @@
+//! Reading one state from L3.
+
+use super::spi::{Connection, Row};
+use crate::call::varlena_datum;
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result, Shown};
+use crate::sys;
+use pgrx::pg_sys;
+
+/// What L3 says of a state: its head row, and the document if it is not deleted.
+pub struct Stored {
+    /// Version of the head.
+    pub version: i64,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Transaction that wrote the head row.
+    pub head_xid: pg_sys::TransactionId,
+    /// The document; `None` when deleted or hidden by row-level security.
+    pub document: Option<StoredDocument>,
+}
+
+/// A document whose bytes agree with the hashes beside them.
+pub struct StoredDocument {
+    /// Binary jsonb.
+    pub bytes: Vec<u8>,
+    /// Hash of the bytes.
+    pub hash: u128,
+    /// Transaction that wrote the snapshot row.
+    pub xid: pg_sys::TransactionId,
+}
+
+fn read_sql(schema: &str) -> String {
+    format!(
+        "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state \
+         FROM {schema}.state_head h LEFT JOIN {schema}.state_snapshot s \
+         ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
+         AND s.version OPERATOR(pg_catalog.=) h.version \
+         WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2"
+    )
+}
+
+/// Reads a state under the active snapshot; `None` if it has no head row there.
+///
+/// `XX001` when the document is missing, or is not what the hashes say; a document that row-level
+/// security may be hiding counts as absent instead.
+pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.read,
+        || read_sql(&catalog.schema),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(&class.name)), Some(varlena_datum(key))],
+    )?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let version = bigint(&row, 1);
+    let deleted = row.column(2).is_some_and(|datum| datum.value() & 0xff != 0);
+    let document = if deleted {
+        None
+    } else {
+        match document(&row) {
+            Ok(document) => Some(document),
+            Err("its snapshot is missing") if catalog.access().row_security => None,
+            Err(fault) => {
+                return Err(Error::Damaged {
+                    state: Shown::new(&class.name, key),
+                    version,
+                    fault,
+                });
+            }
+        }
+    };
+    Ok(Some(Stored {
+        version,
+        expires_at: expiry(&row, 3),
+        head_xid: xid(&row, 4),
+        document,
+    }))
+}
+
+/// [`read`] under a snapshot taken now.
+pub fn read_fresh(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    let _snapshot = sys::PushedSnapshot::latest();
+    read(catalog, class, key)
+}
+
+fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> {
+    if row.column(6).is_none() {
+        return Err("its snapshot is missing");
+    }
+    let Some(state) = row.column(9) else {
+        return Err("its snapshot holds no whole document");
+    };
+    // SAFETY: a jsonb column; the copy is made before the connection closes.
+    let bytes = unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum(state.cast_mut_ptr())) };
+    let hash = state_cache_document::hash(bytes);
+    for column in [5, 8] {
+        if stored_hash(row, column) != Some(hash) {
+            return Err("the document does not match its hash");
+        }
+    }
+    Ok(StoredDocument {
+        bytes: bytes.to_vec(),
+        hash,
+        xid: xid(row, 7),
+    })
+}
+
+/// Version of a state under a snapshot taken now, and whether it is deleted; `None` without a head row.
+pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<(i64, bool)>> {
+    let _snapshot = sys::PushedSnapshot::latest();
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.read_head,
+        || {
+            format!(
+                "SELECT version, deleted FROM {}.state_head \
+                 WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2",
+                catalog.schema
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(rows.first().map(|row| {
+        (
+            bigint(&row, 1),
+            row.column(2).is_some_and(|d| d.value() & 0xff != 0),
+        )
+    }))
+}
+
+/// Locks the head row until the transaction ends, waiting for whoever holds it; without a head row,
+/// nothing.
+pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.lock,
+        || {
+            format!(
+                "SELECT version FROM {}.state_head \
+                 WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE",
+                catalog.schema
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let _own = super::own_write::OwnWrite::begin();
+    connection.modify(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(())
+}
+
+fn bigint(row: &Row<'_>, column: i32) -> i64 {
+    row.column(column).map_or(0, |datum| datum.value() as i64)
+}
+
+fn expiry(row: &Row<'_>, column: i32) -> i64 {
+    row.column(column)
+        .map_or(i64::MAX, |datum| datum.value() as i64)
+}
+
+fn xid(row: &Row<'_>, column: i32) -> pg_sys::TransactionId {
+    row.column(column)
+        .map_or(pg_sys::InvalidTransactionId, |datum| {
+            pg_sys::TransactionId::from(datum.value() as u32)
+        })
+}
+
+/// A hash column; `None` for NULL and for anything that is not 16 bytes.
+fn stored_hash(row: &Row<'_>, column: i32) -> Option<u128> {
+    let datum = row.column(column)?;
+    // SAFETY: a bytea column, read before the connection closes.
+    let bytes =
+        unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) };
+    Some(u128::from_be_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,151 @@
+//! A thin layer over SPI that leaves the snapshot to us: a read runs under the active snapshot, which
+//! the cache protocol depends on.
+
+use crate::error::{Error, Result};
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+use std::ffi::CString;
+
+/// A statement prepared for the life of the session.
+pub struct Statement(pg_sys::SPIPlanPtr);
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: kept by `prepare`, freed once; a plan in execution is reference-counted by the server.
+        unsafe { pg_sys::SPI_freeplan(self.0) };
+    }
+}
+
+/// An open connection to SPI; closes itself.
+pub struct Connection(());
+
+impl Connection {
+    /// Connects.
+    pub fn open() -> Result<Self> {
+        // SAFETY: we are inside a transaction.
+        match unsafe { pg_sys::SPI_connect() } {
+            code if code == pg_sys::SPI_OK_CONNECT as i32 => Ok(Self(())),
+            code => Err(failed("SPI_connect", code)),
+        }
+    }
+
+    /// The statement in `slot`, prepared first if it is not yet.
+    pub fn prepare<'a>(
+        &self,
+        slot: &'a OnceCell<Statement>,
+        sql: impl FnOnce() -> String,
+        types: &[pg_sys::Oid],
+    ) -> Result<&'a Statement> {
+        if let Some(statement) = slot.get() {
+            return Ok(statement);
+        }
+        let sql = CString::new(sql()).unwrap_or_default();
+        let mut types = types.to_vec();
+        // SAFETY: the text is NUL-terminated, the types are as many as said; the plan is kept at once.
+        let plan = unsafe {
+            let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+            if plan.is_null() {
+                return Err(failed("SPI_prepare", pg_sys::SPI_result));
+            }
+            match pg_sys::SPI_keepplan(plan) {
+                0 => plan,
+                code => return Err(failed("SPI_keepplan", code)),
+            }
+        };
+        Ok(slot.get_or_init(|| Statement(plan)))
+    }
+
+    /// Runs a query under the active snapshot; its rows.
+    pub fn query<const N: usize>(
+        &self,
+        statement: &Statement,
+        arguments: [Option<pg_sys::Datum>; N],
+    ) -> Result<Rows> {
+        self.execute(statement, arguments, true)
+    }
+
+    /// Runs a statement that writes or locks, under a new snapshot; its rows.
+    pub fn modify<const N: usize>(
+        &self,
+        statement: &Statement,
+        arguments: [Option<pg_sys::Datum>; N],
+    ) -> Result<Rows> {
+        self.execute(statement, arguments, false)
+    }
+
+    fn execute<const N: usize>(
+        &self,
+        statement: &Statement,
+        arguments: [Option<pg_sys::Datum>; N],
+        read_only: bool,
+    ) -> Result<Rows> {
+        let mut values = arguments.map(|argument| argument.unwrap_or(pg_sys::Datum::from(0usize)));
+        let nulls = arguments
+            .map(|argument| if argument.is_none() { b'n' } else { b' ' } as std::ffi::c_char);
+        // SAFETY: as many values and nulls as the statement was prepared with; rows stay valid until the
+        // connection closes.
+        unsafe {
+            let code = pg_sys::SPI_execute_plan(
+                statement.0,
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                read_only,
+                0,
+            );
+            if code < 0 {
+                return Err(failed("SPI_execute_plan", code));
+            }
+            Ok(Rows {
+                table: pg_sys::SPI_tuptable,
+                count: pg_sys::SPI_processed as usize,
+            })
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // On an error the server closes the connection when it aborts the (sub)transaction.
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`, connections nest like our values do.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+/// The rows of one statement.
+pub struct Rows {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+}
+
+impl Rows {
+    /// The only row, or none.
+    pub fn first(&self) -> Option<Row<'_>> {
+        (self.count > 0 && !self.table.is_null()).then_some(Row { rows: self })
+    }
+}
+
+/// One row; columns count from 1.
+pub struct Row<'a> {
+    rows: &'a Rows,
+}
+
+impl Row<'_> {
+    /// A column's value, `None` for NULL.
+    pub fn column(&self, n: i32) -> Option<pg_sys::Datum> {
+        let mut null = false;
+        // SAFETY: the table has at least one row; SPI checks the column number.
+        let datum = unsafe {
+            let table = self.rows.table;
+            pg_sys::SPI_getbinval(*(*table).vals, (*table).tupdesc, n, &mut null)
+        };
+        (!null).then_some(datum)
+    }
+}
+
+fn failed(call: &str, code: i32) -> Error {
+    Error::Internal {
+        message: format!("{call} failed with code {code}"),
+    }
+}

@@ -1,0 +1,264 @@
+//! Writing one state to L3: head and snapshot in one statement, old snapshots pruned by the same.
+//!
+//! Every write names the version that it replaces. If that is not the current one any more nothing is
+//! written, and the caller looks again.
+
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Statement};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::{Catalog, Class};
+use crate::error::Result;
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+
+/// Ways of pruning: keep the current snapshot only, keep some, keep all. Each has its own statement,
+/// because the first, the usual one, is much the cheapest.
+pub const PRUNINGS: usize = 3;
+
+/// A document to be written.
+pub struct NewVersion<'a> {
+    /// Binary jsonb.
+    pub document: &'a [u8],
+    /// Hash of the document.
+    pub hash: u128,
+    /// Version that it was made from; `None` where there was no state.
+    pub parent: Option<i64>,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+}
+
+fn pruning(class: &Class) -> usize {
+    match class.keep {
+        Some(1) => 0,
+        Some(_) => 1,
+        None => 2,
+    }
+}
+
+/// The part of a statement that prunes what `keep` no longer covers once the CTE `head` has made a
+/// version; `keep` names the parameter that holds the number of older snapshots to keep.
+fn pruning_sql(schema: &str, pruning: usize, keep: &str) -> String {
+    let of_state = |alias: &str| {
+        format!("{alias}.class OPERATOR(pg_catalog.=) $1 AND {alias}.key OPERATOR(pg_catalog.=) $2")
+    };
+    match pruning {
+        0 => format!(
+            ", pruned AS (DELETE FROM {schema}.state_snapshot s USING head \
+             WHERE {} AND s.version OPERATOR(pg_catalog.<) head.version)",
+            of_state("s")
+        ),
+        1 => format!(
+            ", pruned AS (DELETE FROM {schema}.state_snapshot s USING head WHERE {} \
+             AND s.version OPERATOR(pg_catalog.<=) (SELECT o.version FROM {schema}.state_snapshot o \
+             WHERE {} ORDER BY o.version DESC OFFSET {keep} LIMIT 1))",
+            of_state("s"),
+            of_state("o")
+        ),
+        _ => String::new(),
+    }
+}
+
+const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+
+fn insert_sql(schema: &str) -> String {
+    format!(
+        "WITH head AS (INSERT INTO {schema}.state_head (class, key, version, hash, size, expires_at) \
+         SELECT $1, $2, COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1, $3, $4, $5 \
+         FROM {schema}.state_snapshot WHERE {OF_STATE} \
+         ON CONFLICT (class, key) DO NOTHING RETURNING version) \
+         INSERT INTO {schema}.state_snapshot (class, key, version, state, hash) \
+         SELECT $1, $2, version, $6, $3 FROM head RETURNING version"
+    )
+}
+
+fn update_sql(schema: &str, how: usize) -> String {
+    format!(
+        "WITH head AS (UPDATE {schema}.state_head \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = $4, size = $5, deleted = false, \
+         expires_at = $6, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version){} \
+         INSERT INTO {schema}.state_snapshot (class, key, version, parent_version, state, hash) \
+         SELECT $1, $2, version, $7, $8, $4 FROM head RETURNING version",
+        pruning_sql(schema, how, "$9")
+    )
+}
+
+fn delete_sql(schema: &str, how: usize) -> String {
+    format!(
+        "WITH head AS (UPDATE {schema}.state_head \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
+         expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version){} \
+         SELECT version FROM head",
+        pruning_sql(schema, how, "$4")
+    )
+}
+
+fn touch_sql(schema: &str) -> String {
+    format!(
+        "UPDATE {schema}.state_head SET expires_at = $4 \
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version"
+    )
+}
+
+/// Writes a state that has no head row; its version (1, unless the head row was deleted by hand), or
+/// `None` when there is a head row by now.
+pub fn insert(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    new: &NewVersion<'_>,
+) -> Result<Option<i64>> {
+    let types = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::BYTEAOID,
+        pg_sys::INT4OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::JSONBOID,
+    ];
+    run(
+        &catalog.statements.insert,
+        || insert_sql(&catalog.schema),
+        &types,
+        || {
+            [
+                Some(varlena_datum(&class.name)),
+                Some(varlena_datum(key)),
+                Some(hash_datum(new.hash)),
+                Some(size_datum(new.document)),
+                expiry_datum(new.expires_at),
+                Some(varlena_datum(new.document)),
+            ]
+        },
+    )
+}
+
+/// Writes the version after `current`; `None` when `current` is not the current version any more.
+pub fn update(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    current: i64,
+    new: &NewVersion<'_>,
+) -> Result<Option<i64>> {
+    let types = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::BYTEAOID,
+        pg_sys::INT4OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::INT8OID,
+        pg_sys::JSONBOID,
+        pg_sys::INT8OID,
+    ];
+    let how = pruning(class);
+    run(
+        &catalog.statements.update[how],
+        || update_sql(&catalog.schema, how),
+        &types,
+        || {
+            [
+                Some(varlena_datum(&class.name)),
+                Some(varlena_datum(key)),
+                Some(bigint_datum(current)),
+                Some(hash_datum(new.hash)),
+                Some(size_datum(new.document)),
+                expiry_datum(new.expires_at),
+                new.parent.map(bigint_datum),
+                Some(varlena_datum(new.document)),
+                older_datum(class),
+            ]
+        },
+    )
+}
+
+/// Makes the version after `current` a tombstone; its version, or `None` as for [`update`].
+pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], current: i64) -> Result<Option<i64>> {
+    let types = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::INT8OID,
+    ];
+    let how = pruning(class);
+    run(
+        &catalog.statements.delete[how],
+        || delete_sql(&catalog.schema, how),
+        &types,
+        || {
+            [
+                Some(varlena_datum(&class.name)),
+                Some(varlena_datum(key)),
+                Some(bigint_datum(current)),
+                older_datum(class),
+            ]
+        },
+    )
+}
+
+/// Gives the version `current` another expiry; the version, or `None` as for [`update`].
+pub fn touch(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    current: i64,
+    expires_at: i64,
+) -> Result<Option<i64>> {
+    let types = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::TIMESTAMPTZOID,
+    ];
+    run(
+        &catalog.statements.touch,
+        || touch_sql(&catalog.schema),
+        &types,
+        || {
+            [
+                Some(varlena_datum(&class.name)),
+                Some(varlena_datum(key)),
+                Some(bigint_datum(current)),
+                expiry_datum(expires_at),
+            ]
+        },
+    )
+}
+
+/// Runs a statement that returns the version it made. The arguments are built once SPI is connected, so
+/// that they are freed with the connection.
+fn run<const N: usize>(
+    slot: &OnceCell<Statement>,
+    sql: impl FnOnce() -> String,
+    types: &[pg_sys::Oid; N],
+    arguments: impl FnOnce() -> [Option<pg_sys::Datum>; N],
+) -> Result<Option<i64>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(slot, sql, types)?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(statement, arguments())?;
+    Ok(rows
+        .first()
+        .and_then(|row| row.column(1))
+        .map(|version| version.value() as i64))
+}
+
+fn hash_datum(hash: u128) -> pg_sys::Datum {
+    varlena_datum(&hash.to_be_bytes())
+}
+
+fn size_datum(document: &[u8]) -> pg_sys::Datum {
+    // A document is at most 256 MiB.
+    pg_sys::Datum::from(document.len() as i32)
+}
+
+fn expiry_datum(expires_at: i64) -> Option<pg_sys::Datum> {
+    (expires_at != i64::MAX).then(|| bigint_datum(expires_at))
+}
+
+/// How many older snapshots stay when a class keeps some.
+fn older_datum(class: &Class) -> Option<pg_sys::Datum> {
+    class.keep.map(|keep| bigint_datum(keep - 1))
+}

@@ -1,0 +1,181 @@
+//! Every hand-declared extern, and the few server macros that have no binding.
+
+use pgrx::pg_sys;
+
+/// Functions of the server under their own names.
+mod server {
+    #![allow(non_snake_case)]
+    use std::ffi::c_char;
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" {
+        /// `commands/async.h`: queues a notification of the current transaction.
+        pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
+    }
+}
+
+/// Queues a notification that is sent when the transaction commits.
+///
+/// Raises PostgreSQL's own error for a channel of 64 bytes or a payload of 8,000 bytes and more.
+pub fn async_notify(channel: &std::ffi::CStr, payload: &std::ffi::CStr) {
+    // SAFETY: both are NUL-terminated and copied by the callee; we are inside a transaction.
+    unsafe { server::Async_Notify(channel.as_ptr(), payload.as_ptr()) }
+}
+
+/// `VARHDRSZ`: bytes of the header of an uncompressed, untoasted value.
+pub const VARHDRSZ: usize = 4;
+
+/// The bytes of a varlena value that is neither compressed nor external.
+///
+/// # Safety
+/// `value` points to such a value, which outlives `'a`.
+pub unsafe fn varlena_bytes<'a>(value: *const pg_sys::varlena) -> &'a [u8] {
+    let head = value.cast::<u8>();
+    // SAFETY: a varlena value has at least one byte, and as many as its header says.
+    unsafe {
+        let first = *head;
+        if is_short(first) {
+            let total = usize::from(short_header(first));
+            return std::slice::from_raw_parts(head.add(1), total - 1);
+        }
+        let word = value.cast::<u32>().read_unaligned();
+        let total = long_header(word) as usize;
+        std::slice::from_raw_parts(head.add(VARHDRSZ), total - VARHDRSZ)
+    }
+}
+
+#[cfg(target_endian = "little")]
+const fn is_short(first: u8) -> bool {
+    first & 0x01 == 0x01
+}
+#[cfg(target_endian = "little")]
+const fn short_header(first: u8) -> u8 {
+    first >> 1
+}
+#[cfg(target_endian = "little")]
+const fn long_header(word: u32) -> u32 {
+    word >> 2
+}
+/// `SET_VARSIZE`: the header word of an uncompressed value of `total` bytes, header included.
+#[cfg(target_endian = "little")]
+pub const fn varsize_header(total: u32) -> u32 {
+    total << 2
+}
+
+#[cfg(target_endian = "big")]
+const fn is_short(first: u8) -> bool {
+    first & 0x80 == 0x80
+}
+#[cfg(target_endian = "big")]
+const fn short_header(first: u8) -> u8 {
+    first & 0x7f
+}
+#[cfg(target_endian = "big")]
+const fn long_header(word: u32) -> u32 {
+    word & 0x3fff_ffff
+}
+/// `SET_VARSIZE`: the header word of an uncompressed value of `total` bytes, header included.
+#[cfg(target_endian = "big")]
+pub const fn varsize_header(total: u32) -> u32 {
+    total & 0x3fff_ffff
+}
+
+/// `IsParallelWorker()`.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: a plain global of this process.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// `IsolationIsSerializable()`.
+pub fn isolation_is_serializable() -> bool {
+    // SAFETY: a plain global of this process.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
+/// `IsolationUsesXactSnapshot()`: REPEATABLE READ and above.
+pub fn isolation_uses_transaction_snapshot() -> bool {
+    // SAFETY: a plain global of this process.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// When the client's statement began; the clock that decides what has expired, so that one statement
+/// has one answer.
+pub fn statement_timestamp() -> i64 {
+    // SAFETY: reads a global of this process.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
+/// The role whose privileges count now.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: reads a global of this process.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// The database of this session.
+pub fn my_database() -> u32 {
+    // SAFETY: a plain global of this process.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// A snapshot pushed as the active one for as long as the value lives.
+pub struct PushedSnapshot(());
+
+impl PushedSnapshot {
+    /// The snapshot that the next statement of this transaction would run under.
+    pub fn transaction() -> Self {
+        // SAFETY: we are inside a transaction; the snapshot is copied by the push.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        Self(())
+    }
+
+    /// A snapshot taken now, whatever the isolation level.
+    pub fn latest() -> Self {
+        // SAFETY: as above.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        Self(())
+    }
+}
+
+impl Drop for PushedSnapshot {
+    fn drop(&mut self) {
+        // On an error the server drops its snapshots when it aborts the (sub)transaction.
+        if !std::thread::panicking() {
+            // SAFETY: pushed by us; values nest like the stack of snapshots.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+}
+
+/// The current role is another one for as long as the value lives.
+pub struct AsUser {
+    outer: pg_sys::Oid,
+    context: i32,
+}
+
+impl AsUser {
+    /// Becomes `user`, who cannot change the session's role meanwhile.
+    pub fn begin(user: pg_sys::Oid) -> Self {
+        let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: reads and sets this backend's identity; put back by `drop` or by the abort of the
+        // transaction.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
+            if outer != user {
+                pg_sys::SetUserIdAndSecContext(
+                    user,
+                    context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+                );
+            }
+        }
+        Self { outer, context }
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: as in `begin`.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.outer, self.context) };
+        }
+    }
+}
