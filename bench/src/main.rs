@@ -1,0 +1,160 @@
+//! Measures `state_cache` beside plain SQL and prints a Markdown table of ratios.
+//!
+//! `state_cache_bench [--rows name,…] [--rounds N] [--quick]`, on the server that `PGHOST`, `PGPORT`,
+//! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It makes a table named `plain` and
+//! leaves its rows behind, so it is meant for a throwaway server (`make bench`).
+//!
+//! Times are only comparable within one run, so each figure is the ratio of two sides that took turns. A
+//! row's figure is the median over the rounds.
+
+mod crew;
+mod document;
+mod loops;
+mod reads;
+mod report;
+mod rounds;
+mod space;
+mod wire;
+mod writes;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use document::Document;
+use report::Row;
+use rounds::Plan;
+use wire::{Connection, literal};
+
+/// Whatever ends a run.
+pub type Failure = Box<dyn Error>;
+
+/// Size of a small state, in bytes of binary jsonb.
+pub const SMALL: usize = 3 * 1024;
+/// Size of a middling state, in bytes of binary jsonb.
+pub const MIDDLE: usize = 11 * 1024;
+/// Size of a large state, in bytes of binary jsonb.
+const LARGE: usize = 58 * 1024;
+
+/// The measurements by name, in the order of the table. The last fills L1, which turns out the others'
+/// states.
+const ROWS: [&str; 10] = [
+    "get_small",
+    "get_large",
+    "path",
+    "text_constant",
+    "text_select",
+    "updates",
+    "unchanged",
+    "changed",
+    "hit_rate",
+    "payload",
+];
+
+fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
+    match name {
+        "get_small" => loops::whole(connection, plan, SMALL, 6.0),
+        "get_large" => loops::whole(connection, plan, LARGE, 2.5),
+        "path" => loops::path(connection, plan, LARGE, 15.0),
+        "text_constant" => reads::against_constant(connection, plan, 0.82),
+        "text_select" => reads::against_select(connection, plan, 1.6),
+        "updates" => writes::updates(connection, plan),
+        "unchanged" => writes::unchanged(connection, plan),
+        "changed" => writes::changed(connection, plan),
+        "hit_rate" => space::hit_rate(1.0),
+        "payload" => space::payload(connection, 0.8),
+        _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),
+    }
+}
+
+/// Stores a document under every key of the crew, on both sides.
+pub fn store_for_all(connection: &mut Connection, document: &Document) -> Result<(), Failure> {
+    let (keys, document) = (crew::all_keys(), literal(document.text()));
+    connection.query(&format!(
+        "INSERT INTO plain SELECT key, {document}::jsonb FROM ({keys}) keys
+         ON CONFLICT (key) DO UPDATE SET state = excluded.state;
+         SELECT count(state_set(key, {document})) FROM ({keys}) keys"
+    ))?;
+    connection.query("VACUUM ANALYZE plain, state_head, state_snapshot")?;
+    Ok(())
+}
+
+/// What the command line asks for.
+struct Options {
+    rows: Vec<String>,
+    plan: Plan,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
+        let mut rows: Vec<String> = ROWS.map(str::to_owned).to_vec();
+        let (mut rounds, mut quick) = (None, false);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--rows" => rows = value()?.split(',').map(str::to_owned).collect(),
+                "--rounds" => rounds = Some(value()?.parse::<usize>()?),
+                "--quick" => quick = true,
+                _ => return Err(format!("unknown option {argument}").into()),
+            }
+        }
+        if let Some(unknown) = rows.iter().find(|row| !ROWS.contains(&row.as_str())) {
+            return Err(format!("no row {unknown}; there are {}", ROWS.join(", ")).into());
+        }
+        let plan = Plan {
+            // An even number would have no middle one.
+            rounds: rounds.unwrap_or(if quick { 3 } else { 7 }).max(1) | 1,
+            window: Duration::from_millis(if quick { 300 } else { 2000 }),
+            transactions: if quick { 20 } else { 100 },
+        };
+        Ok(Options { rows, plan })
+    }
+}
+
+/// Says what the server is, and refuses one on which the figures would mean something else.
+fn describe(connection: &mut Connection) -> Result<String, Failure> {
+    let l1: String = connection.value("SELECT l1 FROM state_cache_stats WHERE class IS NULL")?;
+    if l1 != "on" {
+        return Err(format!("L1 is {l1}").into());
+    }
+    let fsync: String = connection.value("SHOW fsync")?;
+    if fsync != "on" {
+        return Err("fsync is off".into());
+    }
+    let version: String = connection.value("SHOW server_version")?;
+    let memory: String = connection.value("SHOW state_cache.memory")?;
+    let cores = std::thread::available_parallelism()?;
+    Ok(format!(
+        "PostgreSQL {version}, {cores} cores, fsync on, `state_cache.memory` = {memory}"
+    ))
+}
+
+fn run() -> Result<(), Failure> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let mut connection = Connection::open()?;
+    let server = describe(&mut connection)?;
+    connection.query(
+        "DROP TABLE IF EXISTS plain;
+         CREATE TABLE plain (key text PRIMARY KEY, state jsonb NOT NULL)",
+    )?;
+    println!("{server}; medians of {} rounds\n", options.plan.rounds);
+    println!("{}", report::HEADING);
+    for name in &options.rows {
+        let rows = measure(name, &mut connection, &options.plan)
+            .map_err(|error| format!("{name}: {error}"))?;
+        for row in rows {
+            println!("{}", row.markdown());
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("state_cache_bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
