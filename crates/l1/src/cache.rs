@@ -1,64 +1,23 @@
-//! The cache itself: reading, reserving, linking, removing.
+//! The cache itself: marks, reserving, linking, removing.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use crate::arena::{Arena, Chain, Writer};
-use crate::chunked::Chunked;
 use crate::class::ClassId;
 use crate::entry::{
-    EntryHeader, EntryInfo, HEADER, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry, SKIP, chunks_for,
-    text_chunks,
+    EntryHeader, HEADER, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry, SKIP, chunks_for, text_chunks,
 };
 use crate::geometry::{CHUNK, DOMAINS, Geometry, NO_CHUNK};
 use crate::locks::Locks;
 use crate::mark::Mark;
-use crate::partition::{Garbage, Shard, ShardMut};
+use crate::partition::{Garbage, ShardMut};
 
 /// The cache, as one process sees it.
 pub struct L1<K: Locks> {
     pub(crate) arena: Arena,
     pub(crate) locks: K,
-}
-
-/// What a read is to copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Nothing.
-    Info,
-    /// The value.
-    Value,
-    /// The text form, where one is attached.
-    Text,
-}
-
-/// What a read found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// No entry that may be read.
-    Miss,
-    /// The buffer is smaller than the `len` bytes wanted; nothing was copied.
-    TooSmall {
-        /// Bytes needed.
-        len: usize,
-    },
-    /// The entry. What was wanted is in the first `value_len` or `text_len` bytes of the buffer; with
-    /// [`Want::Text`] and no text form nothing was copied.
-    Hit(EntryInfo),
-    /// The entry fails its check; the buffer holds nothing of use. The caller removes it.
-    Damaged,
-}
-
-/// What [`L1::with_value`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View<R> {
-    /// No entry that may be read.
-    Miss,
-    /// What the function returned.
-    Hit(R),
-    /// The entry fails its check. The caller removes it.
-    Damaged,
 }
 
 /// Why something is not cached.
@@ -155,74 +114,8 @@ impl<K: Locks> L1<K> {
         id[0] as usize & (self.arena.partitions().len() - 1)
     }
 
-    fn shard(&self, key: &Key<'_>) -> Shard<'_, K> {
-        Shard::lock(self, self.partition_of(key.id.words()))
-    }
-
     fn shard_mut(&self, key: &Key<'_>) -> ShardMut<'_, K> {
         ShardMut::lock(self, self.partition_of(key.id.words()))
-    }
-
-    /// Looks an entry up and copies what is wanted of it. Does not allocate; one shared lock.
-    pub fn read(&self, key: &Key<'_>, want: Want, into: &mut [u8]) -> Lookup {
-        self.on_entry(key, |head, entry| {
-            let info = entry.info();
-            let (from, offset, len) = match (want, entry.text()) {
-                (Want::Info, _) | (Want::Text, None) => return View::Hit(Lookup::Hit(info)),
-                (Want::Value, _) => (head, entry.value_at(), entry.value_len as usize),
-                (Want::Text, Some((text, len))) => (text, 0, len as usize),
-            };
-            let Some(into) = into.get_mut(..len) else {
-                return View::Hit(Lookup::TooSmall { len });
-            };
-            // SAFETY: `on_entry` holds the partition's lock.
-            if unsafe { self.arena.copy_out(from, offset, into) } {
-                View::Hit(Lookup::Hit(info))
-            } else {
-                View::Damaged
-            }
-        })
-        .into()
-    }
-
-    /// Runs `f` on an entry's value where it lies.
-    ///
-    /// `f` runs under the partition's shared lock: it must not block, call the cache, allocate from
-    /// PostgreSQL or raise errors. Does not allocate itself.
-    pub fn with_value<R>(
-        &self,
-        key: &Key<'_>,
-        f: impl FnOnce(&EntryInfo, &Chunked<'_>) -> R,
-    ) -> View<R> {
-        self.on_entry(key, |head, entry| {
-            // SAFETY: `on_entry` holds the partition's lock until this closure returns.
-            let value = unsafe { Chunked::new(&self.arena, head, entry) };
-            let result = f(&entry.info(), &value);
-            if value.is_broken() {
-                View::Damaged
-            } else {
-                View::Hit(result)
-            }
-        })
-    }
-
-    /// Runs `f` on the header of an entry that may be read, under the shared lock.
-    fn on_entry<R>(&self, key: &Key<'_>, f: impl FnOnce(u32, &EntryHeader) -> View<R>) -> View<R> {
-        let shard = self.shard(key);
-        let Ok(found) = shard.find(key) else {
-            return View::Damaged;
-        };
-        let Some(head) = found else {
-            return View::Miss;
-        };
-        match shard.entry(head) {
-            Some(entry) if !entry.is_sound() => View::Damaged,
-            Some(entry) if !shard.is_stale(entry) => {
-                entry.touch();
-                f(head, entry)
-            }
-            _ => View::Miss,
-        }
     }
 
     /// What a filler notes before it reads the tables; `None` while a commit is in progress.
@@ -246,7 +139,8 @@ impl<K: Locks> L1<K> {
             return Err(Refused::TooLarge);
         }
         let value_len = u32::try_from(entry.value.len()).map_err(|_| Refused::TooLarge)?;
-        let (data, skip) = chunks_for(HEADER + class.len() + key.len() + entry.value.len());
+        let names = class.len() + key.len();
+        let (data, skip) = chunks_for(HEADER + names + entry.value.len());
         if data + skip > self.arena.chunks() as usize / 4 {
             return Err(Refused::TooLarge);
         }
@@ -292,7 +186,8 @@ impl<K: Locks> L1<K> {
             unsafe { first.cast::<EntryHeader>().write(header) };
         }
         // SAFETY: as above, for the whole chain.
-        let mut writer = unsafe { Writer::new(&self.arena, chain.head, HEADER) };
+        let mut writer =
+            unsafe { Writer::new(&self.arena, chain.head, HEADER, names + entry.value.len()) };
         for part in [class, key, entry.value] {
             writer.write(part);
         }
@@ -329,7 +224,8 @@ impl<K: Locks> L1<K> {
     /// Notes chunk 64, 128, ... of `chain` in `table`.
     fn write_table(&self, chain: &Chain, table: &Chain) {
         // SAFETY: the table's chunks were just taken from the free list.
-        let mut writer = unsafe { Writer::new(&self.arena, table.head, 0) };
+        let mut writer =
+            unsafe { Writer::new(&self.arena, table.head, 0, table.chunks as usize * CHUNK) };
         let mut chunk = chain.head;
         for number in 1..chain.chunks {
             chunk = self.arena.after(chunk);
@@ -468,7 +364,7 @@ impl<K: Locks> L1<K> {
         }
         let chain = self.take(count as usize, i64::MIN)?;
         // SAFETY: the chain was just taken from the free list.
-        unsafe { Writer::new(&self.arena, chain.head, 0) }.write(text);
+        unsafe { Writer::new(&self.arena, chain.head, 0, text.len()) }.write(text);
         let shard = self.shard_mut(key);
         let entry = shard
             .find_or_abandon(key)
@@ -503,15 +399,5 @@ impl<K: Locks> L1<K> {
             garbage.release(&self.arena);
         }
         found
-    }
-}
-
-impl From<View<Lookup>> for Lookup {
-    fn from(view: View<Lookup>) -> Lookup {
-        match view {
-            View::Miss => Lookup::Miss,
-            View::Hit(lookup) => lookup,
-            View::Damaged => Lookup::Damaged,
-        }
     }
 }

@@ -135,9 +135,13 @@ impl Arena {
         &buckets[(hash ^ (hash >> 32)) as usize & (buckets.len() - 1)]
     }
 
+    fn class_records(&self) -> u32 {
+        self.header().class_chunks.load(Relaxed).min(self.chunks()) / 2
+    }
+
     /// The records of one chain, with their ids. Walks no further than there are records.
     fn class_chain(&self, first: u32) -> impl Iterator<Item = (ClassId, &ClassRecord)> {
-        let most = self.header().class_chunks.load(Relaxed) as usize / 2;
+        let most = self.class_records() as usize;
         let at = |chunk| self.class_record(chunk).map(|r| (ClassId(chunk), r));
         std::iter::successors(at(first), move |(_, r)| at(r.next.load(Relaxed))).take(most)
     }
@@ -237,7 +241,7 @@ impl<K: Locks> L1<K> {
     }
 
     fn may_add_class(&self) -> bool {
-        self.arena.header().class_chunks.load(Relaxed) + 2 <= self.arena.chunks() / SHARE
+        self.arena.class_records() < self.arena.chunks() / SHARE / 2
     }
 
     /// The counters of a class.
@@ -276,7 +280,7 @@ impl<K: Locks> L1<K> {
     pub(crate) fn forget_classes(&self, db: u32) {
         let _registry = Guard::exclusive(&self.locks, self.registry());
         let header = self.arena.header();
-        let most = header.class_chunks.load(Relaxed) / 2;
+        let most = self.arena.class_records();
         for bucket in self.arena.class_buckets() {
             let mut link = bucket;
             for _ in 0..most {

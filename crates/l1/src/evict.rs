@@ -198,7 +198,12 @@ impl<K: Locks> L1<K> {
         let partitions = self.arena.partitions();
         let mut n = home;
         let mut without = 0;
-        while record.entries.load(SeqCst) + record.reserved.load(SeqCst) > u64::from(max) {
+        while record
+            .entries
+            .load(SeqCst)
+            .saturating_add(record.reserved.load(SeqCst))
+            > u64::from(max)
+        {
             let shard = ShardMut::lock(self, n);
             if n == home && matches!(shard.find(key), Ok(Some(_))) {
                 record.reserved.fetch_sub(1, SeqCst);

@@ -60,14 +60,16 @@ mod geometry;
 mod locks;
 mod mark;
 mod partition;
+mod read;
 mod survey;
 mod verify;
 
-pub use cache::{Block, FillToken, L1, Lookup, Memory, Refused, View, Want};
+pub use cache::{Block, FillToken, L1, Memory, Refused};
 pub use chunked::Chunked;
 pub use class::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
 pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};
 pub use locks::Locks;
 pub use mark::Mark;
+pub use read::{Lookup, View, Want};
 pub use verify::Report;

@@ -103,9 +103,13 @@ impl<'a, K: Locks> Shard<'a, K> {
         &buckets[self.n * each + ((id[0] >> 32) as usize & (each - 1))]
     }
 
-    /// Most steps that a walk in this partition can take.
+    /// Most steps that a walk in this partition can take: one per entry and one to see the end.
     pub fn steps(&self) -> u32 {
-        self.lists().entries.load(Relaxed).saturating_add(1)
+        self.lists()
+            .entries
+            .load(Relaxed)
+            .min(self.l1.arena.chunks())
+            + 1
     }
 
     fn names_match(&self, chunk: u32, entry: &EntryHeader, key: &Key<'_>) -> bool {

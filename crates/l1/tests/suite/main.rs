@@ -1,0 +1,13 @@
+//! The cache seen from outside, over ordinary memory and spinning locks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod classes;
+mod damage;
+mod eviction;
+mod hit_rate;
+mod marks;
+mod model;
+mod support;
+mod threads;
+mod trace;
+mod values;
