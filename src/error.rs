@@ -61,6 +61,8 @@ pub enum Error {
         table: &'static str,
         wanted: &'static str,
     },
+    /// There is a state of that name, but row-level security keeps the caller from changing it.
+    Hidden { state: Shown },
     /// The entries of L1 cannot be shown row by row to a role under row-level security.
     RowSecurity,
     /// What is stored is not what was written.
@@ -141,6 +143,10 @@ impl Error {
                 format!("permission denied for table {table}"),
             )
             .set_detail(format!("{wanted} is needed.")),
+            Self::Hidden { state } => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("row-level security forbids changing state \"{}\"", state.0),
+            ),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "the entries of L1 cannot be shown under row-level security".to_owned(),

@@ -59,18 +59,23 @@ pub fn track_timing() -> bool {
 /// Registers the settings and reserves their prefix.
 pub fn init() {
     // SAFETY: a plain global of this process.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-        GucRegistry::define_int_guc(
-            c"state_cache.memory",
-            c"Shared memory for the cache.",
-            c"Holds the index, the states and their text forms. Can only be set at server start.",
-            &MEMORY,
-            MEMORY_KB.1,
-            MEMORY_KB.2,
-            GucContext::Postmaster,
-            GucFlags::UNIT_KB,
-        );
-    }
+    let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    GucRegistry::define_int_guc(
+        c"state_cache.memory",
+        c"Shared memory for the cache.",
+        c"Holds the index, the states and their text forms. Can only be set at server start.",
+        &MEMORY,
+        MEMORY_KB.1,
+        MEMORY_KB.2,
+        // The server takes no new setting of the first kind once it runs; without preloading the value
+        // means nothing, but the configuration file may name it.
+        if preloading {
+            GucContext::Postmaster
+        } else {
+            GucContext::Sighup
+        },
+        GucFlags::UNIT_KB,
+    );
     GucRegistry::define_bool_guc(
         c"state_cache.enabled",
         c"Reads states from the cache.",

@@ -2,7 +2,7 @@
 
 use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
 use super::view::{committed_version, read_newest};
-use super::{OnConflict, Phase, with};
+use super::{Batch, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Nothing};
 use crate::cache::read::{self, Version};
@@ -201,8 +201,18 @@ fn stage(
         let (pending, view) = change(known, before);
         known.pending = Some(pending);
         known.push_view(command, view);
-        Ok(())
+        let staged = known.staged_bytes();
+        Ok(batch.holds_too_much(staged))
     })
+    .and_then(|too_much| if too_much { flush_early() } else { Ok(()) })
+}
+
+/// Keeps a transaction that changes very many states within bounds.
+fn flush_early() -> Result<()> {
+    let _snapshot = sys::PushedSnapshot::transaction();
+    flush::flush()?;
+    with(Batch::spill);
+    Ok(())
 }
 
 fn new_pending(

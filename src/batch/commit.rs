@@ -55,7 +55,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             .filter_map(|state| {
                 let flushed = state.flushed.as_ref()?;
                 let change = match flushed.content {
-                    Content::Document { .. } => Change::Set(flushed.version),
+                    Content::Document { .. } | Content::Unkept => Change::Set(flushed.version),
                     Content::Deleted => Change::Delete(flushed.version),
                     Content::Touched => return None,
                 };
@@ -112,7 +112,7 @@ fn mark(catalog: &Rc<Catalog>) {
                     document,
                     hash: *hash,
                 }),
-                Content::Deleted | Content::Touched => None,
+                Content::Unkept | Content::Deleted | Content::Touched => None,
             };
             if !by_hand.has(&state.class.name, &state.key) {
                 publication.add(

@@ -86,12 +86,14 @@ pub fn flush() -> Result<Vec<Outcome>> {
     }
     let mut outcomes = Vec::with_capacity(dirty.len());
     for id in dirty {
-        let Some((known, pending)) = with(|batch| {
-            let known = batch.states.get(&id)?;
-            Some((known.clone(), known.pending.clone()?))
-        }) else {
+        let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
             continue;
         };
+        if Batch::id(&catalog, &known.class.name, &known.key) != id {
+            // Staged before this transaction dropped the extension and created it again.
+            with(|batch| batch.states.get_mut(&id).map(State::unstage));
+            continue;
+        }
         outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
     }
     count(&outcomes, &timer);
@@ -219,6 +221,11 @@ fn flush_state(
             break written;
         }
         attempt += 1;
+        if attempt > 1 && catalog.access().row_security {
+            return Err(Error::Hidden {
+                state: state.shown(),
+            });
+        }
         if attempt == MAX_ATTEMPTS {
             return Err(conflict(&state, known.base.unwrap_or(0), 0));
         }
@@ -375,6 +382,15 @@ fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Resu
 }
 
 impl Batch {
+    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone.
+    fn take_pending(&mut self, id: u128) -> Option<(State, Pending)> {
+        self.frames
+            .save(id, self.states.get(&id), self.explicit.as_ref());
+        let state = self.states.get_mut(&id)?;
+        let known = state.clone();
+        Some((known, state.pending.take()?))
+    }
+
     /// Remembers what was written.
     fn flushed(&mut self, id: u128, written: Written) {
         self.frames
@@ -383,61 +399,36 @@ impl Batch {
         let Some(known) = self.states.get_mut(&id) else {
             return;
         };
-        known.pending = None;
         let (version, expires_at, content) = match written {
-            Written::Nothing { .. } => {
-                // Unless an earlier flush holds the row, others may change the state from here on.
-                match &known.flushed {
-                    None => known.forget_views(),
-                    Some(Flushed {
-                        version: flushed, ..
-                    }) => {
-                        let flushed = *flushed;
-                        if let Some(View::Document { version, .. }) = known.newest_mut() {
-                            *version = Some(flushed);
-                        }
-                    }
+            Written::Nothing { .. } if known.flushed.is_none() => {
+                // Others may change the state from here on.
+                if !known.is_dirty() {
+                    known.forget_views();
                 }
                 return;
             }
+            Written::Nothing { version } => return known.correct_view(version, None, None),
             Written::Document {
                 version,
                 document,
                 hash,
                 expires_at,
             } => {
-                if let Some(view) = known.newest_mut() {
-                    *view = View::Document {
-                        document: Rc::clone(&document),
-                        version: Some(version),
-                        expires_at,
-                    };
-                }
+                known.correct_view(version, Some(&document), Some(expires_at));
                 (version, expires_at, Content::Document { document, hash })
             }
-            Written::Deleted { version } => {
-                if let Some(view) = known.newest_mut() {
-                    *view = View::Absent(Some(version));
-                }
-                (version, i64::MAX, Content::Deleted)
-            }
+            Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
             Written::Touched {
-                version: current,
-                expires_at: at,
+                version,
+                expires_at,
             } => {
-                if let Some(View::Document {
+                known.correct_view(version, None, Some(expires_at));
+                let before = known.flushed.take();
+                (
                     version,
                     expires_at,
-                    ..
-                }) = known.newest_mut()
-                {
-                    (*version, *expires_at) = (Some(current), at);
-                }
-                let content = match known.flushed.take() {
-                    Some(Flushed { content, .. }) => content,
-                    None => Content::Touched,
-                };
-                (current, at, content)
+                    before.map_or(Content::Touched, |flushed| flushed.content),
+                )
             }
         };
         if explicit {
@@ -452,6 +443,28 @@ impl Batch {
             expires_at,
             content,
         });
+    }
+}
+
+impl State {
+    /// What the transaction sees of the state turns from provisional into what was written, unless a
+    /// trigger that fired during the write has staged the next change already.
+    fn correct_view(&mut self, number: i64, written: Option<&Bytes>, expiry: Option<i64>) {
+        if self.is_dirty() {
+            return;
+        }
+        if let Some(View::Document {
+            document,
+            version,
+            expires_at,
+        }) = self.newest_mut()
+        {
+            *version = Some(number);
+            if let Some(written) = written {
+                *document = Rc::clone(written);
+            }
+            *expires_at = expiry.unwrap_or(*expires_at);
+        }
     }
 }
 

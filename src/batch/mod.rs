@@ -25,6 +25,8 @@
 //! cannot wait for each other. Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
 //! is locked earlier.
 //!
+//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early.
+//!
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
 //! ours may fire a user's trigger that calls us again.
 
@@ -49,6 +51,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 pub use callbacks::init;
+
+/// Bytes of documents that a transaction holds in memory. With more, it flushes early and from then on
+/// relies on the tables for what it has flushed.
+const MAX_HELD: usize = 64 << 20;
 
 /// What an explicit batch does when a state has moved since it was read or staged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +96,9 @@ pub struct Batch {
     frames: Frames,
     explicit: Option<Explicit>,
     by_hand: by_hand::ByHand,
+    /// Bytes staged since `held` was last counted, and what was counted then.
+    grown: usize,
+    held: usize,
     publication: crate::cache::publish::Publication,
     phase: Phase,
 }
@@ -168,6 +177,29 @@ impl Batch {
         dirty.into_iter().map(|(id, _)| *id).collect()
     }
 
+    /// Whether more than [`MAX_HELD`] bytes of documents are held, `grown` more than when last asked.
+    /// Counting looks at every state, so it is done rarely.
+    fn holds_too_much(&mut self, grown: usize) -> bool {
+        self.grown += grown;
+        if self.held + self.grown <= MAX_HELD || self.grown < MAX_HELD / 4 {
+            return false;
+        }
+        self.grown = 0;
+        self.held = self.states.values().map(State::held_bytes).sum();
+        self.held > MAX_HELD
+    }
+
+    /// Drops the documents of all that is flushed.
+    fn spill(&mut self) {
+        for (id, state) in &mut self.states {
+            if state.flushed.is_some() {
+                self.frames.save(*id, Some(state), self.explicit.as_ref());
+                state.spill();
+            }
+        }
+        self.held = 0;
+    }
+
     /// Forgets the transaction. Frees memory and allocates none.
     fn reset(&mut self) {
         if !self.states.is_empty() {
@@ -177,6 +209,7 @@ impl Batch {
         self.frames.clear();
         self.explicit = None;
         self.by_hand.clear();
+        (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
     }
 }

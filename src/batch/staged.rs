@@ -169,6 +169,8 @@ pub struct Flushed {
 pub enum Content {
     /// This document.
     Document { document: Bytes, hash: u128 },
+    /// A document that is in the tables only.
+    Unkept,
     /// A tombstone.
     Deleted,
     /// Only a new expiry: the document is that of before the transaction, and subscribers hear nothing.
@@ -245,6 +247,30 @@ impl State {
     pub fn unstage(&mut self) {
         self.pending = None;
         self.forget_views();
+    }
+
+    /// Bytes of the documents held of this state, those of operations not counted.
+    pub fn held_bytes(&self) -> usize {
+        let view = |(_, view): &(_, View)| match view {
+            View::Document { document, .. } => document.len(),
+            View::Absent(_) => 0,
+        };
+        self.views.iter().map(view).sum()
+    }
+
+    /// Drops the documents of what is flushed; the tables have them.
+    pub fn spill(&mut self) {
+        if self.is_dirty() {
+            return;
+        }
+        if let Some(Flushed {
+            content: content @ Content::Document { .. },
+            ..
+        }) = &mut self.flushed
+        {
+            *content = Content::Unkept;
+            self.forget_views();
+        }
     }
 
     /// Bytes held for changes that are not flushed.

@@ -34,10 +34,15 @@ pub struct NewValue<'a> {
     pub hash: u128,
 }
 
+/// One transaction may not replace more than this part of L1; what it changes beyond that leaves L1.
+const LARGEST_SHARE: u64 = 2;
+
 /// The marks of one transaction.
 #[derive(Default)]
 pub struct Publication {
     entries: Vec<Entry>,
+    /// Bytes of the documents that have L1 memory reserved.
+    reserved: u64,
     /// The database as a whole, when not single keys but everything changed.
     domain: Option<u32>,
 }
@@ -69,11 +74,29 @@ impl Publication {
         };
         // Room for it must be there before memory is reserved that only the list knows of.
         self.entries.reserve(1);
-        entry.block = changed.new.as_ref().and_then(|new| reserve(l1, key, new));
+        entry.block = changed
+            .new
+            .as_ref()
+            .and_then(|new| self.reserve(l1, key, new));
         if !crate::fault::leaves_out!(WritersMark) {
             l1.stripe(key.id).enter();
         }
         self.entries.push(entry);
+    }
+
+    fn reserve(
+        &mut self,
+        l1: &SharedL1,
+        key: shared::Key<'_>,
+        new: &NewValue<'_>,
+    ) -> Option<Block> {
+        let wanted = new.document.len() as u64;
+        if self.reserved + wanted > l1.geometry().bytes() as u64 / LARGEST_SHARE {
+            return None;
+        }
+        let block = reserve(l1, key, new)?;
+        self.reserved += wanted;
+        Some(block)
     }
 
     /// Marks everything in this database as about to change.
@@ -87,6 +110,7 @@ impl Publication {
     /// Publishes; the commit is visible to others.
     pub fn commit(&mut self) {
         let Some(l1) = shared::l1() else { return };
+        self.reserved = 0;
         if let Some(database) = self.domain.take() {
             let domain = l1.domain(database);
             domain.publish();
@@ -109,6 +133,7 @@ impl Publication {
     /// Takes everything back; the transaction has failed.
     pub fn abort(&mut self) {
         let Some(l1) = shared::l1() else { return };
+        self.reserved = 0;
         if let Some(database) = self.domain.take() {
             l1.domain(database).leave();
         }

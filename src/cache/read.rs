@@ -195,7 +195,7 @@ fn fill<F: Form>(
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
     let Some(stored) = newest else {
-        // No head row now, but the caller's snapshot may be from before a TRUNCATE or a DELETE by hand.
+        // No head row now, but the caller's snapshot may be from before a DELETE by hand.
         return from_l3(store::read(&state.catalog, &state.class, state.key)?, form);
     };
     let (head_xid, doc_xid) = (
