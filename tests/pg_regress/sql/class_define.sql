@@ -1,0 +1,66 @@
+-- Classes: kinds of state with limits and rules of their own.
+\a \t \pset null (null)
+-- What is not named gets its default, or stays as it is.
+SELECT state_class_define('shop', keep => 3, ttl => '1 day', cache_ttl => '10 minutes', max_entries => 100, channel => 'shop_changed');
+SELECT * FROM state_class WHERE class = 'shop';
+SELECT state_class_define('shop', keep => 4, dedup => false);
+SELECT * FROM state_class WHERE class = 'shop';
+-- 0 takes a limit away.
+SELECT state_class_define('shop', keep => 0, ttl => '0', cache_ttl => '0', max_entries => 0);
+SELECT * FROM state_class WHERE class = 'shop';
+-- Naming nothing changes nothing.
+SELECT state_class_define('shop');
+SELECT * FROM state_class WHERE class = 'shop';
+-- The classes that came with the extension can be changed as well.
+SELECT state_class_define('swarm', max_entries => 1000, cache_ttl => '5 minutes');
+SELECT * FROM state_class WHERE class = 'swarm';
+SELECT state_class_define('swarm', max_entries => 0, cache_ttl => '0');
+
+-- A definition is a row: it belongs to its transaction.
+BEGIN;
+SELECT state_class_define('short lived');
+SELECT state_set('doc', '{"n": 1}', class => 'short lived');
+SELECT seen('doc', 'short lived');
+ROLLBACK;
+SELECT state_get('doc', class => 'short lived');
+\echo :SQLSTATE
+-- Deleting the row by hand makes the class unknown at once; its states are there again with it.
+SELECT state_class_define('gone');
+SELECT state_set('doc', '{"n": 1}', class => 'gone');
+SELECT seen('doc', 'gone');
+DELETE FROM state_class WHERE class = 'gone';
+SELECT state_get('doc', class => 'gone');
+\echo :SQLSTATE
+SELECT state_class_define('gone');
+SELECT seen('doc', 'gone');
+
+-- A changed rule holds from the next statement on.
+SELECT state_class_define('gone', ttl => '1 hour');
+SELECT state_set('doc', '{"n": 2}', class => 'gone');
+SELECT expires_at IS NOT NULL FROM state_head WHERE class = 'gone';
+UPDATE state_class SET ttl = NULL WHERE class = 'gone';
+SELECT state_set('doc', '{"n": 3}', class => 'gone');
+SELECT expires_at IS NOT NULL FROM state_head WHERE class = 'gone';
+
+-- Classes are apart: the same key is another state in each.
+SELECT state_set('same', '"shop"', class => 'shop'), state_set('same', '"gone"', class => 'gone');
+SELECT state_get('same', class => 'shop'), state_get('same', class => 'gone'), state_get('same');
+
+-- What makes no sense.
+SELECT complaint($$SELECT state_class_define(NULL)$$);
+SELECT complaint($$SELECT state_class_define('')$$);
+SELECT complaint($$SELECT state_class_define(repeat('x', 64))$$);
+SELECT complaint($$SELECT state_class_define('shop', write_mode => 'behind')$$);
+SELECT complaint($$SELECT state_class_define('shop', write_mode => 'sideways')$$);
+SELECT complaint($$SELECT state_class_define('shop', write_mode => 'through')$$);
+SELECT complaint($$SELECT state_class_define('shop', keep => -1)$$);
+SELECT complaint($$SELECT state_class_define('shop', max_entries => -1)$$);
+SELECT complaint($$SELECT state_class_define('shop', ttl => '-1 s')$$);
+SELECT complaint($$SELECT state_class_define('shop', cache_ttl => '-1 s')$$);
+SELECT complaint($$SELECT state_class_define('shop', channel => '')$$);
+SELECT complaint($$SELECT state_class_define('shop', channel => repeat('x', 64))$$);
+SELECT * FROM state_class WHERE class = 'shop';
+-- A name of 63 bytes is long enough for anyone.
+SELECT state_class_define(repeat('é', 31) || 'x', channel => repeat('c', 63));
+SELECT state_set('doc', '{}', class => repeat('é', 31) || 'x');
+SELECT seen('doc', repeat('é', 31) || 'x');

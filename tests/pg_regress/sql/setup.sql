@@ -1,0 +1,31 @@
+-- What every other file stands on: the extension, and a few helpers that the tests share.
+\a \t \pset null (null)
+
+CREATE EXTENSION state_cache;
+
+-- Three classes come with it.
+SELECT class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel FROM state_class ORDER BY class;
+
+-- seen() is what the functions say of a state, stored() what the tables say under the same snapshot.
+CREATE FUNCTION seen(key text, class text) RETURNS text LANGUAGE sql VOLATILE AS $$
+	SELECT coalesce('v' || state_version(key, class) || ' ' || state_get(key, class), 'absent')
+$$;
+CREATE FUNCTION stored(key text, class text) RETURNS text LANGUAGE sql VOLATILE AS $$
+	SELECT coalesce((SELECT 'v' || c.version || ' ' || c.state FROM state_current c
+		WHERE c.class = stored.class AND c.key = stored.key), 'absent')
+$$;
+
+-- complaint() runs a statement in a subtransaction and says what the server said to it.
+CREATE FUNCTION complaint(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	message text; detail text; hint text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'no complaint';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RETURN SQLSTATE || ' ' || message
+		|| CASE WHEN detail <> '' THEN E'\n    DETAIL: ' || detail ELSE '' END
+		|| CASE WHEN hint <> '' THEN E'\n    HINT: ' || hint ELSE '' END;
+END
+$$;
