@@ -180,7 +180,7 @@ impl<'a> Call<'a> {
 /// The bytes of a varlena datum, detoasted only where it is compressed or stored out of line.
 unsafe fn varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller passes a varlena datum; what detoasting allocates lives as long as the call.
-    unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }
+    unsafe { sys::detoasted_bytes(datum.cast_mut_ptr()) }
 }
 
 /// The rows of a set-returning function.

@@ -5,7 +5,25 @@ use pgrx::pg_sys;
 /// Functions of the server under their own names.
 mod server {
     #![allow(non_snake_case)]
+    use pgrx::pg_sys;
     use std::ffi::c_char;
+
+    // Leaf functions that every read calls and that raise no errors. The bindings guard each call against
+    // an error's longjmp, which would cost more than the functions do.
+    unsafe extern "C-unwind" {
+        /// `miscadmin.h`: the role whose privileges count now.
+        pub fn GetUserId() -> pg_sys::Oid;
+        /// `utils/snapmgr.h`: the top of the stack of active snapshots.
+        pub fn GetActiveSnapshot() -> pg_sys::Snapshot;
+        /// `access/xact.h`: when the client's statement began.
+        pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+        /// `access/xlog.h`: whether this server is a standby or still recovering.
+        pub fn RecoveryInProgress() -> bool;
+        /// `storage/lwlock.h`: waits for a lock; fails only for a process that holds 200 already.
+        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+        /// `storage/lwlock.h`: fails only for a lock that is not held.
+        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+    }
 
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" {
@@ -25,11 +43,42 @@ pub fn async_notify(channel: &std::ffi::CStr, payload: &std::ffi::CStr) {
 /// `VARHDRSZ`: bytes of the header of an uncompressed, untoasted value.
 pub const VARHDRSZ: usize = 4;
 
+/// The bytes of a varlena value, detoasted only where it is compressed or stored out of line; what that
+/// allocates lives in the current memory context.
+///
+/// # Safety
+/// `value` points to a varlena, which outlives `'a`, as does the memory context.
+pub unsafe fn detoasted_bytes<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let plain = if is_toasted(value) {
+            pg_sys::pg_detoast_datum_packed(value)
+        } else {
+            value
+        };
+        varlena_bytes(plain)
+    }
+}
+
+/// `VARATT_IS_EXTERNAL` or `VARATT_IS_COMPRESSED`.
+///
+/// # Safety
+/// `value` points to a varlena.
+unsafe fn is_toasted(value: *const pg_sys::varlena) -> bool {
+    // SAFETY: a varlena has at least one byte.
+    let first = unsafe { *value.cast::<u8>() };
+    if cfg!(target_endian = "little") {
+        first == 0x01 || first & 0x03 == 0x02
+    } else {
+        first == 0x80 || first & 0xc0 == 0x40
+    }
+}
+
 /// The bytes of a varlena value that is neither compressed nor external.
 ///
 /// # Safety
 /// `value` points to such a value, which outlives `'a`.
-pub unsafe fn varlena_bytes<'a>(value: *const pg_sys::varlena) -> &'a [u8] {
+unsafe fn varlena_bytes<'a>(value: *const pg_sys::varlena) -> &'a [u8] {
     let head = value.cast::<u8>();
     // SAFETY: a varlena value has at least one byte, and as many as its header says.
     unsafe {
@@ -80,6 +129,36 @@ pub const fn varsize_header(total: u32) -> u32 {
     total & 0x3fff_ffff
 }
 
+/// Whether this server is a standby or still recovering.
+pub fn recovery_in_progress() -> bool {
+    // SAFETY: reads a flag of this process or of shared memory.
+    unsafe { server::RecoveryInProgress() }
+}
+
+/// The snapshot that the running statement sees.
+pub fn active_snapshot() -> pg_sys::Snapshot {
+    // SAFETY: SQL functions run with an active snapshot, and so does the flush.
+    unsafe { server::GetActiveSnapshot() }
+}
+
+/// Takes an LWLock.
+///
+/// # Safety
+/// The lock is one of ours, and this process does not hold it.
+pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) {
+    // SAFETY: the caller's promise.
+    unsafe { server::LWLockAcquire(lock, mode) };
+}
+
+/// Gives an LWLock back.
+///
+/// # Safety
+/// This process holds the lock.
+pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
+    // SAFETY: the caller's promise.
+    unsafe { server::LWLockRelease(lock) };
+}
+
 /// `IsParallelWorker()`.
 pub fn is_parallel_worker() -> bool {
     // SAFETY: a plain global of this process.
@@ -102,13 +181,13 @@ pub fn isolation_uses_transaction_snapshot() -> bool {
 /// has one answer.
 pub fn statement_timestamp() -> i64 {
     // SAFETY: reads a global of this process.
-    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+    unsafe { server::GetCurrentStatementStartTimestamp() }
 }
 
 /// The role whose privileges count now.
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: reads a global of this process.
-    unsafe { pg_sys::GetUserId() }
+    unsafe { server::GetUserId() }
 }
 
 /// The database of this session.

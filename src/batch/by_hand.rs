@@ -175,9 +175,8 @@ unsafe fn name(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Optio
         if natts < 2 || nulls[0] || nulls[1] {
             return None;
         }
-        let text = |n: usize| -> Box<[u8]> {
-            sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(values[n].cast_mut_ptr())).into()
-        };
+        let text =
+            |n: usize| -> Box<[u8]> { sys::detoasted_bytes(values[n].cast_mut_ptr()).into() };
         Some((text(0), text(1)))
     }
 }

@@ -4,7 +4,7 @@ use super::staged::View;
 use super::{Batch, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Nothing, SameAs};
-use crate::cache::read::{self, Form, Found, Version, active_snapshot};
+use crate::cache::read::{self, Form, Found, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -24,7 +24,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
         return Err(Error::ParallelWorker);
     }
     // SAFETY: the active snapshot is valid while the function runs.
-    let command = unsafe { (*active_snapshot()).curcid };
+    let command = unsafe { (*sys::active_snapshot()).curcid };
     let own = with(|batch| batch.own(state, command))?;
     let found = match own {
         Own::Committed { own_rows } => {

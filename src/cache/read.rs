@@ -9,7 +9,6 @@ use crate::settings;
 use crate::shared::{self, Key, SharedL1};
 use crate::store::{self, Stored};
 use crate::sys;
-use pgrx::pg_sys;
 use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
 
 /// The version that a read found.
@@ -19,6 +18,13 @@ pub struct Version {
     pub number: i64,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+}
+
+impl Version {
+    /// Whether the state has ended, by the clock of the running statement.
+    pub fn is_expired(&self) -> bool {
+        self.expires_at != i64::MAX && self.expires_at <= sys::statement_timestamp()
+    }
 }
 
 /// The form in which a caller wants the document.
@@ -61,12 +67,6 @@ impl<T> Found<T> {
             Self::State(version, value) => Some((version, value)),
         }
     }
-}
-
-/// The snapshot that a read is to be exact under.
-pub fn active_snapshot() -> pg_sys::Snapshot {
-    // SAFETY: SQL functions run with an active snapshot, and so does the flush.
-    unsafe { pg_sys::GetActiveSnapshot() }
 }
 
 /// Reads a state of which this transaction has changed nothing, exactly as L3 has it under the active
@@ -124,8 +124,7 @@ fn route(state: &StateRef<'_>) -> Route {
     let Some(l1) = shared::l1() else {
         return Route::L3(Counter::BypassOff);
     };
-    // SAFETY: reads a flag of shared memory.
-    if !settings::enabled() || unsafe { pg_sys::RecoveryInProgress() } {
+    if !settings::enabled() || sys::recovery_in_progress() {
         return Route::L3(Counter::BypassOff);
     }
     if sys::isolation_is_serializable() {
@@ -158,7 +157,7 @@ fn from_l1<F: Form>(
             L1Answer::Miss
         }
         Taken::Entry(info, value) => {
-            let snapshot = active_snapshot();
+            let snapshot = sys::active_snapshot();
             // SAFETY: the active snapshot is an MVCC snapshot.
             let visible = unsafe {
                 is_visible(info.head_xid, snapshot)
@@ -224,7 +223,7 @@ fn fill<F: Form>(
             insert(state, l1, &entry, token);
         }
     }
-    let snapshot = active_snapshot();
+    let snapshot = sys::active_snapshot();
     // SAFETY: the active snapshot is an MVCC snapshot.
     let visible =
         !own && unsafe { is_visible(head_full, snapshot) && is_visible(doc_full, snapshot) };
@@ -273,7 +272,7 @@ fn from_l3<F: Form>(stored: Option<Stored>, form: &mut F) -> Result<Found<F::Out
         expires_at: stored.expires_at,
     };
     match stored.document {
-        Some(document) if version.expires_at > sys::statement_timestamp() => {
+        Some(document) if !version.is_expired() => {
             Ok(Found::State(version, form.make(&document.bytes)?))
         }
         _ => Ok(Found::Absent(version.number)),
@@ -281,9 +280,9 @@ fn from_l3<F: Form>(stored: Option<Stored>, form: &mut F) -> Result<Found<F::Out
 }
 
 fn unless_expired<T>(version: Version, value: T) -> Found<T> {
-    if version.expires_at > sys::statement_timestamp() {
-        Found::State(version, value)
-    } else {
+    if version.is_expired() {
         Found::Absent(version.number)
+    } else {
+        Found::State(version, value)
     }
 }

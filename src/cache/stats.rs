@@ -8,6 +8,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::settings;
 use crate::shared;
+use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
 use std::cell::{Cell, RefCell};
@@ -94,7 +95,7 @@ impl CounterSet {
                 return Rc::clone(set);
             }
             let set = Rc::new(Self {
-                shared: shared::l1().map(|l1| l1.class_record(crate::sys::my_database(), name)),
+                shared: shared::l1().map(|l1| l1.class_record(sys::my_database(), name)),
                 pending: [const { Cell::new(0) }; COUNTERS],
                 dirty: Cell::new(false),
             });
@@ -171,11 +172,9 @@ impl Timer {
 
 /// Why L1 does not answer this session, or `on`.
 fn l1_status() -> &'static str {
-    // SAFETY: reads shared memory that every backend may read.
-    let recovery = || unsafe { pg_sys::RecoveryInProgress() };
     match shared::l1() {
         None => "off (not preloaded)",
-        Some(_) if recovery() => "off (recovery)",
+        Some(_) if sys::recovery_in_progress() => "off (recovery)",
         Some(_) if !settings::enabled() => "off (disabled)",
         Some(_) => "on",
     }
@@ -224,7 +223,7 @@ fn collect() -> BTreeMap<Vec<u8>, Row> {
     flush();
     let mut rows = BTreeMap::new();
     match shared::l1() {
-        Some(l1) => l1.for_each_class(crate::sys::my_database(), |name, class| {
+        Some(l1) => l1.for_each_class(sys::my_database(), |name, class| {
             let (entries, bytes) = l1.gauges(class);
             let mut row = Row {
                 entries,

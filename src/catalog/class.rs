@@ -153,11 +153,7 @@ unsafe fn scan(
 /// The columns are those of a row of `state_class`.
 unsafe fn channel(values: &[pg_sys::Datum; COLUMNS]) -> CString {
     // SAFETY: a text column that is NOT NULL.
-    super::c_string(unsafe {
-        sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(
-            values[COLUMNS - 1].cast_mut_ptr(),
-        ))
-    })
+    super::c_string(unsafe { sys::detoasted_bytes(values[COLUMNS - 1].cast_mut_ptr()) })
 }
 
 impl Class {

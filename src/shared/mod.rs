@@ -7,6 +7,7 @@
 //! postmaster runs `startup` again on fresh memory: nothing in the block survives, or has to.
 //! While a lock is held nothing allocates, waits for SQL or raises an error.
 
+use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
 use std::cell::UnsafeCell;
@@ -211,16 +212,16 @@ impl LwLocks {
 impl Locks for LwLocks {
     fn lock_shared(&self, n: usize) {
         // SAFETY: never acquired twice by one process: L1 holds one lock at a time.
-        unsafe { pg_sys::LWLockAcquire(self.lock(n), pg_sys::LWLockMode::LW_SHARED) };
+        unsafe { sys::lwlock_acquire(self.lock(n), pg_sys::LWLockMode::LW_SHARED) };
     }
 
     fn lock_exclusive(&self, n: usize) {
         // SAFETY: as above.
-        unsafe { pg_sys::LWLockAcquire(self.lock(n), pg_sys::LWLockMode::LW_EXCLUSIVE) };
+        unsafe { sys::lwlock_acquire(self.lock(n), pg_sys::LWLockMode::LW_EXCLUSIVE) };
     }
 
     fn unlock(&self, n: usize) {
         // SAFETY: held by this process, by the contract of the trait.
-        unsafe { pg_sys::LWLockRelease(self.lock(n)) };
+        unsafe { sys::lwlock_release(self.lock(n)) };
     }
 }

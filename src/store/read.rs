@@ -96,7 +96,7 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
         return Err("its snapshot holds no whole document");
     };
     // SAFETY: a jsonb column; the copy is made before the connection closes.
-    let bytes = unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum(state.cast_mut_ptr())) };
+    let bytes = unsafe { sys::detoasted_bytes(state.cast_mut_ptr()) };
     let hash = state_cache_document::hash(bytes);
     for column in [5, 8] {
         if stored_hash(row, column) != Some(hash) {
@@ -180,7 +180,6 @@ fn xid(row: &Row<'_>, column: i32) -> pg_sys::TransactionId {
 fn stored_hash(row: &Row<'_>, column: i32) -> Option<u128> {
     let datum = row.column(column)?;
     // SAFETY: a bytea column, read before the connection closes.
-    let bytes =
-        unsafe { sys::varlena_bytes(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) };
+    let bytes = unsafe { sys::detoasted_bytes(datum.cast_mut_ptr()) };
     Some(u128::from_be_bytes(bytes.try_into().ok()?))
 }
