@@ -1,0 +1,36 @@
+//! A check of the tables as a whole.
+
+use crate::Sql;
+use postgres::Client;
+
+/// What is wrong with the tables, each row a complaint: a head without its snapshot, a snapshot without a
+/// head or above it, hashes that do not match, more snapshots than the class keeps; and, once nothing is
+/// being written, whatever a read through the functions answers differently from the tables.
+pub fn inconsistencies(client: &mut Client) -> Vec<Vec<String>> {
+    client.rows(
+        "SELECT 'head without its snapshot', class, key, version::text
+             FROM state_head h WHERE NOT deleted AND NOT EXISTS
+                 (SELECT FROM state_snapshot s WHERE (s.class, s.key, s.version) = (h.class, h.key, h.version))
+         UNION ALL
+         SELECT 'snapshot without a head', s.class, s.key, s.version::text
+             FROM state_snapshot s LEFT JOIN state_head h USING (class, key)
+             WHERE h.version IS NULL OR h.version < s.version
+         UNION ALL
+         SELECT 'hash of the head', h.class, h.key, h.version::text
+             FROM state_head h JOIN state_snapshot s USING (class, key, version)
+             WHERE NOT h.deleted AND h.hash IS DISTINCT FROM s.hash
+         UNION ALL
+         SELECT 'hash of the document', class, key, version::text
+             FROM state_snapshot WHERE hash IS DISTINCT FROM state_hash(state)
+         UNION ALL
+         SELECT 'more snapshots than kept', class, key, count(*)::text
+             FROM state_snapshot JOIN state_class c USING (class)
+             GROUP BY class, key, c.keep HAVING count(*) > c.keep
+         UNION ALL
+         SELECT 'function and table differ', h.class, h.key, coalesce(c.version::text, 'absent')
+             FROM state_head h LEFT JOIN state_current c USING (class, key)
+             WHERE state_get(h.key, h.class) IS DISTINCT FROM c.state
+                 OR state_version(h.key, h.class) IS DISTINCT FROM c.version
+         ORDER BY 1, 2, 3",
+    )
+}

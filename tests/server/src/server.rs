@@ -1,0 +1,243 @@
+//! A PostgreSQL server that belongs to one test.
+
+use crate::home::{Home, as_server_user, programs, succeed};
+use crate::{Sql, eventually};
+use postgres::{Client, Config, NoTls};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Every server listens on this port, each in a directory of its own.
+const PORT: u16 = 5432;
+
+/// The line that a server logs when it is up, also after it recovered from the crash of a backend.
+const READY: &str = "database system is ready to accept connections";
+
+/// A server of one's own. It is stopped and removed when dropped.
+pub struct Server {
+    home: Home,
+}
+
+impl Server {
+    /// A server with the library preloaded and the extension in database `postgres`.
+    /// `settings` are lines of its configuration.
+    pub fn new(settings: &[&str]) -> Self {
+        let server = Self::without_extension(
+            &[&["shared_preload_libraries = 'state_cache'"], settings].concat(),
+        );
+        server.connect().run("CREATE EXTENSION state_cache");
+        server
+    }
+
+    /// A server as `initdb` makes it, nothing preloaded.
+    pub fn without_extension(settings: &[&str]) -> Self {
+        let server = Self { home: Home::new() };
+        // One initdb for all: it takes longer than most tests.
+        succeed(
+            as_server_user(Path::new("cp"))
+                .arg("-a")
+                .arg(template())
+                .arg(server.data()),
+        );
+        server.configure(&[&["fsync = off"], settings].concat());
+        server.start();
+        server
+    }
+
+    /// A standby that streams from this server and has caught up with what is there now.
+    pub fn standby(&self) -> Self {
+        let standby = Self { home: Home::new() };
+        succeed(
+            self.program("pg_basebackup")
+                .arg("--write-recovery-conf")
+                .arg("--checkpoint=fast")
+                .arg("--pgdata")
+                .arg(standby.data()),
+        );
+        standby.configure(&[]);
+        standby.start();
+        standby.catch_up_with(self);
+        standby
+    }
+
+    /// Waits until this standby has replayed what `primary` has written.
+    pub fn catch_up_with(&self, primary: &Self) {
+        let target = primary.connect().text("SELECT pg_current_wal_insert_lsn()");
+        let mut client = self.connect();
+        eventually("the standby to catch up", || {
+            client.flag(&format!("SELECT pg_last_wal_replay_lsn() >= '{target}'"))
+        });
+    }
+
+    /// Appends to the configuration; the last line for a setting counts.
+    pub fn configure(&self, settings: &[&str]) {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(self.data().join("postgresql.conf"))
+            .unwrap();
+        writeln!(
+            file,
+            "listen_addresses = ''\nport = {PORT}\nunix_socket_directories = '{}'",
+            self.home.path().display()
+        )
+        .unwrap();
+        for line in settings {
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+
+    /// Starts it and waits until it accepts connections. After a crash of the postmaster that may have to
+    /// wait for the last of its children to go.
+    pub fn start(&self) {
+        let log = self.home.path().join("log");
+        eventually("the server to start", || {
+            let mut command = as_server_user(&programs().join("pg_ctl"));
+            command.current_dir(self.home.path());
+            command
+                .arg("--pgdata")
+                .arg(self.data())
+                .arg("--log")
+                .arg(&log)
+                .args(["--wait", "--silent", "start"]);
+            // What pg_ctl says is in the log too; the pipe of `output` would stay open in the server.
+            command
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null());
+            let started = command.status().unwrap().success();
+            let still_there = || {
+                self.log().contains("is still in use")
+                    || self.log().contains("Is another postmaster")
+            };
+            assert!(
+                started || still_there(),
+                "the server does not start:\n{}",
+                self.log()
+            );
+            started
+        });
+    }
+
+    /// Stops it as an administrator would.
+    pub fn stop(&self) {
+        succeed(
+            self.program("pg_ctl")
+                .arg("--pgdata")
+                .arg(self.data())
+                .args(["--mode=fast", "--wait", "stop"]),
+        );
+    }
+
+    /// Kills the postmaster as a crash would; the backends go when they notice.
+    pub fn kill_postmaster(&self) {
+        let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        kill(pid.lines().next().unwrap().trim().parse().unwrap());
+    }
+
+    /// How often it has come up so far, to be given to [`Server::await_recovery`].
+    pub fn times_up(&self) -> usize {
+        self.log().matches(READY).count()
+    }
+
+    /// Waits until it has recovered from the crash of a backend: until it came up once more than
+    /// `times_up`.
+    pub fn await_recovery(&self, times_up: usize) {
+        eventually("the server to recover", || {
+            self.times_up() > times_up && self.try_connect("postgres").is_ok()
+        });
+    }
+
+    /// A session in database `postgres`.
+    pub fn connect(&self) -> Client {
+        self.connect_to("postgres")
+    }
+
+    /// A session in another database.
+    pub fn connect_to(&self, database: &str) -> Client {
+        self.try_connect(database)
+            .unwrap_or_else(|error| panic!("no connection: {error}\n{}", self.log()))
+    }
+
+    /// A session, unless the server is down.
+    pub fn try_connect(&self, database: &str) -> Result<Client, postgres::Error> {
+        Config::new()
+            .host_path(self.home.path())
+            .port(PORT)
+            .user("postgres")
+            .dbname(database)
+            .connect(NoTls)
+    }
+
+    /// One of the server's programs, to be run as the server's user, with the environment that leads it
+    /// to this server.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = as_server_user(&programs().join(name));
+        command.current_dir(self.home.path());
+        command
+            .env("PGHOST", self.home.path())
+            .env("PGPORT", PORT.to_string())
+            .env("PGUSER", "postgres");
+        command
+    }
+
+    /// Runs one of the server's programs to its end, and gives its output.
+    pub fn run_program(&self, name: &str, arguments: &[&str]) -> String {
+        succeed(self.program(name).args(arguments))
+    }
+
+    /// The directory of its socket, which programs take for a host name.
+    pub fn host(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.home.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "the end of the server's log:\n{}",
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            );
+        }
+    }
+}
+
+/// `kill -9`.
+pub fn kill(pid: u32) {
+    succeed(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]));
+}
+
+/// A data directory that no server has run in, to be copied.
+fn template() -> PathBuf {
+    static TEMPLATE: OnceLock<Home> = OnceLock::new();
+    let home = TEMPLATE.get_or_init(|| {
+        let home = Home::new();
+        let mut initdb = as_server_user(&programs().join("initdb"));
+        initdb
+            .current_dir(home.path())
+            .arg("--pgdata")
+            .arg(home.path().join("data"));
+        initdb.args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
+        succeed(&mut initdb);
+        home
+    });
+    home.path().join("data")
+}

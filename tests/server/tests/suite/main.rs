@@ -1,0 +1,14 @@
+//! The suite. Each module holds one subject, each test is named by the claim it proves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod crash;
+mod dump;
+mod faults;
+mod identity;
+mod interrupted;
+mod memory;
+mod notify;
+mod replication;
+mod standby;
+mod stress;
+mod unused;

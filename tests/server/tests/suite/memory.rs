@@ -1,0 +1,112 @@
+//! One backend, very many operations: its memory does not grow.
+//!
+//! The suite does 300,000 operations, `make soak` ten million.
+
+use postgres::Client;
+use state_cache_server_tests::{Server, Sql};
+
+/// What the private memory of a backend may grow by, in kB, whatever it does: the allocator's own noise.
+/// A single leaked word per operation would be 2.3 MB in the suite, and 76 MB in the soak.
+const SLACK_KB: i64 = 2048;
+
+/// Private memory of a process, in kB.
+fn private_kb(pid: u32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Ten operations a round; one of them is undone, and one of them fails.
+const ROUNDS: &str = r#"
+    CREATE PROCEDURE rounds(first bigint, last bigint, transactions boolean) LANGUAGE plpgsql AS $$
+    BEGIN
+        FOR n IN first..last LOOP
+            PERFORM state_get('k' || n % 40);
+            PERFORM state_get_text('large' || n % 3);
+            PERFORM state_get_path('large' || n % 3, '{n}');
+            PERFORM count(*) FROM state_get_many(ARRAY['k1', 'k2', 'absent']);
+            PERFORM state_update('k' || n % 40, jsonb_build_object('n', n));
+            PERFORM state_set('k' || n % 7, jsonb_build_object('n', n, 'padding', repeat('x', 500)));
+            PERFORM state_set('same', '{"n": 1}');
+            BEGIN
+                PERFORM state_merge('large' || n % 3, jsonb_build_object('n', n));
+                PERFORM state_set('gone' || n % 5, '{}');
+                PERFORM state_get_section('k1', 'no such section');
+            EXCEPTION WHEN SQLSTATE '2203A' THEN NULL;
+            END;
+            IF transactions AND n % 5 = 0 THEN
+                COMMIT;
+            END IF;
+            IF n % 100 = 0 THEN
+                PERFORM count(*) FROM state_batch_commit();
+                PERFORM state_cache_clear();
+            END IF;
+        END LOOP;
+    END $$;
+"#;
+const OPERATIONS_PER_ROUND: u64 = 10;
+
+fn growth(client: &mut Client, rounds: u64, transactions: bool) -> i64 {
+    let pid = client.pid();
+    let warm_up = rounds / 5;
+    client.run(&format!("CALL rounds(1, {warm_up}, {transactions})"));
+    let before = private_kb(pid);
+    client.run(&format!(
+        "CALL rounds({}, {}, {transactions})",
+        warm_up + 1,
+        warm_up + rounds
+    ));
+    private_kb(pid) - before
+}
+
+fn server() -> Server {
+    let server = Server::new(&[
+        "autovacuum_naptime = '1s'",
+        "max_wal_size = '256MB'",
+        "synchronous_commit = off",
+    ]);
+    let mut client = server.connect();
+    client.run(ROUNDS);
+    client.run("SELECT state_set('k' || n, '{\"n\": 0}') FROM generate_series(0, 39) n");
+    client.run("SELECT state_set('large' || n, jsonb_build_object('n', 0, 'padding', repeat(md5(n::text), 1000))) FROM generate_series(0, 2) n");
+    server
+}
+
+fn does_not_grow(operations: u64, transactions: bool) {
+    let server = server();
+    let grown = growth(
+        &mut server.connect(),
+        operations / OPERATIONS_PER_ROUND,
+        transactions,
+    );
+    println!("{operations} operations, many transactions: {transactions}: {grown} kB");
+    assert!(
+        grown < SLACK_KB,
+        "{grown} kB more after {operations} operations"
+    );
+}
+
+#[test]
+fn many_transactions_in_one_backend_do_not_grow_it() {
+    does_not_grow(200_000, true);
+}
+
+#[test]
+fn one_long_transaction_does_not_grow_its_backend() {
+    does_not_grow(100_000, false);
+}
+
+#[test]
+#[ignore = "soak"]
+fn nine_million_operations_in_one_backend_do_not_grow_it() {
+    does_not_grow(9_000_000, true);
+}
+
+#[test]
+#[ignore = "soak"]
+fn a_transaction_of_a_million_operations_does_not_grow_its_backend() {
+    does_not_grow(1_000_000, false);
+}

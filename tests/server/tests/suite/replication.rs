@@ -1,0 +1,93 @@
+//! Logical replication of the tables into another server: its apply worker is one more who changes them
+//! by hand (promise 8).
+
+use postgres::Client;
+use postgres::fallible_iterator::FallibleIterator;
+use state_cache_server_tests::{Server, Sql, eventually, inconsistencies};
+use std::collections::BTreeMap;
+
+/// Waits until the subscriber has applied all that the publisher has committed.
+fn applied(publisher: &mut Client) {
+    let target = publisher.text("SELECT pg_current_wal_insert_lsn()");
+    eventually("the subscriber to apply", || {
+        publisher.flag(&format!(
+            "SELECT coalesce(bool_and(replay_lsn >= '{target}'), false) FROM pg_stat_replication"
+        ))
+    });
+}
+
+fn compare(subscriber: &mut Client) -> Vec<Vec<String>> {
+    subscriber.rows(
+        "SELECT h.key, state_version(h.key), c.version FROM state_head h LEFT JOIN state_current c USING (class, key)
+             WHERE state_get(h.key) IS DISTINCT FROM c.state OR state_version(h.key) IS DISTINCT FROM c.version",
+    )
+}
+
+#[test]
+fn the_cache_of_a_subscriber_follows_what_is_applied() {
+    let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
+    let (mut publisher, mut subscriber, mut listener) =
+        (source.connect(), target.connect(), target.connect());
+    publisher.run(
+        "SELECT state_set('k' || n, jsonb_build_object('n', 0)) FROM generate_series(1, 10) n",
+    );
+    publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot");
+    subscriber.run(&format!(
+        "CREATE SUBSCRIPTION states CONNECTION 'host={} port=5432 user=postgres dbname=postgres' PUBLICATION states",
+        source.host().display()
+    ));
+    eventually("the first copy", || {
+        subscriber.flag("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")
+    });
+    assert_eq!(
+        subscriber.text("SELECT count(state_get('k' || n)) FROM generate_series(1, 10) n"),
+        "10"
+    );
+    listener.run("LISTEN state_updated; LISTEN cache_invalidate");
+
+    let hits = subscriber.counter("hits");
+    for n in 1..=100 {
+        publisher.run(&format!("BEGIN; SELECT state_update('k{}', '{{\"n\": {n}}}'); SELECT state_update('k10', '{{\"n\": {n}}}'); COMMIT", 1 + n % 9));
+        assert_eq!(compare(&mut subscriber), Vec::<Vec<String>>::new());
+        if n % 10 == 0 {
+            applied(&mut publisher);
+            assert_eq!(
+                subscriber.text("SELECT state_get('k10') -> 'n'"),
+                n.to_string()
+            );
+        }
+    }
+    publisher.run("SELECT state_delete('k1')");
+    applied(&mut publisher);
+    assert_eq!(subscriber.text("SELECT state_get('k1')"), "NULL");
+    assert!(subscriber.counter("hits") > hits);
+    assert_eq!(inconsistencies(&mut subscriber), Vec::<Vec<String>>::new());
+    assert_eq!(
+        subscriber.rows("SELECT key, version, state FROM state_current ORDER BY 1"),
+        publisher.rows("SELECT key, version, state FROM state_current ORDER BY 1")
+    );
+
+    // The subscriber's own listeners heard of the newest version of every state that changed.
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+    let mut deleted = false;
+    listener.run("SELECT");
+    for notification in listener.notifications().iter().iterator() {
+        let notification = notification.unwrap();
+        let message: serde_json::Value = serde_json::from_str(notification.payload()).unwrap();
+        for change in message["changes"].as_array().unwrap() {
+            let key = change["key"].as_str().unwrap();
+            deleted |= message["op"] == "delete" && key == "k1";
+            newest.insert(key.to_string(), change["version"].as_i64().unwrap());
+        }
+    }
+    assert!(deleted, "{newest:?}");
+    for row in publisher.rows("SELECT key, version FROM state_head WHERE version > 1") {
+        assert_eq!(
+            newest.get(&row[0]).map(i64::to_string),
+            Some(row[1].clone()),
+            "{}",
+            row[0]
+        );
+    }
+    subscriber.run("DROP SUBSCRIPTION states");
+}
