@@ -82,8 +82,16 @@ impl Random {
         words[self.below(words.len())]
     }
 
+    /// Words with a number or an identifier among them now and then, so that the text compresses about as
+    /// well as recorded runs do.
     fn sentence(&mut self, words: usize) -> String {
-        let words: Vec<&str> = (0..words).map(|_| self.word(&WORDS)).collect();
+        let words: Vec<String> = (0..words)
+            .map(|_| match self.below(6) {
+                0 => format!("{:x}", self.below(1 << 31)),
+                1 => self.below(100_000).to_string(),
+                _ => self.word(&WORDS).to_owned(),
+            })
+            .collect();
         words.join(" ")
     }
 }

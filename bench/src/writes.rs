@@ -13,6 +13,8 @@ use crate::{MIDDLE, SMALL, store_for_all};
 
 /// Updates in one transaction.
 const UPDATES: u64 = 20;
+/// Key of the state that is updated so often.
+const UPDATED: &str = "updated";
 /// What a client writes in the pass that counts WAL bytes.
 const COUNTED: u64 = 1000;
 const UPSERT: &str = "INSERT INTO plain VALUES ($1, $2) \
@@ -40,14 +42,62 @@ fn size(bytes: usize) -> String {
     format!("{} KB", bytes / 1024)
 }
 
-/// Twenty shallow merges into one state in one transaction, by one client, a round trip each.
+/// What one round of updates is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Updating {
+    Cached,
+    Plain,
+    /// As many round trips, and one upsert of the result: what no batch can do without.
+    Least,
+}
+
+/// Runs transactions with many shallow merges into one state each.
+fn update(
+    connection: &mut Connection,
+    kind: Updating,
+    transactions: u64,
+    step: &mut u64,
+    document: &Document,
+) -> Result<Cost, Failure> {
+    tidy(connection)?;
+    let position = wal_position(connection)?;
+    let started = Instant::now();
+    let mut whole = String::new();
+    for _ in 0..transactions {
+        connection.execute("begin", &[])?;
+        for _ in 0..UPDATES {
+            *step += 1;
+            let change = format!(
+                r#"{{"checkpoint":"step-{step:010}","intermediate":{{"lastTool":"search","attempts":{},"output":"{step:04} of the records match, the others need a review by the owner of the account"}}}}"#,
+                *step % 7
+            );
+            let statement = match kind {
+                Updating::Cached => "cached",
+                Updating::Plain => "plain",
+                Updating::Least => "nothing",
+            };
+            connection.execute(statement, &[UPDATED, &change])?;
+        }
+        if kind == Updating::Least {
+            document.revise(&mut whole, *step);
+            connection.execute("upsert", &[UPDATED, &whole])?;
+        }
+        connection.execute("commit", &[])?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let wal = wal_position(connection)? - position;
+    Ok(Cost { wal, seconds })
+}
+
+/// Twenty shallow merges into one state in one transaction, by one client, a round trip each; with the wait
+/// for the disk at commit and, as its rest may be small beside that, without.
 pub fn updates(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
-    const KEY: &str = "updated";
-    let document = literal(Document::with_size(connection, MIDDLE)?.text());
+    let document = Document::with_size(connection, MIDDLE)?;
+    let text = literal(document.text());
     connection.query(&format!(
-        "INSERT INTO plain VALUES ('{KEY}', {document}) ON CONFLICT (key) DO NOTHING"
+        "INSERT INTO plain VALUES ('{UPDATED}', {text}) ON CONFLICT (key) DO NOTHING;
+         SELECT state_set('{UPDATED}', {text})"
     ))?;
-    connection.query(&format!("SELECT state_set('{KEY}', {document})"))?;
     for (name, sql) in [
         ("begin", "BEGIN"),
         ("commit", "COMMIT"),
@@ -56,69 +106,106 @@ pub fn updates(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
             "plain",
             "UPDATE plain SET state = state || $2 WHERE key = $1",
         ),
+        ("nothing", "SELECT $1::text, $2::jsonb"),
+        ("upsert", UPSERT),
     ] {
         connection.prepare(name, sql)?;
     }
-    let mut step = 0_u64;
-    let rounds = plan.alternate(|side| {
-        tidy(connection)?;
-        let statement = match side {
-            Side::Cached => "cached",
-            Side::Plain => "plain",
-        };
-        let position = wal_position(connection)?;
-        let started = Instant::now();
-        for _ in 0..plan.transactions {
-            connection.execute("begin", &[])?;
-            for _ in 0..UPDATES {
-                step += 1;
-                let change = format!(
-                    r#"{{"checkpoint":"step-{step:010}","intermediate":{{"lastTool":"search","attempts":{},"output":"{step:04} of the records match, the others need a review by the owner of the account"}}}}"#,
-                    step % 7
-                );
-                connection.execute(statement, &[KEY, &change])?;
+    let mut rows = Vec::new();
+    let mut step = 0;
+    for waiting in [true, false] {
+        let setting = if waiting { "on" } else { "off" };
+        connection.query(&format!("SET synchronous_commit = {setting}"))?;
+        let mut least = Vec::new();
+        let rounds = plan.alternate(|side| {
+            let mut run = |kind| update(connection, kind, plan.transactions, &mut step, &document);
+            if side == Side::Cached {
+                least.push(run(Updating::Least)?);
+                run(Updating::Cached)
+            } else {
+                run(Updating::Plain)
             }
-            connection.execute("commit", &[])?;
+        })?;
+        // The round that warms up is not counted.
+        least.remove(0);
+        if waiting {
+            rows.push(wal_row(plan, &rounds));
         }
-        let seconds = started.elapsed().as_secs_f64();
-        let wal = wal_position(connection)? - position;
-        Ok(Cost { wal, seconds })
-    })?;
-    let measured = format!(
+        let suffix = if waiting {
+            ""
+        } else {
+            ", `synchronous_commit` off"
+        };
+        let (cached, plain) = (
+            each(&rounds, |round| round.cached.seconds),
+            each(&rounds, |round| round.plain.seconds),
+        );
+        let least: Vec<f64> = least.iter().map(|cost| cost.seconds).collect();
+        let target = if waiting {
+            Target::AtLeast(4.0)
+        } else {
+            Target::None
+        };
+        rows.push(time_row(
+            plan,
+            format!("{}{suffix}: time", updates_name()),
+            target,
+            &cached,
+            &plain,
+        ));
+        rows.push(time_row(
+            plan,
+            format!("control: {UPDATES} round trips and one upsert{suffix}: time"),
+            Target::None,
+            &least,
+            &plain,
+        ));
+    }
+    connection.query("RESET synchronous_commit")?;
+    Ok(rows)
+}
+
+fn updates_name() -> String {
+    format!(
         "{UPDATES} updates of one {} state in one transaction",
         size(MIDDLE)
-    );
-    let against = format!("{UPDATES} × `UPDATE … SET state = state \\|\\| …`");
-    let transactions = plan.transactions as f64;
-    let kilobytes =
-        |cost: fn(&Round<Cost>) -> f64| median(&each(&rounds, cost)) / transactions / 1e3;
-    let millis = |cost: fn(&Round<Cost>) -> f64| median(&each(&rounds, cost)) / transactions * 1e3;
-    Ok(vec![
-        Row {
-            measured: format!("WAL of {measured}"),
-            against: against.clone(),
-            target: Target::AtLeast(10.0),
-            unit: Unit::Times,
-            figures: each(&rounds, |round| round.plain.wal / round.cached.wal),
-            sides: format!(
-                "{:.1} against {:.1} kB",
-                kilobytes(|round| round.cached.wal),
-                kilobytes(|round| round.plain.wal)
-            ),
-        },
-        Row {
-            measured: format!("time of {measured}"),
-            against,
-            target: Target::AtLeast(4.0),
-            unit: Unit::Times,
-            figures: each(&rounds, |round| round.plain.seconds / round.cached.seconds),
-            sides: format!(
-                "{:.2} against {:.2} ms",
-                millis(|round| round.cached.seconds),
-                millis(|round| round.plain.seconds)
-            ),
-        },
-    ])
+    )
+}
+
+fn updates_against() -> String {
+    format!("{UPDATES} × `UPDATE … SET state = state \\|\\| …`")
+}
+
+fn wal_row(plan: &Plan, rounds: &[Round<Cost>]) -> Row {
+    let kilobytes = |figures: Vec<f64>| median(&figures) / plan.transactions as f64 / 1e3;
+    Row {
+        measured: format!("{}: WAL", updates_name()),
+        against: updates_against(),
+        target: Target::AtLeast(10.0),
+        unit: Unit::Times,
+        figures: each(rounds, |round| round.plain.wal / round.cached.wal),
+        sides: format!(
+            "{:.1} against {:.1} kB",
+            kilobytes(each(rounds, |round| round.cached.wal)),
+            kilobytes(each(rounds, |round| round.plain.wal))
+        ),
+    }
+}
+
+fn time_row(plan: &Plan, measured: String, target: Target, cached: &[f64], plain: &[f64]) -> Row {
+    let millis = |figures: &[f64]| median(figures) / plan.transactions as f64 * 1e3;
+    Row {
+        measured,
+        against: updates_against(),
+        target,
+        unit: Unit::Times,
+        figures: plain
+            .iter()
+            .zip(cached)
+            .map(|(plain, cached)| plain / cached)
+            .collect(),
+        sides: format!("{:.2} against {:.2} ms", millis(cached), millis(plain)),
+    }
 }
 
 fn rate_row(measured: String, against: &str, target: f64, rounds: &[Round<f64>]) -> Row {
