@@ -405,3 +405,72 @@ impl<'a> Writer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[repr(C, align(128))]
+    struct Line([u8; 128]);
+
+    /// Threads take and return a few chunks at a time, from a list so short that heads come back often:
+    /// a swap that took a returned head for an unchanged list would hand a chunk out twice.
+    #[test]
+    fn no_chunk_is_handed_out_twice() {
+        let geometry = Geometry::for_memory(crate::MIN_MEMORY);
+        let mut memory: Vec<Line> = (0..geometry.bytes().div_ceil(128))
+            .map(|_| Line([0; 128]))
+            .collect();
+        let base = NonNull::new(memory.as_mut_ptr().cast::<u8>()).unwrap();
+        // SAFETY: zeroed, aligned, large enough, and used by this arena alone until the test ends.
+        let arena = unsafe { Arena::new(base, geometry) };
+        arena.format();
+        let mut held = 0;
+        while arena.free_chunks() > 12 {
+            held += arena
+                .pop((arena.free_chunks() - 12).min(200) as u32)
+                .unwrap()
+                .chunks;
+        }
+        let taken: Vec<AtomicBool> = (0..arena.chunks())
+            .map(|_| AtomicBool::new(false))
+            .collect();
+        std::thread::scope(|scope| {
+            for seed in 1..=4_u32 {
+                let (arena, taken) = (&arena, &taken);
+                scope.spawn(move || {
+                    let mut word = seed;
+                    for _ in 0..500_000 {
+                        word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        let Some(chain) = arena.pop(1 + (word >> 16) % 4) else {
+                            continue;
+                        };
+                        let mut chunk = chain.head;
+                        for _ in 0..chain.chunks {
+                            assert!(
+                                !taken[chunk as usize].swap(true, Acquire),
+                                "chunk {chunk} twice"
+                            );
+                            chunk = arena.after(chunk);
+                        }
+                        assert_eq!(chunk, NO_CHUNK);
+                        if word >> 30 == 0 {
+                            std::thread::yield_now();
+                        }
+                        let mut chunk = chain.head;
+                        for _ in 0..chain.chunks {
+                            taken[chunk as usize].store(false, Release);
+                            chunk = arena.after(chunk);
+                        }
+                        arena.release(chain.head, chain.chunks);
+                    }
+                });
+            }
+        });
+        assert_eq!(arena.free_chunks(), u64::from(arena.chunks() - held));
+        let mut free = std::iter::successors(Some(arena.first_free()), |c| Some(arena.after(*c)));
+        assert_eq!(free.position(|c| c == NO_CHUNK), Some(12));
+    }
+}

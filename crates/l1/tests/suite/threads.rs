@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use state_cache_l1::{ClassId, Lookup, MIN_MEMORY, NewEntry, View, Want};
 
-use crate::support::{Cache, DB, INCARNATION, Random, key, mix, new_entry, pattern};
+use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
 const KEYS: u64 = 12;
 const THREADS: u64 = 8;
@@ -158,12 +158,10 @@ impl Worker<'_> {
                 assert_eq!(info.value_len as usize, length(number, info.version as u64));
             }),
             _ => {
-                // Everything else in the cache changes, and evicts.
+                // Another incarnation fills the cache, so that entries are evicted.
                 let other = format!("other {}", self.random.below(50));
-                let _ = self
-                    .cache
-                    .put(&key(&other[..5]), 1, &pattern(1, 1, 100_000));
-                self.cache.remove(&key(&other[..5]));
+                let key = key_in(DB, INCARNATION + 1, b"run", other.as_bytes());
+                let _ = self.cache.put(&key, 1, &pattern(1, 1, 100_000));
                 self.cache.class_record(DB, other.as_bytes());
             }
         }
