@@ -2,9 +2,9 @@
 
 use super::StateRef;
 use super::stats::{Counter, Timer};
-use super::visibility::{is_own, is_visible, widen};
+use super::visibility::{is_own, is_visible, same_visibility, widen};
 use crate::catalog::Class;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::settings;
 use crate::shared::{self, Key, SharedL1};
 use crate::store::{self, Stored};
@@ -193,27 +193,18 @@ fn fill<F: Form>(
 ) -> Result<Found<F::Output>> {
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
-    let Some(stored) = newest else {
-        // No head row now, but the caller's snapshot may be from before a DELETE by hand.
-        return from_l3(store::read(&state.catalog, &state.class, state.key)?, form);
-    };
-    let (head_xid, doc_xid) = (
-        stored.head_xid,
-        stored
-            .document
-            .as_ref()
-            .map_or(stored.head_xid, |document| document.xid),
-    );
-    let own = is_own(head_xid) || is_own(doc_xid);
-    let (head_full, doc_full) = (widen(head_xid), widen(doc_xid));
-    if !own && let Some(document) = &stored.document {
+    if let Some(stored) = &newest.stored
+        && let Some(document) = &stored.document
+        && !is_own(stored.head_xid)
+        && !is_own(document.xid)
+    {
         let entry = NewEntry {
             key: *key,
             class: state.class.counters.class_id(),
             max_entries: state.class.max_entries,
             version: stored.version,
-            head_xid: head_full,
-            doc_xid: doc_full,
+            head_xid: widen(stored.head_xid),
+            doc_xid: widen(document.xid),
             hash: document.hash,
             expires_at: stored.expires_at,
             loaded_at: sys::statement_timestamp(),
@@ -223,23 +214,37 @@ fn fill<F: Form>(
             insert(state, l1, &entry, token);
         }
     }
-    let snapshot = sys::active_snapshot();
-    // SAFETY: the active snapshot is an MVCC snapshot.
-    let visible =
-        !own && unsafe { is_visible(head_full, snapshot) && is_visible(doc_full, snapshot) };
-    if visible {
-        from_l3(Some(stored), form)
+    let answer = if newest.is_what_the_caller_sees {
+        newest.stored
     } else {
-        from_l3(store::read(&state.catalog, &state.class, state.key)?, form)
-    }
+        store::read(&state.catalog, &state.class, state.key)?
+    };
+    from_l3(answer, form)
 }
 
 /// What a filler reads: the newest committed version, whatever the caller's snapshot is.
-fn newest(state: &StateRef<'_>) -> Result<Option<Stored>> {
-    if crate::fault::leaves_out!(FreshSnapshot) {
-        return store::read(&state.catalog, &state.class, state.key);
+struct Newest {
+    stored: Option<Stored>,
+    is_what_the_caller_sees: bool,
+}
+
+fn newest(state: &StateRef<'_>) -> Result<Newest> {
+    let caller = sys::active_snapshot();
+    let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(sys::PushedSnapshot::latest);
+    // SAFETY: both are on the stack of active snapshots.
+    let is_what_the_caller_sees = unsafe { same_visibility(caller, sys::active_snapshot()) };
+    match store::read(&state.catalog, &state.class, state.key) {
+        Ok(stored) => Ok(Newest {
+            stored,
+            is_what_the_caller_sees,
+        }),
+        // The caller may see a version from before the damage.
+        Err(Error::Damaged { .. }) if !is_what_the_caller_sees => Ok(Newest {
+            stored: None,
+            is_what_the_caller_sees,
+        }),
+        Err(error) => Err(error),
     }
-    store::read_fresh(&state.catalog, &state.class, state.key)
 }
 
 fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: FillToken) {

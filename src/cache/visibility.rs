@@ -25,6 +25,27 @@ pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
     next_full_xid().saturating_sub(full_xid) > HALF_CIRCLE
 }
 
+/// Whether two snapshots see the same rows.
+///
+/// # Safety
+/// Both are valid MVCC snapshots.
+pub unsafe fn same_visibility(a: pg_sys::Snapshot, b: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise; `xip` and `subxip` have as many elements as the counts say.
+    unsafe {
+        let (a, b) = (&*a, &*b);
+        let xids = |start: *const pg_sys::TransactionId, count: usize| match count {
+            0 => &[][..],
+            _ => std::slice::from_raw_parts(start, count),
+        };
+        let subxcnt =
+            |snapshot: &pg_sys::SnapshotData| usize::try_from(snapshot.subxcnt).unwrap_or(0);
+        (a.xmin, a.xmax, a.xcnt, a.subxcnt) == (b.xmin, b.xmax, b.xcnt, b.subxcnt)
+            && (a.curcid, a.suboverflowed) == (b.curcid, b.suboverflowed)
+            && xids(a.xip, a.xcnt as usize) == xids(b.xip, b.xcnt as usize)
+            && xids(a.subxip, subxcnt(a)) == xids(b.subxip, subxcnt(b))
+    }
+}
+
 /// The full id of a transaction whose low 32 bits a row shows. Rows that are frozen may show an id of an
 /// earlier circle; then the result is too high, which hides a row that everybody sees and so only costs
 /// a read of L3.

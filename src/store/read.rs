@@ -82,12 +82,6 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     }))
 }
 
-/// [`read`] under a snapshot taken now.
-pub fn read_fresh(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
-    let _snapshot = sys::PushedSnapshot::latest();
-    read(catalog, class, key)
-}
-
 fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> {
     if row.column(6).is_none() {
         return Err("its snapshot is missing");
