@@ -108,9 +108,9 @@ fn compose(variables: usize, padding: usize) -> String {
         random.below(1 << 31),
         1000 + random.below(9000),
         60_000 + random.below(900_000),
-        "resume after review; "
+        Random(7)
+            .sentence(padding)
             .chars()
-            .cycle()
             .take(padding)
             .collect::<String>(),
     );
