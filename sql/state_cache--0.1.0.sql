@@ -304,4 +304,7 @@ COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries 
 CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
 COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
 
+-- What the server did is for those who watch over it; names of states never show there.
+REVOKE EXECUTE ON FUNCTION state_cache_stats() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION state_cache_stats() TO pg_monitor;
 GRANT SELECT ON state_cache_stats TO pg_monitor;

@@ -246,6 +246,15 @@ pub fn varlena_datum(bytes: &[u8]) -> pg_sys::Datum {
     value.finish(bytes.len())
 }
 
+/// Gives back a value that was made in a loop and copied elsewhere, before the loop makes many.
+///
+/// # Safety
+/// `datum` came from [`varlena_datum`] or [`Varlena::finish`] and is not used again.
+pub unsafe fn free(datum: pg_sys::Datum) {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::pfree(datum.cast_mut_ptr()) };
+}
+
 /// A `boolean` result.
 pub fn boolean_datum(value: bool) -> pg_sys::Datum {
     pg_sys::Datum::from(usize::from(value))

@@ -64,6 +64,8 @@ sql_functions! {
                     Some(call::bigint_datum(version.number)),
                     Some(document),
                 ]);
+                // SAFETY: made by this read; the row holds a copy.
+                unsafe { call::free(document) };
             }
         }
         Ok(call::void_datum())
