@@ -120,7 +120,7 @@ unsafe fn scan(
     // script.
     unsafe {
         let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
-        let index = pg_sys::RelationGetPrimaryKeyIndex(table);
+        let index = primary_key(table);
         let scan = pg_sys::systable_beginscan(
             table,
             index,
@@ -146,6 +146,23 @@ unsafe fn scan(
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+    }
+}
+
+/// The index behind the primary key; `InvalidOid` without one.
+///
+/// # Safety
+/// `table` is open.
+unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller's promise.
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        pg_sys::RelationGetPrimaryKeyIndex(table)
+    }
+    // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to scan by.
+    #[cfg(feature = "pg18")]
+    unsafe {
+        pg_sys::RelationGetPrimaryKeyIndex(table, false)
     }
 }
 
