@@ -81,6 +81,8 @@ pub enum Error {
     Prepare,
     /// A feature that a later release brings.
     NotSupported { message: String, hint: &'static str },
+    /// The extension was dropped and created again while the transaction ran.
+    Reinstalled,
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -104,12 +106,16 @@ impl Error {
         let new = |code, message: String| ErrorReport::new(code, message, function_name!());
         match self {
             Self::Conflict { state, expected, found } => {
-                let version = |v: i64| if v == 0 { "absent".to_owned() } else { format!("in version {v}") };
+                let detail = match (found, expected) {
+                    (0, expected) => format!("It is absent; version {expected} was expected."),
+                    (found, 0) => format!("It is at version {found}; it was expected to be absent."),
+                    (found, expected) => format!("It is at version {found}; version {expected} was expected."),
+                };
                 new(
                     Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
-                    format!("state \"{}\" was changed by another transaction", state.0),
+                    format!("state \"{}\" is not at the expected version", state.0),
                 )
-                .set_detail(format!("It is {}, expected was {}.", version(found), version(expected)))
+                .set_detail(detail)
                 .set_hint("Read the state again and retry the transaction.")
             }
             Self::NestedBatch => new(
@@ -179,6 +185,11 @@ impl Error {
             Self::NotSupported { message, hint } => {
                 new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message).set_hint(hint)
             }
+            Self::Reinstalled => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "the tables of extension state_cache were replaced by another transaction".to_owned(),
+            )
+            .set_hint("Retry the transaction."),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
         }
     }
@@ -217,7 +228,7 @@ fn document_report(state: &str, place: &str, error: &DocumentError) -> ErrorRepo
             Code::ERRCODE_SQL_JSON_MEMBER_NOT_FOUND,
             format!("state \"{state}\" has nothing at path {place}"),
         )
-        .set_hint("Create the array first, for instance with state_update()."),
+        .set_hint("Create the array first, with state_set() or state_update()."),
         DocumentError::PathNotArray => new(
             Code::ERRCODE_SQL_JSON_ARRAY_NOT_FOUND,
             format!("state \"{state}\" has no array at path {place}"),

@@ -4,8 +4,8 @@ use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, S
 use super::view::{committed_version, read_newest};
 use super::{Batch, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
-use crate::cache::forms::{Document, Nothing};
-use crate::cache::read::{self, Version};
+use crate::cache::forms::{Document, Head};
+use crate::cache::read::{self, Reader, Version};
 use crate::error::{Error, Result};
 use crate::{settings, store, sys};
 use pgrx::pg_sys;
@@ -93,7 +93,7 @@ pub fn set(
             version,
             expires_at,
         };
-        let expected = pending.and_then(|pending| pending.relied_on()).or(expected);
+        let expected = pending.and_then(|pending| pending.expected).or(expected);
         (
             new_pending(
                 state,
@@ -149,13 +149,13 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
 pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> Result<bool> {
     check_may_change(state, function)?;
     let expected = check_expected(state, expected)?;
-    let found = read_newest(state, &mut Nothing)?.state();
+    let found = read_newest(state, &mut Head)?.state();
     note_base(state)?;
     let Some((version, ())) = found else {
         return Ok(false);
     };
     stage(state, |_, pending| {
-        let expected = pending.and_then(|pending| pending.relied_on()).or(expected);
+        let expected = pending.and_then(|pending| pending.expected).or(expected);
         (
             new_pending(state, Intent::Delete, Expiry::Keep, expected),
             View::Absent(Some(version.number)),
@@ -250,6 +250,8 @@ fn with_operation(
         None => new_pending(state, first(operation, result), expiry, None),
         Some(pending) => {
             let intent = match pending.intent {
+                // Staged and gone again, deleted or expired: what comes now starts from nothing.
+                _ if before.is_none() => Intent::Replace(result),
                 Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
                 Intent::Touch => first(operation, result),
                 Intent::Apply {
@@ -280,16 +282,6 @@ fn with_operation(
     }
 }
 
-impl Pending {
-    /// The committed version that the caller already relies on.
-    fn relied_on(&self) -> Option<i64> {
-        match self.intent {
-            Intent::Apply { base, .. } => self.expected.or(Some(base)),
-            _ => self.expected,
-        }
-    }
-}
-
 /// The version that a change will make, as far as it is known: one more than what lies beneath,
 /// however many changes are staged.
 fn next_version(known: &State, pending: Option<&Pending>) -> Option<i64> {
@@ -316,7 +308,7 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
             "expected_version must not be negative: {expected}"
         )));
     }
-    let found = read_newest(state, &mut Nothing)?
+    let found = read_newest(state, &mut Head)?
         .state()
         .map_or(0, |(version, ())| version.number);
     if found != expected {
@@ -382,7 +374,7 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let own_rows = with(|batch| batch.has_own_rows(state))?;
     let current = {
         let _snapshot = sys::PushedSnapshot::transaction();
-        read::read(state, own_rows, &mut Document)?.state()
+        read::read(state, Reader::Change, own_rows, &mut Document)?.state()
     };
     let version = current.as_ref().map_or(0, |(version, _)| version.number);
     let result = if version == base {

@@ -21,7 +21,7 @@ pub fn prepare() -> Result<()> {
     let Some(catalog) = with(|batch| batch.catalog.clone()) else {
         return Ok(());
     };
-    if !catalog.exists() {
+    if !catalog.is_installed() {
         return Ok(());
     }
     crate::fault::stop_at!(AfterFlush);
@@ -70,6 +70,9 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
         flushed.sort_by(|a, b| (&a.class, &a.key).cmp(&(&b.class, &b.key)));
         flushed
     });
+    // What the last command did by hand must be visible to the reads below.
+    // SAFETY: we are inside a transaction, not in parallel mode.
+    unsafe { pg_sys::CommandCounterIncrement() };
     for (class, key) in with(|batch| batch.by_hand.keys()) {
         let change = match store::read_head(catalog, &class, &key) {
             Ok(Some((version, false))) => Change::Set(version),

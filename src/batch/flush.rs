@@ -10,10 +10,10 @@ use super::change::apply_all;
 use super::staged::{Bytes, Content, Flushed, Intent, Pending, State, View};
 use super::{Batch, OnConflict, with};
 use crate::cache::StateRef;
-use crate::cache::forms::{Document, Nothing, SameAs};
-use crate::cache::read::{self, Found, Version};
+use crate::cache::forms::{Document, Head, SameAs};
+use crate::cache::read::{self, Found, Reader, Version};
 use crate::cache::stats::{Counter, CounterSet, Timer};
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::store::{self, NewVersion};
 use crate::sys::{self, AsUser, PushedSnapshot};
@@ -67,16 +67,16 @@ pub fn flush() -> Result<Vec<Outcome>> {
     let Some(catalog) = catalog else {
         return Ok(Vec::new());
     };
-    if !catalog.exists() {
-        // Dropped by this transaction, and the staged changes with it.
-        with(|batch| {
-            batch
-                .states
-                .values_mut()
-                .for_each(|state| state.pending = None)
-        });
-        return Ok(Vec::new());
-    }
+    let catalog = match catalog::renewed(&catalog) {
+        Ok(catalog) => catalog,
+        Err(Error::NotInstalled) => {
+            // Dropped by this transaction, and the staged changes with it.
+            with(|batch| batch.states.values_mut().for_each(State::unstage));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    with(|batch| batch.catalog = Some(Rc::clone(&catalog)));
     let timer = Timer::start();
     // What earlier commands of this transaction wrote must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
@@ -95,6 +95,17 @@ pub fn flush() -> Result<Vec<Outcome>> {
             continue;
         }
         outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
+    }
+    // Where a write had to wait for DROP EXTENSION, it went to tables that were created after.
+    if !catalog.is_installed() {
+        return Err(Error::Reinstalled);
+    }
+    let wrote = outcomes
+        .iter()
+        .any(|outcome| outcome.action != Action::Unchanged);
+    if wrote && catalog.rows_may_be_rewritten() {
+        // Only the tables know what was written.
+        with(Batch::spill);
     }
     count(&outcomes, &timer);
     Ok(outcomes)
@@ -116,7 +127,7 @@ fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
             key: &known.key,
         };
         let own_rows = with(|batch| batch.has_own_rows(&state))?;
-        let found = read::read(&state, own_rows, &mut Nothing)?
+        let found = read::read(&state, Reader::Change, own_rows, &mut Head)?
             .state()
             .map_or(0, |(v, ())| v.number);
         if found != expected {
@@ -150,10 +161,13 @@ struct Current {
 impl Current {
     fn read(state: &StateRef<'_>, own_rows: bool, wanted: Option<&SameAs<'_>>) -> Result<Self> {
         let found = match wanted {
-            Some(&SameAs { document, hash }) => {
-                read::read(state, own_rows, &mut SameAs { document, hash })?
-            }
-            None => match read::read(state, own_rows, &mut Nothing)? {
+            Some(&SameAs { document, hash }) => read::read(
+                state,
+                Reader::Change,
+                own_rows,
+                &mut SameAs { document, hash },
+            )?,
+            None => match read::read(state, Reader::Change, own_rows, &mut Head)? {
                 Found::Absent(last) => Found::Absent(last),
                 Found::State(version, ()) => Found::State(version, false),
             },
@@ -278,7 +292,7 @@ fn write(
             },
             ..,
         ) if *base != current.number && on_conflict != Some(OnConflict::Overwrite) => {
-            let before = read::read(state, own_rows, &mut Document)?.state();
+            let before = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let result = apply_all(state, operations, before.clone())?;
             current.same = before.as_ref() == Some(&result);

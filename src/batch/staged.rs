@@ -214,6 +214,11 @@ impl State {
         }
     }
 
+    /// Whether a snapshot with this command id sees the newest change.
+    pub fn sees_newest(&self, command: pg_sys::CommandId) -> bool {
+        self.views.last().is_some_and(|(made, _)| *made < command)
+    }
+
     /// What the newest change left.
     pub fn newest(&self) -> Option<&View> {
         self.views.last().map(|(_, view)| view)

@@ -1,13 +1,20 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
-use super::staged::View;
-use super::{Batch, with};
+use super::change::apply_all;
+use super::staged::{Intent, Operation, Pending, View};
+use super::{Batch, OnConflict, with};
 use crate::cache::StateRef;
-use crate::cache::forms::{Nothing, SameAs};
-use crate::cache::read::{self, Form, Found, Version};
+use crate::cache::forms::{Document, Head, SameAs};
+use crate::cache::read::{self, Form, Found, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::sys;
+use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// Staged operations, the version they were applied to, and whether the tables hold rows of this
+/// transaction.
+type Seen = (Rc<Vec<Operation>>, i64, bool);
 
 /// What the transaction itself knows.
 enum Own {
@@ -25,10 +32,11 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     }
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
+    rebase(state, command)?;
     let own = with(|batch| batch.own(state, command))?;
     let found = match own {
         Own::Committed { own_rows } => {
-            let found = read::read(state, own_rows, form)?;
+            let found = read::read(state, Reader::Caller, own_rows, form)?;
             if with(|batch| batch.explicit.is_some()) {
                 note(state, &found)?;
             }
@@ -45,14 +53,48 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
 /// Reads a state as the next change finds it: the newest of this transaction's changes, whatever the
 /// active snapshot sees of them.
 pub fn read_newest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
-    match with(|batch| batch.own(state, pgrx::pg_sys::CommandId::MAX))? {
-        Own::Committed { own_rows } => read::read(state, own_rows, form),
+    rebase(state, pg_sys::CommandId::MAX)?;
+    match with(|batch| batch.own(state, pg_sys::CommandId::MAX))? {
+        Own::Committed { own_rows } => read::read(state, Reader::Change, own_rows, form),
         Own::View(view) => from_view(state, view, form),
     }
 }
 
 impl Batch {
-    fn own(&self, state: &StateRef<'_>, command: pgrx::pg_sys::CommandId) -> Result<Own> {
+    /// The operations staged on a state; `None` if there are none that a snapshot with this command id sees in
+    /// full, or if the batch does not follow what others do.
+    fn operations_seen(
+        &self,
+        state: &StateRef<'_>,
+        command: pg_sys::CommandId,
+    ) -> Result<Option<Seen>> {
+        let follows = self
+            .explicit
+            .as_ref()
+            .is_none_or(|explicit| explicit.on_conflict == OnConflict::Reapply);
+        if self.states.is_empty() || !follows {
+            return Ok(None);
+        }
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let Some(known) = self.known(id, &state.class.name, state.key)? else {
+            return Ok(None);
+        };
+        let Some(Pending {
+            intent: Intent::Apply {
+                operations, base, ..
+            },
+            ..
+        }) = &known.pending
+        else {
+            return Ok(None);
+        };
+        let own_rows = self.by_hand.any() || known.flushed.is_some();
+        Ok(known
+            .sees_newest(command)
+            .then(|| (Rc::clone(operations), *base, own_rows)))
+    }
+
+    fn own(&self, state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<Own> {
         let own_rows = self.by_hand.any();
         if self.states.is_empty() {
             return Ok(Own::Committed { own_rows });
@@ -74,6 +116,50 @@ impl Batch {
             }),
         }
     }
+}
+
+/// Staged operations are shown on top of the version that the snapshot sees: if somebody else has changed
+/// the state since they were staged, they are applied anew, as the flush will do. A batch that treats
+/// such a change as a conflict, or ignores it, keeps showing what it staged.
+fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
+    let Some((operations, base, own_rows)) = with(|batch| batch.operations_seen(state, command))?
+    else {
+        return Ok(());
+    };
+    let current = read::read(state, Reader::Change, own_rows, &mut Head)?.state();
+    if current.map_or(0, |(version, ())| version.number) == base {
+        return Ok(());
+    }
+    let found = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
+    let version = found.as_ref().map_or(0, |(version, _)| version.number);
+    let before = found
+        .as_ref()
+        .map_or(i64::MAX, |(version, _)| version.expires_at);
+    let document = found.map(|(_, document)| document);
+    let result = Rc::new(apply_all(state, &operations, document)?);
+    with(|batch| {
+        let known = batch.changing(state)?;
+        let Some(pending) = &mut known.pending else {
+            return Ok(());
+        };
+        if let Intent::Apply {
+            base,
+            result: staged,
+            ..
+        } = &mut pending.intent
+        {
+            (*base, *staged) = (version, Rc::clone(&result));
+        }
+        let expires_at = pending.expiry.after(before);
+        if let Some(view) = known.newest_mut() {
+            *view = View::Document {
+                document: result,
+                version: Some(version + 1),
+                expires_at,
+            };
+        }
+        Ok(())
+    })
 }
 
 fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<Found<F::Output>> {
@@ -106,7 +192,7 @@ fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
         document,
         hash: state_cache_document::hash(document),
     };
-    let version = match read::read(state, false, &mut same)? {
+    let version = match read::read(state, Reader::Change, false, &mut same)? {
         Found::Absent(last) => last + 1,
         Found::State(version, true) => version.number,
         Found::State(version, false) => version.number + 1,
@@ -143,7 +229,7 @@ fn note<T>(state: &StateRef<'_>, found: &Found<T>) -> Result<()> {
 /// having read.
 pub fn committed_version(state: &StateRef<'_>) -> Result<i64> {
     let own_rows = with(|batch| batch.by_hand.any());
-    Ok(read::read(state, own_rows, &mut Nothing)?
+    Ok(read::read(state, Reader::Change, own_rows, &mut Head)?
         .state()
         .map_or(0, |(version, ())| version.number))
 }

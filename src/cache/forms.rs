@@ -144,6 +144,25 @@ impl Form for Document {
 /// Only whether there is a state, and its version.
 pub struct Nothing;
 
+/// The same for a change that needs no document: it mends a damaged one.
+pub struct Head;
+
+impl Form for Head {
+    type Output = ();
+
+    fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<()>> {
+        Nothing.take(l1, key)
+    }
+
+    fn make(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn make_of_damaged(&mut self, _: Error) -> Result<()> {
+        Ok(())
+    }
+}
+
 impl Form for Nothing {
     type Output = ();
 
@@ -182,6 +201,10 @@ impl Form for SameAs<'_> {
 
     fn make(&mut self, document: &[u8]) -> Result<bool> {
         Ok(document == self.document)
+    }
+
+    fn make_of_damaged(&mut self, _: Error) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::catalog::Class;
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::shared::{self, Key, SharedL1};
-use crate::store::{self, Stored};
+use crate::store::{self, Content, Stored};
 use crate::sys;
 use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
 
@@ -37,6 +37,11 @@ pub trait Form {
 
     /// Makes it from the whole document.
     fn make(&mut self, document: &[u8]) -> Result<Self::Output>;
+
+    /// Makes it of a state whose document is damaged: for most forms, the error.
+    fn make_of_damaged(&mut self, damage: Error) -> Result<Self::Output> {
+        Err(damage)
+    }
 }
 
 /// What L1 had.
@@ -69,49 +74,74 @@ impl<T> Found<T> {
     }
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A caller; hits and misses are counted.
+    Caller,
+    /// The extension itself, to find out what a change builds upon.
+    Change,
+}
+
 /// Reads a state of which this transaction has changed nothing, exactly as L3 has it under the active
 /// snapshot. `own_rows` says that the transaction has rows of its own in the tables (flushed, or made by
 /// hand): then L3 is asked.
 pub fn read<F: Form>(
     state: &StateRef<'_>,
+    reader: Reader,
     own_rows: bool,
     form: &mut F,
 ) -> Result<Found<F::Output>> {
-    let class = &state.class;
+    let counters = &state.class.counters;
     let timer = Timer::start();
-    let route = if own_rows {
-        Route::L3(Counter::BypassOwn)
-    } else {
-        route(state)
-    };
-    let reason = match route {
-        Route::L3(reason) => reason,
+    let (counter, time, found) = match route(state, own_rows) {
+        Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
         Route::L1(l1) => {
-            let key = state.catalog.l1_key(class, state.key);
+            let key = state.catalog.l1_key(&state.class, state.key);
             match l1.fill_token(&key) {
-                None => Counter::BypassWriters,
-                Some(token) => match from_l1(l1, &key, class, form) {
+                None => (
+                    Counter::BypassWriters,
+                    Counter::L3ReadTime,
+                    from_table(state, form)?,
+                ),
+                Some(token) => match from_l1(l1, &key, &state.class, form) {
                     L1Answer::Found(version, value) => {
-                        class.counters.count(Counter::Hits);
-                        let value = value?;
-                        timer.stop(&class.counters, Counter::L1ReadTime);
-                        return Ok(unless_expired(version, value));
+                        let found = if version.is_expired() {
+                            counters.count(Counter::Expirations);
+                            Found::Absent(version.number)
+                        } else {
+                            Found::State(version, value?)
+                        };
+                        (Counter::Hits, Counter::L1ReadTime, found)
                     }
-                    L1Answer::Newer => Counter::BypassSnapshot,
-                    L1Answer::Miss => {
-                        class.counters.count(Counter::Misses);
-                        let found = fill(state, l1, &key, token, form)?;
-                        timer.stop(&class.counters, Counter::L3ReadTime);
-                        return Ok(found);
-                    }
+                    L1Answer::Newer => (
+                        Counter::BypassSnapshot,
+                        Counter::L3ReadTime,
+                        from_table(state, form)?,
+                    ),
+                    L1Answer::Miss => (
+                        Counter::Misses,
+                        Counter::L3ReadTime,
+                        fill(state, l1, &key, token, form)?,
+                    ),
                 },
             }
         }
     };
-    class.counters.count(reason);
-    let found = from_l3(store::read(&state.catalog, class, state.key)?, form)?;
-    timer.stop(&class.counters, Counter::L3ReadTime);
+    if reader == Reader::Caller {
+        counters.count(counter);
+        timer.stop(counters, time);
+    }
     Ok(found)
+}
+
+/// What L3 has under the active snapshot.
+fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    from_l3(
+        state,
+        store::read(&state.catalog, &state.class, state.key)?,
+        form,
+    )
 }
 
 enum Route {
@@ -120,7 +150,10 @@ enum Route {
 }
 
 /// Who may ask L1 at all.
-fn route(state: &StateRef<'_>) -> Route {
+fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
+    if own_rows {
+        return Route::L3(Counter::BypassOwn);
+    }
     let Some(l1) = shared::l1() else {
         return Route::L3(Counter::BypassOff);
     };
@@ -170,6 +203,7 @@ fn from_l1<F: Form>(
                 info.loaded_at.saturating_add(ttl) <= sys::statement_timestamp()
             });
             if too_old {
+                class.counters.count(Counter::Expirations);
                 return L1Answer::Miss;
             }
             L1Answer::Found(
@@ -194,7 +228,7 @@ fn fill<F: Form>(
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
     if let Some(stored) = &newest.stored
-        && let Some(document) = &stored.document
+        && let Content::Intact(document) = &stored.content
         && !is_own(stored.head_xid)
         && !is_own(document.xid)
     {
@@ -214,12 +248,11 @@ fn fill<F: Form>(
             insert(state, l1, &entry, token);
         }
     }
-    let answer = if newest.is_what_the_caller_sees {
-        newest.stored
+    if newest.is_what_the_caller_sees {
+        from_l3(state, newest.stored, form)
     } else {
-        store::read(&state.catalog, &state.class, state.key)?
-    };
-    from_l3(answer, form)
+        from_table(state, form)
+    }
 }
 
 /// What a filler reads: the newest committed version, whatever the caller's snapshot is.
@@ -233,18 +266,11 @@ fn newest(state: &StateRef<'_>) -> Result<Newest> {
     let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(sys::PushedSnapshot::latest);
     // SAFETY: both are on the stack of active snapshots.
     let is_what_the_caller_sees = unsafe { same_visibility(caller, sys::active_snapshot()) };
-    match store::read(&state.catalog, &state.class, state.key) {
-        Ok(stored) => Ok(Newest {
-            stored,
-            is_what_the_caller_sees,
-        }),
-        // The caller may see a version from before the damage.
-        Err(Error::Damaged { .. }) if !is_what_the_caller_sees => Ok(Newest {
-            stored: None,
-            is_what_the_caller_sees,
-        }),
-        Err(error) => Err(error),
-    }
+    let stored = store::read(&state.catalog, &state.class, state.key)?;
+    Ok(Newest {
+        stored,
+        is_what_the_caller_sees,
+    })
 }
 
 fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: FillToken) {
@@ -268,7 +294,11 @@ fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: Fill
     }
 }
 
-fn from_l3<F: Form>(stored: Option<Stored>, form: &mut F) -> Result<Found<F::Output>> {
+fn from_l3<F: Form>(
+    state: &StateRef<'_>,
+    stored: Option<Stored>,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
     let Some(stored) = stored else {
         return Ok(Found::Absent(0));
     };
@@ -276,18 +306,17 @@ fn from_l3<F: Form>(stored: Option<Stored>, form: &mut F) -> Result<Found<F::Out
         number: stored.version,
         expires_at: stored.expires_at,
     };
-    match stored.document {
-        Some(document) if !version.is_expired() => {
-            Ok(Found::State(version, form.make(&document.bytes)?))
-        }
-        _ => Ok(Found::Absent(version.number)),
-    }
-}
-
-fn unless_expired<T>(version: Version, value: T) -> Found<T> {
     if version.is_expired() {
-        Found::Absent(version.number)
-    } else {
-        Found::State(version, value)
+        return Ok(Found::Absent(version.number));
     }
+    let value = match stored.content {
+        Content::Absent => return Ok(Found::Absent(version.number)),
+        Content::Intact(document) => form.make(&document.bytes)?,
+        Content::Damaged(fault) => form.make_of_damaged(Error::Damaged {
+            state: state.shown(),
+            version: version.number,
+            fault,
+        })?,
+    };
+    Ok(Found::State(version, value))
 }

@@ -22,7 +22,9 @@ pub use class::{Class, interval_microseconds};
 
 /// The extension as installed in this database.
 pub struct Catalog {
-    /// Schema of the extension, quoted for SQL.
+    /// Schema of the extension.
+    namespace: pg_sys::Oid,
+    /// Its name, quoted for SQL.
     pub schema: String,
     /// OID of `state_head`.
     pub head: pg_sys::Oid,
@@ -73,6 +75,16 @@ pub fn init() {
 
 /// The extension that the SQL function (or trigger function) `function` belongs to.
 pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
+    // SAFETY: a look-up in the system cache.
+    up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
+}
+
+/// What has become of an installation; `42P01` if it was dropped.
+pub fn renewed(catalog: &Catalog) -> Result<Rc<Catalog>> {
+    up_to_date(|| catalog.namespace)
+}
+
+fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: allowed wherever a relation may be locked, so in every SQL function.
     unsafe { pg_sys::AcceptInvalidationMessages() };
     if !STALE.get() {
@@ -83,7 +95,7 @@ pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     }
     // Before the load: what arrives while it runs must lead to another one.
     STALE.set(false);
-    let loaded = Catalog::load(function)?;
+    let loaded = Catalog::load(namespace())?;
     let catalog = match CURRENT.take() {
         // Mostly it was a VACUUM or a GRANT: the prepared statements are still good.
         Some(known) if known.is(&loaded) => {
@@ -98,10 +110,9 @@ pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
 }
 
 impl Catalog {
-    fn load(function: pg_sys::Oid) -> Result<Self> {
+    fn load(namespace: pg_sys::Oid) -> Result<Self> {
         // SAFETY: look-ups in the system caches; the names are NUL-terminated.
         unsafe {
-            let namespace = pg_sys::get_func_namespace(function);
             let relation = |name: &CStr| match pg_sys::get_relname_relid(name.as_ptr(), namespace) {
                 pg_sys::InvalidOid => Err(Error::NotInstalled),
                 oid => Ok(oid),
@@ -119,6 +130,7 @@ impl Catalog {
                 .to_string_lossy()
                 .into_owned();
             Ok(Self {
+                namespace,
                 schema,
                 head,
                 snapshot,
@@ -137,18 +149,32 @@ impl Catalog {
             == (&other.schema, other.head, other.snapshot, other.class)
     }
 
-    /// Whether the tables are still there; they are not after DROP EXTENSION in this transaction.
-    pub fn exists(&self) -> bool {
-        // SAFETY: a look-up in the system cache.
-        unsafe {
-            pg_sys::SearchSysCacheExists(
-                pg_sys::SysCacheIdentifier::RELOID as i32,
-                pg_sys::Datum::from(self.head),
-                pg_sys::Datum::from(0usize),
-                pg_sys::Datum::from(0usize),
-                pg_sys::Datum::from(0usize),
-            )
-        }
+    /// Whether the tables are the ones that names in SQL lead to now. Asked with a lock on them held, the
+    /// answer lasts until the transaction ends.
+    pub fn is_installed(&self) -> bool {
+        let leads_to = |name: &CStr, table: pg_sys::Oid| {
+            // SAFETY: a look-up in the system caches; the name is NUL-terminated.
+            unsafe { pg_sys::get_relname_relid(name.as_ptr(), self.namespace) == table }
+        };
+        leads_to(c"state_head", self.head) && leads_to(c"state_snapshot", self.snapshot)
+    }
+
+    /// Whether a user's triggers or rules may turn a row that the flush writes into another one. A lock on
+    /// the tables must be held.
+    pub fn rows_may_be_rewritten(&self) -> bool {
+        [self.head, self.snapshot].into_iter().any(|table| {
+            // SAFETY: the table is locked, so it can be opened and closed without a lock.
+            unsafe {
+                let relation = pg_sys::table_open(table, pg_sys::NoLock as i32);
+                let triggers = (*relation).trigdesc;
+                let rewritten = (*(*relation).rd_rel).relhasrules
+                    || !triggers.is_null()
+                        && ((*triggers).trig_insert_before_row
+                            || (*triggers).trig_update_before_row);
+                pg_sys::table_close(relation, pg_sys::NoLock as i32);
+                rewritten
+            }
+        })
     }
 
     /// The class of that name; `42704` if there is none.

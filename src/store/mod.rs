@@ -12,7 +12,7 @@ mod write;
 
 pub use class::{Setting, define as define_class};
 pub use own_write::is_by_hand;
-pub use read::{Stored, lock, read, read_head};
+pub use read::{Content, Stored, lock, read, read_head};
 pub use write::{NewVersion, delete, insert, touch, update};
 
 use spi::Statement;

@@ -3,7 +3,7 @@
 use super::spi::{Connection, Row};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
-use crate::error::{Error, Result, Shown};
+use crate::error::Result;
 use crate::sys;
 use pgrx::pg_sys;
 
@@ -15,8 +15,18 @@ pub struct Stored {
     pub expires_at: i64,
     /// Transaction that wrote the head row.
     pub head_xid: pg_sys::TransactionId,
-    /// The document; `None` when deleted or hidden by row-level security.
-    pub document: Option<StoredDocument>,
+    /// What there is of the document.
+    pub content: Content,
+}
+
+/// The document of a state, or why there is none.
+pub enum Content {
+    /// It is what its hashes say.
+    Intact(StoredDocument),
+    /// The state is deleted, or row-level security may be hiding the document.
+    Absent,
+    /// It is missing, or not what its hashes say.
+    Damaged(&'static str),
 }
 
 /// A document whose bytes agree with the hashes beside them.
@@ -40,9 +50,6 @@ fn read_sql(schema: &str) -> String {
 }
 
 /// Reads a state under the active snapshot; `None` if it has no head row there.
-///
-/// `XX001` when the document is missing, or is not what the hashes say; a document that row-level
-/// security may be hiding counts as absent instead.
 pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
@@ -57,28 +64,20 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let version = bigint(&row, 1);
     let deleted = row.column(2).is_some_and(|datum| datum.value() & 0xff != 0);
-    let document = if deleted {
-        None
+    let content = if deleted || (row.column(6).is_none() && catalog.access().row_security) {
+        Content::Absent
     } else {
         match document(&row) {
-            Ok(document) => Some(document),
-            Err("its snapshot is missing") if catalog.access().row_security => None,
-            Err(fault) => {
-                return Err(Error::Damaged {
-                    state: Shown::new(&class.name, key),
-                    version,
-                    fault,
-                });
-            }
+            Ok(document) => Content::Intact(document),
+            Err(fault) => Content::Damaged(fault),
         }
     };
     Ok(Some(Stored {
-        version,
+        version: bigint(&row, 1),
         expires_at: expiry(&row, 3),
         head_xid: xid(&row, 4),
-        document,
+        content,
     }))
 }
 

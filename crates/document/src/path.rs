@@ -57,7 +57,7 @@ pub fn get_path<S: Source + ?Sized>(
 /// The object under the top-level key `section`, as the payload of a document.
 ///
 /// # Errors
-/// [`SectionMissing`] also when the root is not an object; [`SectionNotObject`];
+/// [`DocumentError::NotAnObject`] when the root is none; [`SectionMissing`]; [`SectionNotObject`];
 /// [`DocumentError::Damaged`].
 pub fn get_section<S: Source + ?Sized>(
     source: &S,
@@ -65,7 +65,7 @@ pub fn get_section<S: Source + ?Sized>(
 ) -> Result<Vec<u8>, DocumentError> {
     let mut root = Container::root(source)?;
     if root.shape() != Shape::Object {
-        return Err(SectionMissing);
+        return Err(DocumentError::NotAnObject);
     }
     let index = step(&mut root, section)?.ok_or(SectionMissing)?;
     let entry = root.entry(index)?;

@@ -1,7 +1,7 @@
 //! Paths and sections.
 
 use serde_json::{Value, json};
-use state_cache_document::DocumentError::{SectionMissing, SectionNotObject};
+use state_cache_document::DocumentError::{NotAnObject, SectionMissing, SectionNotObject};
 use state_cache_document::{Source, get_path, get_section, hash, is_object};
 
 use crate::chunked::Chunked;
@@ -162,7 +162,7 @@ fn a_missing_section_and_one_of_another_type_are_two_errors() {
     for root in [json!([{"a": {}}]), json!("a"), json!(null)] {
         assert_eq!(
             get_section(encode(&root).as_slice(), b"a"),
-            Err(SectionMissing),
+            Err(NotAnObject),
             "{root}"
         );
     }
