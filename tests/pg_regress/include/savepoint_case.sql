@@ -6,7 +6,7 @@ SELECT seed(:'op' || ', rolled back') AS k \gset
 \unset inside \unset after \unset finally
 BEGIN;
 SAVEPOINT a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 ROLLBACK TO a;
 SELECT seen(:'k', 'savepoint') AS after \gset
@@ -19,7 +19,7 @@ SELECT seed(:'op' || ', released') AS k \gset
 \unset inside \unset after \unset finally
 BEGIN;
 SAVEPOINT a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 RELEASE a;
 SELECT seen(:'k', 'savepoint') AS after \gset
@@ -33,7 +33,7 @@ SELECT seed(:'op' || ', released then outer rolled back') AS k \gset
 BEGIN;
 SAVEPOINT a;
 SAVEPOINT b;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 RELEASE b;
 ROLLBACK TO a;
@@ -46,9 +46,9 @@ SELECT stored(:'k', 'savepoint') AS finally \gset
 SELECT seed(:'op' || ', rolled back to a change') AS k \gset
 \unset inside \unset after \unset finally
 BEGIN;
-SELECT state_update(:'k', '{"before": 1}', class => 'savepoint');
+SELECT state_update(:'k', '{"before": 1}', class => 'savepoint') \gset
 SAVEPOINT a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 ROLLBACK TO a;
 SELECT seen(:'k', 'savepoint') AS after \gset
@@ -61,11 +61,11 @@ SELECT seed(:'op' || ', repeated') AS k \gset
 \unset inside \unset after \unset finally
 BEGIN;
 SAVEPOINT a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 ROLLBACK TO a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 ROLLBACK TO a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 RELEASE a;
 SELECT seen(:'k', 'savepoint') AS after \gset
@@ -78,15 +78,15 @@ SELECT seed(:'op' || ', nested') AS k \gset
 \unset inside \unset after \unset finally
 BEGIN;
 SAVEPOINT a;
-SELECT apply(:'op', :'k');
+SELECT apply(:'op', :'k') \gset
 SAVEPOINT b;
-SELECT state_update(:'k', '{"b": 1}', class => 'savepoint');
+SELECT state_update(:'k', '{"b": 1}', class => 'savepoint') \gset
 SAVEPOINT c;
-SELECT state_update(:'k', '{"c": 1}', class => 'savepoint');
+SELECT state_update(:'k', '{"c": 1}', class => 'savepoint') \gset
 SELECT seen(:'k', 'savepoint') AS inside \gset
 RELEASE c;
 ROLLBACK TO b;
-SELECT state_update(:'k', '{"again": 1}', class => 'savepoint');
+SELECT state_update(:'k', '{"again": 1}', class => 'savepoint') \gset
 RELEASE a;
 SELECT seen(:'k', 'savepoint') AS after \gset
 COMMIT;

@@ -55,8 +55,6 @@ SELECT complaint($$SELECT * FROM state_get_many('{doc}', class => NULL)$$);
 SELECT complaint($$SELECT * FROM state_get_if_newer('doc', 0, class => NULL)$$);
 SELECT complaint($$SELECT state_version('doc', class => NULL)$$);
 SELECT complaint($$SELECT state_exists('doc', class => NULL)$$);
-SELECT complaint($$SELECT state_get_path('doc', NULL, class => 'bad')$$);
-SELECT complaint($$SELECT state_get_path('doc', '{a,NULL}', class => 'bad')$$);
 SELECT complaint($$SELECT state_get_section('doc', NULL, class => 'bad')$$);
 SELECT complaint($$SELECT * FROM state_get_if_newer('doc', NULL, class => 'bad')$$);
 SELECT complaint($$SELECT state_set(NULL, '{}', class => 'bad')$$);
@@ -116,7 +114,6 @@ SELECT complaint($$SELECT state_set('doc', '{}', ttl => '-1 s', class => 'bad')$
 SELECT complaint($$SELECT state_set('doc', '{}', ttl => '0 s', class => 'bad')$$);
 SELECT complaint($$SELECT state_touch('doc', '-1 s', class => 'bad')$$);
 SELECT complaint($$SELECT state_batch_begin('no such mode')$$);
-SELECT complaint($$SELECT state_invalidate('', 'bad')$$);
 SELECT complaint($$SELECT state_invalidate('ends with \', 'bad')$$);
 
 -- A document over the limit.
@@ -138,15 +135,11 @@ SELECT state_merge('deep', (repeat('{"a":', 2990) || '{"b": 1}' || repeat('}', 2
 SELECT state_append('deep', array_fill('a'::text, ARRAY[3000]), '2', class => 'bad');
 SELECT state_get_path('deep', array_fill('a'::text, ARRAY[2990]), class => 'bad') ? 'b', state_get_path('deep', array_fill('a'::text, ARRAY[3000]), class => 'bad');
 SELECT length(state_get_text('deep', class => 'bad')), state_hash(state_get('deep', class => 'bad')) = state_hash(state) FROM state_current WHERE class = 'bad' AND key = 'deep';
--- A patch deeper than the server takes jsonb from text can be built from parts; it is refused or it is applied, nothing else.
-CREATE FUNCTION nested(levels int) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE doc jsonb := '1';
-BEGIN
-	FOR i IN 1..levels LOOP doc := jsonb_build_object('a', doc); END LOOP;
-	RETURN doc;
-END
-$$;
-SELECT left(complaint($$SELECT state_merge('deeper', nested(6000), class => 'bad')$$), 12) IN ('no complaint', '54001 stack ');
+-- With less stack a patch that was just applied is refused, and nothing happens to the server.
+SET max_stack_depth = '100kB';
+SELECT left(complaint($$SELECT state_merge('deep', state_get('deep', class => 'bad'), class => 'bad')$$), 5);
+RESET max_stack_depth;
+SELECT state_version('deep', class => 'bad');
 
 -- A read-only transaction may read and not write.
 BEGIN READ ONLY;
@@ -162,7 +155,7 @@ SELECT complaint($$SELECT state_class_define('read only')$$);
 SELECT * FROM state_batch_commit();
 SELECT seen('doc', 'bad');
 COMMIT;
--- Staged before the transaction turned read-only, it is still refused at the flush, not written.
+-- What was staged before a transaction turned read-only is written, as a row inserted before would be.
 BEGIN;
 SELECT state_set('turned', '{}', class => 'bad');
 SET TRANSACTION READ ONLY;

@@ -22,7 +22,7 @@ SELECT stored('doc', 'batch'), stored('other', 'batch');
 SELECT * FROM state_batch_status();
 
 -- One version, one snapshot, however many changes.
-SELECT version, xmin = pg_current_xact_id()::xid AS by_this_transaction FROM state_head WHERE class = 'batch' AND key = 'doc';
+SELECT version, parent_version FROM state_snapshot WHERE class = 'batch' AND key = 'doc';
 
 -- ROLLBACK drops everything.
 BEGIN;
@@ -135,7 +135,7 @@ SELECT class, key, dirty, base_version FROM state_batch_status() ORDER BY key;
 SELECT key, version, action FROM state_batch_commit();
 COMMIT;
 
--- Actions: an update that changes nothing is unchanged, deleting what is not there as well.
+-- An update or a set that changes nothing is unchanged; deleting what is not there stages nothing.
 BEGIN;
 SELECT state_update('doc', '{}', class => 'batch');
 SELECT state_set('other', '{"n": "other", "seen": 1}', class => 'batch');
@@ -163,7 +163,9 @@ SELECT seen('doc', 'batch') = stored('doc', 'batch'), stored('doc', 'batch');
 BEGIN;
 SELECT state_update('doc', '{"n": "lost"}', class => 'batch');
 ALTER TABLE state_head ADD CONSTRAINT never CHECK (class <> 'batch') NOT VALID;
+\set VERBOSITY terse
 COMMIT;
+\set VERBOSITY default
 \echo :SQLSTATE
 SELECT * FROM state_batch_status();
 SELECT seen('doc', 'batch') = stored('doc', 'batch'), stored('doc', 'batch');

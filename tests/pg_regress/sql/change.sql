@@ -67,7 +67,7 @@ SELECT state_touch('absent', '1 hour', class => 'change');
 
 -- Several changes in one statement, also to one state, all count.
 SELECT state_set('counter', '{"list": []}', class => 'change');
-SELECT state_append('counter', '{list}', to_jsonb(i), class => 'change') FROM generate_series(1, 5) i;
+SELECT count(state_append('counter', '{list}', to_jsonb(i), class => 'change')) FROM generate_series(1, 5) i;
 SELECT stored('counter', 'change');
 
 -- A statement does not see the changes it makes itself, as with a table; the next one does.

@@ -13,12 +13,12 @@ SELECT state_set('doc', '{"n": 3}', class => 'expiry');
 SELECT expires_at IS NOT NULL FROM state_head WHERE class = 'expiry' AND key = 'doc';
 
 -- An entry of L1 expires like the row does: this one was cached by its own commit and by the first read.
-SELECT state_set('short', '{"n": 1}', ttl => '200 ms', class => 'expiry');
+SELECT state_set('short', '{"n": 1, "s": {}}', ttl => '200 ms', class => 'expiry');
 SELECT state_get('short', class => 'expiry') IS NOT NULL OR clock_timestamp() >= expires_at FROM state_head WHERE class = 'expiry' AND key = 'short';
 SELECT pg_sleep(greatest(0, extract(epoch FROM expires_at - clock_timestamp()))) FROM state_head WHERE class = 'expiry' AND key = 'short';
 SELECT seen('short', 'expiry'), stored('short', 'expiry');
 SELECT state_get('short', class => 'expiry'), state_get_text('short', class => 'expiry'), state_get_path('short', '{n}', class => 'expiry'),
-	state_get_section('short', 'n', class => 'expiry'), state_version('short', class => 'expiry'), state_exists('short', class => 'expiry');
+	state_get_section('short', 's', class => 'expiry'), state_get_section('short', 'n', class => 'expiry'), state_version('short', class => 'expiry'), state_exists('short', class => 'expiry');
 SELECT * FROM state_get_many('{short,doc}', class => 'expiry');
 SELECT * FROM state_get_if_newer('short', 0, class => 'expiry');
 

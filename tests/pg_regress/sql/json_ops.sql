@@ -11,9 +11,9 @@ INSERT INTO doc (d) VALUES ('{}'), ('{"a": 1}'), ('{"a": {"b": {"c": [1, 2, {"d"
 	((SELECT jsonb_object_agg('k' || i % 37, jsonb_build_object('a', i)) FROM generate_series(1, 500) i));
 
 -- state_update = ||, for every pair of documents. state_hash() compares bytes, = would not.
-CREATE PROCEDURE check_update() LANGUAGE plpgsql AS $$
+DO $$
 DECLARE
-	x record; wrong int := 0; pairs int := 0;
+	x record; pairs int := 0;
 BEGIN
 	FOR x IN SELECT l.id AS l_id, r.id AS r_id, l.d AS target, r.d AS updates FROM doc l, doc r LOOP
 		PERFORM state_set('update', x.target, class => 'json_ops');
@@ -26,7 +26,6 @@ BEGIN
 	RAISE NOTICE '% pairs', pairs;
 END
 $$;
-CALL check_update();
 
 -- Merge patch: the table of RFC 7396, appendix A.
 CREATE TABLE rfc7396 (n int, original jsonb, patch jsonb, result jsonb);
@@ -104,7 +103,7 @@ BEGIN
 END
 $$;
 SELECT count(state_set('path ' || id, d, class => 'json_ops')) FROM doc;
-SELECT count(*) > 10000, count(*) FILTER (WHERE got IS NOT NULL) > 2000, count(*) FILTER (WHERE state_hash(got) IS DISTINCT FROM state_hash(expected))
+SELECT count(*) AS paths, count(got) AS found, count(*) FILTER (WHERE state_hash(got) IS DISTINCT FROM state_hash(expected))
 	FROM (SELECT state_get_path('path ' || id, p, class => 'json_ops') AS got, d #> p AS expected FROM doc, paths(d, '{}') p) AS each_path;
 
 -- state_append = jsonb_insert at the end, where there is an array.
@@ -121,7 +120,7 @@ BEGIN
 			RAISE WARNING 'append differs: % %', x.id, x.p;
 		END IF;
 	END LOOP;
-	RAISE NOTICE 'more than 200 paths: %', n > 200;
+	RAISE NOTICE '% paths', n;
 END
 $$;
 
@@ -141,7 +140,7 @@ BEGIN
 			RAISE WARNING 'read section differs: % %', x.id, x.key;
 		END IF;
 	END LOOP;
-	RAISE NOTICE 'more than 800 sections: %', n > 800;
+	RAISE NOTICE '% sections', n;
 END
 $$;
 

@@ -9,6 +9,12 @@ SELECT state_cache_clear(), state_cache_clear('run'), state_invalidate('*'), sta
 UPDATE state_head SET deleted = true WHERE key = 'not preloaded';
 SELECT seen('not preloaded', 'run');
 SELECT count(*) FROM state_cache_entries;
+-- Messages are sent, without the number and the epoch that shared memory would give them.
+LISTEN state_updated;
+\o '|sed -e \'/^$/d\' -e \'s/ received from server process with PID [0-9]*//\''
+SELECT state_set('not preloaded', '{"n": 2}');
+\o
+UNLISTEN *;
 -- Another session, another load of the library: the same.
 \c
 SELECT seen('not preloaded', 'run');

@@ -4,7 +4,7 @@ SELECT state_class_define('parallel');
 CREATE TABLE big (n int, key text);
 INSERT INTO big SELECT n, 'doc ' || n % 10 FROM generate_series(1, 10000) n;
 ANALYZE big;
-SELECT state_set('doc ' || n, to_jsonb(n), class => 'parallel') FROM generate_series(0, 9) n;
+SELECT count(state_set('doc ' || n, to_jsonb(n), class => 'parallel')) FROM generate_series(0, 9) n;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;

@@ -35,6 +35,7 @@ SELECT evicted('*a*a*b');
 SELECT evicted('run-%');
 SELECT evicted('.*');
 SELECT evicted('no such');
+SELECT evicted('');
 SELECT evicted('é?');
 -- It stays fast where a naive matcher would not.
 SELECT state_set(repeat('a', 255), '1', class => 'pattern');

@@ -25,18 +25,28 @@ BEGIN;
 TRUNCATE state_head, state_snapshot;
 PREPARE TRANSACTION 'regress truncated';
 \echo :SQLSTATE
--- A class defined, an invalidation announced.
-BEGIN;
-SELECT state_class_define('prepared too');
-PREPARE TRANSACTION 'regress class';
-\echo :SQLSTATE
+-- An invalidation announced: as after any NOTIFY.
 BEGIN;
 SELECT state_invalidate('no such key', 'prepared');
 PREPARE TRANSACTION 'regress invalidate';
 \echo :SQLSTATE
-ROLLBACK;
 SELECT seen('doc', 'prepared'), stored('doc', 'prepared');
 SELECT gid FROM pg_prepared_xacts;
+
+-- A class is no state: its definition may wait for COMMIT PREPARED, and is known from then on.
+BEGIN;
+SELECT state_class_define('prepared too');
+PREPARE TRANSACTION 'regress class';
+SELECT state_get('doc', class => 'prepared too');
+COMMIT PREPARED 'regress class';
+SELECT state_set('doc', '{"n": 1}', class => 'prepared too');
+SELECT seen('doc', 'prepared too');
+BEGIN;
+SELECT state_class_define('prepared too', ttl => '1 hour');
+PREPARE TRANSACTION 'regress class';
+ROLLBACK PREPARED 'regress class';
+SELECT state_set('doc', '{"n": 2}', class => 'prepared too');
+SELECT version, expires_at FROM state_head WHERE class = 'prepared too';
 
 -- What was only read, or staged and dropped again, is in nobody's way.
 BEGIN;

@@ -22,6 +22,8 @@ SELECT state_get_path('doc', '{nothing}', class => 'read');
 SELECT state_get_path('doc', '{missing}', class => 'read');
 SELECT state_get_path('doc', '{a,below,a,number}', class => 'read');
 SELECT state_get_path('no such key', '{a}', class => 'read');
+-- As with #>, a NULL path, or a NULL in it, finds nothing.
+SELECT state_get_path('doc', NULL, class => 'read'), state_get_path('doc', '{a,NULL}', class => 'read');
 
 -- state_get_section: a top-level object. Missing and wrong type are two different errors, an absent
 -- state is neither.
@@ -65,11 +67,11 @@ SELECT * FROM state_get_if_newer(NULL, 0);
 SELECT state_set('array', '[1, "two", null]', class => 'read'), state_set('number', '1.50', class => 'read'),
 	state_set('string', '"text"', class => 'read'), state_set('null', 'null', class => 'read'),
 	state_set('true', 'true', class => 'read'), state_set('{}', '{}', class => 'read');
-SELECT key, state FROM state_get_many('{array,number,string,null,true,"{}"}', class => 'read');
+SELECT key, state FROM state_get_many('{array,number,string,"null",true,"{}"}', class => 'read');
 SELECT state_get_path('array', '{1}', class => 'read'), state_get_path('number', '{}', class => 'read');
 
 -- Keys are any text of 1 to 255 bytes, and are compared byte by byte.
-SELECT state_set(k, to_jsonb(k), class => 'read')
+SELECT count(state_set(k, to_jsonb(k), class => 'read'))
 	FROM unnest(ARRAY[' ', 'É', 'é', 'key with ''quotes"', E'line\nbreak', '*', repeat('é', 127) || 'x', 'DOC']) k;
 SELECT count(*) FROM unnest(ARRAY[' ', 'É', 'é', 'key with ''quotes"', E'line\nbreak', '*', repeat('é', 127) || 'x', 'DOC']) k
 	WHERE state_get(k, class => 'read') = to_jsonb(k);

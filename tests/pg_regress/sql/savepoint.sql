@@ -151,7 +151,9 @@ BEGIN;
 SELECT state_update(:'k', '{"kept": 1}', class => 'savepoint');
 SAVEPOINT a;
 ALTER TABLE state_head ADD CONSTRAINT never CHECK (class <> 'savepoint') NOT VALID;
+\set VERBOSITY terse
 SELECT key, action FROM state_batch_commit();
+\set VERBOSITY default
 \echo :SQLSTATE
 ROLLBACK TO a;
 SELECT seen(:'k', 'savepoint');

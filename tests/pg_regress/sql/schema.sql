@@ -18,10 +18,13 @@ SELECT class, key, version, state FROM "Odd ""Schema".state_current ORDER BY cla
 UPDATE "Odd ""Schema".state_head SET deleted = true WHERE class = 'mine';
 SELECT "Odd ""Schema".state_get('doc', class => 'mine');
 SELECT count(*) FROM "Odd ""Schema".state_cache_stats WHERE class IS NULL;
--- The schema may be renamed, while transactions are open.
+-- The schema may be renamed, also within a transaction that has staged changes.
+SELECT "Odd ""Schema".state_set('renamed', '{"n": 0}');
+ALTER SCHEMA "Odd ""Schema" RENAME TO "Odder Schema";
+SELECT "Odder Schema".state_get('renamed');
 BEGIN;
-SELECT "Odd ""Schema".state_set('renamed', '{"n": 1}');
-ALTER SCHEMA "Odd ""Schema" RENAME TO plain;
+SELECT "Odder Schema".state_set('renamed', '{"n": 1}');
+ALTER SCHEMA "Odder Schema" RENAME TO plain;
 SELECT plain.state_get('renamed');
 COMMIT;
 SELECT plain.state_get('renamed'), plain.state_version('doc');
@@ -54,7 +57,7 @@ SELECT state_get('doc'), state_get('staged');
 SELECT state_set('doc', '{"n": "re-created"}');
 COMMIT;
 SELECT state_get('doc'), state_get('staged'), state_version('doc');
--- Staged, and nowhere to go.
+-- A staged change goes with the tables that it was for.
 BEGIN;
 SELECT state_set('doc', '{"n": "nowhere"}');
 DROP EXTENSION state_cache;

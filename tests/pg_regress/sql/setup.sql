@@ -29,3 +29,5 @@ EXCEPTION WHEN OTHERS THEN
 		|| CASE WHEN hint <> '' THEN E'\n    HINT: ' || hint ELSE '' END;
 END
 $$;
+-- outcome() leaves detail and hint out.
+CREATE FUNCTION outcome(statement text) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT split_part(complaint(statement), E'\n', 1) $$;
