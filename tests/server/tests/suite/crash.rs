@@ -34,8 +34,10 @@ fn commit_killed_at(point: &str) -> (Server, String) {
     client.run("SELECT state_get('a'), state_get('b'), state_get('bystander')");
 
     let times_up = server.times_up();
-    client.run(&format!("SET state_cache.test_kill_at = '{point}'"));
-    client.run("BEGIN; SELECT state_set('a', '{\"n\": 2}'), state_update('b', '{\"n\": 2}')");
+    client.run(&format!(
+        "BEGIN; SET LOCAL state_cache.test_kill_at = '{point}'"
+    ));
+    client.run("SELECT state_set('a', '{\"n\": 2}'), state_update('b', '{\"n\": 2}')");
     assert_eq!(client.error("COMMIT"), "connection lost");
     server.await_recovery(times_up);
 

@@ -2,9 +2,9 @@
 //! too rare: it is these moments that the protocol is about.
 
 use super::board::Board;
-use super::setup::{Arena, document, name, slow_state};
-use postgres::Client;
-use state_cache_server_tests::{Dice, Sql, eventually};
+use super::setup::{Arena, State, document, name, slow_state};
+use postgres::{Client, GenericClient};
+use state_cache_server_tests::{Dice, RaiseOnDrop, Sql, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many reads the others get while one dawdles.
@@ -51,30 +51,41 @@ impl Slow {
     }
 }
 
+/// A session and what it is about.
+struct Session {
+    client: Client,
+    state: State,
+    dice: Dice,
+}
+
 /// Dawdles in one way until the run is over.
 pub fn work(arena: &Arena, board: &Board, way: Slow, leave_out: &str) {
-    let (mut slow, mut gate) = (arena.server.connect(), arena.server.connect());
-    for client in [&mut slow, &mut gate] {
+    let [mut slow, mut gate] = [2_000, 3_000].map(|seed| {
+        let mut client = arena.server.connect();
         // A commit that notifies holds a lock until it ends, and everyone who notifies would wait for it.
         client.run(&format!(
             "SET state_cache.test_unsafe = '{leave_out}'; SET state_cache.notify = off"
         ));
-    }
-    let state = slow_state(way as usize);
-    let mut dice = Dice::new(2_000 + way as u64);
+        Session {
+            client,
+            state: slow_state(way as usize),
+            dice: Dice::new(seed + way as u64),
+        }
+    });
     while !board.over() {
         match way.stop_point() {
-            Some(point) => stop(board, way, &mut slow, &mut gate, state, point, &mut dice),
-            None => old_snapshot(board, &mut slow, &mut gate, state, &mut dice),
+            Some(point) => stop(arena, board, way, &mut slow, &mut gate, point),
+            None => old_snapshot(board, &mut slow, &mut gate),
         }
     }
 }
 
-fn write(client: &mut Client, state: usize, dice: &mut Dice) {
+fn write(client: &mut impl GenericClient, state: State, dice: &mut Dice) {
+    let document = document(dice, 0);
     client
         .query(
             "SELECT state_set($1, $2::text::jsonb)",
-            &[&name(state), &document(dice, 0)],
+            &[&name(state), &document],
         )
         .unwrap();
 }
@@ -88,48 +99,51 @@ fn others_read(board: &Board) {
 
 /// One round with a session that stops at a point.
 fn stop(
+    arena: &Arena,
     board: &Board,
     way: Slow,
-    slow: &mut Client,
-    gate: &mut Client,
-    state: usize,
+    slow: &mut Session,
+    gate: &mut Session,
     (point, lock): (&str, u32),
-    dice: &mut Dice,
 ) {
-    let pid = slow.pid();
-    gate.run(&format!("SELECT pg_advisory_lock(5202, {lock})"));
-    slow.run(&format!("SET state_cache.test_stop_at = '{point}'"));
+    let pid = slow.client.pid();
     let done = AtomicBool::new(false);
+    // A reader need not stop: another may have filled before it.
+    let waiting = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND locktype = 'advisory' AND NOT granted)"
+    );
     std::thread::scope(|threads| {
-        let done = &done;
-        let mut slow_dice = Dice::new(dice.roll(1 << 40));
-        threads.spawn(move || {
-            if way.writes() {
-                write(slow, state, &mut slow_dice);
-            } else {
+        // In a session of its own, so that the lock goes also if this panics.
+        let mut holder = arena.server.connect();
+        holder.run(&format!("SELECT pg_advisory_lock(5202, {lock})"));
+        threads.spawn(|| {
+            let _raise = RaiseOnDrop(&done);
+            if !way.writes() {
                 // A miss, so that there is something to fill.
-                slow.query("SELECT state_cache_clear()", &[]).unwrap();
-                slow.query("SELECT length(state_get_text($1))", &[&name(state)])
+                slow.client.run("SELECT state_cache_clear()");
+            }
+            let mut transaction = slow.client.transaction().unwrap();
+            transaction
+                .batch_execute(&format!("SET LOCAL state_cache.test_stop_at = '{point}'"))
+                .unwrap();
+            if way.writes() {
+                write(&mut transaction, slow.state, &mut slow.dice);
+            } else {
+                transaction
+                    .query("SELECT length(state_get_text($1))", &[&name(slow.state)])
                     .unwrap();
             }
-            slow.run("SET state_cache.test_stop_at = ''");
-            done.store(true, Ordering::SeqCst);
+            transaction.commit().unwrap();
         });
-        // A reader need not stop: another may have filled before it.
         eventually("a session to stop", || {
-            done.load(Ordering::SeqCst)
-                || gate.flag(&format!(
-                    "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND locktype = 'advisory' AND NOT granted)"
-                ))
+            done.load(Ordering::SeqCst) || holder.flag(&waiting)
         });
-        if !way.writes() {
-            write(gate, state, dice);
-            gate.query("SELECT state_cache_clear()", &[]).unwrap();
-        }
         if way.writes() {
             others_read(board);
+        } else {
+            write(&mut gate.client, gate.state, &mut gate.dice);
+            gate.client.run("SELECT state_cache_clear()");
         }
-        gate.run(&format!("SELECT pg_advisory_unlock(5202, {lock})"));
     });
     if !way.writes() {
         others_read(board);
@@ -137,28 +151,20 @@ fn stop(
 }
 
 /// One round with a reader whose snapshot is old.
-fn old_snapshot(
-    board: &Board,
-    slow: &mut Client,
-    gate: &mut Client,
-    state: usize,
-    dice: &mut Dice,
-) {
-    slow.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    let count =
-        "SELECT md5(state::text), version FROM state_current WHERE class = 'run' AND key = $1";
-    let by_table: String = slow.query_one(count, &[&name(state)]).unwrap().get(0);
-    write(gate, state, dice);
-    gate.query("SELECT state_cache_clear()", &[]).unwrap();
-    let by_function: String = slow
-        .query_one("SELECT md5(state_get($1)::text)", &[&name(state)])
-        .unwrap()
-        .get(0);
+fn old_snapshot(board: &Board, slow: &mut Session, gate: &mut Session) {
+    let key = name(slow.state);
+    slow.client.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let table = "SELECT md5(state::text) FROM state_current WHERE class = 'run' AND key = $1";
+    let by_table: String = slow.client.query_one(table, &[&key]).unwrap().get(0);
+    write(&mut gate.client, gate.state, &mut gate.dice);
+    gate.client.run("SELECT state_cache_clear()");
+    let function = "SELECT md5(state_get($1)::text)";
+    let by_function: String = slow.client.query_one(function, &[&key]).unwrap().get(0);
     if by_table != by_function {
         board.differs(format!(
-            "state {state}: an old snapshot saw {by_function}, not {by_table}"
+            "{key}: an old snapshot saw {by_function}, not {by_table}"
         ));
     }
-    slow.run("COMMIT");
+    slow.client.run("COMMIT");
     others_read(board);
 }
