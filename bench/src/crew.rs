@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Failure;
+use crate::rounds::Cost;
 use crate::wire::Connection;
 
 /// Clients at once.
@@ -80,8 +81,8 @@ impl Crew {
         Ok(Crew { clients })
     }
 
-    /// Lets all clients repeat an operation, and returns how many operations per second they did.
-    pub fn work<F>(&mut self, until: Until, operation: F) -> Result<f64, Failure>
+    /// Lets all clients repeat an operation, and returns how many they did in what time.
+    pub fn work<F>(&mut self, until: Until, operation: F) -> Result<Cost, Failure>
     where
         F: Fn(&mut Client) -> Result<(), Failure> + Sync,
     {
@@ -119,7 +120,11 @@ impl Crew {
             for thread in threads {
                 operations += thread.join().map_err(|_| "a client's thread panicked")??;
             }
-            Ok(operations as f64 / started.elapsed().as_secs_f64())
+            Ok(Cost {
+                done: operations as f64,
+                seconds: started.elapsed().as_secs_f64(),
+                wal: 0.0,
+            })
         })
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::Failure;
 use crate::document::Document;
-use crate::report::{Row, Target, Unit, median};
-use crate::rounds::{Plan, Round, Side, each};
+use crate::report::{Row, Target};
+use crate::rounds::{Comparison, Cost, Plan, Side};
 use crate::wire::{Connection, literal};
+use crate::{Failure, size};
 
 /// Iterations from which the number that fills a window is estimated.
 const TRIAL: u64 = 500;
@@ -45,11 +45,22 @@ fn create_loop(
 }
 
 /// Runs a loop for about as long as asked for.
-fn run_loop(connection: &mut Connection, name: &str, window: Duration) -> Result<f64, Failure> {
+fn run_loop(connection: &mut Connection, side: Side, turn: Duration) -> Result<Cost, Failure> {
+    let name = match side {
+        Side::Cached => "cached",
+        Side::Plain => "plain",
+        Side::Control => "copying",
+    };
     let mut micros =
         |iterations: u64| connection.value::<f64>(&format!("SELECT pg_temp.{name}({iterations})"));
     let estimate = micros(TRIAL)?.max(0.01);
-    micros(((window.as_micros() as f64 / estimate) as u64).max(TRIAL))
+    let iterations = ((turn.as_micros() as f64 / estimate) as u64).max(TRIAL);
+    let done = iterations as f64;
+    Ok(Cost {
+        done,
+        seconds: micros(iterations)? * done / 1e6,
+        wal: 0.0,
+    })
 }
 
 /// Stores a document under a key of its size, on both sides.
@@ -62,31 +73,6 @@ fn store(connection: &mut Connection, bytes: usize) -> Result<String, Failure> {
     ))?;
     connection.query(&format!("SELECT state_set('{key}', {document})"))?;
     Ok(key)
-}
-
-fn measure(connection: &mut Connection, plan: &Plan) -> Result<Vec<Round<f64>>, Failure> {
-    plan.alternate(|side| {
-        let name = match side {
-            Side::Cached => "cached",
-            Side::Plain => "plain",
-        };
-        run_loop(connection, name, plan.window)
-    })
-}
-
-fn row(measured: String, against: String, target: Target, plain: &[f64], cached: &[f64]) -> Row {
-    Row {
-        measured,
-        against,
-        target,
-        unit: Unit::Times,
-        figures: plain
-            .iter()
-            .zip(cached)
-            .map(|(plain, cached)| plain / cached)
-            .collect(),
-        sides: format!("{:.2} against {:.2} µs", median(cached), median(plain)),
-    }
 }
 
 /// `state_get` of a document of so many bytes, with a field of it used; and, as a control, the same loop
@@ -122,35 +108,26 @@ pub fn whole(
         &format!("v := state_get(k); c := convert_to(repeat('x', {bytes} - 4), 'UTF8');"),
         &format!("b := c || ''::bytea; {field}"),
     )?;
-    let mut copying = Vec::new();
-    let rounds = plan.alternate(|side| {
-        if side == Side::Cached {
-            copying.push(run_loop(connection, "copying", plan.window)?);
-            run_loop(connection, "cached", plan.window)
-        } else {
-            run_loop(connection, "plain", plan.window)
-        }
+    let rounds = plan.alternate([Side::Cached, Side::Plain, Side::Control], |side| {
+        run_loop(connection, side, plan.turn)
     })?;
-    // The round that warms up is not counted.
-    copying.remove(0);
-    let size = format!("{} KB", bytes / 1024);
+    let size = size(bytes);
     let against = "`SELECT … INTO` by primary key, with a field used".to_owned();
-    let plain = each(&rounds, |round| round.plain);
     Ok(vec![
-        row(
-            format!("`state_get` hit, {size}, server-side loop"),
-            against.clone(),
-            Target::AtLeast(target),
-            &plain,
-            &each(&rounds, |round| round.cached),
-        ),
-        row(
-            format!("control: a plain memory copy of {size} in that loop"),
+        Comparison {
+            measured: format!("`state_get` hit, {size}, server-side loop"),
+            against: against.clone(),
+            target: Target::AtLeast(target),
+            sides: [0, 1],
+        }
+        .by_time(&rounds),
+        Comparison {
+            measured: format!("control: a plain memory copy of {size} in that loop"),
             against,
-            Target::None,
-            &plain,
-            &copying,
-        ),
+            target: Target::None,
+            sides: [2, 1],
+        }
+        .by_time(&rounds),
     ])
 }
 
@@ -170,12 +147,16 @@ pub fn path(
         "",
         "SELECT state #> p INTO w FROM plain WHERE key = k;",
     )?;
-    let rounds = measure(connection, plan)?;
-    Ok(vec![row(
-        format!("`state_get_path` of one small field, {} KB", bytes / 1024),
-        "`SELECT state #> …` by primary key".to_owned(),
-        Target::AtLeast(target),
-        &each(&rounds, |round| round.plain),
-        &each(&rounds, |round| round.cached),
-    )])
+    let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
+        run_loop(connection, side, plan.turn)
+    })?;
+    Ok(vec![
+        Comparison {
+            measured: format!("`state_get_path` of one small field, {}", size(bytes)),
+            against: "`SELECT state #> …` by primary key".to_owned(),
+            target: Target::AtLeast(target),
+            sides: [0, 1],
+        }
+        .by_time(&rounds),
+    ])
 }

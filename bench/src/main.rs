@@ -14,6 +14,7 @@ mod reads;
 mod report;
 mod rounds;
 mod space;
+mod updates;
 mod wire;
 mod writes;
 
@@ -58,13 +59,33 @@ fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<R
         "path" => loops::path(connection, plan, LARGE, 15.0),
         "text_constant" => reads::against_constant(connection, plan, 0.82),
         "text_select" => reads::against_select(connection, plan, 1.6),
-        "updates" => writes::updates(connection, plan),
+        "updates" => updates::updates(connection, plan),
         "unchanged" => writes::unchanged(connection, plan),
         "changed" => writes::changed(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),
     }
+}
+
+/// Writes a whole state into the plain table.
+pub const UPSERT: &str = "INSERT INTO plain VALUES ($1, $2) \
+                          ON CONFLICT (key) DO UPDATE SET state = excluded.state";
+
+/// A number of bytes as the table shows it.
+pub fn size(bytes: usize) -> String {
+    format!("{} KB", bytes / 1024)
+}
+
+/// Where the WAL ends, in bytes.
+pub fn wal_position(connection: &mut Connection) -> Result<f64, Failure> {
+    connection.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+}
+
+/// Does what autovacuum would do at some time of its own choosing.
+pub fn tidy(connection: &mut Connection) -> Result<(), Failure> {
+    connection.query("VACUUM plain, state_head, state_snapshot")?;
+    Ok(())
 }
 
 /// Stores a document under every key of the crew, on both sides.
@@ -104,8 +125,8 @@ impl Options {
         let plan = Plan {
             // An even number would have no middle one.
             rounds: rounds.unwrap_or(if quick { 3 } else { 7 }).max(1) | 1,
-            window: Duration::from_millis(if quick { 300 } else { 2000 }),
-            transactions: if quick { 20 } else { 100 },
+            turns: if quick { 2 } else { 8 },
+            turn: Duration::from_millis(if quick { 150 } else { 250 }),
         };
         Ok(Options { rows, plan })
     }

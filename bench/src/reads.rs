@@ -3,48 +3,44 @@
 use crate::Failure;
 use crate::crew::{CLIENTS, Client, Crew, Until};
 use crate::document::Document;
-use crate::report::{Row, Target, Unit, median};
-use crate::rounds::{Plan, Round, Side, each};
+use crate::report::{Row, Target};
+use crate::rounds::{Comparison, Plan, Side};
 use crate::wire::{Connection, literal};
-use crate::{SMALL, store_for_all};
+use crate::{SMALL, size, store_for_all};
 
-/// Lets both sides read in turns; each has been prepared under its name.
+/// Lets both sides read in turns. A read that returns fewer bytes than the document's text has found none.
 fn measure(
     plan: &Plan,
     crew: &mut Crew,
-    least_bytes: usize,
+    document_bytes: usize,
+    against: &str,
+    target: f64,
     plain: impl Fn(&mut Client) -> Result<usize, Failure> + Sync,
-) -> Result<Vec<Round<f64>>, Failure> {
+) -> Result<Vec<Row>, Failure> {
     let check = |bytes: usize| {
-        if bytes < least_bytes {
+        if bytes < document_bytes {
             return Err(Failure::from("a read has found no state"));
         }
         Ok(())
     };
-    plan.alternate(|side| {
-        crew.work(Until::Elapsed(plan.window), |client| match side {
+    let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
+        crew.work(Until::Elapsed(plan.turn), |client| match side {
             Side::Cached => check(client.execute_for_key("cached", &[])?),
-            Side::Plain => check(plain(client)?),
+            _ => check(plain(client)?),
         })
-    })
-}
-
-fn row(against: &str, target: f64, rounds: &[Round<f64>]) -> Row {
-    Row {
-        measured: format!(
-            "`state_get_text` over the wire, {} KB, {CLIENTS} clients",
-            SMALL / 1024
-        ),
-        against: against.to_owned(),
-        target: Target::AtLeast(target),
-        unit: Unit::Times,
-        figures: each(rounds, |round| round.cached / round.plain),
-        sides: format!(
-            "{:.0} against {:.0} per second",
-            median(&each(rounds, |round| round.cached)),
-            median(&each(rounds, |round| round.plain))
-        ),
-    }
+    })?;
+    Ok(vec![
+        Comparison {
+            measured: format!(
+                "`state_get_text` over the wire, {}, {CLIENTS} clients",
+                size(SMALL)
+            ),
+            against: against.to_owned(),
+            target: Target::AtLeast(target),
+            sides: [0, 1],
+        }
+        .by_rate(&rounds),
+    ])
 }
 
 /// Against a statement that returns a constant text of the same length.
@@ -60,14 +56,10 @@ pub fn against_constant(
         ("cached", "SELECT state_get_text($1)"),
         ("plain", &format!("SELECT {}::text", literal(&text))),
     ])?;
-    let rounds = measure(plan, &mut crew, text.len(), |client| {
+    let against = "returning a constant of the same length";
+    measure(plan, &mut crew, text.len(), against, target, |client| {
         client.connection.execute("plain", &[])
-    })?;
-    Ok(vec![row(
-        "returning a constant of the same length",
-        target,
-        &rounds,
-    )])
+    })
 }
 
 /// Against a read of the plain table.
@@ -83,8 +75,8 @@ pub fn against_select(
         ("cached", "SELECT state_get_text($1)"),
         ("plain", "SELECT state FROM plain WHERE key = $1"),
     ])?;
-    let rounds = measure(plan, &mut crew, length, |client| {
+    let against = "`SELECT state` by primary key";
+    measure(plan, &mut crew, length, against, target, |client| {
         client.execute_for_key("plain", &[])
-    })?;
-    Ok(vec![row("`SELECT state` by primary key", target, &rounds)])
+    })
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::document::Document;
 use crate::report::{Row, Target, Unit};
 use crate::wire::{Connection, literal};
-use crate::{Failure, SMALL};
+use crate::{Failure, SMALL, size};
 
 /// States written between two looks at the number of evictions.
 const STEP: usize = 500;
@@ -48,7 +48,7 @@ pub fn payload(connection: &mut Connection, target: f64) -> Result<Vec<Row>, Fai
     };
     let bytes: f64 = bytes.parse()?;
     Ok(vec![Row {
-        measured: format!("L1 bytes that hold payload, {} KB states", SMALL / 1024),
+        measured: format!("L1 bytes that hold payload, {} states", size(SMALL)),
         against: "memory given".to_owned(),
         target: Target::AtLeast(target),
         unit: Unit::Share,
