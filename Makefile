@@ -39,7 +39,8 @@ lint unit regress isolation crash: setup
 bench: setup ## measure side by side, and print ratios
 	@scripts/build release >/dev/null
 	@cargo build --release -p state_cache_bench
-	@scripts/with-server $(BENCH_SERVER) -- cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
+	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' $(BENCH_SERVER) -- \
+		cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
 
 soak: setup ## run the tests that are too long for the suite
 	@scripts/build fault_injection >/dev/null
