@@ -49,7 +49,7 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
     restored.run(
         "SELECT state_set('k1', '{\"again\": true}'), state_update('k2', '{\"again\": true}')",
     );
-    assert_eq!(restored.text("SELECT state_version('k1')"), "3");
+    assert_eq!(restored.text("SELECT state_version('k1')"), "4");
     assert_eq!(restored.text("SELECT state_version('k2')"), "3");
     assert_eq!(
         restored.number("SELECT count(*) FROM state_snapshot WHERE key = 'k2'"),

@@ -22,9 +22,8 @@ fn ordinary_work(settings: &[&str]) -> Vec<Vec<String>> {
     client.run("UPDATE t SET value = value || '!' WHERE id % 2 = 0; NOTIFY something");
     let transaction = client.text("SELECT pg_current_xact_id()");
     client.run("COMMIT; SELECT count(*) FROM t");
-    client.run(
-        "BEGIN; INSERT INTO t VALUES (1000, ''); PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'",
-    );
+    client.run("BEGIN; INSERT INTO t VALUES (1000, ''); PREPARE TRANSACTION 'p'");
+    client.run("COMMIT PREPARED 'p'");
 
     let mut seen = wal_of(&mut client, &from, &transaction);
     assert!(seen.len() > 100);
