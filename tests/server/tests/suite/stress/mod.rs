@@ -69,6 +69,7 @@ fn stress(reads: u64) {
     assert!(board.commits() > 0 && board.conflicts() < board.commits());
     assert_eq!(arena.appended(&mut client), board.appended());
     assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());
+    assert_eq!(arena.memory_lost(&mut client), 0);
 }
 
 #[test]

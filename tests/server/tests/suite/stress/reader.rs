@@ -2,7 +2,7 @@
 
 use super::board::Board;
 use super::setup::{STATES, State, may_expire, name, some_states};
-use postgres::{Client, Statement};
+use postgres::{Client, Error, Statement};
 use state_cache_server_tests::Dice;
 
 /// What the functions say of each key beside what the tables say, in one statement and so under one
@@ -53,10 +53,16 @@ impl Reader {
     }
 
     /// Compares some states under a snapshot of their own (READ COMMITTED).
-    pub fn compare(&mut self, client: &mut Client, board: &Board, dice: &mut Dice) {
+    pub fn compare(
+        &mut self,
+        client: &mut Client,
+        board: &Board,
+        dice: &mut Dice,
+    ) -> Result<(), Error> {
         let states = some_states(dice);
         let before = board.acknowledged();
-        self.compare_now(client, board, dice, &states, &before);
+        self.compare_now(client, board, dice, &states, &before)
+            .map(|_| ())
     }
 
     /// A transaction that reads only, at an isolation level that keeps one snapshot: every answer equals
@@ -67,15 +73,13 @@ impl Reader {
         board: &Board,
         dice: &mut Dice,
         isolation: &str,
-    ) {
+    ) -> Result<(), Error> {
         let states = some_states(dice);
         let before = board.acknowledged();
-        client
-            .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}, READ ONLY"))
-            .unwrap();
-        let first = self.compare_now(client, board, dice, &states, &before);
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}, READ ONLY"))?;
+        let first = self.compare_now(client, board, dice, &states, &before)?;
         for _ in 0..dice.roll(4) {
-            let again = self.compare_now(client, board, dice, &states, &before);
+            let again = self.compare_now(client, board, dice, &states, &before)?;
             for (state, versions) in states.iter().zip(first.iter().zip(&again)) {
                 // The clock goes on inside a transaction, so that a state can expire.
                 let expired = versions.1.is_none() && may_expire(*state);
@@ -86,7 +90,7 @@ impl Reader {
                 }
             }
         }
-        client.batch_execute("COMMIT").unwrap();
+        client.batch_execute("COMMIT")
     }
 
     /// Compares in whatever transaction there is, and gives the versions.
@@ -97,10 +101,10 @@ impl Reader {
         dice: &mut Dice,
         states: &[State],
         before: &[i64; STATES],
-    ) -> Vec<Option<i64>> {
+    ) -> Result<Vec<Option<i64>>, Error> {
         let names: Vec<String> = states.iter().map(|state| name(*state)).collect();
         let way = dice.roll(COMPARISONS.len() as u64) as usize;
-        let rows = client.query(&self.comparisons[way], &[&names]).unwrap();
+        let rows = client.query(&self.comparisons[way], &[&names])?;
         assert_eq!(rows.len(), states.len());
         let mut versions = vec![None; states.len()];
         for row in rows {
@@ -120,16 +124,21 @@ impl Reader {
             versions[place] = by_function;
         }
         board.compared(states.len());
-        versions
+        Ok(versions)
     }
 
     /// Reads through the functions alone: nothing older than this session or an acknowledged commit
     /// before it, and for every version the document that everyone else saw.
-    pub fn read_alone(&mut self, client: &mut Client, board: &Board, dice: &mut Dice) {
+    pub fn read_alone(
+        &mut self,
+        client: &mut Client,
+        board: &Board,
+        dice: &mut Dice,
+    ) -> Result<(), Error> {
         let states = some_states(dice);
         let names: Vec<String> = states.iter().map(|state| name(*state)).collect();
         let before = board.acknowledged();
-        let rows = client.query(&self.alone, &[&names]).unwrap();
+        let rows = client.query(&self.alone, &[&names])?;
         for row in &rows {
             let (key, version, hash): (String, i64, Vec<u8>) = (row.get(0), row.get(1), row.get(2));
             let state = states[names.iter().position(|name| *name == key).unwrap()];
@@ -137,6 +146,7 @@ impl Reader {
             board.seen(state, version, hash);
         }
         board.compared(rows.len());
+        Ok(())
     }
 
     fn in_order(&mut self, board: &Board, state: State, version: i64, before: &[i64; STATES]) {

@@ -24,6 +24,8 @@ pub const STATES: usize = ORDINARY + LOGS + SLOW;
 pub struct Arena {
     /// The server.
     pub server: Server,
+    /// Bytes of L1 that are used when it holds no state.
+    memory_when_empty: i64,
 }
 
 impl Arena {
@@ -46,7 +48,17 @@ impl Arena {
                 )
                 .unwrap();
         }
-        Self { server }
+        let memory_when_empty = memory_when_cleared(&mut client);
+        Self {
+            server,
+            memory_when_empty,
+        }
+    }
+
+    /// Bytes of L1 that stay in use once nobody uses it and it is cleared: what was reserved and never
+    /// given back.
+    pub fn memory_lost(&self, client: &mut Client) -> i64 {
+        memory_when_cleared(client) - self.memory_when_empty
     }
 
     /// What the logs hold, sorted.
@@ -63,6 +75,12 @@ impl Arena {
         entries.sort();
         entries
     }
+}
+
+fn memory_when_cleared(client: &mut Client) -> i64 {
+    client.run("SELECT state_cache_clear()");
+    assert_eq!((client.counter("entries"), client.counter("bytes")), (0, 0));
+    client.counter("memory_used")
 }
 
 /// What a worker does in one call, with its own check inside.

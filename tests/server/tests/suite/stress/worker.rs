@@ -22,7 +22,7 @@ pub fn work(arena: &Arena, board: &Board, number: usize, leave_out: &str) {
     };
     let mut dice = Dice::new(1_000 + number as u64);
     while !board.over() {
-        match dice.roll(100) {
+        let result = match dice.roll(100) {
             0..48 => reader.compare(&mut client, board, &mut dice),
             48..60 => reader.read_alone(&mut client, board, &mut dice),
             60..70 => reader.compare_repeatedly(&mut client, board, &mut dice, "REPEATABLE READ"),
@@ -30,15 +30,16 @@ pub fn work(arena: &Arena, board: &Board, number: usize, leave_out: &str) {
             _ => {
                 let result = writer.change(&mut client, board);
                 board.ended(result.is_ok());
-                if let Err(error) = result {
-                    // Conflicts and deadlocks are part of the game; anything else is not.
-                    assert!(
-                        matches!(code(&error).as_str(), "40001" | "40P01"),
-                        "{error:?}"
-                    );
-                    client.batch_execute("ROLLBACK").unwrap();
-                }
+                result
             }
+        };
+        if let Err(error) = result {
+            // Conflicts and deadlocks are part of the game; anything else is not.
+            assert!(
+                matches!(code(&error).as_str(), "40001" | "40P01"),
+                "{error:?}"
+            );
+            client.batch_execute("ROLLBACK").unwrap();
         }
     }
 }
@@ -72,6 +73,16 @@ impl Writer {
 
     fn some_state(&mut self) -> State {
         some_state(&mut self.dice)
+    }
+
+    fn isolation(&mut self) -> &'static str {
+        [
+            "READ COMMITTED",
+            "REPEATABLE READ",
+            "READ COMMITTED",
+            "REPEATABLE READ",
+            "SERIALIZABLE",
+        ][self.dice.roll(5) as usize]
     }
 
     /// Stages one change of any kind.
@@ -110,7 +121,7 @@ impl Writer {
         self.stage(client, state)
     }
 
-    /// An append, alone or with an update of the same state, at either isolation level: if its commit is
+    /// An append, alone or with an update of the same state, at any isolation level: if its commit is
     /// acknowledged, the entry must be there at the end, once.
     fn append(&mut self, client: &mut Client, board: &Board) -> Result<(), Error> {
         if self.appends == APPENDS {
@@ -125,7 +136,7 @@ impl Writer {
         if self.dice.roll(2) == 0 {
             call(client, append, &[&key, &entry])?;
         } else {
-            let isolation = ["READ COMMITTED", "REPEATABLE READ"][self.dice.roll(2) as usize];
+            let isolation = self.isolation();
             client.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}"))?;
             call(client, "SELECT length(state_get_text($1))", &[&key])?;
             call(client, append, &[&key, &entry])?;
@@ -142,7 +153,7 @@ impl Writer {
 
     /// Several changes of several states, flushed at COMMIT; the versions are known from a flush within.
     fn transaction(&mut self, client: &mut Client, board: &Board) -> Result<(), Error> {
-        let isolation = ["READ COMMITTED", "REPEATABLE READ"][self.dice.roll(2) as usize];
+        let isolation = self.isolation();
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}"))?;
         let states: Vec<State> = (0..=self.dice.roll(4)).map(|_| self.some_state()).collect();
         for state in &states {
@@ -280,12 +291,17 @@ impl Writer {
         }
     }
 
+    /// What takes entries out of L1 and changes no state.
     fn clear(&mut self, client: &mut Client) -> Result<(), Error> {
         let ways = [
             "SELECT state_cache_clear()",
             "SELECT state_cache_clear('run')",
             "SELECT state_invalidate('state 1*')",
             "SELECT state_invalidate('slow *', 'run')",
+            "SELECT state_class_define('run', max_entries => 15)",
+            "SELECT state_class_define('run', max_entries => 0)",
+            "SELECT state_class_define('run', cache_ttl => '1 ms')",
+            "SELECT state_class_define('run', cache_ttl => '0')",
         ];
         call(
             client,
