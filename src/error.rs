@@ -63,6 +63,8 @@ pub enum Error {
     },
     /// There is a state of that name, but row-level security keeps the caller from changing it.
     Hidden { state: Shown },
+    /// A trigger or rule on the tables keeps the change from being written.
+    Swallowed { state: Shown },
     /// The entries of L1 cannot be shown row by row to a role under row-level security.
     RowSecurity,
     /// What is stored is not what was written.
@@ -153,6 +155,11 @@ impl Error {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("row-level security forbids changing state \"{}\"", state.0),
             ),
+            Self::Swallowed { state } => new(
+                Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+                format!("a trigger or rule on the tables keeps state \"{}\" from being written", state.0),
+            )
+            .set_hint("Raise an error in the trigger instead of returning NULL."),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "the entries of L1 cannot be shown under row-level security".to_owned(),

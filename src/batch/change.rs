@@ -1,11 +1,11 @@
 //! Staging: what the functions that change a state do before the flush.
 
 use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
-use super::view::{committed_version, read_newest};
+use super::view::{committed_ground, read_newest};
 use super::{Batch, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::{self, Reader, Version};
+use crate::cache::read::{self, Found, Ground, Reader, Version};
 use crate::error::{Error, Result};
 use crate::{settings, store, sys};
 use pgrx::pg_sys;
@@ -109,9 +109,12 @@ pub fn set(
 /// Stages an operation.
 pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
     check_may_change(state, function)?;
-    let found = read_newest(state, &mut Document)?.state();
+    let found = read_newest(state, &mut Document)?;
     note_base(state)?;
-    let base = found.as_ref().map(|(_, document)| document.as_slice());
+    let base = match &found {
+        Found::Absent(_) => None,
+        Found::State(_, document) => Some(document.as_slice()),
+    };
     let result = operation.apply(base).map_err(|error| Error::Document {
         state: state.shown(),
         place: operation.place(),
@@ -119,7 +122,7 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     })?;
     check_size(state, &result)?;
     let result: Bytes = Rc::new(result);
-    let before = found.map(|(version, _)| version);
+    let before = version_of(&found);
     let expiry = match (class_expiry(state), before) {
         (Some(at), Some(_)) => Expiry::AtLeast(at),
         (Some(at), None) => Expiry::At(at),
@@ -138,7 +141,7 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
             expires_at,
         };
         (
-            with_operation(state, pending, operation, result, before, expiry),
+            with_operation(state, pending, operation, result, &found, expiry),
             view,
         )
     })?;
@@ -237,13 +240,12 @@ fn with_operation(
     pending: Option<Pending>,
     operation: Operation,
     result: Bytes,
-    before: Option<Version>,
+    found: &Found<Vec<u8>>,
     expiry: Expiry,
 ) -> Pending {
-    let base = before.map_or(0, |version| version.number);
     let first = |operation, result| Intent::Apply {
         operations: Rc::new(vec![operation]),
-        base,
+        base: ground_of(found),
         result,
     };
     match pending {
@@ -251,7 +253,7 @@ fn with_operation(
         Some(pending) => {
             let intent = match pending.intent {
                 // Staged and gone again, deleted or expired: what comes now starts from nothing.
-                _ if before.is_none() => Intent::Replace(result),
+                _ if version_of(found).is_none() => Intent::Replace(result),
                 Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
                 Intent::Touch => first(operation, result),
                 Intent::Apply {
@@ -279,6 +281,24 @@ fn with_operation(
                 ..new_pending(state, Intent::Touch, expiry, None)
             }
         }
+    }
+}
+
+fn version_of<T>(found: &Found<T>) -> Option<Version> {
+    match found {
+        Found::Absent(_) => None,
+        Found::State(version, _) => Some(*version),
+    }
+}
+
+/// What an operation builds upon, also where the transaction's own view of the state knows no hash.
+fn ground_of(found: &Found<Vec<u8>>) -> Ground {
+    match (found.ground(), found) {
+        (Ground { number, hash: 0 }, Found::State(_, document)) => Ground {
+            number,
+            hash: state_cache_document::hash(document),
+        },
+        (ground, _) => ground,
     }
 }
 
@@ -325,7 +345,7 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
     let staged = with(|batch| batch.is_dirty(state))?;
     // On top of a staged change the expected version is one that does not exist yet.
     if staged {
-        committed_version(state).map(Some)
+        Ok(Some(committed_ground(state)?.number))
     } else {
         Ok(Some(expected))
     }
@@ -338,12 +358,8 @@ fn note_base(state: &StateRef<'_>) -> Result<()> {
         Ok(on_conflict == Some(OnConflict::Error) && batch.changing(state)?.base.is_none())
     })?;
     if wanted {
-        let version = committed_version(state)?;
-        with(|batch| {
-            batch
-                .changing(state)
-                .map(|known| known.base = Some(version))
-        })?;
+        let ground = committed_ground(state)?;
+        with(|batch| batch.changing(state).map(|known| known.base = Some(ground)))?;
     }
     Ok(())
 }
@@ -374,23 +390,23 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let own_rows = with(|batch| batch.has_own_rows(state))?;
     let current = {
         let _snapshot = sys::PushedSnapshot::transaction();
-        read::read(state, Reader::Change, own_rows, &mut Document)?.state()
+        read::read(state, Reader::Change, own_rows, &mut Document)?
     };
-    let version = current.as_ref().map_or(0, |(version, _)| version.number);
-    let result = if version == base {
+    let ground = current.ground();
+    let result = if ground == base {
         result
     } else {
         Rc::new(apply_all(
             state,
             &operations,
-            current.map(|(_, document)| document),
+            current.state().map(|(_, document)| document),
         )?)
     };
     with(|batch| {
         let known = batch.changing(state)?;
         if let Some(pending) = &mut known.pending {
             pending.intent = Intent::Replace(Rc::clone(&result));
-            pending.expected = Some(version);
+            pending.expected = Some(ground.number);
         }
         if let Some(View::Document { document, .. }) = known.newest_mut() {
             *document = result;

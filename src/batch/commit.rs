@@ -74,11 +74,10 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     for (class, key) in with(|batch| batch.by_hand.keys()) {
-        let change = match store::read_head(catalog, &class, &key) {
-            Ok(Some((version, false))) => Change::Set(version),
-            Ok(Some((version, true))) => Change::Delete(version),
-            Ok(None) => Change::Delete(0),
-            Err(error) => return Err(error),
+        let change = match store::read_head(catalog, &class, &key)? {
+            Some(head) if head.deleted => Change::Delete(head.version),
+            Some(head) => Change::Set(head.version),
+            None => Change::Delete(0),
         };
         news.push(News { class, key, change });
     }
@@ -111,9 +110,9 @@ fn mark(catalog: &Rc<Catalog>) {
                     version: Version {
                         number: flushed.version,
                         expires_at: flushed.expires_at,
+                        hash: *hash,
                     },
                     document,
-                    hash: *hash,
                 }),
                 Content::Unkept | Content::Deleted | Content::Touched => None,
             };

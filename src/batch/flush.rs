@@ -11,11 +11,11 @@ use super::staged::{Bytes, Content, Flushed, Intent, Pending, State, View};
 use super::{Batch, OnConflict, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{self, Found, Reader, Version};
+use crate::cache::read::{self, Found, Ground, Reader, Version};
 use crate::cache::stats::{Counter, CounterSet, Timer};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::store::{self, NewVersion};
+use crate::store::{self, NewVersion, Replaced};
 use crate::sys::{self, AsUser, PushedSnapshot};
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -127,11 +127,9 @@ fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
             key: &known.key,
         };
         let own_rows = with(|batch| batch.has_own_rows(&state))?;
-        let found = read::read(&state, Reader::Change, own_rows, &mut Head)?
-            .state()
-            .map_or(0, |(v, ())| v.number);
+        let found = read::read(&state, Reader::Change, own_rows, &mut Head)?.ground();
         if found != expected {
-            return Err(conflict(&state, expected, found));
+            return Err(conflict(&state, expected.number, found.number));
         }
     }
     Ok(())
@@ -152,6 +150,8 @@ struct Current {
     number: i64,
     /// The last version there was: `number`, or that of a deleted or expired state.
     last: i64,
+    /// Hash of the document, 0 where that is not known.
+    hash: u128,
     /// When it expires.
     expires_at: i64,
     /// Whether it is what the change would make of it.
@@ -172,20 +172,38 @@ impl Current {
                 Found::State(version, ()) => Found::State(version, false),
             },
         };
+        let Ground { number, hash } = found.ground();
         Ok(match found {
             Found::Absent(last) => Self {
-                number: 0,
+                number,
                 last,
+                hash,
                 expires_at: i64::MAX,
                 same: false,
             },
-            Found::State(Version { number, expires_at }, same) => Self {
+            Found::State(Version { expires_at, .. }, same) => Self {
                 number,
                 last: number,
+                hash,
                 expires_at,
                 same,
             },
         })
+    }
+
+    fn ground(&self) -> Ground {
+        Ground {
+            number: self.number,
+            hash: self.hash,
+        }
+    }
+
+    /// What a write replaces.
+    fn replaced(&self) -> Replaced {
+        Replaced {
+            version: self.last,
+            hash: (self.hash != 0).then_some(self.hash),
+        }
     }
 }
 
@@ -235,13 +253,25 @@ fn flush_state(
             break written;
         }
         attempt += 1;
+        if !catalog.is_installed() {
+            return Err(Error::Reinstalled);
+        }
         if attempt > 1 && catalog.access().row_security {
             return Err(Error::Hidden {
                 state: state.shown(),
             });
         }
+        if attempt > 2 && catalog.rows_may_be_rewritten() {
+            return Err(Error::Swallowed {
+                state: state.shown(),
+            });
+        }
         if attempt == MAX_ATTEMPTS {
-            return Err(conflict(&state, known.base.unwrap_or(0), 0));
+            return Err(conflict(
+                &state,
+                known.base.map_or(0, |ground| ground.number),
+                0,
+            ));
         }
     };
     let (action, version, bytes) = match &written {
@@ -282,7 +312,7 @@ fn write(
         hash: state_cache_document::hash(document),
     });
     let mut current = Current::read(state, own_rows, wanted.as_ref())?;
-    check_version(state, known, pending, on_conflict, current.number)?;
+    check_version(state, known, pending, on_conflict, current.ground())?;
     let (document, hash) = match (&pending.intent, staged, wanted) {
         (Intent::Delete, ..) => return delete(state, &current),
         (Intent::Touch, ..) => return touch(state, &current, pending),
@@ -291,7 +321,7 @@ fn write(
                 operations, base, ..
             },
             ..,
-        ) if *base != current.number && on_conflict != Some(OnConflict::Overwrite) => {
+        ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
             let before = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let result = apply_all(state, operations, before.clone())?;
@@ -319,7 +349,13 @@ fn write(
         expires_at,
     };
     let version = if current.last > 0 {
-        store::update(&state.catalog, &state.class, state.key, current.last, &new)?
+        store::update(
+            &state.catalog,
+            &state.class,
+            state.key,
+            current.replaced(),
+            &new,
+        )?
     } else {
         store::insert(&state.catalog, &state.class, state.key, &new)?
     };
@@ -337,26 +373,30 @@ fn check_version(
     known: &State,
     pending: &Pending,
     on_conflict: Option<OnConflict>,
-    current: i64,
+    current: Ground,
 ) -> Result<()> {
     let relied_on = match on_conflict {
         Some(OnConflict::Error) => known.base,
         Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => known.base,
         _ => None,
     };
-    for expected in [pending.expected, relied_on].into_iter().flatten() {
-        if expected != current {
-            return Err(conflict(state, expected, current));
-        }
+    let unexpected = pending
+        .expected
+        .filter(|expected| *expected != current.number);
+    let moved = relied_on
+        .filter(|ground| *ground != current)
+        .map(|ground| ground.number);
+    match unexpected.or(moved) {
+        Some(expected) => Err(conflict(state, expected, current.number)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
     if current.number == 0 {
         return Ok(Some(Written::Nothing { version: 0 }));
     }
-    let version = store::delete(&state.catalog, &state.class, state.key, current.number)?;
+    let version = store::delete(&state.catalog, &state.class, state.key, current.replaced())?;
     Ok(version.map(|version| Written::Deleted { version }))
 }
 
@@ -372,7 +412,7 @@ fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<O
         &state.catalog,
         &state.class,
         state.key,
-        current.number,
+        current.replaced(),
         expires_at,
     )?;
     Ok(version.map(|version| Written::Touched {
@@ -387,11 +427,15 @@ fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Resu
     if !sys::isolation_uses_transaction_snapshot() || own_rows {
         return Ok(());
     }
-    let newest = store::read_head(&state.catalog, &state.class.name, state.key)?;
-    match newest {
-        Some((version, false)) if version == current.number => Ok(()),
-        Some((version, false)) => Err(conflict(state, current.number, version)),
-        Some((_, true)) | None => Err(conflict(state, current.number, 0)),
+    match store::read_head(&state.catalog, &state.class.name, state.key)? {
+        Some(head)
+            if !head.deleted
+                && (head.version, head.hash) == (current.number, Some(current.hash)) =>
+        {
+            Ok(())
+        }
+        Some(head) if !head.deleted => Err(conflict(state, current.number, head.version)),
+        Some(_) | None => Err(conflict(state, current.number, 0)),
     }
 }
 
@@ -446,10 +490,14 @@ impl Batch {
             }
         };
         if explicit {
-            known.base = Some(if matches!(content, Content::Deleted) {
-                0
-            } else {
-                version
+            known.base = Some(match &content {
+                Content::Document { hash, .. } => Ground {
+                    number: version,
+                    hash: *hash,
+                },
+                Content::Deleted => Ground::ABSENT,
+                // The document is the one it was.
+                Content::Touched | Content::Unkept => known.base.unwrap_or(Ground::ABSENT),
             });
         }
         known.flushed = Some(Flushed {
@@ -489,7 +537,8 @@ fn count(outcomes: &[Outcome], timer: &Timer) {
         let counter = match outcome.action {
             Action::Written => Counter::StatesWritten,
             Action::Deleted => Counter::StatesDeleted,
-            Action::Unchanged => Counter::DuplicatesSkipped,
+            Action::Unchanged if outcome.state.has_document_staged() => Counter::DuplicatesSkipped,
+            Action::Unchanged => continue,
         };
         counters.count(counter);
         let wrote = outcome.action != Action::Unchanged;

@@ -205,9 +205,9 @@ impl State {
         use super::staged::Intent;
         let pending = self.pending.as_ref();
         let staged_on = pending.and_then(|pending| match pending.intent {
-            Intent::Apply { base, .. } => Some(base),
+            Intent::Apply { base, .. } => Some(base.number),
             _ => pending.expected,
         });
-        self.base.or(staged_on)
+        self.base.map(|ground| ground.number).or(staged_on)
     }
 }

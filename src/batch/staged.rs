@@ -1,5 +1,6 @@
 //! What a transaction knows of one state beyond its snapshot.
 
+use crate::cache::read::Ground;
 use crate::catalog::Class;
 use pgrx::pg_sys;
 use state_cache_document::{self as document, DocumentError};
@@ -31,8 +32,8 @@ pub struct State {
     pub pending: Option<Pending>,
     /// What the last flush of this transaction made of it.
     pub flushed: Option<Flushed>,
-    /// Version (0: absent) in which the explicit batch first met it.
-    pub base: Option<i64>,
+    /// What the explicit batch found when it first met the state.
+    pub base: Option<Ground>,
 }
 
 /// What a snapshot of this transaction sees of a state that the transaction has changed.
@@ -72,10 +73,10 @@ pub enum Intent {
     /// The state becomes this document.
     Replace(Bytes),
     /// Operations, to be applied to the version that is current when the row is locked. `result` is what
-    /// they make of version `base` (0: absent).
+    /// they make of what is at `base`.
     Apply {
         operations: Rc<Vec<Operation>>,
-        base: i64,
+        base: Ground,
         result: Bytes,
     },
     /// The state is deleted.
@@ -252,6 +253,12 @@ impl State {
     pub fn unstage(&mut self) {
         self.pending = None;
         self.forget_views();
+    }
+
+    /// Whether a document is staged, and not only an end or a new expiry.
+    pub fn has_document_staged(&self) -> bool {
+        let intent = self.pending.as_ref().map(|pending| &pending.intent);
+        matches!(intent, Some(Intent::Replace(_) | Intent::Apply { .. }))
     }
 
     /// Bytes of the documents held of this state, those of operations not counted.

@@ -5,16 +5,16 @@ use super::staged::{Intent, Operation, Pending, View};
 use super::{Batch, OnConflict, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{self, Form, Found, Reader, Version};
+use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::sys;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// Staged operations, the version they were applied to, and whether the tables hold rows of this
+/// Staged operations, what they were applied to, and whether the tables hold rows of this
 /// transaction.
-type Seen = (Rc<Vec<Operation>>, i64, bool);
+type Seen = (Rc<Vec<Operation>>, Ground, bool);
 
 /// What the transaction itself knows.
 enum Own {
@@ -126,11 +126,12 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
     else {
         return Ok(());
     };
-    let current = read::read(state, Reader::Change, own_rows, &mut Head)?.state();
-    if current.map_or(0, |(version, ())| version.number) == base {
+    if read::read(state, Reader::Change, own_rows, &mut Head)?.ground() == base {
         return Ok(());
     }
-    let found = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
+    let found = read::read(state, Reader::Change, own_rows, &mut Document)?;
+    let ground = found.ground();
+    let found = found.state();
     let version = found.as_ref().map_or(0, |(version, _)| version.number);
     let before = found
         .as_ref()
@@ -148,7 +149,7 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
             ..
         } = &mut pending.intent
         {
-            (*base, *staged) = (version, Rc::clone(&result));
+            (*base, *staged) = (ground, Rc::clone(&result));
         }
         let expires_at = pending.expiry.after(before);
         if let Some(view) = known.newest_mut() {
@@ -178,7 +179,11 @@ fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<
                 None => provisional_version(state, &document)?,
             };
             Ok(Found::State(
-                Version { number, expires_at },
+                Version {
+                    number,
+                    expires_at,
+                    hash: 0,
+                },
                 form.make(&document)?,
             ))
         }
@@ -212,24 +217,18 @@ fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
     Ok(version)
 }
 
-/// Remembers the version in which an explicit batch first met a state.
+/// Remembers what an explicit batch found when it first met a state.
 fn note<T>(state: &StateRef<'_>, found: &Found<T>) -> Result<()> {
-    let version = match found {
-        Found::Absent(_) => 0,
-        Found::State(version, _) => version.number,
-    };
+    let ground = found.ground();
     with(|batch| {
         let known = batch.changing(state)?;
-        known.base = known.base.or(Some(version));
+        known.base = known.base.or(Some(ground));
         Ok(())
     })
 }
 
-/// Version in which the committed state is now, 0 if absent, for an explicit batch that stages without
-/// having read.
-pub fn committed_version(state: &StateRef<'_>) -> Result<i64> {
-    let own_rows = with(|batch| batch.by_hand.any());
-    Ok(read::read(state, Reader::Change, own_rows, &mut Head)?
-        .state()
-        .map_or(0, |(version, ())| version.number))
+/// What is committed now, for a change that has not read it.
+pub fn committed_ground(state: &StateRef<'_>) -> Result<Ground> {
+    let own_rows = with(|batch| batch.has_own_rows(state))?;
+    Ok(read::read(state, Reader::Change, own_rows, &mut Head)?.ground())
 }

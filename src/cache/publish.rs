@@ -26,12 +26,10 @@ pub struct Changed<'a> {
 pub struct NewValue<'a> {
     /// The class, for its limits and counters.
     pub class: &'a Class,
-    /// Number and expiry.
+    /// Number, expiry and hash.
     pub version: Version,
     /// Binary jsonb.
     pub document: &'a [u8],
-    /// Hash of the document.
-    pub hash: u128,
 }
 
 /// One transaction may not replace more than this part of L1; what it changes beyond that leaves L1.
@@ -158,7 +156,7 @@ fn reserve(l1: &SharedL1, key: shared::Key<'_>, new: &NewValue<'_>) -> Option<Bl
         version: new.version.number,
         head_xid: writer,
         doc_xid: writer,
-        hash: new.hash,
+        hash: new.version.hash,
         expires_at: new.version.expires_at,
         loaded_at: sys::statement_timestamp(),
         value: new.document,

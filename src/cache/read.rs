@@ -18,9 +18,34 @@ pub struct Version {
     pub number: i64,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// Hash of its document, 0 where that is not known.
+    pub hash: u128,
+}
+
+/// What a change builds upon. Two reads that found the same ground found the same document, also where
+/// somebody has changed it by hand and left its version as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ground {
+    /// The version, 0 if absent.
+    pub number: i64,
+    /// Hash of the document.
+    pub hash: u128,
+}
+
+impl Ground {
+    /// No state.
+    pub const ABSENT: Self = Self { number: 0, hash: 0 };
 }
 
 impl Version {
+    /// The ground that a change of this version builds upon.
+    pub fn ground(&self) -> Ground {
+        Ground {
+            number: self.number,
+            hash: self.hash,
+        }
+    }
+
     /// Whether the state has ended, by the clock of the running statement.
     pub fn is_expired(&self) -> bool {
         self.expires_at != i64::MAX && self.expires_at <= sys::statement_timestamp()
@@ -65,6 +90,14 @@ pub enum Found<T> {
 }
 
 impl<T> Found<T> {
+    /// The ground that a change of it builds upon.
+    pub fn ground(&self) -> Ground {
+        match self {
+            Self::Absent(_) => Ground::ABSENT,
+            Self::State(version, _) => version.ground(),
+        }
+    }
+
     /// The state's version and form, if there is one.
     pub fn state(self) -> Option<(Version, T)> {
         match self {
@@ -210,6 +243,7 @@ fn from_l1<F: Form>(
                 Version {
                     number: info.version,
                     expires_at: info.expires_at,
+                    hash: info.hash,
                 },
                 value,
             )
@@ -305,6 +339,10 @@ fn from_l3<F: Form>(
     let version = Version {
         number: stored.version,
         expires_at: stored.expires_at,
+        hash: match &stored.content {
+            Content::Intact(document) => document.hash,
+            Content::Absent | Content::Damaged(_) => 0,
+        },
     };
     if version.is_expired() {
         return Ok(Found::Absent(version.number));

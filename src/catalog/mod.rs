@@ -87,16 +87,22 @@ pub fn renewed(catalog: &Catalog) -> Result<Rc<Catalog>> {
 fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: allowed wherever a relation may be locked, so in every SQL function.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-    if !STALE.get() {
-        let known = CURRENT.with_borrow(Clone::clone);
-        if let Some(catalog) = known {
-            return Ok(catalog);
-        }
-    }
-    // Before the load: what arrives while it runs must lead to another one.
+    let known = CURRENT.with_borrow(Clone::clone);
+    let known = match known {
+        Some(known) if !STALE.get() => return Ok(known),
+        known => known,
+    };
+    // Before the load: what arrives while it runs must lead to another one. Nothing is known meanwhile,
+    // so that a load that fails leaves nothing outdated behind.
     STALE.set(false);
-    let loaded = Catalog::load(namespace())?;
-    let catalog = match CURRENT.take() {
+    CURRENT.set(None);
+    let namespace = match (namespace(), &known) {
+        // A statement that was parsed before the extension was created anew calls a function that is gone.
+        (pg_sys::InvalidOid, Some(known)) => known.namespace,
+        (namespace, _) => namespace,
+    };
+    let loaded = Catalog::load(namespace)?;
+    let catalog = match known {
         // Mostly it was a VACUUM or a GRANT: the prepared statements are still good.
         Some(known) if known.is(&loaded) => {
             known.classes.forget();
@@ -222,7 +228,7 @@ unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys:
         || CURRENT.with(|current| match current.try_borrow() {
             Ok(current) => current
                 .as_ref()
-                .is_some_and(|c| [c.head, c.snapshot, c.class].contains(&relation)),
+                .is_none_or(|c| [c.head, c.snapshot, c.class].contains(&relation)),
             // The copy is being replaced right now.
             Err(_) => true,
         });

@@ -48,7 +48,11 @@ pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64)>) ->
         let mut change = b"{\"key\":".to_vec();
         change.extend(quoted(key));
         change.extend(b",\"version\":");
-        change.extend(version.to_string().into_bytes());
+        match version {
+            // A row that was deleted by hand left no version behind.
+            0 => change.extend(b"null"),
+            _ => change.extend(version.to_string().into_bytes()),
+        }
         change.push(b'}');
         match packs.last_mut() {
             Some(pack) if pack.len() + 1 + change.len() <= room => {

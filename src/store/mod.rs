@@ -13,7 +13,7 @@ mod write;
 pub use class::{Setting, define as define_class};
 pub use own_write::is_by_hand;
 pub use read::{Content, Stored, lock, read, read_head};
-pub use write::{NewVersion, delete, insert, touch, update};
+pub use write::{NewVersion, Replaced, delete, insert, touch, update};
 
 use spi::Statement;
 use std::cell::OnceCell;

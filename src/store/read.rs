@@ -64,7 +64,7 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let deleted = row.column(2).is_some_and(|datum| datum.value() & 0xff != 0);
+    let deleted = boolean(&row, 2);
     let content = if deleted || (row.column(6).is_none() && catalog.access().row_security) {
         Content::Absent
     } else {
@@ -103,15 +103,25 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
     })
 }
 
-/// Version of a state under a snapshot taken now, and whether it is deleted; `None` without a head row.
-pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<(i64, bool)>> {
+/// A head row alone.
+pub struct HeadRow {
+    /// The current version.
+    pub version: i64,
+    /// Whether that is a tombstone.
+    pub deleted: bool,
+    /// Hash of the document.
+    pub hash: Option<u128>,
+}
+
+/// The head row of a state under a snapshot taken now, if there is one.
+pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<HeadRow>> {
     let _snapshot = sys::PushedSnapshot::latest();
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.read_head,
         || {
             format!(
-                "SELECT version, deleted FROM {}.state_head \
+                "SELECT version, deleted, hash FROM {}.state_head \
                  WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2",
                 catalog.schema
             )
@@ -122,11 +132,10 @@ pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<(
         statement,
         [Some(varlena_datum(class)), Some(varlena_datum(key))],
     )?;
-    Ok(rows.first().map(|row| {
-        (
-            bigint(&row, 1),
-            row.column(2).is_some_and(|d| d.value() & 0xff != 0),
-        )
+    Ok(rows.first().map(|row| HeadRow {
+        version: bigint(&row, 1),
+        deleted: boolean(&row, 2),
+        hash: stored_hash(&row, 3),
     }))
 }
 
@@ -151,6 +160,11 @@ pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
         [Some(varlena_datum(class)), Some(varlena_datum(key))],
     )?;
     Ok(())
+}
+
+fn boolean(row: &Row<'_>, column: i32) -> bool {
+    row.column(column)
+        .is_some_and(|datum| datum.value() & 0xff != 0)
 }
 
 fn bigint(row: &Row<'_>, column: i32) -> i64 {

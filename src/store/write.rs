@@ -27,6 +27,16 @@ pub struct NewVersion<'a> {
     pub expires_at: i64,
 }
 
+/// What a write replaces; if it is not there any more, nothing is written.
+#[derive(Clone, Copy)]
+pub struct Replaced {
+    /// The current version.
+    pub version: i64,
+    /// Hash of its document, since a change by hand may leave the version as it was; `None` where that is
+    /// not known.
+    pub hash: Option<u128>,
+}
+
 fn pruning(class: &Class) -> usize {
     match class.keep {
         Some(1) => 0,
@@ -58,7 +68,14 @@ fn pruning_sql(schema: &str, pruning: usize, keep: &str) -> String {
     }
 }
 
+/// The rows of the state in question.
 const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+
+/// Its head row, if it is still the one to be replaced: version $3, hash $4 unless that is NULL. A
+/// tombstone has no hash.
+const UNMOVED: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+     AND version OPERATOR(pg_catalog.=) $3 \
+     AND ($4 IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) $4)";
 
 fn insert_sql(schema: &str) -> String {
     format!(
@@ -74,12 +91,12 @@ fn insert_sql(schema: &str) -> String {
 fn update_sql(schema: &str, how: usize) -> String {
     format!(
         "WITH head AS (UPDATE {schema}.state_head \
-         SET version = version OPERATOR(pg_catalog.+) 1, hash = $4, size = $5, deleted = false, \
-         expires_at = $6, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version){} \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = $5, size = $6, deleted = false, \
+         expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {UNMOVED} RETURNING version){} \
          INSERT INTO {schema}.state_snapshot (class, key, version, parent_version, state, hash) \
-         SELECT $1, $2, version, $7, $8, $4 FROM head RETURNING version",
-        pruning_sql(schema, how, "$9")
+         SELECT $1, $2, version, $8, $9, $5 FROM head RETURNING version",
+        pruning_sql(schema, how, "$10")
     )
 }
 
@@ -88,16 +105,16 @@ fn delete_sql(schema: &str, how: usize) -> String {
         "WITH head AS (UPDATE {schema}.state_head \
          SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version){} \
+         WHERE {UNMOVED} RETURNING version){} \
          SELECT version FROM head",
-        pruning_sql(schema, how, "$4")
+        pruning_sql(schema, how, "$5")
     )
 }
 
 fn touch_sql(schema: &str) -> String {
     format!(
-        "UPDATE {schema}.state_head SET expires_at = $4 \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 RETURNING version"
+        "UPDATE {schema}.state_head SET expires_at = $5 \
+         WHERE {UNMOVED} RETURNING version"
     )
 }
 
@@ -134,18 +151,19 @@ pub fn insert(
     )
 }
 
-/// Writes the version after `current`; `None` when `current` is not the current version any more.
+/// Writes the version after the one to be replaced; `None` when that is not current any more.
 pub fn update(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-    current: i64,
+    replaced: Replaced,
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
     let types = [
         pg_sys::TEXTOID,
         pg_sys::TEXTOID,
         pg_sys::INT8OID,
+        pg_sys::BYTEAOID,
         pg_sys::BYTEAOID,
         pg_sys::INT4OID,
         pg_sys::TIMESTAMPTZOID,
@@ -162,7 +180,8 @@ pub fn update(
             [
                 Some(varlena_datum(&class.name)),
                 Some(varlena_datum(key)),
-                Some(bigint_datum(current)),
+                Some(bigint_datum(replaced.version)),
+                replaced.hash.map(hash_datum),
                 Some(hash_datum(new.hash)),
                 Some(size_datum(new.document)),
                 expiry_datum(new.expires_at),
@@ -174,12 +193,18 @@ pub fn update(
     )
 }
 
-/// Makes the version after `current` a tombstone; its version, or `None` as for [`update`].
-pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], current: i64) -> Result<Option<i64>> {
+/// Makes the version after the one to be replaced a tombstone; its version, or `None` as for [`update`].
+pub fn delete(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    replaced: Replaced,
+) -> Result<Option<i64>> {
     let types = [
         pg_sys::TEXTOID,
         pg_sys::TEXTOID,
         pg_sys::INT8OID,
+        pg_sys::BYTEAOID,
         pg_sys::INT8OID,
     ];
     let how = pruning(class);
@@ -191,25 +216,27 @@ pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], current: i64) -> Res
             [
                 Some(varlena_datum(&class.name)),
                 Some(varlena_datum(key)),
-                Some(bigint_datum(current)),
+                Some(bigint_datum(replaced.version)),
+                replaced.hash.map(hash_datum),
                 older_datum(class),
             ]
         },
     )
 }
 
-/// Gives the version `current` another expiry; the version, or `None` as for [`update`].
+/// Gives the current version another expiry; the version, or `None` as for [`update`].
 pub fn touch(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-    current: i64,
+    replaced: Replaced,
     expires_at: i64,
 ) -> Result<Option<i64>> {
     let types = [
         pg_sys::TEXTOID,
         pg_sys::TEXTOID,
         pg_sys::INT8OID,
+        pg_sys::BYTEAOID,
         pg_sys::TIMESTAMPTZOID,
     ];
     run(
@@ -220,7 +247,8 @@ pub fn touch(
             [
                 Some(varlena_datum(&class.name)),
                 Some(varlena_datum(key)),
-                Some(bigint_datum(current)),
+                Some(bigint_datum(replaced.version)),
+                replaced.hash.map(hash_datum),
                 expiry_datum(expires_at),
             ]
         },
