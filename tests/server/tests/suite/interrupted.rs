@@ -33,11 +33,12 @@ fn left_no_mark(server: &Server) {
     );
 }
 
-/// A session whose commit stops at a point, while `meanwhile` happens to it; the result of its COMMIT.
+/// A session that commits `change` and stops at a point of that, while `meanwhile` happens to it; the result of its COMMIT.
 fn stopped_commit(
     server: &Server,
     point: &str,
     lock: u32,
+    change: &str,
     meanwhile: impl FnOnce(&mut Client, u32),
 ) -> String {
     let mut writer = server.connect();
@@ -45,7 +46,7 @@ fn stopped_commit(
     writer.run(&format!(
         "BEGIN; SET LOCAL state_cache.test_stop_at = '{point}'"
     ));
-    writer.run("SELECT state_set('a', '{\"n\": 2}')");
+    writer.run(change);
     std::thread::scope(|threads| {
         // Here, so that the lock goes also if this panics.
         let mut gate = server.connect();
@@ -61,6 +62,12 @@ fn stopped_commit(
     })
 }
 
+/// Ways to change 'a'.
+const SET: &str = "SELECT state_set('a', '{\"n\": 2}')";
+const BY_HAND: &str =
+    "UPDATE state_head SET version = version + 1; UPDATE state_snapshot SET version = version + 1";
+const TRUNCATE: &str = "TRUNCATE state_head, state_snapshot";
+
 fn cancel(gate: &mut Client, pid: u32) {
     assert!(gate.flag(&format!("SELECT pg_cancel_backend({pid})")));
 }
@@ -72,22 +79,37 @@ fn terminate(gate: &mut Client, pid: u32) {
 #[test]
 fn a_commit_cancelled_after_its_flush_leaves_no_mark() {
     let server = server();
-    assert_eq!(stopped_commit(&server, "after_flush", 1, cancel), "57014");
+    assert_eq!(
+        stopped_commit(&server, "after_flush", 1, SET, cancel),
+        "57014"
+    );
     left_no_mark(&server);
 }
 
 #[test]
 fn a_commit_cancelled_after_marking_leaves_no_mark() {
     let server = server();
-    assert_eq!(stopped_commit(&server, "marked", 2, cancel), "57014");
+    assert_eq!(stopped_commit(&server, "marked", 2, SET, cancel), "57014");
     left_no_mark(&server);
+}
+
+#[test]
+fn a_change_by_hand_cancelled_after_marking_leaves_no_mark() {
+    for change in [BY_HAND, TRUNCATE] {
+        let server = server();
+        assert_eq!(
+            stopped_commit(&server, "marked", 2, change, cancel),
+            "57014"
+        );
+        left_no_mark(&server);
+    }
 }
 
 #[test]
 fn a_backend_terminated_in_its_commit_leaves_no_mark() {
     for (point, lock) in [("after_flush", 1), ("marked", 2)] {
         let server = server();
-        let result = stopped_commit(&server, point, lock, terminate);
+        let result = stopped_commit(&server, point, lock, SET, terminate);
         assert!(
             ["57P01", "connection lost"].contains(&result.as_str()),
             "{result}"
