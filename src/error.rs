@@ -65,6 +65,8 @@ pub enum Error {
     Hidden { state: Shown },
     /// A trigger or rule on the tables keeps the change from being written.
     Swallowed { state: Shown },
+    /// A row made by hand that the extension could not have written.
+    Check { fault: &'static str },
     /// The entries of L1 cannot be shown row by row to a role under row-level security.
     RowSecurity,
     /// What is stored is not what was written.
@@ -160,6 +162,7 @@ impl Error {
                 format!("a trigger or rule on the tables keeps state \"{}\" from being written", state.0),
             )
             .set_hint("Raise an error in the trigger instead of returning NULL."),
+            Self::Check { fault } => new(Code::ERRCODE_CHECK_VIOLATION, fault.to_owned()),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "the entries of L1 cannot be shown under row-level security".to_owned(),

@@ -5,9 +5,10 @@
 //! here when the statement ends, and a function called from within it may read before.
 
 use super::{Phase, with};
+use crate::cache::MAX_KEY;
 use crate::cache::publish::Changed;
 use crate::call::{self, sql_functions};
-use crate::catalog;
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::store;
 use crate::sys;
@@ -17,6 +18,9 @@ use std::collections::HashMap;
 /// More states than this, and the whole database leaves L1: walking its entries is then cheaper than
 /// keeping the list.
 const MAX_KEYS: usize = 1000;
+
+/// Bytes of a hash.
+const HASH: usize = 16;
 
 /// A class's name and a key.
 type Name = (Box<[u8]>, Box<[u8]>);
@@ -106,21 +110,18 @@ sql_functions! {
     /// `state_cache_watch()`: the trigger function on `state_head` and `state_snapshot`.
     fn state_cache_watch(call) {
         let trigger = trigger_data(call)?;
-        let catalog = catalog::current(call.function())?;
-        // SAFETY: the server passes a complete TriggerData, whose tuples live as long as the call.
-        let (event, names) = unsafe {
-            let event = (*trigger).tg_event;
-            let descriptor = (*(*trigger).tg_relation).rd_att;
-            let names = match event & pg_sys::TRIGGER_EVENT_ROW {
-                0 => [None, None],
-                _ => [
-                    name((*trigger).tg_trigtuple, descriptor),
-                    name((*trigger).tg_newtuple, descriptor),
-                ],
-            };
-            (event, names)
-        };
+        // The result of an AFTER or statement trigger is ignored.
+        let done = pg_sys::Datum::from(0usize);
+        // SAFETY: the server passes a complete TriggerData.
+        let event = unsafe { (*trigger).tg_event };
+        let for_each_row = event & pg_sys::TRIGGER_EVENT_ROW != 0;
         let truncate = event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_TRUNCATE;
+        if !for_each_row && !truncate && !store::is_caller_by_hand() {
+            return Ok(done);
+        }
+        let catalog = catalog::current(call.function())?;
+        // SAFETY: as above; the rows live as long as the call.
+        let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
         with(|batch| {
             batch.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.any = true;
@@ -137,8 +138,7 @@ sql_functions! {
                 batch.by_hand.add((class, key));
             }
         });
-        // The result of an AFTER or statement trigger is ignored, but it must not be NULL's isnull.
-        Ok(pg_sys::Datum::from(0usize))
+        Ok(done)
     }
 
     /// `state_class_watch()`: the trigger function on `state_class`.
@@ -161,22 +161,132 @@ fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
     Ok(context.cast())
 }
 
-/// Class and key of a row of either table: their first two columns. `None` without a row.
-unsafe fn name(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Option<Name> {
-    if tuple.is_null() {
-        return None;
-    }
-    // SAFETY: the caller passes a row of the tables; both columns are text and NOT NULL.
+/// The states whose rows a row trigger is called for: that of the row before and that of the row after.
+/// `23514` if the row after is none that the extension could have written.
+///
+/// # Safety
+/// `trigger` is a row trigger's, on one of the two tables.
+unsafe fn changed_rows(
+    catalog: &Catalog,
+    trigger: *const pg_sys::TriggerData,
+) -> Result<[Option<Name>; 2]> {
+    // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
     unsafe {
-        let natts = (*descriptor).natts as usize;
-        let mut values = vec![pg_sys::Datum::from(0usize); natts];
-        let mut nulls = vec![true; natts];
-        pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-        if natts < 2 || nulls[0] || nulls[1] {
-            return None;
+        let relation = (*trigger).tg_relation;
+        let row = |tuple: pg_sys::HeapTuple| {
+            (!tuple.is_null()).then(|| Row::new(tuple, (*relation).rd_att))
+        };
+        let (first, second) = (row((*trigger).tg_trigtuple), row((*trigger).tg_newtuple));
+        let deleted =
+            (*trigger).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_DELETE;
+        let after = if deleted {
+            None
+        } else {
+            second.as_ref().or(first.as_ref())
+        };
+        if let Some(after) = after {
+            let fault = if (*relation).rd_id == catalog.head {
+                after.head_fault()
+            } else {
+                after.snapshot_fault()
+            };
+            if let Some(fault) = fault {
+                return Err(Error::Check { fault });
+            }
         }
-        let text =
-            |n: usize| -> Box<[u8]> { sys::detoasted_bytes(values[n].cast_mut_ptr()).into() };
-        Some((text(0), text(1)))
+        Ok([first.map(|row| row.name()), second.map(|row| row.name())])
+    }
+}
+
+/// A row of either table; the numbers of the columns are those of the installation script.
+struct Row {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Row {
+    /// # Safety
+    /// The tuple is a row of one of the tables and outlives the value.
+    unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        // SAFETY: there is room for as many columns as the descriptor says.
+        unsafe {
+            let columns = (*descriptor).natts as usize;
+            let mut row = Self {
+                values: vec![pg_sys::Datum::from(0usize); columns],
+                nulls: vec![true; columns],
+            };
+            pg_sys::heap_deform_tuple(
+                tuple,
+                descriptor,
+                row.values.as_mut_ptr(),
+                row.nulls.as_mut_ptr(),
+            );
+            row
+        }
+    }
+
+    fn is_null(&self, column: usize) -> bool {
+        self.nulls.get(column).copied().unwrap_or(true)
+    }
+
+    /// A column of a variable-length type that is not NULL.
+    fn bytes(&self, column: usize) -> &[u8] {
+        if self.is_null(column) {
+            return &[];
+        }
+        // SAFETY: the caller names a column of such a type.
+        unsafe { sys::detoasted_bytes(self.values[column].cast_mut_ptr()) }
+    }
+
+    fn integer(&self, column: usize) -> i64 {
+        if self.is_null(column) {
+            0
+        } else {
+            self.values[column].value() as i64
+        }
+    }
+
+    /// Class and key, the first two columns of both tables.
+    fn name(&self) -> Name {
+        (self.bytes(0).into(), self.bytes(1).into())
+    }
+
+    /// What a row of `state_head` (class, key, version, hash, size, …) breaks.
+    fn head_fault(&self) -> Option<&'static str> {
+        let faults = [
+            (
+                !(1..=MAX_KEY).contains(&self.bytes(1).len()),
+                "key of state_head must have 1 to 255 bytes",
+            ),
+            (self.integer(2) < 1, "version of state_head must be above 0"),
+            (
+                !self.is_null(3) && self.bytes(3).len() != HASH,
+                "hash of state_head must have 16 bytes",
+            ),
+            (
+                (self.integer(4) as i32) < 0,
+                "size of state_head must not be negative",
+            ),
+        ];
+        faults
+            .into_iter()
+            .find_map(|(broken, fault)| broken.then_some(fault))
+    }
+
+    /// What a row of `state_snapshot` (class, key, version, parent_version, state, delta, hash, …) breaks.
+    fn snapshot_fault(&self) -> Option<&'static str> {
+        let faults = [
+            (
+                self.bytes(6).len() != HASH,
+                "hash of state_snapshot must have 16 bytes",
+            ),
+            (
+                self.is_null(4) == self.is_null(5),
+                "state_snapshot must hold either state or delta",
+            ),
+        ];
+        faults
+            .into_iter()
+            .find_map(|(broken, fault)| broken.then_some(fault))
     }
 }

@@ -11,7 +11,7 @@ mod spi;
 mod write;
 
 pub use class::{Setting, define as define_class};
-pub use own_write::is_by_hand;
+pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, lock, read, read_head};
 pub use write::{NewVersion, Replaced, delete, insert, touch, update};
 

@@ -1,6 +1,6 @@
 //! Tells the extension's own writes from changes made by hand.
 //!
-//! The triggers on the tables ask [`is_by_hand`] in their WHEN clause. It is false only while a
+//! The row triggers on the tables ask [`is_by_hand`] in their WHEN clause. It is false only while a
 //! statement of ours runs, and only for that statement itself: what a user's trigger does to the tables
 //! from within our statement runs one trigger level deeper and is by hand.
 
@@ -12,12 +12,15 @@ thread_local! {
     static OWN: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
-/// Whether the statement that is asking was not issued by the extension.
+/// Whether a statement was not issued by the extension, asked while the statement itself runs (in a WHEN
+/// clause).
 pub fn is_by_hand() -> bool {
-    match OWN.get() {
-        None => true,
-        Some(depth) => trigger_depth() != depth,
-    }
+    OWN.get().is_none_or(|depth| trigger_depth() != depth)
+}
+
+/// The same, asked by a trigger function that the statement has called.
+pub fn is_caller_by_hand() -> bool {
+    OWN.get().is_none_or(|depth| trigger_depth() != depth + 1)
 }
 
 fn trigger_depth() -> i32 {
