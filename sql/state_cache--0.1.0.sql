@@ -101,8 +101,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION state_class_restore() IS 'lets a restored row replace the one that CREATE EXTENSION made';
+-- A dump's script runs with an empty search_path, and an INSERT by hand hardly ever.
 CREATE TRIGGER state_class_restore BEFORE INSERT ON state_class FOR EACH ROW
-	WHEN (NEW.class IN ('run', 'swarm', 'config')) EXECUTE FUNCTION state_class_restore();
+	WHEN (NEW.class IN ('run', 'swarm', 'config') AND current_setting('search_path') = '')
+	EXECUTE FUNCTION state_class_restore();
 COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row replace the one that CREATE EXTENSION made';
 
 SELECT pg_catalog.pg_extension_config_dump('state_class', '');
@@ -303,6 +305,9 @@ COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries 
 
 CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
 COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
+
+-- A trigger fires without this privilege; without it nobody can put the functions on other tables.
+REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore() FROM PUBLIC;
 
 -- What the server did is for those who watch over it; names of states never show there.
 REVOKE EXECUTE ON FUNCTION state_cache_stats() FROM PUBLIC;

@@ -56,6 +56,10 @@ pub enum Error {
         size: usize,
         limit: usize,
     },
+    /// An explicit batch holds more bytes of documents than it may.
+    BatchTooLarge { state: Shown, limit: usize },
+    /// In an explicit batch, a state staged by one role is read or changed by another.
+    StagedByOther { state: Shown },
     /// The caller lacks a privilege on a table.
     Privilege {
         table: &'static str,
@@ -65,6 +69,8 @@ pub enum Error {
     Hidden { state: Shown },
     /// A trigger or rule on the tables keeps the change from being written.
     Swallowed { state: Shown },
+    /// The same for `state_class`.
+    ClassSwallowed,
     /// A row made by hand that the extension could not have written.
     Check { fault: &'static str },
     /// The entries of L1 cannot be shown row by row to a role under row-level security.
@@ -148,6 +154,16 @@ impl Error {
                 format!("state \"{}\" is too large: {size} bytes, the limit is {limit}", state.0),
             )
             .set_hint("Split the state, or raise state_cache.max_state_size."),
+            Self::BatchTooLarge { state, limit } => new(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("the batch is too large for state \"{}\": it may hold {limit} bytes", state.0),
+            )
+            .set_hint("Call state_batch_commit() in between."),
+            Self::StagedByOther { state } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("another role has staged a change of state \"{}\" in this batch", state.0),
+            )
+            .set_hint("Call state_batch_commit() before the role changes."),
             Self::Privilege { table, wanted } => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for table {table}"),
@@ -162,6 +178,10 @@ impl Error {
                 format!("a trigger or rule on the tables keeps state \"{}\" from being written", state.0),
             )
             .set_hint("Raise an error in the trigger instead of returning NULL."),
+            Self::ClassSwallowed => new(
+                Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+                "a trigger or rule on state_class keeps the class from being written".to_owned(),
+            ),
             Self::Check { fault } => new(Code::ERRCODE_CHECK_VIOLATION, fault.to_owned()),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -1,6 +1,7 @@
 //! Every hand-declared extern, and the few server macros that have no binding.
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 
 /// Functions of the server under their own names.
 mod server {
@@ -159,6 +160,12 @@ pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     unsafe { server::LWLockRelease(lock) };
 }
 
+/// Whether a parallel query is running in this process.
+pub fn is_in_parallel_mode() -> bool {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::IsInParallelMode() }
+}
+
 /// `IsParallelWorker()`.
 pub fn is_parallel_worker() -> bool {
     // SAFETY: a plain global of this process.
@@ -225,36 +232,85 @@ impl Drop for PushedSnapshot {
     }
 }
 
-/// The current role is another one for as long as the value lives.
-pub struct AsUser {
-    outer: pg_sys::Oid,
-    context: i32,
+/// Role and `search_path`, under which the functions are found that a write may call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The role.
+    pub user: pg_sys::Oid,
+    /// The setting `search_path`.
+    search_path: std::rc::Rc<CStr>,
 }
 
-impl AsUser {
-    /// Becomes `user`, who cannot change the session's role meanwhile.
-    pub fn begin(user: pg_sys::Oid) -> Self {
-        let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
-        // SAFETY: reads and sets this backend's identity; put back by `drop` or by the abort of the
-        // transaction.
-        unsafe {
-            pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
-            if outer != user {
-                pg_sys::SetUserIdAndSecContext(
-                    user,
-                    context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
-                );
-            }
+impl Identity {
+    /// That of now.
+    pub fn current() -> Self {
+        // SAFETY: the setting is a NUL-terminated string that lives until it is changed.
+        let search_path = unsafe { CStr::from_ptr(pg_sys::namespace_search_path) };
+        Self {
+            user: current_user(),
+            search_path: search_path.into(),
         }
-        Self { outer, context }
     }
 }
 
-impl Drop for AsUser {
+/// The current role and `search_path` are others for as long as the value lives.
+pub struct Impersonation {
+    outer: pg_sys::Oid,
+    context: i32,
+    /// Level of settings to go back to, if `search_path` was changed.
+    settings: Option<i32>,
+}
+
+impl Impersonation {
+    /// Becomes somebody, who cannot change the session's role meanwhile. `search_path` is changed only if
+    /// asked for: statements are parsed anew under another one.
+    pub fn begin(identity: &Identity, with_search_path: bool) -> Self {
+        let now = Identity::current();
+        let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: reads and sets this backend's identity and settings; put back by `drop` or by the abort
+        // of the (sub)transaction. The strings are NUL-terminated.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
+            if outer != identity.user {
+                pg_sys::SetUserIdAndSecContext(
+                    identity.user,
+                    context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+                );
+            }
+            let settings =
+                (with_search_path && now.search_path != identity.search_path).then(|| {
+                    let level = pg_sys::NewGUCNestLevel();
+                    pg_sys::set_config_option(
+                        c"search_path".as_ptr(),
+                        identity.search_path.as_ptr(),
+                        pg_sys::GucContext::PGC_USERSET,
+                        pg_sys::GucSource::PGC_S_SESSION,
+                        pg_sys::GucAction::GUC_ACTION_SAVE,
+                        true,
+                        0,
+                        false,
+                    );
+                    level
+                });
+            Self {
+                outer,
+                context,
+                settings,
+            }
+        }
+    }
+}
+
+impl Drop for Impersonation {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: as in `begin`.
-            unsafe { pg_sys::SetUserIdAndSecContext(self.outer, self.context) };
+            unsafe {
+                if let Some(level) = self.settings {
+                    pg_sys::AtEOXact_GUC(true, level);
+                }
+                pg_sys::SetUserIdAndSecContext(self.outer, self.context);
+            }
         }
     }
 }

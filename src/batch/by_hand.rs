@@ -19,30 +19,44 @@ use std::collections::HashMap;
 /// keeping the list.
 const MAX_KEYS: usize = 1000;
 
+/// Nesting level of the top transaction.
+const TOP: i32 = 1;
+
 /// Bytes of a hash.
 const HASH: usize = 16;
 
 /// A class's name and a key.
 type Name = (Box<[u8]>, Box<[u8]>);
 
-/// What was changed by hand in this transaction.
+/// What was changed by hand in this transaction. Each with the nesting level of the outermost
+/// subtransaction that did it, since what that rolls back was not done.
 #[derive(Default)]
 pub struct ByHand {
-    any: bool,
-    all: bool,
-    /// With the nesting level of the outermost subtransaction that changed it.
+    /// Something was, or may have been.
+    any: Option<i32>,
+    /// Everything may have been.
+    all: Option<i32>,
     keys: HashMap<Name, i32>,
 }
 
 impl ByHand {
     /// Whether anything was, or may have been.
     pub fn any(&self) -> bool {
-        self.any
+        self.any.is_some()
     }
 
     /// Whether everything may have been.
     pub fn all(&self) -> bool {
-        self.all
+        self.all.is_some()
+    }
+
+    /// A statement by hand is running.
+    fn note(&mut self, everything: bool) {
+        let level = nest_level();
+        self.any = Some(self.any.map_or(level, |known| known.min(level)));
+        if everything {
+            self.all = Some(self.all.map_or(level, |known| known.min(level)));
+        }
     }
 
     /// Whether this state was.
@@ -59,8 +73,7 @@ impl ByHand {
 
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
-        self.any = false;
-        self.all = false;
+        (self.any, self.all) = (None, None);
         if !self.keys.is_empty() {
             self.keys = HashMap::new();
         }
@@ -68,7 +81,7 @@ impl ByHand {
 
     fn add(&mut self, name: Name) {
         let level = nest_level();
-        if self.all {
+        if self.all == Some(TOP) {
             return;
         }
         self.keys
@@ -76,22 +89,30 @@ impl ByHand {
             .and_modify(|known| *known = level.min(*known))
             .or_insert(level);
         if self.keys.len() > MAX_KEYS {
-            self.all = true;
+            // Whatever is rolled back from here on: the list is gone.
+            self.all = Some(TOP);
             self.keys.clear();
         }
     }
 
     /// The running subtransaction commits: its changes are its parent's.
     pub fn subtransaction_committed(&mut self) {
-        let level = nest_level();
-        for known in self.keys.values_mut() {
-            *known = level.saturating_sub(1).min(*known);
+        let parent = nest_level().saturating_sub(1).max(TOP);
+        for known in self
+            .keys
+            .values_mut()
+            .chain(&mut self.any)
+            .chain(&mut self.all)
+        {
+            *known = parent.min(*known);
         }
     }
 
     /// The running subtransaction aborts: its changes are gone.
     pub fn subtransaction_aborted(&mut self) {
         let level = nest_level();
+        self.any.take_if(|known| *known >= level);
+        self.all.take_if(|known| *known >= level);
         self.keys.retain(|_, known| *known < level);
     }
 }
@@ -120,12 +141,16 @@ sql_functions! {
             return Ok(done);
         }
         let catalog = catalog::current(call.function())?;
+        // SAFETY: as above.
+        let table = unsafe { (*(*trigger).tg_relation).rd_id };
+        if ![catalog.head, catalog.snapshot].contains(&table) {
+            return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
+        }
         // SAFETY: as above; the rows live as long as the call.
         let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
         with(|batch| {
             batch.catalog.get_or_insert_with(|| catalog.clone());
-            batch.by_hand.any = true;
-            batch.by_hand.all |= truncate;
+            batch.by_hand.note(truncate);
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
                 batch.publication.add_all(&catalog);

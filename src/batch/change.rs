@@ -1,19 +1,21 @@
 //! Staging: what the functions that change a state do before the flush.
 
 use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
-use super::view::{committed_ground, read_newest};
-use super::{Batch, OnConflict, Phase, flush, with};
+use super::view::{committed_ground, read_newest, settle};
+use super::{MAX_HELD, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{self, Found, Ground, Reader, Version};
 use crate::error::{Error, Result};
+use crate::sys::Identity;
 use crate::{settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-/// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`.
-fn check_may_change(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+/// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`. What another
+/// role has staged is flushed first.
+fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(function.as_ptr());
@@ -24,7 +26,8 @@ fn check_may_change(state: &StateRef<'_>, function: &CStr) -> Result<()> {
             state: state.shown(),
         });
     }
-    state.catalog.check_may_change()
+    state.catalog.check_may_change()?;
+    settle(state).map(|_| ())
 }
 
 fn check_size(state: &StateRef<'_>, document: &[u8]) -> Result<()> {
@@ -77,7 +80,7 @@ pub fn set(
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
 ) -> Result<()> {
-    check_may_change(state, function)?;
+    begin(state, function)?;
     check_size(state, document)?;
     let explicit_expiry = ttl.as_ref().map(expires_after).transpose()?;
     let expires_at = explicit_expiry
@@ -108,7 +111,7 @@ pub fn set(
 
 /// Stages an operation.
 pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
-    check_may_change(state, function)?;
+    begin(state, function)?;
     let found = read_newest(state, &mut Document)?;
     note_base(state)?;
     let base = match &found {
@@ -132,7 +135,9 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     stage(state, |known, pending| {
         let expires_at = expiry.after(before.map_or(i64::MAX, |version| version.expires_at));
         let version = match known.newest() {
-            Some(_) => next_version(known, pending.as_ref()),
+            Some(_) => {
+                next_version(known, pending.as_ref()).or(before.map(|version| version.number + 1))
+            }
             None => before.map(|version| version.number + 1),
         };
         let view = View::Document {
@@ -150,14 +155,17 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
 
 /// Deletes; whether there was a state.
 pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> Result<bool> {
-    check_may_change(state, function)?;
+    begin(state, function)?;
     let expected = check_expected(state, expected)?;
     let found = read_newest(state, &mut Head)?.state();
     note_base(state)?;
     let Some((version, ())) = found else {
         return Ok(false);
     };
-    stage(state, |_, pending| {
+    stage(state, |known, pending| {
+        if pending.is_none() {
+            known.beneath = Some(version.number);
+        }
         let expected = pending.and_then(|pending| pending.expected).or(expected);
         (
             new_pending(state, Intent::Delete, Expiry::Keep, expected),
@@ -169,22 +177,28 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
 
 /// Gives the state another expiry; whether there was a state.
 pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<bool> {
-    check_may_change(state, function)?;
-    let found = read_newest(state, &mut Document)?.state();
+    begin(state, function)?;
+    let found = read_newest(state, &mut Head)?.state();
     note_base(state)?;
-    let Some((version, document)) = found else {
+    if found.is_none() {
         return Ok(false);
-    };
-    stage(state, |_, pending| {
+    }
+    stage(state, |known, pending| {
         let expiry = Expiry::At(expires_at);
+        // Of a state that is not staged nothing but the expiry is this transaction's.
+        let view = match known.newest() {
+            Some(View::Document {
+                document, version, ..
+            }) => View::Document {
+                document: Rc::clone(document),
+                version: *version,
+                expires_at,
+            },
+            _ => View::Expiry(expires_at),
+        };
         let pending = match pending {
             Some(pending) => Pending { expiry, ..pending },
             None => new_pending(state, Intent::Touch, expiry, None),
-        };
-        let view = View::Document {
-            document: Rc::new(document),
-            version: Some(version.number),
-            expires_at,
         };
         (pending, view)
     })?;
@@ -194,12 +208,15 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
 /// Replaces what is pending on a state, and what the transaction sees of it.
 fn stage(
     state: &StateRef<'_>,
-    change: impl FnOnce(&State, Option<Pending>) -> (Pending, View),
+    change: impl FnOnce(&mut State, Option<Pending>) -> (Pending, View),
 ) -> Result<()> {
     // SAFETY: marks the running command as one that changes something, as a table's change does.
     let command = unsafe { pg_sys::GetCurrentCommandId(true) };
     with(|batch| {
         let known = batch.changing(state)?;
+        if let (None, None, Some(flushed)) = (&known.pending, known.beneath, &known.flushed) {
+            known.beneath = Some(flushed.number());
+        }
         let before = known.pending.take();
         let (pending, view) = change(known, before);
         known.pending = Some(pending);
@@ -207,14 +224,20 @@ fn stage(
         let staged = known.staged_bytes();
         Ok(batch.holds_too_much(staged))
     })
-    .and_then(|too_much| if too_much { flush_early() } else { Ok(()) })
+    .and_then(|too_much| if too_much { make_room(state) } else { Ok(()) })
 }
 
 /// Keeps a transaction that changes very many states within bounds.
-fn flush_early() -> Result<()> {
+fn make_room(state: &StateRef<'_>) -> Result<()> {
+    if with(|batch| batch.explicit.is_some()) {
+        return Err(Error::BatchTooLarge {
+            state: state.shown(),
+            limit: MAX_HELD,
+        });
+    }
     let _snapshot = sys::PushedSnapshot::transaction();
     flush::flush()?;
-    with(Batch::spill);
+    with(|batch| batch.spill(true));
     Ok(())
 }
 
@@ -228,9 +251,10 @@ fn new_pending(
     Pending {
         intent,
         expiry,
-        user: sys::current_user(),
+        stager: Identity::current(),
         dedup,
         expected,
+        folded: None,
     }
 }
 
@@ -244,7 +268,7 @@ fn with_operation(
     expiry: Expiry,
 ) -> Pending {
     let first = |operation, result| Intent::Apply {
-        operations: Rc::new(vec![operation]),
+        operations: Rc::new(vec![Rc::new(operation)]),
         base: ground_of(found),
         result,
     };
@@ -261,7 +285,7 @@ fn with_operation(
                     base,
                     ..
                 } => {
-                    Rc::make_mut(&mut operations).push(operation);
+                    Rc::make_mut(&mut operations).push(Rc::new(operation));
                     Intent::Apply {
                         operations,
                         base,
@@ -278,6 +302,7 @@ fn with_operation(
                 intent,
                 expiry,
                 expected: pending.expected,
+                folded: pending.folded,
                 ..new_pending(state, Intent::Touch, expiry, None)
             }
         }
@@ -314,6 +339,7 @@ fn next_version(known: &State, pending: Option<&Pending>) -> Option<i64> {
         View::Document { version, .. } | View::Absent(version) => {
             version.map(|version| version + 1)
         }
+        View::Expiry(_) | View::Table => known.flushed.as_ref().map(|flushed| flushed.version + 1),
     }
 }
 
@@ -343,11 +369,13 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
         });
     }
     let staged = with(|batch| batch.is_dirty(state))?;
+    if !staged {
+        return Ok(Some(expected));
+    }
     // On top of a staged change the expected version is one that does not exist yet.
-    if staged {
-        Ok(Some(committed_ground(state)?.number))
-    } else {
-        Ok(Some(expected))
+    match with(|batch| batch.beneath(state))? {
+        Some(beneath) => Ok(Some(beneath)),
+        None => Ok(Some(committed_ground(state)?.number)),
     }
 }
 
@@ -365,7 +393,7 @@ fn note_base(state: &StateRef<'_>) -> Result<()> {
 }
 
 /// Bounds what a transaction keeps of one state: past the limit the row is locked, the operations are
-/// applied to the version that is current then, and only their result is kept.
+/// applied to what is there then, and only their result is kept.
 fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let many = with(|batch| -> Result<_> {
         Ok(match &batch.changing(state)?.pending {
@@ -377,9 +405,7 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
                         result,
                     },
                 ..
-            }) if operations.len() > MAX_OPERATIONS => {
-                Some((Rc::clone(operations), *base, Rc::clone(result)))
-            }
+            }) if are_many(operations) => Some((Rc::clone(operations), *base, Rc::clone(result))),
             _ => None,
         })
     })?;
@@ -396,17 +422,15 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let result = if ground == base {
         result
     } else {
-        Rc::new(apply_all(
-            state,
-            &operations,
-            current.state().map(|(_, document)| document),
-        )?)
+        let document = current.state().map(|(_, document)| document);
+        Rc::new(apply_all(state, &operations, document)?)
     };
     with(|batch| {
         let known = batch.changing(state)?;
+        known.beneath = Some(ground.number);
         if let Some(pending) = &mut known.pending {
             pending.intent = Intent::Replace(Rc::clone(&result));
-            pending.expected = Some(ground.number);
+            pending.folded = Some(ground);
         }
         if let Some(View::Document { document, .. }) = known.newest_mut() {
             *document = result;
@@ -415,10 +439,20 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     })
 }
 
+fn are_many(operations: &[Rc<Operation>]) -> bool {
+    let (count, bytes) = MAX_OPERATIONS;
+    operations.len() > count
+        || operations
+            .iter()
+            .map(|operation| operation.bytes())
+            .sum::<usize>()
+            > bytes
+}
+
 /// Operations applied one after the other to a document, `None` where there is no state.
 pub fn apply_all(
     state: &StateRef<'_>,
-    operations: &[Operation],
+    operations: &[Rc<Operation>],
     base: Option<Vec<u8>>,
 ) -> Result<Vec<u8>> {
     let mut document = base;

@@ -1,6 +1,6 @@
 //! What happens before the commit record: flush, notifications, marks.
 
-use super::staged::Content;
+use super::staged::{Content, State};
 use super::{Batch, Phase, flush, with};
 use crate::cache::publish::{Changed, NewValue};
 use crate::cache::read::Version;
@@ -35,7 +35,7 @@ pub fn prepare() -> Result<()> {
 /// Flushes until nothing is staged. Rows written at this point have missed the server's own firing of
 /// deferred triggers, and the triggers may stage changes again.
 fn flush_all() -> Result<()> {
-    while with(|batch| batch.states.values().any(super::staged::State::is_dirty)) {
+    while with(|batch| batch.states.values().any(State::is_dirty)) {
         {
             let _snapshot = PushedSnapshot::transaction();
             flush::flush()?;
@@ -46,13 +46,22 @@ fn flush_all() -> Result<()> {
     Ok(())
 }
 
+impl State {
+    /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
+    /// has dropped.
+    fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
+        Batch::id(catalog, &self.class.name, &self.key) == id
+    }
+}
+
 /// What subscribers are to hear.
 fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     let mut news: Vec<News> = with(|batch| {
         let mut flushed: Vec<_> = batch
             .states
-            .values()
-            .filter_map(|state| {
+            .iter()
+            .filter(|(id, state)| state.belongs_to(catalog, **id))
+            .filter_map(|(_, state)| {
                 let flushed = state.flushed.as_ref()?;
                 let change = match flushed.content {
                     Content::Document { .. } | Content::Unkept => Change::Set(flushed.version),
@@ -100,10 +109,13 @@ fn mark(catalog: &Rc<Catalog>) {
             ..
         } = batch;
         *phase = Phase::Committing;
-        for state in states.values() {
+        for (id, state) in states {
             let Some(flushed) = &state.flushed else {
                 continue;
             };
+            if !state.belongs_to(catalog, *id) {
+                continue;
+            }
             let new = match &flushed.content {
                 Content::Document { document, hash } => Some(NewValue {
                     class: &state.class,

@@ -16,7 +16,7 @@ use crate::cache::stats::{Counter, CounterSet, Timer};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::store::{self, NewVersion, Replaced};
-use crate::sys::{self, AsUser, PushedSnapshot};
+use crate::sys::{self, Impersonation, PushedSnapshot};
 use pgrx::pg_sys;
 use std::rc::Rc;
 
@@ -105,10 +105,27 @@ pub fn flush() -> Result<Vec<Outcome>> {
         .any(|outcome| outcome.action != Action::Unchanged);
     if wrote && catalog.rows_may_be_rewritten() {
         // Only the tables know what was written.
-        with(Batch::spill);
+        with(|batch| batch.spill(false));
     }
     count(&outcomes, &timer);
     Ok(outcomes)
+}
+
+/// Writes what is staged of one state, outside an explicit batch.
+pub fn flush_one(state: &StateRef<'_>) -> Result<()> {
+    let timer = Timer::start();
+    // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    let id = Batch::id(&state.catalog, &state.class.name, state.key);
+    let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
+        return Ok(());
+    };
+    let outcome = flush_state(&state.catalog, id, known, &pending, None)?;
+    if outcome.action != Action::Unchanged && state.catalog.rows_may_be_rewritten() {
+        with(|batch| batch.spill(false));
+    }
+    count(&[outcome], &timer);
+    Ok(())
 }
 
 /// `40001` if a state that the batch has only read has moved.
@@ -242,7 +259,7 @@ fn flush_state(
         class,
         key: &key,
     };
-    let _user = AsUser::begin(pending.user);
+    let _stager = Impersonation::begin(&pending.stager, catalog.runs_user_code());
     let mut attempt = 0;
     let written = loop {
         if attempt > 0 {
@@ -458,6 +475,9 @@ impl Batch {
         let Some(known) = self.states.get_mut(&id) else {
             return;
         };
+        if !known.is_dirty() {
+            known.beneath = None;
+        }
         let (version, expires_at, content) = match written {
             Written::Nothing { .. } if known.flushed.is_none() => {
                 // Others may change the state from here on.

@@ -12,7 +12,8 @@
 //!   knowledge goes into its frame (`frames`). An abort puts it back; a commit hands it to the parent.
 //!   Abort callbacks only move values back into places that exist; commit callbacks move frames into
 //!   room reserved at `SUBXACT_EVENT_PRE_COMMIT_SUB`.
-//! - **Privileges.** The flush runs as the role that staged the change.
+//! - **Privileges.** The flush runs as the role that staged the change. Before another role reads or
+//!   changes the state it is flushed, so that the tables' privileges and policies have answered.
 //!
 //! **At COMMIT** (`commit`), in this order: flush until nothing is staged, firing deferred triggers
 //! after each round, since what the flush writes may violate deferred constraints and the triggers may
@@ -25,7 +26,8 @@
 //! cannot wait for each other. Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
 //! is locked earlier.
 //!
-//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early.
+//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early; an
+//! explicit batch, which must be able to drop what it staged, is refused more.
 //!
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
 //! ours may fire a user's trigger that calls us again.
@@ -189,15 +191,44 @@ impl Batch {
         self.held > MAX_HELD
     }
 
-    /// Drops the documents of all that is flushed.
-    fn spill(&mut self) {
+    /// Relies on the tables for all that is flushed, see [`State::spill`].
+    fn spill(&mut self, give_up_older: bool) {
+        // SAFETY: reads this backend's transaction state.
+        let command = unsafe { pgrx::pg_sys::GetCurrentCommandId(false) };
         for (id, state) in &mut self.states {
             if state.flushed.is_some() {
                 self.frames.save(*id, Some(state), self.explicit.as_ref());
-                state.spill();
+                state.spill(command, give_up_older);
             }
         }
         self.held = 0;
+    }
+
+    /// Whether another role than `user` has staged a change of this state.
+    fn is_staged_by_other(
+        &self,
+        state: &crate::cache::StateRef<'_>,
+        user: pgrx::pg_sys::Oid,
+    ) -> Result<bool> {
+        if self.states.is_empty() {
+            return Ok(false);
+        }
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        let pending = known.and_then(|known| known.pending.as_ref());
+        Ok(pending.is_some_and(|pending| pending.stager.user != user))
+    }
+
+    /// Version (0: absent) that the staged changes of a state build upon, if that is known.
+    fn beneath(&self, state: &crate::cache::StateRef<'_>) -> Result<Option<i64>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(
+            known.and_then(|known| match known.pending.as_ref()?.intent {
+                staged::Intent::Apply { base, .. } => Some(base.number),
+                _ => known.beneath,
+            }),
+        )
     }
 
     /// Forgets the transaction. Frees memory and allocates none.

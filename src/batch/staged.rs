@@ -2,13 +2,14 @@
 
 use crate::cache::read::Ground;
 use crate::catalog::Class;
+use crate::sys::Identity;
 use pgrx::pg_sys;
 use state_cache_document::{self as document, DocumentError};
 use std::rc::Rc;
 
-/// Operations kept apart on one state. With more, the row is locked early and they are folded into one
-/// document, so that a transaction of any length needs bounded memory.
-pub const MAX_OPERATIONS: usize = 64;
+/// Operations kept apart on one state, and bytes of what they carry. With more, the row is locked early
+/// and they are folded into one document, so that a transaction of any length needs bounded memory.
+pub const MAX_OPERATIONS: (usize, usize) = (1000, 4 << 20);
 
 /// Values of one state kept for snapshots older than the newest change (open cursors). A reader that
 /// needs an older one is told so.
@@ -34,6 +35,8 @@ pub struct State {
     pub flushed: Option<Flushed>,
     /// What the explicit batch found when it first met the state.
     pub base: Option<Ground>,
+    /// Version (0: absent) beneath the staged changes, once somebody has asked for theirs.
+    pub beneath: Option<i64>,
 }
 
 /// What a snapshot of this transaction sees of a state that the transaction has changed.
@@ -50,6 +53,10 @@ pub enum View {
         /// When it expires, `i64::MAX` for never.
         expires_at: i64,
     },
+    /// The committed document with another expiry, `i64::MAX` for never.
+    Expiry(i64),
+    /// What the tables hold.
+    Table,
 }
 
 /// What the next flush is to do with a state.
@@ -59,12 +66,14 @@ pub struct Pending {
     pub intent: Intent,
     /// What becomes of its expiry.
     pub expiry: Expiry,
-    /// The role that staged it.
-    pub user: pg_sys::Oid,
+    /// The role that staged it, and its `search_path`: triggers on the tables run under both.
+    pub stager: Identity,
     /// Whether it is skipped if the state is stored like that already.
     pub dedup: bool,
     /// Version (0: absent) that the caller relied on.
     pub expected: Option<i64>,
+    /// What operations were applied to that are no longer kept apart.
+    pub folded: Option<Ground>,
 }
 
 /// A change.
@@ -75,7 +84,7 @@ pub enum Intent {
     /// Operations, to be applied to the version that is current when the row is locked. `result` is what
     /// they make of what is at `base`.
     Apply {
-        operations: Rc<Vec<Operation>>,
+        operations: Rc<Vec<Rc<Operation>>>,
         base: Ground,
         result: Bytes,
     },
@@ -136,6 +145,15 @@ impl Operation {
         }
     }
 
+    /// Bytes of what it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Update(carried) | Self::Merge(carried) => carried.len(),
+            Self::UpdateSection { updates, .. } => updates.len(),
+            Self::Append { value, .. } => value.len(),
+        }
+    }
+
     /// The place in the document that an error message names.
     pub fn place(&self) -> String {
         match self {
@@ -165,6 +183,17 @@ pub struct Flushed {
     pub content: Content,
 }
 
+impl Flushed {
+    /// The version that is there, 0 for a tombstone.
+    pub fn number(&self) -> i64 {
+        if matches!(self.content, Content::Deleted) {
+            0
+        } else {
+            self.version
+        }
+    }
+}
+
 /// What a flush wrote.
 #[derive(Clone)]
 pub enum Content {
@@ -189,6 +218,7 @@ impl State {
             pending: None,
             flushed: None,
             base: None,
+            beneath: None,
         }
     }
 
@@ -198,6 +228,7 @@ impl State {
         self.pending = None;
         self.flushed = None;
         self.base = None;
+        self.beneath = None;
     }
 
     /// Whether a flush has something to do.
@@ -252,6 +283,7 @@ impl State {
     /// tables have that for every snapshot of the transaction.
     pub fn unstage(&mut self) {
         self.pending = None;
+        self.beneath = None;
         self.forget_views();
     }
 
@@ -265,13 +297,14 @@ impl State {
     pub fn held_bytes(&self) -> usize {
         let view = |(_, view): &(_, View)| match view {
             View::Document { document, .. } => document.len(),
-            View::Absent(_) => 0,
+            View::Absent(_) | View::Expiry(_) | View::Table => 0,
         };
         self.views.iter().map(view).sum()
     }
 
-    /// Drops the documents of what is flushed; the tables have them.
-    pub fn spill(&mut self) {
+    /// Relies on the tables for what is flushed: snapshots that see command `flushed_by` find it there.
+    /// For older ones the documents staged before are kept, or given up if memory is short.
+    pub fn spill(&mut self, flushed_by: pg_sys::CommandId, give_up_older: bool) {
         if self.is_dirty() {
             return;
         }
@@ -281,7 +314,11 @@ impl State {
         }) = &mut self.flushed
         {
             *content = Content::Unkept;
-            self.forget_views();
+            if give_up_older && let Some((first, _)) = self.views.first() {
+                self.forgotten.get_or_insert(*first);
+                self.views.clear();
+            }
+            self.push_view(flushed_by, View::Table);
         }
     }
 

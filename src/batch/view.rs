@@ -2,65 +2,124 @@
 
 use super::change::apply_all;
 use super::staged::{Intent, Operation, Pending, View};
-use super::{Batch, OnConflict, with};
+use super::{Batch, OnConflict, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::sys::{self, PushedSnapshot};
 use pgrx::pg_sys;
 use std::rc::Rc;
 
 /// Staged operations, what they were applied to, and whether the tables hold rows of this
 /// transaction.
-type Seen = (Rc<Vec<Operation>>, Ground, bool);
+type Seen = (Rc<Vec<Rc<Operation>>>, Ground, bool);
 
 /// What the transaction itself knows.
 enum Own {
     /// Nothing: the committed state counts. The flag says that the transaction has rows of its own in
     /// the tables.
     Committed { own_rows: bool },
+    /// The same with this expiry.
+    Expiry { own_rows: bool, expires_at: i64 },
     /// What it has staged or flushed.
     View(View),
 }
 
-/// Reads a state under the active snapshot. In an explicit batch the version is remembered.
+/// Reads a state under the active snapshot. In an explicit batch what was found is remembered.
 pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
+    // The rows of a change that was flushed only now are too new for the active snapshot.
+    let _snapshot = settle(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
-    rebase(state, command)?;
-    let own = with(|batch| batch.own(state, command))?;
-    let found = match own {
-        Own::Committed { own_rows } => {
-            let found = read::read(state, Reader::Caller, own_rows, form)?;
-            if with(|batch| batch.explicit.is_some()) {
-                note(state, &found)?;
-            }
-            found
+    let (found, own) = read_at(state, Reader::Caller, command, form)?;
+    if with(|batch| batch.explicit.is_some()) {
+        let ground = if own {
+            with(|batch| batch.operations_base(state))?
+        } else {
+            Some(found.ground())
+        };
+        if let Some(ground) = ground {
+            note(state, ground)?;
         }
-        Own::View(view) => {
-            state.class.counters.count(Counter::BypassOwn);
-            from_view(state, view, form)?
-        }
-    };
+    }
     Ok(found)
 }
 
 /// Reads a state as the next change finds it: the newest of this transaction's changes, whatever the
 /// active snapshot sees of them.
 pub fn read_newest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
-    rebase(state, pg_sys::CommandId::MAX)?;
-    match with(|batch| batch.own(state, pg_sys::CommandId::MAX))? {
-        Own::Committed { own_rows } => read::read(state, Reader::Change, own_rows, form),
-        Own::View(view) => from_view(state, view, form),
+    read_at(state, Reader::Change, pg_sys::CommandId::MAX, form).map(|(found, _)| found)
+}
+
+/// The flag says that the answer is a document of this transaction.
+fn read_at<F: Form>(
+    state: &StateRef<'_>,
+    reader: Reader,
+    command: pg_sys::CommandId,
+    form: &mut F,
+) -> Result<(Found<F::Output>, bool)> {
+    rebase(state, command)?;
+    match with(|batch| batch.own(state, command))? {
+        Own::Committed { own_rows } => Ok((read::read(state, reader, own_rows, form)?, false)),
+        Own::Expiry {
+            own_rows,
+            expires_at,
+        } => {
+            let found = match read::read(state, reader, own_rows, form)? {
+                Found::State(version, value) => Version {
+                    expires_at,
+                    ..version
+                }
+                .unless_expired(value),
+                absent => absent,
+            };
+            Ok((found, false))
+        }
+        Own::View(view) => {
+            if reader == Reader::Caller {
+                state.class.counters.count(Counter::BypassOwn);
+            }
+            Ok((from_view(state, view, form)?, true))
+        }
     }
 }
 
+/// Flushes what another role has staged of a state, before this one reads or changes it: the tables'
+/// privileges and policies must have answered for the one before they answer for the other. Whether
+/// there was something to flush.
+pub fn settle(state: &StateRef<'_>) -> Result<bool> {
+    if !with(|batch| batch.is_staged_by_other(state, sys::current_user()))? {
+        return Ok(false);
+    }
+    if with(|batch| batch.explicit.is_some()) {
+        return Err(Error::StagedByOther {
+            state: state.shown(),
+        });
+    }
+    flush::flush_one(state)?;
+    // SAFETY: makes the rows visible to the snapshots that are taken next.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    Ok(true)
+}
+
 impl Batch {
+    /// What the operations staged on a state were applied to: who reads their result has read that.
+    fn operations_base(&self, state: &StateRef<'_>) -> Result<Option<Ground>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(
+            known.and_then(|known| match known.pending.as_ref()?.intent {
+                Intent::Apply { base, .. } => Some(base),
+                _ => None,
+            }),
+        )
+    }
+
     /// The operations staged on a state; `None` if there are none that a snapshot with this command id sees in
     /// full, or if the batch does not follow what others do.
     fn operations_seen(
@@ -103,14 +162,20 @@ impl Batch {
         let Some(known) = self.known(id, &state.class.name, state.key)? else {
             return Ok(Own::Committed { own_rows });
         };
+        let own_rows = own_rows || known.flushed.is_some();
+        // A role that L1 may not answer gets only its own staged changes from here.
+        let tables_answer = !known.is_dirty() && (self.by_hand.any() || !state.catalog.access().l1);
         match known.view_at(command) {
             // What was flushed and then changed by hand is in the tables only.
-            Ok(Some(_)) if own_rows && !known.is_dirty() => Ok(Own::Committed { own_rows }),
+            Ok(Some(_)) if tables_answer => Ok(Own::Committed { own_rows: true }),
+            Ok(Some(View::Table)) => Ok(Own::Committed { own_rows: true }),
+            Ok(Some(View::Expiry(expires_at))) => Ok(Own::Expiry {
+                own_rows,
+                expires_at: *expires_at,
+            }),
             Ok(Some(view)) => Ok(Own::View(view.clone())),
             // Before the changes, or after they were dropped: rows that were flushed are in the tables.
-            Ok(None) => Ok(Own::Committed {
-                own_rows: own_rows || known.flushed.is_some(),
-            }),
+            Ok(None) => Ok(Own::Committed { own_rows }),
             Err(()) => Err(Error::SnapshotTooOld {
                 state: state.shown(),
             }),
@@ -164,62 +229,71 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
 }
 
 fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<Found<F::Output>> {
-    match view {
-        View::Absent(last) => Ok(Found::Absent(last.unwrap_or(0))),
-        View::Document {
-            document,
-            version,
-            expires_at,
-        } => {
-            if expires_at <= sys::statement_timestamp() {
-                return Ok(Found::Absent(version.unwrap_or(0)));
-            }
-            let number = match version {
-                Some(version) => version,
-                None => provisional_version(state, &document)?,
-            };
-            Ok(Found::State(
-                Version {
-                    number,
-                    expires_at,
-                    hash: 0,
-                },
-                form.make(&document)?,
-            ))
-        }
+    let View::Document {
+        document,
+        version,
+        expires_at,
+    } = view
+    else {
+        let last = if let View::Absent(last) = view {
+            last
+        } else {
+            None
+        };
+        return Ok(Found::Absent(last.unwrap_or(0)));
+    };
+    let number = match version {
+        Some(version) => version,
+        None => provisional_version(state, &document)?,
+    };
+    let version = Version {
+        number,
+        expires_at,
+        hash: 0,
+    };
+    if version.is_expired() {
+        return Ok(Found::Absent(number));
     }
+    Ok(Found::State(version, form.make(&document)?))
 }
 
 /// The version that a staged document will have if nobody else changes the state: found out when first
 /// asked for, since most transactions never ask.
 fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
+    let (own_rows, dedup) = with(|batch| -> Result<_> {
+        let pending = batch
+            .changing(state)?
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.dedup);
+        Ok((batch.has_own_rows(state)?, pending))
+    })?;
     let mut same = SameAs {
         document,
         hash: state_cache_document::hash(document),
     };
-    let version = match read::read(state, Reader::Change, false, &mut same)? {
+    let found = read::read(state, Reader::Change, own_rows, &mut same)?;
+    let beneath = found.ground().number;
+    let version = match found {
         Found::Absent(last) => last + 1,
-        Found::State(version, true) => version.number,
-        Found::State(version, false) => version.number + 1,
+        Found::State(version, true) if dedup => version.number,
+        Found::State(version, _) => version.number + 1,
     };
     with(|batch| {
-        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let known = batch.changing(state)?;
+        known.beneath = known.beneath.or(Some(beneath));
         if let Some(View::Document {
             version: unknown, ..
-        }) = batch
-            .states
-            .get_mut(&id)
-            .and_then(|known| known.newest_mut())
+        }) = known.newest_mut()
         {
             *unknown = unknown.or(Some(version));
         }
-    });
-    Ok(version)
+        Ok(version)
+    })
 }
 
 /// Remembers what an explicit batch found when it first met a state.
-fn note<T>(state: &StateRef<'_>, found: &Found<T>) -> Result<()> {
-    let ground = found.ground();
+fn note(state: &StateRef<'_>, ground: Ground) -> Result<()> {
     with(|batch| {
         let known = batch.changing(state)?;
         known.base = known.base.or(Some(ground));

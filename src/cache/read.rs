@@ -38,6 +38,15 @@ impl Ground {
 }
 
 impl Version {
+    /// The state, or its absence once it has ended.
+    pub fn unless_expired<T>(self, value: T) -> Found<T> {
+        if self.is_expired() {
+            Found::Absent(self.number)
+        } else {
+            Found::State(self, value)
+        }
+    }
+
     /// The ground that a change of this version builds upon.
     pub fn ground(&self) -> Ground {
         Ground {
@@ -149,6 +158,12 @@ pub fn read<F: Form>(
                     }
                     L1Answer::Newer => (
                         Counter::BypassSnapshot,
+                        Counter::L3ReadTime,
+                        from_table(state, form)?,
+                    ),
+                    // Only a snapshot taken now may fill, and a parallel query takes none.
+                    L1Answer::Miss if sys::is_in_parallel_mode() => (
+                        Counter::Misses,
                         Counter::L3ReadTime,
                         from_table(state, form)?,
                     ),

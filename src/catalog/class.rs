@@ -97,7 +97,7 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
 /// The channels of all classes, each as often as it is named.
 pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
     let mut channels = Vec::new();
-    // SAFETY: the relation is `state_class`, whose last column is its channel.
+    // SAFETY: the relation is `state_class`, whose eighth column is its channel.
     unsafe {
         scan(relation, &mut [], |values, _| {
             channels.push(channel(values))
@@ -114,7 +114,7 @@ pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
 unsafe fn scan(
     relation: pg_sys::Oid,
     keys: &mut [pg_sys::ScanKeyData],
-    mut row: impl FnMut(&[pg_sys::Datum; COLUMNS], &[bool; COLUMNS]),
+    mut row: impl FnMut(&[pg_sys::Datum], &[bool]),
 ) {
     // SAFETY: the relation is locked while it is read; the column order is that of the installation
     // script.
@@ -134,8 +134,10 @@ unsafe fn scan(
             if tuple.is_null() {
                 break;
             }
-            let mut values = [pg_sys::Datum::from(0usize); COLUMNS];
-            let mut nulls = [true; COLUMNS];
+            // A user may have added columns behind ours.
+            let columns = ((*(*table).rd_att).natts as usize).max(COLUMNS);
+            let mut values = vec![pg_sys::Datum::from(0usize); columns];
+            let mut nulls = vec![true; columns];
             pg_sys::heap_deform_tuple(
                 tuple,
                 (*table).rd_att,
@@ -168,7 +170,7 @@ unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
 
 /// # Safety
 /// The columns are those of a row of `state_class`.
-unsafe fn channel(values: &[pg_sys::Datum; COLUMNS]) -> CString {
+unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
     // SAFETY: a text column that is NOT NULL.
     super::c_string(unsafe { sys::detoasted_bytes(values[COLUMNS - 1].cast_mut_ptr()) })
 }
@@ -176,11 +178,7 @@ unsafe fn channel(values: &[pg_sys::Datum; COLUMNS]) -> CString {
 impl Class {
     /// # Safety
     /// The columns are those of a row of `state_class`.
-    unsafe fn from_columns(
-        name: &[u8],
-        values: &[pg_sys::Datum; COLUMNS],
-        nulls: &[bool; COLUMNS],
-    ) -> Self {
+    unsafe fn from_columns(name: &[u8], values: &[pg_sys::Datum], nulls: &[bool]) -> Self {
         let integer = |n: usize| {
             if nulls[n] {
                 None

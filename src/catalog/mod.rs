@@ -165,20 +165,44 @@ impl Catalog {
         leads_to(c"state_head", self.head) && leads_to(c"state_snapshot", self.snapshot)
     }
 
-    /// Whether a user's triggers or rules may turn a row that the flush writes into another one. A lock on
-    /// the tables must be held.
+    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
     pub fn rows_may_be_rewritten(&self) -> bool {
+        // SAFETY: the relation is open.
+        self.any_table(|table| unsafe {
+            let triggers = (*table).trigdesc;
+            (*(*table).rd_rel).relhasrules
+                || !triggers.is_null()
+                    && ((*triggers).trig_insert_before_row || (*triggers).trig_update_before_row)
+        })
+    }
+
+    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
+    pub fn runs_user_code(&self) -> bool {
+        /// Triggers that the installation script makes on either table.
+        const OWN_TRIGGERS: i32 = 3;
+        // SAFETY: the relation is open.
+        self.any_table(|table| unsafe {
+            let (about, triggers) = (&*(*table).rd_rel, (*table).trigdesc);
+            about.relhasrules
+                || about.relrowsecurity
+                || about.relchecks > 0
+                || !triggers.is_null() && (*triggers).numtriggers > OWN_TRIGGERS
+        })
+    }
+
+    /// Whether something holds for `state_head` or `state_snapshot`.
+    fn any_table(&self, holds: impl Fn(pg_sys::Relation) -> bool) -> bool {
         [self.head, self.snapshot].into_iter().any(|table| {
-            // SAFETY: the table is locked, so it can be opened and closed without a lock.
+            // SAFETY: opened and closed in pairs; a lock that is too weak to be in anybody's way.
             unsafe {
-                let relation = pg_sys::table_open(table, pg_sys::NoLock as i32);
-                let triggers = (*relation).trigdesc;
-                let rewritten = (*(*relation).rd_rel).relhasrules
-                    || !triggers.is_null()
-                        && ((*triggers).trig_insert_before_row
-                            || (*triggers).trig_update_before_row);
-                pg_sys::table_close(relation, pg_sys::NoLock as i32);
-                rewritten
+                let lock = pg_sys::AccessShareLock as i32;
+                let relation = pg_sys::try_relation_open(table, lock);
+                if relation.is_null() {
+                    return false;
+                }
+                let holds = holds(relation);
+                pg_sys::relation_close(relation, lock);
+                holds
             }
         })
     }

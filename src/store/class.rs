@@ -2,7 +2,7 @@
 
 use super::spi::Connection;
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use pgrx::pg_sys;
 
 /// What is to become of a column of `state_class`.
@@ -94,8 +94,10 @@ pub fn define(
         &types,
     )?;
     // The insert comes to nothing if somebody else has created the class since the update looked.
-    while connection.modify(update, arguments)?.first().is_none()
-        && connection.modify(insert, arguments)?.first().is_none()
-    {}
-    Ok(())
+    for statement in [update, insert, update] {
+        if connection.modify(statement, arguments)?.first().is_some() {
+            return Ok(());
+        }
+    }
+    Err(Error::ClassSwallowed)
 }

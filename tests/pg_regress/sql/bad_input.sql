@@ -123,8 +123,9 @@ SELECT complaint($$SELECT state_update('doc', jsonb_build_object('long', repeat(
 SELECT complaint($$SELECT state_append('doc', '{list}', to_jsonb(repeat('x', 900)), class => 'bad'), state_append('doc', '{list}', to_jsonb(repeat('y', 900)), class => 'bad')$$);
 RESET state_cache.max_state_size;
 SELECT complaint($$SELECT state_set('doc', to_jsonb(repeat('x', 17000000)), class => 'bad')$$);
-SELECT complaint($$SET state_cache.max_state_size = '0'$$);
-SELECT complaint($$SET state_cache.max_state_size = '2GB'$$);
+-- Servers differ in how they write the range, which comes last.
+SELECT split_part(complaint($$SET state_cache.max_state_size = '0'$$), ' (', 1);
+SELECT split_part(complaint($$SET state_cache.max_state_size = '2GB'$$), ' (', 1);
 SELECT complaint($$SET state_cache.notify = 'sometimes'$$);
 SELECT complaint($$SET state_cache.no_such_setting = 1$$);
 

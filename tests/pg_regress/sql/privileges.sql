@@ -287,6 +287,8 @@ SELECT public.state_class_define('trap class', channel => 'c');
 SELECT public.state_invalidate('tr*', 'privileges') >= 0;
 SELECT public.state_delete('trap', expected_version => 5, class => 'privileges');
 UPDATE public.state_head SET deleted = false WHERE key OPERATOR(pg_catalog.=) 'no such';
+-- What a dump does: its script runs with an empty search_path.
+SET search_path = '';
 INSERT INTO public.state_class (class) VALUES ('config');
 RESET search_path;
 DROP TABLE pg_temp.state_head, pg_temp.state_class;
