@@ -46,7 +46,7 @@ CREATE TABLE state_head (
 COMMENT ON TABLE state_head IS 'which version of each state is current; a deleted state stays as a tombstone';
 COMMENT ON COLUMN state_head.class IS 'class of the state';
 COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 255 bytes';
-COMMENT ON COLUMN state_head.version IS 'current version: 1, 2, 3 …; a delete is a version too, and none is ever used again';
+COMMENT ON COLUMN state_head.version IS 'current version: 1, 2, 3 ...; a delete is a version too, and none is ever used again';
 COMMENT ON COLUMN state_head.hash IS 'state_hash() of the current document; NULL when deleted';
 COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary form, 0 when deleted';
 COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
@@ -103,7 +103,7 @@ $$;
 COMMENT ON FUNCTION state_class_restore() IS 'lets a restored row replace the one that CREATE EXTENSION made';
 -- A dump's script runs with an empty search_path, and an INSERT by hand hardly ever.
 CREATE TRIGGER state_class_restore BEFORE INSERT ON state_class FOR EACH ROW
-	WHEN (NEW.class IN ('run', 'swarm', 'config') AND current_setting('search_path') = '')
+	WHEN (NEW.class IN ('run', 'swarm', 'config') AND current_setting('search_path') IN ('', '""'))
 	EXECUTE FUNCTION state_class_restore();
 COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row replace the one that CREATE EXTENSION made';
 

@@ -19,9 +19,14 @@ impl Shown {
     }
 }
 
-/// Bytes in server encoding as a message can show them.
+/// Bytes in server encoding as a message can show them: a message is UTF-8 here, so in a database of
+/// another encoding what is not ASCII shows as escaped bytes.
 pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    if crate::sys::database_is_utf8() {
+        String::from_utf8_lossy(bytes).into_owned()
+    } else {
+        bytes.escape_ascii().to_string()
+    }
 }
 
 /// What can go wrong; see [`Error::raise`] for the SQLSTATEs.
@@ -73,7 +78,7 @@ pub enum Error {
     ClassSwallowed,
     /// A row made by hand that the extension could not have written.
     Check { fault: &'static str },
-    /// The entries of L1 cannot be shown row by row to a role under row-level security.
+    /// A role under row-level security asks for entries of L1.
     RowSecurity,
     /// What is stored is not what was written.
     Damaged {
@@ -185,7 +190,7 @@ impl Error {
             Self::Check { fault } => new(Code::ERRCODE_CHECK_VIOLATION, fault.to_owned()),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "the entries of L1 cannot be shown under row-level security".to_owned(),
+                "L1 cannot be listed or searched under row-level security".to_owned(),
             )
             .set_hint("Read the view state_current instead."),
             Self::Damaged { state, version, fault } => new(

@@ -197,6 +197,12 @@ pub fn current_user() -> pg_sys::Oid {
     unsafe { server::GetUserId() }
 }
 
+/// Whether text in this database is UTF-8.
+pub fn database_is_utf8() -> bool {
+    // SAFETY: reads a global of this process.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
 /// The database of this session.
 pub fn my_database() -> u32 {
     // SAFETY: a plain global of this process.

@@ -1,6 +1,6 @@
 //! Staging: what the functions that change a state do before the flush.
 
-use super::staged::{Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
+use super::staged::{Base, Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
 use super::view::{committed_ground, read_newest, settle};
 use super::{MAX_HELD, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
@@ -387,7 +387,11 @@ fn note_base(state: &StateRef<'_>) -> Result<()> {
     })?;
     if wanted {
         let ground = committed_ground(state)?;
-        with(|batch| batch.changing(state).map(|known| known.base = Some(ground)))?;
+        with(|batch| {
+            batch
+                .changing(state)
+                .map(|known| known.base = Some(Base::found(ground)))
+        })?;
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use crate::cache::read::Version;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::notify::{self, Change, News};
-use crate::store;
 use crate::sys::PushedSnapshot;
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -83,7 +82,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     for (class, key) in with(|batch| batch.by_hand.keys()) {
-        let change = match store::read_head(catalog, &class, &key)? {
+        let change = match catalog.head_row(&class, &key) {
             Some(head) if head.deleted => Change::Delete(head.version),
             Some(head) => Change::Set(head.version),
             None => Change::Delete(0),

@@ -69,8 +69,8 @@ pub fn flush() -> Result<Vec<Outcome>> {
     };
     let catalog = match catalog::renewed(&catalog) {
         Ok(catalog) => catalog,
-        Err(Error::NotInstalled) => {
-            // Dropped by this transaction, and the staged changes with it.
+        // The staged changes go with tables that this transaction has dropped itself.
+        Err(Error::NotInstalled) if catalog.may_be_dropped_by_us() => {
             with(|batch| batch.states.values_mut().for_each(State::unstage));
             return Ok(Vec::new());
         }
@@ -128,26 +128,28 @@ pub fn flush_one(state: &StateRef<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `40001` if a state that the batch has only read has moved.
+/// `40001` if a state that the batch has only read has moved; asked as the role that read it.
 fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
     let read_only: Vec<_> = with(|batch| {
         let unstaged = batch.states.values().filter(|state| !state.is_dirty());
         unstaged
-            .filter_map(|state| Some((state.clone(), state.base?)))
+            .filter_map(|state| Some((state.clone(), state.base.clone()?)))
             .collect()
     });
     // Under the transaction's own snapshot nothing moves at REPEATABLE READ.
     let _snapshot = PushedSnapshot::latest();
-    for (known, expected) in read_only {
+    for (known, base) in read_only {
+        let _reader = Impersonation::begin(&base.reader, false);
+        let class = Rc::clone(&known.class);
         let state = StateRef {
             catalog: Rc::clone(catalog),
-            class: Rc::clone(&known.class),
+            class,
             key: &known.key,
         };
         let own_rows = with(|batch| batch.has_own_rows(&state))?;
         let found = read::read(&state, Reader::Change, own_rows, &mut Head)?.ground();
-        if found != expected {
-            return Err(conflict(&state, expected.number, found.number));
+        if found != base.ground {
+            return Err(conflict(&state, base.ground.number, found.number));
         }
     }
     Ok(())
@@ -287,7 +289,7 @@ fn flush_state(
         if attempt == MAX_ATTEMPTS {
             return Err(conflict(
                 &state,
-                known.base.map_or(0, |ground| ground.number),
+                known.base.as_ref().map_or(0, |base| base.ground.number),
                 0,
             ));
         }
@@ -394,14 +396,21 @@ fn check_version(
     current: Ground,
 ) -> Result<()> {
     let relied_on = match on_conflict {
-        Some(OnConflict::Error) => known.base,
-        Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => known.base,
+        Some(OnConflict::Error) => known.base.as_ref(),
+        Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => {
+            known.base.as_ref()
+        }
         _ => None,
     };
     let unexpected = pending
         .expected
         .filter(|expected| *expected != current.number);
+    let folded = pending
+        .folded
+        .filter(|_| on_conflict != Some(OnConflict::Overwrite));
     let moved = relied_on
+        .map(|base| base.ground)
+        .or(folded)
         .filter(|ground| *ground != current)
         .map(|ground| ground.number);
     match unexpected.or(moved) {
@@ -445,7 +454,7 @@ fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Resu
     if !sys::isolation_uses_transaction_snapshot() || own_rows {
         return Ok(());
     }
-    match store::read_head(&state.catalog, &state.class.name, state.key)? {
+    match state.catalog.head_row(&state.class.name, state.key) {
         Some(head)
             if !head.deleted
                 && (head.version, head.hash) == (current.number, Some(current.hash)) =>
@@ -511,15 +520,18 @@ impl Batch {
             }
         };
         if explicit {
-            known.base = Some(match &content {
-                Content::Document { hash, .. } => Ground {
+            let ground = match &content {
+                Content::Document { hash, .. } => Some(Ground {
                     number: version,
                     hash: *hash,
-                },
-                Content::Deleted => Ground::ABSENT,
+                }),
+                Content::Deleted => Some(Ground::ABSENT),
                 // The document is the one it was.
-                Content::Touched | Content::Unkept => known.base.unwrap_or(Ground::ABSENT),
-            });
+                Content::Touched | Content::Unkept => None,
+            };
+            if let (Some(base), Some(ground)) = (&mut known.base, ground) {
+                base.ground = ground;
+            }
         }
         known.flushed = Some(Flushed {
             version,

@@ -208,6 +208,9 @@ impl State {
             Intent::Apply { base, .. } => Some(base.number),
             _ => pending.expected,
         });
-        self.base.map(|ground| ground.number).or(staged_on)
+        self.base
+            .as_ref()
+            .map(|base| base.ground.number)
+            .or(staged_on)
     }
 }

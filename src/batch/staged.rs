@@ -34,9 +34,28 @@ pub struct State {
     /// What the last flush of this transaction made of it.
     pub flushed: Option<Flushed>,
     /// What the explicit batch found when it first met the state.
-    pub base: Option<Ground>,
+    pub base: Option<Base>,
     /// Version (0: absent) beneath the staged changes, once somebody has asked for theirs.
     pub beneath: Option<i64>,
+}
+
+/// What an explicit batch relies on.
+#[derive(Clone)]
+pub struct Base {
+    /// What was found.
+    pub ground: Ground,
+    /// Who found it: another role may see less.
+    pub reader: Identity,
+}
+
+impl Base {
+    /// What the current role has found.
+    pub fn found(ground: Ground) -> Self {
+        Self {
+            ground,
+            reader: Identity::current(),
+        }
+    }
 }
 
 /// What a snapshot of this transaction sees of a state that the transaction has changed.

@@ -1,7 +1,7 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
 use super::change::apply_all;
-use super::staged::{Intent, Operation, Pending, View};
+use super::staged::{Base, Intent, Operation, Pending, View};
 use super::{Batch, OnConflict, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
@@ -296,7 +296,7 @@ fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
 fn note(state: &StateRef<'_>, ground: Ground) -> Result<()> {
     with(|batch| {
         let known = batch.changing(state)?;
-        known.base = known.base.or(Some(ground));
+        known.base.get_or_insert_with(|| Base::found(ground));
         Ok(())
     })
 }

@@ -74,7 +74,7 @@ fn check_key(key: &[u8]) -> Result<()> {
         0 => Err(Error::argument("a key must not be empty")),
         1..=MAX_KEY => Ok(()),
         len => Err(Error::argument(format!(
-            "key \"{}…\" is too long: {len} bytes, the limit is {MAX_KEY}",
+            "key \"{}...\" is too long: {len} bytes, the limit is {MAX_KEY}",
             text(&key[..32])
         ))),
     }

@@ -1,5 +1,6 @@
 //! Classes as `state_class` defines them, read once per session and again after a change.
 
+use super::scan::scan;
 use crate::cache::stats::CounterSet;
 use crate::error::{Error, Result, text};
 use crate::sys;
@@ -72,25 +73,13 @@ const COLUMNS: usize = 8;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
-    let wanted = crate::call::varlena_datum(name);
-    let mut key = pg_sys::ScanKeyData::default();
-    // SAFETY: the key compares the first column, which is text.
-    unsafe {
-        pg_sys::ScanKeyInit(
-            &mut key,
-            1,
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::F_TEXTEQ.into(),
-            wanted,
-        );
-    }
     let mut class = None;
-    // SAFETY: the relation is `state_class`.
+    // SAFETY: the relation is `state_class`, whose first column is the name.
     unsafe {
-        scan(relation, &mut [key], |values, nulls| {
+        scan(relation, &[name], COLUMNS, |values, nulls| {
             class = Some(Class::from_columns(name, values, nulls))
-        })
-    };
+        });
+    }
     class.ok_or_else(|| Error::UnknownClass { class: text(name) })
 }
 
@@ -99,73 +88,11 @@ pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
     let mut channels = Vec::new();
     // SAFETY: the relation is `state_class`, whose eighth column is its channel.
     unsafe {
-        scan(relation, &mut [], |values, _| {
+        scan(relation, &[], COLUMNS, |values, _| {
             channels.push(channel(values))
         })
     };
     channels
-}
-
-/// Scans `state_class` as the server scans its own catalogs: no SQL, no privileges, the newest committed
-/// rows or this transaction's own.
-///
-/// # Safety
-/// `relation` is `state_class`; the row is valid during the call of `row` only.
-unsafe fn scan(
-    relation: pg_sys::Oid,
-    keys: &mut [pg_sys::ScanKeyData],
-    mut row: impl FnMut(&[pg_sys::Datum], &[bool]),
-) {
-    // SAFETY: the relation is locked while it is read; the column order is that of the installation
-    // script.
-    unsafe {
-        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
-        let index = primary_key(table);
-        let scan = pg_sys::systable_beginscan(
-            table,
-            index,
-            !keys.is_empty() && index != pg_sys::InvalidOid,
-            std::ptr::null_mut(),
-            keys.len() as i32,
-            keys.as_mut_ptr(),
-        );
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            // A user may have added columns behind ours.
-            let columns = ((*(*table).rd_att).natts as usize).max(COLUMNS);
-            let mut values = vec![pg_sys::Datum::from(0usize); columns];
-            let mut nulls = vec![true; columns];
-            pg_sys::heap_deform_tuple(
-                tuple,
-                (*table).rd_att,
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-            );
-            row(&values, &nulls);
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
-    }
-}
-
-/// The index behind the primary key; `InvalidOid` without one.
-///
-/// # Safety
-/// `table` is open.
-unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
-    // SAFETY: the caller's promise.
-    #[cfg(not(feature = "pg18"))]
-    unsafe {
-        pg_sys::RelationGetPrimaryKeyIndex(table)
-    }
-    // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to scan by.
-    #[cfg(feature = "pg18")]
-    unsafe {
-        pg_sys::RelationGetPrimaryKeyIndex(table, false)
-    }
 }
 
 /// # Safety

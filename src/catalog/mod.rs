@@ -8,6 +8,8 @@
 
 mod access;
 mod class;
+mod head;
+mod scan;
 
 use crate::error::{Error, Result};
 use crate::shared;
@@ -19,13 +21,14 @@ use std::rc::Rc;
 
 pub use access::Access;
 pub use class::{Class, interval_microseconds};
+pub use head::HeadRow;
 
 /// The extension as installed in this database.
 pub struct Catalog {
     /// Schema of the extension.
     namespace: pg_sys::Oid,
-    /// Its name, quoted for SQL.
-    pub schema: String,
+    /// Its name, quoted for SQL, in server encoding.
+    pub schema: Vec<u8>,
     /// OID of `state_head`.
     pub head: pg_sys::Oid,
     /// OID of `state_snapshot`.
@@ -133,8 +136,8 @@ impl Catalog {
                 return Err(Error::NotInstalled);
             }
             let schema = CStr::from_ptr(pg_sys::quote_identifier(name))
-                .to_string_lossy()
-                .into_owned();
+                .to_bytes()
+                .to_vec();
             Ok(Self {
                 namespace,
                 schema,
@@ -163,6 +166,22 @@ impl Catalog {
             unsafe { pg_sys::get_relname_relid(name.as_ptr(), self.namespace) == table }
         };
         leads_to(c"state_head", self.head) && leads_to(c"state_snapshot", self.snapshot)
+    }
+
+    /// Whether the tables are gone, and not only renamed, in a transaction that can have dropped them: one
+    /// that has written something.
+    pub fn may_be_dropped_by_us(&self) -> bool {
+        // SAFETY: looks at this backend's transaction state and into the system cache.
+        unsafe {
+            pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
+                && !pg_sys::SearchSysCacheExists(
+                    pg_sys::SysCacheIdentifier::RELOID as i32,
+                    pg_sys::Datum::from(self.head),
+                    pg_sys::Datum::from(0usize),
+                    pg_sys::Datum::from(0usize),
+                    pg_sys::Datum::from(0usize),
+                )
+        }
     }
 
     /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
@@ -212,6 +231,11 @@ impl Catalog {
         self.classes.get(name, self.class)
     }
 
+    /// The head row of a state as it is now, whoever asks.
+    pub fn head_row(&self, class: &[u8], key: &[u8]) -> Option<HeadRow> {
+        head::read(self.head, class, key)
+    }
+
     /// The channels of all classes.
     pub fn channels(&self) -> Vec<CString> {
         class::channels(self.class)
@@ -230,8 +254,12 @@ impl Catalog {
         access::check_may_change(self.head, self.snapshot)
     }
 
-    /// Raises `42501` unless the current role may empty the cache: it needs UPDATE on `state_head`.
+    /// Raises `42501` unless the current role may empty the cache: it needs UPDATE on `state_head`, and
+    /// under row-level security it would learn what is hidden from it.
     pub fn check_may_evict(&self) -> Result<()> {
+        if self.access().row_security {
+            return Err(Error::RowSecurity);
+        }
         access::check_may_evict(self.head)
     }
 

@@ -40,7 +40,7 @@ fn values(otherwise: impl Fn(usize) -> &'static str) -> Vec<String> {
     (0..COLUMNS.len()).map(value).collect()
 }
 
-fn update_sql(schema: &str) -> String {
+fn update_sql() -> String {
     let values = values(|n| COLUMNS[n].0);
     let set: Vec<_> = COLUMNS
         .iter()
@@ -48,15 +48,15 @@ fn update_sql(schema: &str) -> String {
         .map(|(column, value)| format!("{} = {value}", column.0))
         .collect();
     format!(
-        "UPDATE {schema}.state_class SET {} WHERE class OPERATOR(pg_catalog.=) $1 RETURNING class",
+        "UPDATE @extschema@.state_class SET {} WHERE class OPERATOR(pg_catalog.=) $1 RETURNING class",
         set.join(", ")
     )
 }
 
-fn insert_sql(schema: &str) -> String {
+fn insert_sql() -> String {
     let names: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
     format!(
-        "INSERT INTO {schema}.state_class (class, {}) VALUES ($1, {}) \
+        "INSERT INTO @extschema@.state_class (class, {}) VALUES ($1, {}) \
          ON CONFLICT (class) DO NOTHING RETURNING class",
         names.join(", "),
         values(|n| COLUMNS[n].2).join(", ")
@@ -85,12 +85,14 @@ pub fn define(
     let statements = &catalog.statements;
     let update = connection.prepare(
         &statements.update_class,
-        || update_sql(&catalog.schema),
+        &catalog.schema,
+        update_sql,
         &types,
     )?;
     let insert = connection.prepare(
         &statements.insert_class,
-        || insert_sql(&catalog.schema),
+        &catalog.schema,
+        insert_sql,
         &types,
     )?;
     // The insert comes to nothing if somebody else has created the class since the update looked.

@@ -12,7 +12,7 @@ mod write;
 
 pub use class::{Setting, define as define_class};
 pub use own_write::{is_by_hand, is_caller_by_hand};
-pub use read::{Content, Stored, lock, read, read_head};
+pub use read::{Content, Stored, lock, read};
 pub use write::{NewVersion, Replaced, delete, insert, touch, update};
 
 use spi::Statement;
@@ -22,7 +22,6 @@ use std::cell::OnceCell;
 #[derive(Default)]
 pub struct Statements {
     read: OnceCell<Statement>,
-    read_head: OnceCell<Statement>,
     lock: OnceCell<Statement>,
     insert: OnceCell<Statement>,
     update: [OnceCell<Statement>; write::PRUNINGS],

@@ -39,22 +39,19 @@ pub struct StoredDocument {
     pub xid: pg_sys::TransactionId,
 }
 
-fn read_sql(schema: &str) -> String {
-    format!(
-        "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state \
-         FROM {schema}.state_head h LEFT JOIN {schema}.state_snapshot s \
+const READ: &str = "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state \
+         FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
          ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
          AND s.version OPERATOR(pg_catalog.=) h.version \
-         WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2"
-    )
-}
+         WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
 
 /// Reads a state under the active snapshot; `None` if it has no head row there.
 pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.read,
-        || read_sql(&catalog.schema),
+        &catalog.schema,
+        || READ.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
     )?;
     let rows = connection.query(
@@ -103,54 +100,16 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
     })
 }
 
-/// A head row alone.
-pub struct HeadRow {
-    /// The current version.
-    pub version: i64,
-    /// Whether that is a tombstone.
-    pub deleted: bool,
-    /// Hash of the document.
-    pub hash: Option<u128>,
-}
-
-/// The head row of a state under a snapshot taken now, if there is one.
-pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<HeadRow>> {
-    let _snapshot = sys::PushedSnapshot::latest();
-    let connection = Connection::open()?;
-    let statement = connection.prepare(
-        &catalog.statements.read_head,
-        || {
-            format!(
-                "SELECT version, deleted, hash FROM {}.state_head \
-                 WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2",
-                catalog.schema
-            )
-        },
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
-    )?;
-    let rows = connection.query(
-        statement,
-        [Some(varlena_datum(class)), Some(varlena_datum(key))],
-    )?;
-    Ok(rows.first().map(|row| HeadRow {
-        version: bigint(&row, 1),
-        deleted: boolean(&row, 2),
-        hash: stored_hash(&row, 3),
-    }))
-}
-
 /// Locks the head row until the transaction ends, waiting for whoever holds it; without a head row,
 /// nothing.
 pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.lock,
+        &catalog.statements.lock, &catalog.schema,
         || {
-            format!(
-                "SELECT version FROM {}.state_head \
-                 WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE",
-                catalog.schema
-            )
+            "SELECT version FROM @extschema@.state_head \
+             WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE"
+                .to_owned()
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
     )?;

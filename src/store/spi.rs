@@ -29,17 +29,21 @@ impl Connection {
         }
     }
 
-    /// The statement in `slot`, prepared first if it is not yet.
+    /// The statement in `slot`, prepared first if it is not yet. Its text says `@extschema@` for the
+    /// schema, as an installation script does.
     pub fn prepare<'a>(
         &self,
         slot: &'a OnceCell<Statement>,
+        schema: &[u8],
         sql: impl FnOnce() -> String,
         types: &[pg_sys::Oid],
     ) -> Result<&'a Statement> {
         if let Some(statement) = slot.get() {
             return Ok(statement);
         }
-        let sql = CString::new(sql()).unwrap_or_default();
+        let sql = sql();
+        let parts: Vec<&[u8]> = sql.split("@extschema@").map(str::as_bytes).collect();
+        let sql = CString::new(parts.join(schema)).unwrap_or_default();
         let mut types = types.to_vec();
         // SAFETY: the text is NUL-terminated, the types are as many as said; the plan is kept at once.
         let plan = unsafe {

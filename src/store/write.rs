@@ -47,19 +47,19 @@ fn pruning(class: &Class) -> usize {
 
 /// The part of a statement that prunes what `keep` no longer covers once the CTE `head` has made a
 /// version; `keep` names the parameter that holds the number of older snapshots to keep.
-fn pruning_sql(schema: &str, pruning: usize, keep: &str) -> String {
+fn pruning_sql(pruning: usize, keep: &str) -> String {
     let of_state = |alias: &str| {
         format!("{alias}.class OPERATOR(pg_catalog.=) $1 AND {alias}.key OPERATOR(pg_catalog.=) $2")
     };
     match pruning {
         0 => format!(
-            ", pruned AS (DELETE FROM {schema}.state_snapshot s USING head \
+            ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
              WHERE {} AND s.version OPERATOR(pg_catalog.<) head.version)",
             of_state("s")
         ),
         1 => format!(
-            ", pruned AS (DELETE FROM {schema}.state_snapshot s USING head WHERE {} \
-             AND s.version OPERATOR(pg_catalog.<=) (SELECT o.version FROM {schema}.state_snapshot o \
+            ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head WHERE {} \
+             AND s.version OPERATOR(pg_catalog.<=) (SELECT o.version FROM @extschema@.state_snapshot o \
              WHERE {} ORDER BY o.version DESC OFFSET {keep} LIMIT 1))",
             of_state("s"),
             of_state("o")
@@ -77,43 +77,43 @@ const UNMOVED: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catal
      AND version OPERATOR(pg_catalog.=) $3 \
      AND ($4 IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) $4)";
 
-fn insert_sql(schema: &str) -> String {
+fn insert_sql() -> String {
     format!(
-        "WITH head AS (INSERT INTO {schema}.state_head (class, key, version, hash, size, expires_at) \
+        "WITH head AS (INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at) \
          SELECT $1, $2, COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1, $3, $4, $5 \
-         FROM {schema}.state_snapshot WHERE {OF_STATE} \
+         FROM @extschema@.state_snapshot WHERE {OF_STATE} \
          ON CONFLICT (class, key) DO NOTHING RETURNING version) \
-         INSERT INTO {schema}.state_snapshot (class, key, version, state, hash) \
+         INSERT INTO @extschema@.state_snapshot (class, key, version, state, hash) \
          SELECT $1, $2, version, $6, $3 FROM head RETURNING version"
     )
 }
 
-fn update_sql(schema: &str, how: usize) -> String {
+fn update_sql(how: usize) -> String {
     format!(
-        "WITH head AS (UPDATE {schema}.state_head \
+        "WITH head AS (UPDATE @extschema@.state_head \
          SET version = version OPERATOR(pg_catalog.+) 1, hash = $5, size = $6, deleted = false, \
          expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
          WHERE {UNMOVED} RETURNING version){} \
-         INSERT INTO {schema}.state_snapshot (class, key, version, parent_version, state, hash) \
+         INSERT INTO @extschema@.state_snapshot (class, key, version, parent_version, state, hash) \
          SELECT $1, $2, version, $8, $9, $5 FROM head RETURNING version",
-        pruning_sql(schema, how, "$10")
+        pruning_sql(how, "$10")
     )
 }
 
-fn delete_sql(schema: &str, how: usize) -> String {
+fn delete_sql(how: usize) -> String {
     format!(
-        "WITH head AS (UPDATE {schema}.state_head \
+        "WITH head AS (UPDATE @extschema@.state_head \
          SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
          WHERE {UNMOVED} RETURNING version){} \
          SELECT version FROM head",
-        pruning_sql(schema, how, "$5")
+        pruning_sql(how, "$5")
     )
 }
 
-fn touch_sql(schema: &str) -> String {
+fn touch_sql() -> String {
     format!(
-        "UPDATE {schema}.state_head SET expires_at = $5 \
+        "UPDATE @extschema@.state_head SET expires_at = $5 \
          WHERE {UNMOVED} RETURNING version"
     )
 }
@@ -135,8 +135,9 @@ pub fn insert(
         pg_sys::JSONBOID,
     ];
     run(
+        catalog,
         &catalog.statements.insert,
-        || insert_sql(&catalog.schema),
+        insert_sql,
         &types,
         || {
             [
@@ -173,8 +174,9 @@ pub fn update(
     ];
     let how = pruning(class);
     run(
+        catalog,
         &catalog.statements.update[how],
-        || update_sql(&catalog.schema, how),
+        || update_sql(how),
         &types,
         || {
             [
@@ -209,8 +211,9 @@ pub fn delete(
     ];
     let how = pruning(class);
     run(
+        catalog,
         &catalog.statements.delete[how],
-        || delete_sql(&catalog.schema, how),
+        || delete_sql(how),
         &types,
         || {
             [
@@ -240,8 +243,9 @@ pub fn touch(
         pg_sys::TIMESTAMPTZOID,
     ];
     run(
+        catalog,
         &catalog.statements.touch,
-        || touch_sql(&catalog.schema),
+        touch_sql,
         &types,
         || {
             [
@@ -258,13 +262,14 @@ pub fn touch(
 /// Runs a statement that returns the version it made. The arguments are built once SPI is connected, so
 /// that they are freed with the connection.
 fn run<const N: usize>(
+    catalog: &Catalog,
     slot: &OnceCell<Statement>,
     sql: impl FnOnce() -> String,
     types: &[pg_sys::Oid; N],
     arguments: impl FnOnce() -> [Option<pg_sys::Datum>; N],
 ) -> Result<Option<i64>> {
     let connection = Connection::open()?;
-    let statement = connection.prepare(slot, sql, types)?;
+    let statement = connection.prepare(slot, &catalog.schema, sql, types)?;
     let _own = OwnWrite::begin();
     let rows = connection.modify(statement, arguments())?;
     Ok(rows

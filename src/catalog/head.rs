@@ -1,0 +1,40 @@
+//! Head rows, for what the extension does on its own account: telling subscribers, and making sure that a
+//! duplicate is one of the newest version.
+
+use super::scan::scan;
+use crate::sys;
+use pgrx::pg_sys;
+
+/// What matters of a row of `state_head`.
+pub struct HeadRow {
+    /// The current version.
+    pub version: i64,
+    /// Whether that is a tombstone.
+    pub deleted: bool,
+    /// Hash of the document.
+    pub hash: Option<u128>,
+}
+
+/// The first columns of `state_head`: class, key, version, hash, size, deleted.
+const COLUMNS: usize = 6;
+
+/// The head row of a state as it is now, if there is one.
+pub fn read(relation: pg_sys::Oid, class: &[u8], key: &[u8]) -> Option<HeadRow> {
+    let mut found = None;
+    // SAFETY: the relation is `state_head`; a hash is a bytea.
+    unsafe {
+        scan(relation, &[class, key], COLUMNS, |values, nulls| {
+            let hash = (!nulls[3]).then(|| sys::detoasted_bytes(values[3].cast_mut_ptr()));
+            found = Some(HeadRow {
+                version: if nulls[2] {
+                    0
+                } else {
+                    values[2].value() as i64
+                },
+                deleted: !nulls[5] && values[5].value() & 0xff != 0,
+                hash: hash.and_then(|hash| Some(u128::from_be_bytes(hash.try_into().ok()?))),
+            });
+        });
+    }
+    found
+}
