@@ -12,3 +12,4 @@ mod replication;
 mod standby;
 mod stress;
 mod unused;
+mod upkeep;
