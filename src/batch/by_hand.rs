@@ -149,7 +149,7 @@ sql_functions! {
         // SAFETY: as above; the rows live as long as the call.
         let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
         with(|batch| {
-            batch.catalog.get_or_insert_with(|| catalog.clone());
+            batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {

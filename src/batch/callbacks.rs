@@ -44,7 +44,7 @@ unsafe extern "C-unwind" fn subtransaction(
             batch.by_hand.subtransaction_committed();
         }),
         SubXactEvent::SUBXACT_EVENT_ABORT_SUB => in_callback(|batch| {
-            batch.frames.abort(&mut batch.states, &mut batch.explicit);
+            batch.frames.abort(&mut batch.states, &mut batch.scope);
             batch.by_hand.subtransaction_aborted();
         }),
         _ => {}

@@ -134,12 +134,8 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     };
     stage(state, |known, pending| {
         let expires_at = expiry.after(before.map_or(i64::MAX, |version| version.expires_at));
-        let version = match known.newest() {
-            Some(_) => {
-                next_version(known, pending.as_ref()).or(before.map(|version| version.number + 1))
-            }
-            None => before.map(|version| version.number + 1),
-        };
+        let version =
+            next_version(known, pending.as_ref()).or(before.map(|version| version.number + 1));
         let view = View::Document {
             document: Rc::clone(&result),
             version,
@@ -169,7 +165,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
         let expected = pending.and_then(|pending| pending.expected).or(expected);
         (
             new_pending(state, Intent::Delete, Expiry::Keep, expected),
-            View::Absent(Some(version.number)),
+            View::Absent,
         )
     })?;
     Ok(true)
@@ -187,6 +183,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
         let expiry = Expiry::At(expires_at);
         // Of a state that is not staged nothing but the expiry is this transaction's.
         let view = match known.newest() {
+            _ if pending.is_none() => View::Expiry(expires_at),
             Some(View::Document {
                 document, version, ..
             }) => View::Document {
@@ -229,7 +226,7 @@ fn stage(
 
 /// Keeps a transaction that changes very many states within bounds.
 fn make_room(state: &StateRef<'_>) -> Result<()> {
-    if with(|batch| batch.explicit.is_some()) {
+    if with(|batch| batch.scope.explicit.is_some()) {
         return Err(Error::BatchTooLarge {
             state: state.shown(),
             limit: MAX_HELD,
@@ -327,19 +324,12 @@ fn ground_of(found: &Found<Vec<u8>>) -> Ground {
     }
 }
 
-/// The version that a change will make, as far as it is known: one more than what lies beneath,
-/// however many changes are staged.
+/// The version that a change will make, as far as it is known: that of the changes staged before, since
+/// all of them make one.
 fn next_version(known: &State, pending: Option<&Pending>) -> Option<i64> {
-    let staged = matches!(
-        pending.map(|pending| &pending.intent),
-        Some(Intent::Replace(_) | Intent::Apply { .. })
-    );
-    match known.newest()? {
-        View::Document { version, .. } if staged => *version,
-        View::Document { version, .. } | View::Absent(version) => {
-            version.map(|version| version + 1)
-        }
-        View::Expiry(_) | View::Table => known.flushed.as_ref().map(|flushed| flushed.version + 1),
+    match (&pending?.intent, known.newest()?) {
+        (Intent::Replace(_) | Intent::Apply { .. }, View::Document { version, .. }) => *version,
+        _ => None,
     }
 }
 
@@ -382,7 +372,11 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
 /// In an explicit batch that fails on conflicts: remembers what is being built upon.
 fn note_base(state: &StateRef<'_>) -> Result<()> {
     let wanted = with(|batch| -> Result<bool> {
-        let on_conflict = batch.explicit.as_ref().map(|explicit| explicit.on_conflict);
+        let on_conflict = batch
+            .scope
+            .explicit
+            .as_ref()
+            .map(|explicit| explicit.on_conflict);
         Ok(on_conflict == Some(OnConflict::Error) && batch.changing(state)?.base.is_none())
     })?;
     if wanted {

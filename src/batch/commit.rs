@@ -4,7 +4,7 @@ use super::staged::{Content, State};
 use super::{Batch, Phase, flush, with};
 use crate::cache::publish::{Changed, NewValue};
 use crate::cache::read::Version;
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::notify::{self, Change, News};
 use crate::sys::PushedSnapshot;
@@ -17,12 +17,15 @@ pub fn prepare() -> Result<()> {
         return Ok(());
     }
     flush_all()?;
-    let Some(catalog) = with(|batch| batch.catalog.clone()) else {
+    let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
         return Ok(());
     };
-    if !catalog.is_installed() {
-        return Ok(());
-    }
+    let catalog = match catalog::renewed(&catalog) {
+        Ok(catalog) => catalog,
+        // Dropped by this transaction, or the flush would have said so.
+        Err(Error::NotInstalled) => return Ok(()),
+        Err(error) => return Err(error),
+    };
     crate::fault::stop_at!(AfterFlush);
     let news = collect_news(&catalog)?;
     notify::queue(&catalog, &news)?;

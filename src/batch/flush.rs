@@ -61,8 +61,12 @@ impl Action {
 /// checked too.
 pub fn flush() -> Result<Vec<Outcome>> {
     let (catalog, dirty, on_conflict) = with(|batch| {
-        let on_conflict = batch.explicit.as_ref().map(|explicit| explicit.on_conflict);
-        (batch.catalog.clone(), batch.dirty(), on_conflict)
+        let on_conflict = batch
+            .scope
+            .explicit
+            .as_ref()
+            .map(|explicit| explicit.on_conflict);
+        (batch.scope.catalog.clone(), batch.dirty(), on_conflict)
     });
     let Some(catalog) = catalog else {
         return Ok(Vec::new());
@@ -76,7 +80,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
         }
         Err(error) => return Err(error),
     };
-    with(|batch| batch.catalog = Some(Rc::clone(&catalog)));
+    with(|batch| batch.scope.catalog = Some(Rc::clone(&catalog)));
     let timer = Timer::start();
     // What earlier commands of this transaction wrote must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
@@ -469,8 +473,7 @@ fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Resu
 impl Batch {
     /// Takes what is pending on a state, so that a flush from within the flush leaves it alone.
     fn take_pending(&mut self, id: u128) -> Option<(State, Pending)> {
-        self.frames
-            .save(id, self.states.get(&id), self.explicit.as_ref());
+        self.frames.save(id, self.states.get(&id), &self.scope);
         let state = self.states.get_mut(&id)?;
         let known = state.clone();
         Some((known, state.pending.take()?))
@@ -478,9 +481,8 @@ impl Batch {
 
     /// Remembers what was written.
     fn flushed(&mut self, id: u128, written: Written) {
-        self.frames
-            .save(id, self.states.get(&id), self.explicit.as_ref());
-        let explicit = self.explicit.is_some();
+        self.frames.save(id, self.states.get(&id), &self.scope);
+        let explicit = self.scope.explicit.is_some();
         let Some(known) = self.states.get_mut(&id) else {
             return;
         };

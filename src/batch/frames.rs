@@ -1,6 +1,6 @@
 //! What each subtransaction would go back to.
 
-use super::Explicit;
+use super::Scope;
 use super::staged::State;
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ struct Frame {
     level: i32,
     /// `None`: nothing was known.
     states: HashMap<u128, Option<State>>,
-    explicit: Option<Explicit>,
+    scope: Scope,
 }
 
 /// The frames of the running subtransactions, outermost first.
@@ -26,19 +26,19 @@ fn level() -> i32 {
 
 impl Frames {
     /// Called before what is known of a state changes.
-    pub fn save(&mut self, id: u128, state: Option<&State>, explicit: Option<&Explicit>) {
-        if let Some(frame) = self.current(explicit) {
+    pub fn save(&mut self, id: u128, state: Option<&State>, scope: &Scope) {
+        if let Some(frame) = self.current(scope) {
             frame.states.entry(id).or_insert_with(|| state.cloned());
         }
     }
 
-    /// Called before an explicit batch begins or ends.
-    pub fn save_explicit(&mut self, explicit: Option<&Explicit>) {
-        self.current(explicit);
+    /// Called before the scope changes.
+    pub fn save_scope(&mut self, scope: &Scope) {
+        self.current(scope);
     }
 
     /// The frame of the running subtransaction, made if need be; none for the top transaction.
-    fn current(&mut self, explicit: Option<&Explicit>) -> Option<&mut Frame> {
+    fn current(&mut self, scope: &Scope) -> Option<&mut Frame> {
         let level = level();
         if level <= 1 {
             return None;
@@ -47,7 +47,7 @@ impl Frames {
             self.0.push(Frame {
                 level,
                 states: HashMap::new(),
-                explicit: explicit.cloned(),
+                scope: scope.clone(),
             });
         }
         self.0.last_mut()
@@ -88,7 +88,7 @@ impl Frames {
 
     /// The running subtransaction aborts: everything is as it was. Allocates nothing, since a state once
     /// known keeps its place.
-    pub fn abort(&mut self, states: &mut HashMap<u128, State>, explicit: &mut Option<Explicit>) {
+    pub fn abort(&mut self, states: &mut HashMap<u128, State>, scope: &mut Scope) {
         let level = level();
         while let Some(frame) = self.0.pop_if(|frame| frame.level >= level) {
             for (id, saved) in frame.states {
@@ -99,7 +99,7 @@ impl Frames {
                     }
                 }
             }
-            *explicit = frame.explicit;
+            *scope = frame.scope;
         }
     }
 

@@ -155,13 +155,13 @@ sql_functions! {
 impl Batch {
     /// Opens an explicit batch; `55000` if one is open.
     fn begin(&mut self, on_conflict: OnConflict) -> Result<()> {
-        if self.explicit.is_some() {
+        if self.scope.explicit.is_some() {
             return Err(Error::NestedBatch);
         }
-        self.frames.save_explicit(None);
+        self.frames.save_scope(&self.scope);
         let staged = self.states.iter().filter(|(_, state)| state.is_dirty());
         let before: HashMap<_, _> = staged.map(|(id, state)| (*id, state.clone())).collect();
-        self.explicit = Some(Explicit {
+        self.scope.explicit = Some(Explicit {
             on_conflict,
             before: Rc::new(before),
         });
@@ -175,21 +175,22 @@ impl Batch {
             .iter_mut()
             .filter(|(_, state)| state.base.is_some())
         {
-            self.frames.save(*id, Some(state), self.explicit.as_ref());
+            self.frames.save(*id, Some(state), &self.scope);
             state.base = None;
         }
-        self.frames.save_explicit(self.explicit.as_ref());
-        self.explicit = None;
+        self.frames.save_scope(&self.scope);
+        self.scope.explicit = None;
     }
 
     /// Drops what the explicit batch has staged, or everything staged if none is open.
     fn roll_back(&mut self) {
         let before = self
+            .scope
             .explicit
             .as_ref()
             .map(|explicit| Rc::clone(&explicit.before));
         for (id, state) in self.states.iter_mut().filter(|(_, state)| state.is_dirty()) {
-            self.frames.save(*id, Some(state), self.explicit.as_ref());
+            self.frames.save(*id, Some(state), &self.scope);
             match before.as_ref().and_then(|before| before.get(id)) {
                 Some(saved) => *state = saved.clone(),
                 None => state.unstage(),

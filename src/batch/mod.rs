@@ -78,6 +78,15 @@ pub struct Explicit {
     before: Rc<HashMap<u128, State>>,
 }
 
+/// What the changes of the transaction belong to; a subtransaction that aborts puts it back.
+#[derive(Clone, Default)]
+struct Scope {
+    /// The installation.
+    catalog: Option<Rc<Catalog>>,
+    /// The explicit batch, if one is open.
+    explicit: Option<Explicit>,
+}
+
 /// Where the transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
@@ -91,12 +100,10 @@ enum Phase {
 /// What this transaction has done to states.
 #[derive(Default)]
 pub struct Batch {
-    /// The installation that the states belong to.
-    catalog: Option<Rc<Catalog>>,
+    scope: Scope,
     /// By the hash of class and key. Once a state is here it stays until the transaction ends.
     states: HashMap<u128, State>,
     frames: Frames,
-    explicit: Option<Explicit>,
     by_hand: by_hand::ByHand,
     /// Bytes staged since `held` was last counted, and what was counted then.
     grown: usize,
@@ -136,15 +143,11 @@ impl Batch {
     fn changing(&mut self, state: &crate::cache::StateRef<'_>) -> Result<&mut State> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         self.known(id, &state.class.name, state.key)?;
-        if self
-            .catalog
-            .as_ref()
-            .is_none_or(|known| !Rc::ptr_eq(known, &state.catalog))
-        {
-            self.catalog = Some(Rc::clone(&state.catalog));
+        self.frames.save(id, self.states.get(&id), &self.scope);
+        let same = |known: &Rc<Catalog>| Rc::ptr_eq(known, &state.catalog);
+        if !self.scope.catalog.as_ref().is_some_and(same) {
+            self.scope.catalog = Some(Rc::clone(&state.catalog));
         }
-        self.frames
-            .save(id, self.states.get(&id), self.explicit.as_ref());
         Ok(self
             .states
             .entry(id)
@@ -187,6 +190,13 @@ impl Batch {
             return false;
         }
         self.grown = 0;
+        // What only cursors need goes first.
+        for (id, state) in &mut self.states {
+            if state.has_older_views() {
+                self.frames.save(*id, Some(state), &self.scope);
+                state.give_up_older_views();
+            }
+        }
         self.held = self.states.values().map(State::held_bytes).sum();
         self.held > MAX_HELD
     }
@@ -197,7 +207,7 @@ impl Batch {
         let command = unsafe { pgrx::pg_sys::GetCurrentCommandId(false) };
         for (id, state) in &mut self.states {
             if state.flushed.is_some() {
-                self.frames.save(*id, Some(state), self.explicit.as_ref());
+                self.frames.save(*id, Some(state), &self.scope);
                 state.spill(command, give_up_older);
             }
         }
@@ -236,9 +246,8 @@ impl Batch {
         if !self.states.is_empty() {
             self.states = HashMap::new();
         }
-        self.catalog = None;
+        self.scope = Scope::default();
         self.frames.clear();
-        self.explicit = None;
         self.by_hand.clear();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;

@@ -61,8 +61,8 @@ impl Base {
 /// What a snapshot of this transaction sees of a state that the transaction has changed.
 #[derive(Clone)]
 pub enum View {
-    /// No state. The number is that of the last version, if known.
-    Absent(Option<i64>),
+    /// No state.
+    Absent,
     /// A document.
     Document {
         /// The document.
@@ -316,9 +316,24 @@ impl State {
     pub fn held_bytes(&self) -> usize {
         let view = |(_, view): &(_, View)| match view {
             View::Document { document, .. } => document.len(),
-            View::Absent(_) | View::Expiry(_) | View::Table => 0,
+            View::Absent | View::Expiry(_) | View::Table => 0,
         };
         self.views.iter().map(view).sum()
+    }
+
+    /// Whether documents are held that only snapshots from before the newest change see.
+    pub fn has_older_views(&self) -> bool {
+        self.views.len() > 1
+    }
+
+    /// Gives them up: such a snapshot is told so.
+    pub fn give_up_older_views(&mut self) {
+        let first = self.views.first().map(|(made, _)| *made);
+        if let (Some(first), Some(newest)) = (first, self.views.pop()) {
+            self.forgotten.get_or_insert(first);
+            self.views.clear();
+            self.views.push(newest);
+        }
     }
 
     /// Relies on the tables for what is flushed: snapshots that see command `flushed_by` find it there.

@@ -37,7 +37,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
-    if with(|batch| batch.explicit.is_some()) {
+    if with(|batch| batch.scope.explicit.is_some()) {
         let ground = if own {
             with(|batch| batch.operations_base(state))?
         } else {
@@ -96,7 +96,7 @@ pub fn settle(state: &StateRef<'_>) -> Result<bool> {
     if !with(|batch| batch.is_staged_by_other(state, sys::current_user()))? {
         return Ok(false);
     }
-    if with(|batch| batch.explicit.is_some()) {
+    if with(|batch| batch.scope.explicit.is_some()) {
         return Err(Error::StagedByOther {
             state: state.shown(),
         });
@@ -128,6 +128,7 @@ impl Batch {
         command: pg_sys::CommandId,
     ) -> Result<Option<Seen>> {
         let follows = self
+            .scope
             .explicit
             .as_ref()
             .is_none_or(|explicit| explicit.on_conflict == OnConflict::Reapply);
@@ -235,12 +236,7 @@ fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<
         expires_at,
     } = view
     else {
-        let last = if let View::Absent(last) = view {
-            last
-        } else {
-            None
-        };
-        return Ok(Found::Absent(last.unwrap_or(0)));
+        return Ok(Found::Absent(0));
     };
     let number = match version {
         Some(version) => version,

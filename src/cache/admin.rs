@@ -123,7 +123,19 @@ sql_functions! {
             limit(call, 6, "max_entries")?,
             named(channel.map(call::varlena_datum)),
         ];
+        let before = match catalog.class(name) {
+            Ok(class) => Some(class.keep),
+            Err(Error::UnknownClass { .. }) => None,
+            Err(error) => return Err(error),
+        };
         store::define_class(&catalog, call::varlena_datum(name), settings)?;
+        let keeps_fewer = match (before, call.integer(2)) {
+            (Some(_), None | Some(0)) | (None, _) => false,
+            (Some(before), Some(keep)) => before.is_none_or(|before| before > i64::from(keep)),
+        };
+        if keeps_fewer {
+            store::prune_class(&catalog, call::varlena_datum(name))?;
+        }
         Ok(call::void_datum())
     }
 

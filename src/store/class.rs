@@ -1,5 +1,6 @@
 //! Defining a class.
 
+use super::own_write::OwnWrite;
 use super::spi::Connection;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
@@ -61,6 +62,28 @@ fn insert_sql() -> String {
         names.join(", "),
         values(|n| COLUMNS[n].2).join(", ")
     )
+}
+
+const PRUNE: &str = "DELETE FROM @extschema@.state_snapshot s \
+     USING @extschema@.state_head h, @extschema@.state_class c \
+     WHERE c.class OPERATOR(pg_catalog.=) $1 AND s.class OPERATOR(pg_catalog.=) $1 \
+     AND h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) s.key \
+     AND s.version OPERATOR(pg_catalog.<=) (h.version OPERATOR(pg_catalog.-) c.keep)";
+
+/// Deletes the snapshots that a class no longer keeps. The flush deletes one snapshot for each that it
+/// writes, so this is needed only when a class keeps fewer than before.
+pub fn prune_class(catalog: &Catalog, name: pg_sys::Datum) -> Result<()> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.prune_class,
+        &catalog.schema,
+        || PRUNE.to_owned(),
+        &[pg_sys::TEXTOID],
+    )?;
+    // No current version changes: L1 need not hear of it.
+    let _own = OwnWrite::begin();
+    connection.modify(statement, [Some(name)])?;
+    Ok(())
 }
 
 /// Changes what is named of a class, or creates it.

@@ -10,7 +10,7 @@ mod read;
 mod spi;
 mod write;
 
-pub use class::{Setting, define as define_class};
+pub use class::{Setting, define as define_class, prune_class};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, lock, read};
 pub use write::{NewVersion, Replaced, delete, insert, touch, update};
@@ -29,4 +29,5 @@ pub struct Statements {
     touch: OnceCell<Statement>,
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
+    prune_class: OnceCell<Statement>,
 }

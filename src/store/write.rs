@@ -11,9 +11,8 @@ use crate::error::Result;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
-/// Ways of pruning: keep the current snapshot only, keep some, keep all. Each has its own statement,
-/// because the first, the usual one, is much the cheapest.
-pub const PRUNINGS: usize = 3;
+/// Ways of pruning, each with its own statement: a snapshot falls out of `keep`, or none does.
+pub const PRUNINGS: usize = 2;
 
 /// A document to be written.
 pub struct NewVersion<'a> {
@@ -38,34 +37,21 @@ pub struct Replaced {
 }
 
 fn pruning(class: &Class) -> usize {
-    match class.keep {
-        Some(1) => 0,
-        Some(_) => 1,
-        None => 2,
-    }
+    usize::from(class.keep.is_none())
 }
 
-/// The part of a statement that prunes what `keep` no longer covers once the CTE `head` has made a
-/// version; `keep` names the parameter that holds the number of older snapshots to keep.
-fn pruning_sql(pruning: usize, keep: &str) -> String {
-    let of_state = |alias: &str| {
-        format!("{alias}.class OPERATOR(pg_catalog.=) $1 AND {alias}.key OPERATOR(pg_catalog.=) $2")
-    };
-    match pruning {
-        0 => format!(
-            ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
-             WHERE {} AND s.version OPERATOR(pg_catalog.<) head.version)",
-            of_state("s")
-        ),
-        1 => format!(
-            ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head WHERE {} \
-             AND s.version OPERATOR(pg_catalog.<=) (SELECT o.version FROM @extschema@.state_snapshot o \
-             WHERE {} ORDER BY o.version DESC OFFSET {keep} LIMIT 1))",
-            of_state("s"),
-            of_state("o")
-        ),
-        _ => String::new(),
+/// The part of a statement that prunes the snapshot that falls out of `keep` once the CTE `head` has made
+/// a version; `version` names the parameter with the snapshot's. It is named exactly: a range would visit
+/// every version of the state since the last VACUUM.
+fn pruning_sql(pruning: usize, version: &str) -> String {
+    if pruning > 0 {
+        return String::new();
     }
+    format!(
+        ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
+         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
+         AND s.version OPERATOR(pg_catalog.=) {version})"
+    )
 }
 
 /// The rows of the state in question.
@@ -189,7 +175,7 @@ pub fn update(
                 expiry_datum(new.expires_at),
                 new.parent.map(bigint_datum),
                 Some(varlena_datum(new.document)),
-                older_datum(class),
+                pruned_datum(class, replaced),
             ]
         },
     )
@@ -221,7 +207,7 @@ pub fn delete(
                 Some(varlena_datum(key)),
                 Some(bigint_datum(replaced.version)),
                 replaced.hash.map(hash_datum),
-                older_datum(class),
+                pruned_datum(class, replaced),
             ]
         },
     )
@@ -291,7 +277,9 @@ fn expiry_datum(expires_at: i64) -> Option<pg_sys::Datum> {
     (expires_at != i64::MAX).then(|| bigint_datum(expires_at))
 }
 
-/// How many older snapshots stay when a class keeps some.
-fn older_datum(class: &Class) -> Option<pg_sys::Datum> {
-    class.keep.map(|keep| bigint_datum(keep - 1))
+/// The snapshot that falls out of `keep` with the next version.
+fn pruned_datum(class: &Class, replaced: Replaced) -> Option<pg_sys::Datum> {
+    class
+        .keep
+        .map(|keep| bigint_datum(replaced.version + 1 - keep))
 }

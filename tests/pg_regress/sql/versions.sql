@@ -97,11 +97,11 @@ END
 $$;
 SELECT class, array_agg(version ORDER BY version), array_agg(parent_version ORDER BY version), array_agg(state ORDER BY version)
 	FROM state_snapshot WHERE class IN ('versions', 'keep3', 'keep all') AND key = 'doc' GROUP BY class ORDER BY class;
--- A class that keeps fewer from now on forgets the rest with the state's next version.
+-- A class that keeps fewer from now on forgets the rest at once.
 SELECT state_class_define('keep all', keep => 2);
 SELECT state_set('doc', '"next"', class => 'keep all');
 SELECT version, state FROM state_snapshot WHERE class = 'keep all' ORDER BY version;
--- The versions before a delete are kept snapshots as well.
+-- The versions before a delete are kept as well; the tombstone counts among them.
 SELECT state_delete('doc', class => 'keep3');
 SELECT version, state FROM state_snapshot WHERE class = 'keep3' ORDER BY version;
 SELECT state_set('doc', '"back"', class => 'keep3');
