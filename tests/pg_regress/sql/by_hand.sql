@@ -103,6 +103,15 @@ UPDATE state_head SET version = 41 WHERE class = 'by_hand' AND key = 'doc';
 SELECT state_version('doc', class => 'by_hand');
 SELECT state_update('doc', '{"n": 42}', class => 'by_hand');
 SELECT state_version('doc', class => 'by_hand');
+-- Within one transaction as well, while the change is staged.
+BEGIN;
+UPDATE state_snapshot SET version = 51 WHERE class = 'by_hand' AND key = 'doc' AND version = (SELECT version FROM state_head WHERE class = 'by_hand' AND key = 'doc');
+UPDATE state_head SET version = 51 WHERE class = 'by_hand' AND key = 'doc';
+SELECT state_update('doc', '{"n": 52}', class => 'by_hand');
+SELECT state_version('doc', class => 'by_hand');
+SELECT state_set('doc', '{"n": "52, too"}', expected_version => 52, class => 'by_hand');
+COMMIT;
+SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
 
 -- What the tables refuse is refused.
 SELECT outcome($$INSERT INTO state_head (class, key, version, size) VALUES ('by_hand', '', 1, 0)$$);
@@ -119,6 +128,45 @@ ROLLBACK TO a;
 SELECT state_get_path('doc', '{n}', class => 'by_hand');
 COMMIT;
 SELECT state_get_path('doc', '{n}', class => 'by_hand');
+-- Nobody hears of it, and nothing keeps the transaction from being prepared.
+LISTEN state_updated;
+LISTEN cache_invalidate;
+BEGIN;
+SAVEPOINT a;
+TRUNCATE state_head, state_snapshot;
+ROLLBACK TO a;
+UPDATE state_head SET size = size WHERE class = 'by_hand' AND key = 'doc';
+ROLLBACK TO a;
+COMMIT;
+SELECT state_exists('doc', class => 'by_hand');
+BEGIN;
+SAVEPOINT a;
+UPDATE state_head SET size = size WHERE class = 'by_hand' AND key = 'doc';
+SAVEPOINT b;
+TRUNCATE state_head, state_snapshot;
+RELEASE b;
+ROLLBACK TO a;
+COMMIT;
+UNLISTEN *;
+BEGIN;
+SAVEPOINT a;
+UPDATE state_head SET size = size WHERE class = 'by_hand' AND key = 'doc';
+SAVEPOINT b;
+TRUNCATE state_head, state_snapshot;
+RELEASE b;
+ROLLBACK TO a;
+PREPARE TRANSACTION 'regress rolled back';
+ROLLBACK PREPARED 'regress rolled back';
+-- What a savepoint keeps counts.
+BEGIN;
+SAVEPOINT a;
+UPDATE state_head SET size = size WHERE class = 'by_hand' AND key = 'doc';
+RELEASE a;
+SAVEPOINT b;
+UPDATE state_head SET size = size WHERE class = 'by_hand' AND key = 'doc';
+ROLLBACK TO b;
+PREPARE TRANSACTION 'regress kept';
+\echo :SQLSTATE
 
 -- Twelve thousand rows in one statement.
 SELECT count(state_set('bulk ' || i, to_jsonb(i), class => 'by_hand')) FROM generate_series(1, 12000) i;

@@ -64,3 +64,42 @@ SELECT * FROM state_class WHERE class = 'shop';
 SELECT state_class_define(repeat('é', 31) || 'x', channel => repeat('c', 63));
 SELECT state_set('doc', '{}', class => repeat('é', 31) || 'x');
 SELECT seen('doc', repeat('é', 31) || 'x');
+
+-- A set-up script that adds what is missing leaves what is there as it is.
+SELECT state_class_define('run', keep => 7, channel => 'run_test');
+INSERT INTO state_class (class) VALUES ('run'), ('config') ON CONFLICT DO NOTHING;
+SELECT class, keep, channel FROM state_class WHERE class IN ('run', 'config') ORDER BY class;
+SELECT outcome($$INSERT INTO state_class (class) VALUES ('run')$$);
+SELECT class, keep, channel FROM state_class WHERE class = 'run';
+-- A dump's script, with its empty search_path, brings back what the dump holds.
+SET search_path = '';
+INSERT INTO public.state_class (class, keep, channel) VALUES ('run', 2, 'dumped');
+RESET search_path;
+SELECT class, keep, channel FROM state_class WHERE class = 'run';
+SELECT state_class_define('run', keep => 1, channel => 'state_updated');
+
+-- A trigger that swallows the row is an error, not a reason to try again for ever.
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER swallow BEFORE INSERT ON state_class FOR EACH ROW EXECUTE FUNCTION swallow();
+SET statement_timeout = '10s';
+SELECT complaint($$SELECT state_class_define('swallowed')$$);
+RESET statement_timeout;
+DROP TRIGGER swallow ON state_class;
+DROP FUNCTION swallow;
+SELECT count(*) FROM state_class WHERE class = 'swallowed';
+
+-- Columns that somebody adds to the tables are in nobody's way.
+BEGIN;
+SELECT string_agg(format('ADD COLUMN extra_%s text DEFAULT %L', i, 'x'), ', ') AS columns FROM generate_series(1, 20) i \gset
+ALTER TABLE state_class :columns;
+ALTER TABLE state_head :columns;
+ALTER TABLE state_snapshot :columns;
+SELECT state_class_define('wide', keep => 3);
+SELECT state_set('doc', '{"n": 1}', class => 'wide'), state_set('doc', '{"n": "wide"}', class => 'gone');
+SELECT class, key, version, action FROM state_batch_commit() ORDER BY class;
+SELECT state_get('doc', class => 'wide'), state_get('doc', class => 'gone'), stored('doc', 'wide');
+UPDATE state_head SET deleted = true WHERE class = 'gone';
+SELECT state_get('doc', class => 'gone');
+SELECT count(*) FROM state_cache_stats WHERE class = 'wide';
+ROLLBACK;
+SELECT seen('doc', 'gone');

@@ -90,6 +90,8 @@ SELECT stored('retry', 'dedup');
 BEGIN;
 SET LOCAL state_cache.dedup = off;
 SELECT state_set('doc', '{"n": 0}', class => 'dedup');
+-- It is no duplicate then, and has the version that it will be written with.
+SELECT state_version('doc', class => 'dedup');
 SELECT key, version, action FROM state_batch_commit();
 COMMIT;
 SELECT state_class_define('dedup', dedup => false);
@@ -100,6 +102,7 @@ COMMIT;
 SELECT state_class_define('dedup', dedup => true);
 BEGIN;
 SELECT state_set('doc', '{"n": 0}', class => 'dedup');
+SELECT state_version('doc', class => 'dedup');
 SELECT key, version, action FROM state_batch_commit();
 COMMIT;
 

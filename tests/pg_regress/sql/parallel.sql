@@ -16,6 +16,18 @@ EXPLAIN (COSTS OFF) SELECT sum(state_get(key, class => 'parallel')::int) FROM bi
 EXPLAIN (COSTS OFF) SELECT count(*) FROM big WHERE state_exists(key, class => 'parallel');
 EXPLAIN (COSTS OFF) SELECT n, state_version(key, class => 'parallel') FROM big WHERE n % 1000 = 0;
 
+-- A state that L1 does not hold is read from the tables, in a parallel plan too, which takes no snapshot to fill L1 with.
+SELECT state_cache_clear('parallel') >= 0;
+SELECT n, state_get(key, class => 'parallel'), state_version(key, class => 'parallel') FROM big WHERE n IN (7, 8);
+SELECT n, state_get('absent', class => 'parallel') FROM big WHERE n = 7;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT n, state_get_text(key, class => 'parallel') FROM big WHERE n = 7;
+COMMIT;
+SELECT count(*) FROM state_cache_entries WHERE class = 'parallel';
+-- Another plan fills it again.
+SELECT state_get('doc 7', class => 'parallel');
+SELECT n, state_get(key, class => 'parallel') FROM big WHERE n = 7;
+
 -- Staged changes are seen whatever the plan is.
 BEGIN;
 SELECT state_set('doc 3', '1000003', class => 'parallel');
