@@ -2,7 +2,7 @@
 //! into PostgreSQL's own. Hot paths read their arguments in place, without a copy.
 
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::varlena;
 use pgrx::pg_sys;
 use std::marker::PhantomData;
 
@@ -180,7 +180,7 @@ impl<'a> Call<'a> {
 /// The bytes of a varlena datum, detoasted only where it is compressed or stored out of line.
 unsafe fn varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: the caller passes a varlena datum; what detoasting allocates lives as long as the call.
-    unsafe { sys::detoasted_bytes(datum.cast_mut_ptr()) }
+    unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) }
 }
 
 /// The rows of a set-returning function.
@@ -218,21 +218,21 @@ impl Varlena {
     /// Allocates room for `capacity` bytes behind the header; PostgreSQL's own error when that fails.
     pub fn with_capacity(capacity: usize) -> Self {
         // SAFETY: palloc returns that many writable bytes or raises.
-        let start = unsafe { pg_sys::palloc(capacity + sys::VARHDRSZ) }.cast::<u8>();
+        let start = unsafe { pg_sys::palloc(capacity + varlena::VARHDRSZ) }.cast::<u8>();
         Self { start, capacity }
     }
 
     /// The room behind the header.
     pub fn room(&mut self) -> &mut [u8] {
         // SAFETY: allocated with that capacity; u8 has no invalid values, and only written bytes are read.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(sys::VARHDRSZ), self.capacity) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(varlena::VARHDRSZ), self.capacity) }
     }
 
     /// The finished value, of `len` bytes behind the header.
     pub fn finish(self, len: usize) -> pg_sys::Datum {
         debug_assert!(len <= self.capacity);
         // A document is at most 256 MiB (jsonb's own limit), far below the 30 bits of a header.
-        let header = sys::varsize_header((len + sys::VARHDRSZ) as u32);
+        let header = varlena::varsize_header((len + varlena::VARHDRSZ) as u32);
         // SAFETY: palloc aligns to 8 bytes.
         unsafe { self.start.cast::<u32>().write(header) };
         pg_sys::Datum::from(self.start)

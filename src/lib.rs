@@ -10,11 +10,14 @@ mod call;
 mod catalog;
 mod error;
 mod fault;
+mod identity;
 mod notify;
 mod settings;
 mod shared;
+mod snapshot;
 mod store;
 mod sys;
+mod varlena;
 
 /// What `#[pg_guard]` on a hand-declared block (in `sys`) expands to.
 mod ffi {

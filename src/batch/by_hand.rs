@@ -11,7 +11,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::store;
-use crate::sys;
+use crate::varlena;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -260,7 +260,7 @@ impl Row {
             return &[];
         }
         // SAFETY: the caller names a column of such a type.
-        unsafe { sys::detoasted_bytes(self.values[column].cast_mut_ptr()) }
+        unsafe { varlena::detoasted_bytes(self.values[column].cast_mut_ptr()) }
     }
 
     fn integer(&self, column: usize) -> i64 {

@@ -7,7 +7,8 @@ use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{self, Found, Ground, Reader, Version};
 use crate::error::{Error, Result};
-use crate::sys::Identity;
+use crate::identity::Identity;
+use crate::snapshot::PushedSnapshot;
 use crate::{settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -232,7 +233,7 @@ fn make_room(state: &StateRef<'_>) -> Result<()> {
             limit: MAX_HELD,
         });
     }
-    let _snapshot = sys::PushedSnapshot::transaction();
+    let _snapshot = PushedSnapshot::transaction();
     flush::flush()?;
     with(|batch| batch.spill(true));
     Ok(())
@@ -413,7 +414,7 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     store::lock(&state.catalog, &state.class.name, state.key)?;
     let own_rows = with(|batch| batch.has_own_rows(state))?;
     let current = {
-        let _snapshot = sys::PushedSnapshot::transaction();
+        let _snapshot = PushedSnapshot::transaction();
         read::read(state, Reader::Change, own_rows, &mut Document)?
     };
     let ground = current.ground();

@@ -7,7 +7,7 @@ use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::notify::{self, Change, News};
-use crate::sys::PushedSnapshot;
+use crate::snapshot::PushedSnapshot;
 use pgrx::pg_sys;
 use std::rc::Rc;
 

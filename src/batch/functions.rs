@@ -6,7 +6,7 @@ use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result, text};
-use crate::sys::PushedSnapshot;
+use crate::snapshot::PushedSnapshot;
 use std::collections::HashMap;
 use std::rc::Rc;
 

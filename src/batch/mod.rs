@@ -42,6 +42,7 @@ mod functions;
 mod read_functions;
 pub mod staged;
 mod view;
+mod write;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};

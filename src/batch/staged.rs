@@ -2,7 +2,7 @@
 
 use crate::cache::read::Ground;
 use crate::catalog::Class;
-use crate::sys::Identity;
+use crate::identity::Identity;
 use pgrx::pg_sys;
 use state_cache_document::{self as document, DocumentError};
 use std::rc::Rc;

@@ -8,7 +8,8 @@ use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
-use crate::sys::{self, PushedSnapshot};
+use crate::snapshot::PushedSnapshot;
+use crate::sys;
 use pgrx::pg_sys;
 use std::rc::Rc;
 

@@ -107,7 +107,7 @@ fn to_text(document: &[u8]) -> Vec<u8> {
     unsafe {
         let copy = varlena_datum(document).cast_mut_ptr::<u8>();
         let container = copy
-            .add(crate::sys::VARHDRSZ)
+            .add(crate::varlena::VARHDRSZ)
             .cast::<pg_sys::JsonbContainer>();
         let text = pg_sys::JsonbToCString(std::ptr::null_mut(), container, document.len() as i32);
         let bytes = std::ffi::CStr::from_ptr(text).to_bytes().to_vec();

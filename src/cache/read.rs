@@ -7,6 +7,7 @@ use crate::catalog::Class;
 use crate::error::{Error, Result};
 use crate::settings;
 use crate::shared::{self, Key, SharedL1};
+use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Content, Stored};
 use crate::sys;
 use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
@@ -312,7 +313,7 @@ struct Newest {
 
 fn newest(state: &StateRef<'_>) -> Result<Newest> {
     let caller = sys::active_snapshot();
-    let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(sys::PushedSnapshot::latest);
+    let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
     // SAFETY: both are on the stack of active snapshots.
     let is_what_the_caller_sees = unsafe { same_visibility(caller, sys::active_snapshot()) };
     let stored = store::read(&state.catalog, &state.class, state.key)?;

@@ -3,7 +3,7 @@
 use super::scan::scan;
 use crate::cache::stats::CounterSet;
 use crate::error::{Error, Result, text};
-use crate::sys;
+use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -99,7 +99,7 @@ pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
 /// The columns are those of a row of `state_class`.
 unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
     // SAFETY: a text column that is NOT NULL.
-    super::c_string(unsafe { sys::detoasted_bytes(values[COLUMNS - 1].cast_mut_ptr()) })
+    super::c_string(unsafe { varlena::detoasted_bytes(values[COLUMNS - 1].cast_mut_ptr()) })
 }
 
 impl Class {

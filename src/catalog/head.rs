@@ -2,7 +2,7 @@
 //! duplicate is one of the newest version.
 
 use super::scan::scan;
-use crate::sys;
+use crate::varlena;
 use pgrx::pg_sys;
 
 /// What matters of a row of `state_head`.
@@ -24,7 +24,7 @@ pub fn read(relation: pg_sys::Oid, class: &[u8], key: &[u8]) -> Option<HeadRow> 
     // SAFETY: the relation is `state_head`; a hash is a bytea.
     unsafe {
         scan(relation, &[class, key], COLUMNS, |values, nulls| {
-            let hash = (!nulls[3]).then(|| sys::detoasted_bytes(values[3].cast_mut_ptr()));
+            let hash = (!nulls[3]).then(|| varlena::detoasted_bytes(values[3].cast_mut_ptr()));
             found = Some(HeadRow {
                 version: if nulls[2] {
                     0

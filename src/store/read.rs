@@ -4,7 +4,7 @@ use super::spi::{Connection, Row};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
-use crate::sys;
+use crate::varlena;
 use pgrx::pg_sys;
 
 /// What L3 says of a state: its head row, and the document if it is not deleted.
@@ -86,7 +86,7 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
         return Err("its snapshot holds no whole document");
     };
     // SAFETY: a jsonb column; the copy is made before the connection closes.
-    let bytes = unsafe { sys::detoasted_bytes(state.cast_mut_ptr()) };
+    let bytes = unsafe { varlena::detoasted_bytes(state.cast_mut_ptr()) };
     let hash = state_cache_document::hash(bytes);
     for column in [5, 8] {
         if stored_hash(row, column) != Some(hash) {
@@ -146,6 +146,6 @@ fn xid(row: &Row<'_>, column: i32) -> pg_sys::TransactionId {
 fn stored_hash(row: &Row<'_>, column: i32) -> Option<u128> {
     let datum = row.column(column)?;
     // SAFETY: a bytea column, read before the connection closes.
-    let bytes = unsafe { sys::detoasted_bytes(datum.cast_mut_ptr()) };
+    let bytes = unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) };
     Some(u128::from_be_bytes(bytes.try_into().ok()?))
 }

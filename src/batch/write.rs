@@ -1,0 +1,263 @@
+//! Writing one staged state: what is there, whether the caller's expectations hold, what is to be done.
+//!
+//! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
+//! not there any more the flush looks again.
+
+use super::OnConflict;
+use super::change::apply_all;
+use super::staged::{Bytes, Intent, Pending, State};
+use crate::cache::StateRef;
+use crate::cache::forms::{Document, Head, SameAs};
+use crate::cache::read::{self, Found, Ground, Reader, Version};
+use crate::cache::stats::Counter;
+use crate::error::{Error, Result};
+use crate::store::{self, NewVersion, Replaced};
+use crate::sys;
+use std::rc::Rc;
+
+/// What L3 holds before the write.
+struct Current {
+    /// The version, 0 if absent.
+    number: i64,
+    /// The last version there was: `number`, or that of a deleted or expired state.
+    last: i64,
+    /// Hash of the document, 0 where that is not known.
+    hash: u128,
+    /// When it expires.
+    expires_at: i64,
+    /// Whether it is what the change would make of it.
+    same: bool,
+}
+
+impl Current {
+    fn read(state: &StateRef<'_>, own_rows: bool, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+        let found = match wanted {
+            Some(&SameAs { document, hash }) => read::read(
+                state,
+                Reader::Change,
+                own_rows,
+                &mut SameAs { document, hash },
+            )?,
+            None => match read::read(state, Reader::Change, own_rows, &mut Head)? {
+                Found::Absent(last) => Found::Absent(last),
+                Found::State(version, ()) => Found::State(version, false),
+            },
+        };
+        let Ground { number, hash } = found.ground();
+        Ok(match found {
+            Found::Absent(last) => Self {
+                number,
+                last,
+                hash,
+                expires_at: i64::MAX,
+                same: false,
+            },
+            Found::State(Version { expires_at, .. }, same) => Self {
+                number,
+                last: number,
+                hash,
+                expires_at,
+                same,
+            },
+        })
+    }
+
+    fn ground(&self) -> Ground {
+        Ground {
+            number: self.number,
+            hash: self.hash,
+        }
+    }
+
+    /// What a write replaces.
+    fn replaced(&self) -> Replaced {
+        Replaced {
+            version: self.last,
+            hash: (self.hash != 0).then_some(self.hash),
+        }
+    }
+}
+
+/// What was written.
+pub enum Written {
+    Document {
+        version: i64,
+        document: Bytes,
+        hash: u128,
+        expires_at: i64,
+    },
+    Deleted {
+        version: i64,
+    },
+    Touched {
+        version: i64,
+        expires_at: i64,
+    },
+    Nothing {
+        version: i64,
+    },
+}
+
+/// One attempt; `None` if the state has moved since it was looked at.
+pub fn write(
+    state: &StateRef<'_>,
+    known: &State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+    own_rows: bool,
+) -> Result<Option<Written>> {
+    let staged = match &pending.intent {
+        Intent::Replace(document)
+        | Intent::Apply {
+            result: document, ..
+        } => Some(document),
+        Intent::Delete | Intent::Touch => None,
+    };
+    let wanted = staged.map(|document| SameAs {
+        document,
+        hash: state_cache_document::hash(document),
+    });
+    let mut current = Current::read(state, own_rows, wanted.as_ref())?;
+    check_version(state, known, pending, on_conflict, current.ground())?;
+    let (document, hash) = match (&pending.intent, staged, wanted) {
+        (Intent::Delete, ..) => return delete(state, &current),
+        (Intent::Touch, ..) => return touch(state, &current, pending),
+        (
+            Intent::Apply {
+                operations, base, ..
+            },
+            ..,
+        ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
+            let before = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
+            let before = before.map(|(_, document)| document);
+            let result = apply_all(state, operations, before.clone())?;
+            current.same = before.as_ref() == Some(&result);
+            let hash = state_cache_document::hash(&result);
+            (Rc::new(result), hash)
+        }
+        (_, Some(document), Some(wanted)) => (Rc::clone(document), wanted.hash),
+        (_, _, _) => {
+            return Ok(Some(Written::Nothing {
+                version: current.number,
+            }));
+        }
+    };
+    let is_operation = matches!(pending.intent, Intent::Apply { .. });
+    if current.same && (pending.dedup || is_operation) {
+        check_newest(state, own_rows, &current)?;
+        return touch(state, &current, pending);
+    }
+    let expires_at = pending.expiry.after(current.expires_at);
+    let new = NewVersion {
+        document: &document,
+        hash,
+        parent: (current.number > 0).then_some(current.number),
+        expires_at,
+    };
+    let version = if current.last > 0 {
+        store::update(
+            &state.catalog,
+            &state.class,
+            state.key,
+            current.replaced(),
+            &new,
+        )?
+    } else {
+        store::insert(&state.catalog, &state.class, state.key, &new)?
+    };
+    Ok(version.map(|version| Written::Document {
+        version,
+        document,
+        hash,
+        expires_at,
+    }))
+}
+
+/// `40001` if the state is not in the version that the change relies on.
+fn check_version(
+    state: &StateRef<'_>,
+    known: &State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+    current: Ground,
+) -> Result<()> {
+    let relied_on = match on_conflict {
+        Some(OnConflict::Error) => known.base.as_ref(),
+        Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => {
+            known.base.as_ref()
+        }
+        _ => None,
+    };
+    let unexpected = pending
+        .expected
+        .filter(|expected| *expected != current.number);
+    let folded = pending
+        .folded
+        .filter(|_| on_conflict != Some(OnConflict::Overwrite));
+    let moved = relied_on
+        .map(|base| base.ground)
+        .or(folded)
+        .filter(|ground| *ground != current)
+        .map(|ground| ground.number);
+    match unexpected.or(moved) {
+        Some(expected) => Err(conflict(state, expected, current.number)),
+        None => Ok(()),
+    }
+}
+
+fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
+    if current.number == 0 {
+        return Ok(Some(Written::Nothing { version: 0 }));
+    }
+    let version = store::delete(&state.catalog, &state.class, state.key, current.replaced())?;
+    Ok(version.map(|version| Written::Deleted { version }))
+}
+
+/// Changes the expiry only, if it changes at all.
+fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Option<Written>> {
+    let expires_at = pending.expiry.after(current.expires_at);
+    if current.number == 0 || expires_at == current.expires_at {
+        return Ok(Some(Written::Nothing {
+            version: current.number,
+        }));
+    }
+    let version = store::touch(
+        &state.catalog,
+        &state.class,
+        state.key,
+        current.replaced(),
+        expires_at,
+    )?;
+    Ok(version.map(|version| Written::Touched {
+        version,
+        expires_at,
+    }))
+}
+
+/// A change is skipped only against the newest version. Where the transaction's snapshot may be older
+/// than that, a newer one is a conflict, as it would be for an UPDATE.
+fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() || own_rows {
+        return Ok(());
+    }
+    match state.catalog.head_row(&state.class.name, state.key) {
+        Some(head)
+            if !head.deleted
+                && (head.version, head.hash) == (current.number, Some(current.hash)) =>
+        {
+            Ok(())
+        }
+        Some(head) if !head.deleted => Err(conflict(state, current.number, head.version)),
+        Some(_) | None => Err(conflict(state, current.number, 0)),
+    }
+}
+
+/// The error for a state that is not what the caller relies on; counted.
+pub fn conflict(state: &StateRef<'_>, expected: i64, found: i64) -> Error {
+    state.class.counters.count(Counter::Conflicts);
+    Error::Conflict {
+        state: state.shown(),
+        expected,
+        found,
+    }
+}

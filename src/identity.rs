@@ -1,0 +1,88 @@
+//! Whose privileges and names count: the flush works as whoever staged the change.
+
+use crate::sys::current_user;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Role and `search_path`, under which the functions are found that a write may call.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The role.
+    pub user: pg_sys::Oid,
+    /// The setting `search_path`.
+    search_path: std::rc::Rc<CStr>,
+}
+
+impl Identity {
+    /// That of now.
+    pub fn current() -> Self {
+        // SAFETY: the setting is a NUL-terminated string that lives until it is changed.
+        let search_path = unsafe { CStr::from_ptr(pg_sys::namespace_search_path) };
+        Self {
+            user: current_user(),
+            search_path: search_path.into(),
+        }
+    }
+}
+
+/// The current role and `search_path` are others for as long as the value lives.
+pub struct Impersonation {
+    outer: pg_sys::Oid,
+    context: i32,
+    /// Level of settings to go back to, if `search_path` was changed.
+    settings: Option<i32>,
+}
+
+impl Impersonation {
+    /// Becomes somebody, who cannot change the session's role meanwhile. `search_path` is changed only if
+    /// asked for: statements are parsed anew under another one.
+    pub fn begin(identity: &Identity, with_search_path: bool) -> Self {
+        let now = Identity::current();
+        let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: reads and sets this backend's identity and settings; put back by `drop` or by the abort
+        // of the (sub)transaction. The strings are NUL-terminated.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
+            if outer != identity.user {
+                pg_sys::SetUserIdAndSecContext(
+                    identity.user,
+                    context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+                );
+            }
+            let settings =
+                (with_search_path && now.search_path != identity.search_path).then(|| {
+                    let level = pg_sys::NewGUCNestLevel();
+                    pg_sys::set_config_option(
+                        c"search_path".as_ptr(),
+                        identity.search_path.as_ptr(),
+                        pg_sys::GucContext::PGC_USERSET,
+                        pg_sys::GucSource::PGC_S_SESSION,
+                        pg_sys::GucAction::GUC_ACTION_SAVE,
+                        true,
+                        0,
+                        false,
+                    );
+                    level
+                });
+            Self {
+                outer,
+                context,
+                settings,
+            }
+        }
+    }
+}
+
+impl Drop for Impersonation {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: as in `begin`.
+            unsafe {
+                if let Some(level) = self.settings {
+                    pg_sys::AtEOXact_GUC(true, level);
+                }
+                pg_sys::SetUserIdAndSecContext(self.outer, self.context);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Values of variable length as PostgreSQL lays them out: the macros of `varatt.h`, which have no
+//! bindings.
+
+use pgrx::pg_sys;
+
+/// `VARHDRSZ`: bytes of the header of an uncompressed, untoasted value.
+pub const VARHDRSZ: usize = 4;
+
+/// The bytes of a varlena value, detoasted only where it is compressed or stored out of line; what that
+/// allocates lives in the current memory context.
+///
+/// # Safety
+/// `value` points to a varlena, which outlives `'a`, as does the memory context.
+pub unsafe fn detoasted_bytes<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let plain = if is_toasted(value) {
+            pg_sys::pg_detoast_datum_packed(value)
+        } else {
+            value
+        };
+        varlena_bytes(plain)
+    }
+}
+
+/// `VARATT_IS_EXTERNAL` or `VARATT_IS_COMPRESSED`.
+///
+/// # Safety
+/// `value` points to a varlena.
+unsafe fn is_toasted(value: *const pg_sys::varlena) -> bool {
+    // SAFETY: a varlena has at least one byte.
+    let first = unsafe { *value.cast::<u8>() };
+    if cfg!(target_endian = "little") {
+        first == 0x01 || first & 0x03 == 0x02
+    } else {
+        first == 0x80 || first & 0xc0 == 0x40
+    }
+}
+
+/// The bytes of a varlena value that is neither compressed nor external.
+///
+/// # Safety
+/// `value` points to such a value, which outlives `'a`.
+unsafe fn varlena_bytes<'a>(value: *const pg_sys::varlena) -> &'a [u8] {
+    let head = value.cast::<u8>();
+    // SAFETY: a varlena value has at least one byte, and as many as its header says.
+    unsafe {
+        let first = *head;
+        if is_short(first) {
+            let total = usize::from(short_header(first));
+            return std::slice::from_raw_parts(head.add(1), total - 1);
+        }
+        let word = value.cast::<u32>().read_unaligned();
+        let total = long_header(word) as usize;
+        std::slice::from_raw_parts(head.add(VARHDRSZ), total - VARHDRSZ)
+    }
+}
+
+#[cfg(target_endian = "little")]
+const fn is_short(first: u8) -> bool {
+    first & 0x01 == 0x01
+}
+#[cfg(target_endian = "little")]
+const fn short_header(first: u8) -> u8 {
+    first >> 1
+}
+#[cfg(target_endian = "little")]
+const fn long_header(word: u32) -> u32 {
+    word >> 2
+}
+/// `SET_VARSIZE`: the header word of an uncompressed value of `total` bytes, header included.
+#[cfg(target_endian = "little")]
+pub const fn varsize_header(total: u32) -> u32 {
+    total << 2
+}
+
+#[cfg(target_endian = "big")]
+const fn is_short(first: u8) -> bool {
+    first & 0x80 == 0x80
+}
+#[cfg(target_endian = "big")]
+const fn short_header(first: u8) -> u8 {
+    first & 0x7f
+}
+#[cfg(target_endian = "big")]
+const fn long_header(word: u32) -> u32 {
+    word & 0x3fff_ffff
+}
+/// `SET_VARSIZE`: the header word of an uncompressed value of `total` bytes, header included.
+#[cfg(target_endian = "big")]
+pub const fn varsize_header(total: u32) -> u32 {
+    total & 0x3fff_ffff
+}
