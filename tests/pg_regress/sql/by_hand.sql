@@ -113,6 +113,41 @@ SELECT state_set('doc', '{"n": "52, too"}', expected_version => 52, class => 'by
 COMMIT;
 SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
 
+-- Flushed first, then changed by hand: what the tables hold is what later changes of the transaction build upon.
+CREATE PROCEDURE doc_by_hand(made jsonb) LANGUAGE sql AS $$
+	UPDATE state_snapshot SET state = made, hash = state_hash(made), version = version + 1 WHERE class = 'by_hand' AND key = 'doc';
+	UPDATE state_head SET hash = state_hash(made), version = version + 1 WHERE class = 'by_hand' AND key = 'doc';
+$$;
+BEGIN;
+SELECT state_set('doc', '{"n": "flushed"}', class => 'by_hand');
+SELECT version FROM state_batch_commit();
+CALL doc_by_hand('{"n": "by hand"}');
+SELECT seen('doc', 'by_hand');
+SELECT state_touch('doc', '1 hour', class => 'by_hand');
+SELECT seen('doc', 'by_hand');
+SELECT state_update('doc', '{"m": 1}', class => 'by_hand');
+SELECT seen('doc', 'by_hand');
+COMMIT;
+SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
+BEGIN;
+SELECT state_set('doc', '{"n": "flushed"}', class => 'by_hand');
+SELECT version FROM state_batch_commit();
+CALL doc_by_hand('{"n": "by hand"}');
+SELECT state_set('doc', '{"n": "staged"}', class => 'by_hand');
+SELECT state_version('doc', class => 'by_hand');
+COMMIT;
+SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
+BEGIN;
+SELECT state_batch_begin('overwrite');
+SELECT state_set('doc', '{"n": "flushed"}', class => 'by_hand');
+SELECT version FROM state_batch_commit();
+SELECT state_batch_begin('overwrite');
+CALL doc_by_hand('{"n": "by hand"}');
+SELECT state_touch('doc', NULL, class => 'by_hand');
+SELECT state_update('doc', '{"m": 1}', class => 'by_hand');
+COMMIT;
+SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
+
 -- What the tables refuse is refused.
 SELECT outcome($$INSERT INTO state_head (class, key, version, size) VALUES ('by_hand', '', 1, 0)$$);
 SELECT outcome($$UPDATE state_head SET version = 0 WHERE class = 'by_hand'$$);

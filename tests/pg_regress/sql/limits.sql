@@ -73,6 +73,18 @@ SELECT pile_until_refused('c');
 SELECT count(*), min(action), max(action) FROM state_batch_commit();
 COMMIT;
 SELECT * FROM piled('c');
+-- What counts is what must be written, not how often it was changed: a large state may be changed many times.
+BEGIN;
+SELECT state_batch_begin();
+SELECT state_set('large', jsonb_build_object('d', repeat('x', 8000000)), class => 'limits');
+DO $$ BEGIN
+	FOR i IN 1..30 LOOP
+		PERFORM state_update('large', jsonb_build_object('n', i), class => 'limits');
+	END LOOP;
+END $$;
+SELECT state_get_path('large', '{n}', class => 'limits');
+COMMIT;
+SELECT version, state -> 'n' FROM state_current WHERE class = 'limits' AND key = 'large';
 -- What was staged before the batch, and again in it, is what it was before the batch.
 SELECT state_set('before', '{"v": 1}', class => 'limits');
 SELECT seen('before', 'limits');

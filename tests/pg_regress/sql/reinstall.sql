@@ -49,6 +49,29 @@ CREATE EXTENSION state_cache;
 COMMIT;
 SELECT state_get('before'), state_get('after'), (SELECT count(*) FROM state_head);
 
+-- Dropped and created again in a part that is rolled back: the changes belong to the first tables, as before.
+CREATE SCHEMA elsewhere;
+SELECT state_set('doc', '{"v": 1}'), state_set('staged', '{"v": 1}');
+SELECT state_get('doc'), state_get('staged');
+BEGIN;
+SELECT state_set('doc', '{"v": 2}');
+SELECT key, version, action FROM state_batch_commit();
+SELECT state_set('staged', '{"v": 2}');
+SAVEPOINT a;
+DROP EXTENSION state_cache;
+CREATE EXTENSION state_cache SCHEMA elsewhere;
+SELECT elsewhere.state_set('doc', '{"v": "elsewhere"}');
+SELECT key, version, action FROM elsewhere.state_batch_commit();
+SELECT elsewhere.state_set('staged', '{"v": "elsewhere"}');
+ROLLBACK TO a;
+SELECT state_get('doc'), state_get('staged');
+COMMIT;
+SELECT state_get('doc'), state_get('staged');
+\c
+SELECT state_get('doc'), state_get('staged');
+SELECT key, version, state FROM state_current ORDER BY key;
+TRUNCATE state_head, state_snapshot;
+
 -- Tables that are renamed when COMMIT comes to write them: the transaction fails, and says why.
 SELECT state_set('doc', '{"v": 1}');
 BEGIN;

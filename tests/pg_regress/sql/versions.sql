@@ -106,3 +106,16 @@ SELECT state_delete('doc', class => 'keep3');
 SELECT version, state FROM state_snapshot WHERE class = 'keep3' ORDER BY version;
 SELECT state_set('doc', '"back"', class => 'keep3');
 SELECT version, parent_version, state FROM state_snapshot WHERE class = 'keep3' ORDER BY version;
+
+-- A staged change shows the version that the flush will write, whatever was staged before it.
+SELECT state_set('staged', '{"v": 1}', class => 'versions');
+BEGIN;
+SELECT state_update('staged', '{"w": 2}', class => 'versions');
+SELECT state_version('staged', class => 'versions');
+SELECT state_delete('staged', class => 'versions');
+SELECT state_version('staged', class => 'versions');
+SELECT state_set('staged', '{"v": 3}', class => 'versions');
+SELECT state_version('staged', class => 'versions');
+SELECT state_set('staged', '{"v": 4}', expected_version => 2, class => 'versions');
+COMMIT;
+SELECT seen('staged', 'versions'), stored('staged', 'versions');
