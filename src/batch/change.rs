@@ -211,8 +211,11 @@ fn stage(
     // SAFETY: marks the running command as one that changes something, as a table's change does.
     let command = unsafe { pg_sys::GetCurrentCommandId(true) };
     with(|batch| {
+        let only_flushed = !batch.by_hand.any();
         let known = batch.changing(state)?;
-        if let (None, None, Some(flushed)) = (&known.pending, known.beneath, &known.flushed) {
+        if only_flushed
+            && let (None, None, Some(flushed)) = (&known.pending, known.beneath, &known.flushed)
+        {
             known.beneath = Some(flushed.number());
         }
         let before = known.pending.take();
