@@ -124,6 +124,9 @@ impl Error {
                 let detail = match (found, expected) {
                     (0, expected) => format!("It is absent; version {expected} was expected."),
                     (found, 0) => format!("It is at version {found}; it was expected to be absent."),
+                    (found, expected) if found == expected => {
+                        format!("It is at version {found} still, but its document was changed by hand.")
+                    }
                     (found, expected) => format!("It is at version {found}; version {expected} was expected."),
                 };
                 new(
@@ -202,7 +205,7 @@ impl Error {
                 Code::ERRCODE_UNDEFINED_TABLE,
                 "the tables of extension state_cache are missing".to_owned(),
             )
-            .set_hint("Run CREATE EXTENSION state_cache in this database."),
+            .set_hint("Run CREATE EXTENSION state_cache in this database; if the tables were renamed, name them back."),
             Self::SnapshotTooOld { state } => new(
                 Code::ERRCODE_SNAPSHOT_TOO_OLD,
                 format!("an earlier staged value of state \"{}\" is no longer kept", state.0),

@@ -128,12 +128,7 @@ impl Batch {
         state: &StateRef<'_>,
         command: pg_sys::CommandId,
     ) -> Result<Option<Seen>> {
-        let follows = self
-            .scope
-            .explicit
-            .as_ref()
-            .is_none_or(|explicit| explicit.on_conflict == OnConflict::Reapply);
-        if self.states.is_empty() || !follows {
+        if self.states.is_empty() {
             return Ok(None);
         }
         let id = Self::id(&state.catalog, &state.class.name, state.key);
@@ -149,10 +144,23 @@ impl Batch {
         else {
             return Ok(None);
         };
-        let own_rows = self.by_hand.any() || known.flushed.is_some();
-        Ok(known
-            .sees_newest(command)
-            .then(|| (Rc::clone(operations), *base, own_rows)))
+        let follows = match self
+            .scope
+            .explicit
+            .as_ref()
+            .map(|explicit| explicit.on_conflict)
+        {
+            None | Some(OnConflict::Reapply) => true,
+            // Until the batch first meets the state.
+            Some(OnConflict::Error) => known.base.is_none(),
+            Some(OnConflict::Overwrite) => false,
+        };
+        // What this transaction has flushed nobody else can change.
+        let own_rows = self.by_hand.any();
+        if !follows || known.flushed.is_some() && !own_rows || !known.sees_newest(command) {
+            return Ok(None);
+        }
+        Ok(Some((Rc::clone(operations), *base, own_rows)))
     }
 
     fn own(&self, state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<Own> {
