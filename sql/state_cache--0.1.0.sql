@@ -58,8 +58,6 @@ CREATE TABLE state_snapshot (
 	key               text COLLATE "C" NOT NULL,
 	version           bigint NOT NULL,
 	parent_version    bigint,
-	state             jsonb,
-	delta             bytea,
 	hash              bytea NOT NULL,
 	checkpoint_type   text NOT NULL DEFAULT 'auto',
 	recovery_point    boolean NOT NULL DEFAULT false,
@@ -67,6 +65,9 @@ CREATE TABLE state_snapshot (
 	execution_context jsonb,
 	created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
 	writer            xid8 NOT NULL DEFAULT pg_current_xact_id(),
+	-- Last, behind what changes with every version: WAL then holds only where two documents differ.
+	state             jsonb,
+	delta             bytea,
 	PRIMARY KEY (class, key, version)
 );
 COMMENT ON TABLE state_snapshot IS 'kept versions of states, each whole (keyframe) or as a delta';

@@ -298,15 +298,15 @@ impl Row {
             .find_map(|(broken, fault)| broken.then_some(fault))
     }
 
-    /// What a row of `state_snapshot` (class, key, version, parent_version, state, delta, hash, …) breaks.
+    /// What a row of `state_snapshot` (class, key, version, parent_version, hash, …, state, delta) breaks.
     fn snapshot_fault(&self) -> Option<&'static str> {
         let faults = [
             (
-                self.bytes(6).len() != HASH,
+                self.bytes(4).len() != HASH,
                 "hash of state_snapshot must have 16 bytes",
             ),
             (
-                self.is_null(4) == self.is_null(5),
+                self.is_null(11) == self.is_null(12),
                 "state_snapshot must hold either state or delta",
             ),
         ];

@@ -69,6 +69,11 @@ impl Current {
         }
     }
 
+    /// Whether there is a snapshot of it.
+    fn is_intact(&self) -> bool {
+        self.number > 0 && self.hash != 0
+    }
+
     /// What a write replaces.
     fn replaced(&self) -> Replaced {
         Replaced {
@@ -154,16 +159,13 @@ pub fn write(
         parent: (current.number > 0).then_some(current.number),
         expires_at,
     };
-    let version = if current.last > 0 {
-        store::update(
-            &state.catalog,
-            &state.class,
-            state.key,
-            current.replaced(),
-            &new,
-        )?
+    let (catalog, class) = (&state.catalog, &state.class);
+    let version = if current.last == 0 {
+        store::insert(catalog, class, state.key, &new)?
+    } else if class.keep == Some(1) && current.is_intact() && catalog.may_replace_snapshots() {
+        store::replace(catalog, class, state.key, current.replaced(), &new)?
     } else {
-        store::insert(&state.catalog, &state.class, state.key, &new)?
+        store::update(catalog, class, state.key, current.replaced(), &new)?
     };
     Ok(version.map(|version| Written::Document {
         version,

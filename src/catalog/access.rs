@@ -85,6 +85,20 @@ pub fn check_may_change(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> 
     require(snapshot, "state_snapshot", &[SELECT, INSERT, DELETE])
 }
 
+/// Whether the current role may update a table; not one that is gone.
+pub fn may_update(table: pg_sys::Oid) -> bool {
+    let mut missing = false;
+    // SAFETY: checks the system caches.
+    unsafe {
+        pg_sys::pg_class_aclcheck_ext(
+            table,
+            sys::current_user(),
+            pg_sys::AclMode::from(pg_sys::ACL_UPDATE),
+            &mut missing,
+        ) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// `42501` unless the current role may update `state_head`.
 pub fn check_may_evict(head: pg_sys::Oid) -> Result<()> {
     require(head, "state_head", &[(pg_sys::ACL_UPDATE, "UPDATE")])

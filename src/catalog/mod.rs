@@ -254,6 +254,12 @@ impl Catalog {
         access::check_may_change(self.head, self.snapshot)
     }
 
+    /// Whether the flush may write a version over its predecessor's row. It may always put a new row in its
+    /// place instead, which is what privileges and policies are asked about otherwise.
+    pub fn may_replace_snapshots(&self) -> bool {
+        !self.access().row_security && access::may_update(self.snapshot)
+    }
+
     /// Raises `42501` unless the current role may empty the cache: it needs UPDATE on `state_head`, and
     /// under row-level security it would learn what is hidden from it.
     pub fn check_may_evict(&self) -> Result<()> {

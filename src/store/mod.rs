@@ -13,7 +13,7 @@ mod write;
 pub use class::{Setting, define as define_class, prune_class};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, lock, read};
-pub use write::{NewVersion, Replaced, delete, insert, touch, update};
+pub use write::{NewVersion, Replaced, delete, insert, replace, touch, update};
 
 use spi::Statement;
 use std::cell::OnceCell;
@@ -24,6 +24,7 @@ pub struct Statements {
     read: OnceCell<Statement>,
     lock: OnceCell<Statement>,
     insert: OnceCell<Statement>,
+    replace: OnceCell<Statement>,
     update: [OnceCell<Statement>; write::PRUNINGS],
     delete: [OnceCell<Statement>; write::PRUNINGS],
     touch: OnceCell<Statement>,

@@ -86,6 +86,23 @@ fn update_sql(how: usize) -> String {
     )
 }
 
+/// For a class that keeps one snapshot: the row itself becomes the next version, which writes a third of
+/// the WAL of a new row.
+fn replace_sql() -> String {
+    format!(
+        "WITH head AS (UPDATE @extschema@.state_head \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = $5, size = $6, deleted = false, \
+         expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {UNMOVED} RETURNING version) \
+         UPDATE @extschema@.state_snapshot \
+         SET version = version OPERATOR(pg_catalog.+) 1, parent_version = version, hash = $5, \
+         checkpoint_type = DEFAULT, recovery_point = DEFAULT, agent_phase = NULL, \
+         execution_context = NULL, created_at = DEFAULT, writer = DEFAULT, state = $8, delta = NULL \
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 AND EXISTS (SELECT FROM head) \
+         RETURNING version"
+    )
+}
+
 fn delete_sql(how: usize) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
@@ -176,6 +193,45 @@ pub fn update(
                 new.parent.map(bigint_datum),
                 Some(varlena_datum(new.document)),
                 pruned_datum(class, replaced),
+            ]
+        },
+    )
+}
+
+/// Writes the version after the one to be replaced over its snapshot, which must be there; as [`update`]
+/// otherwise.
+pub fn replace(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    replaced: Replaced,
+    new: &NewVersion<'_>,
+) -> Result<Option<i64>> {
+    let types = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::BYTEAOID,
+        pg_sys::BYTEAOID,
+        pg_sys::INT4OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::JSONBOID,
+    ];
+    run(
+        catalog,
+        &catalog.statements.replace,
+        replace_sql,
+        &types,
+        || {
+            [
+                Some(varlena_datum(&class.name)),
+                Some(varlena_datum(key)),
+                Some(bigint_datum(replaced.version)),
+                replaced.hash.map(hash_datum),
+                Some(hash_datum(new.hash)),
+                Some(size_datum(new.document)),
+                expiry_datum(new.expires_at),
+                Some(varlena_datum(new.document)),
             ]
         },
     )
