@@ -127,16 +127,13 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     check_size(state, &result)?;
     let result: Bytes = Rc::new(result);
     let before = version_of(&found);
-    let expiry = match (class_expiry(state), before) {
-        (Some(at), Some(_)) => Expiry::AtLeast(at),
-        (Some(at), None) => Expiry::At(at),
-        (None, Some(_)) => Expiry::Keep,
-        (None, None) => Expiry::At(i64::MAX),
-    };
+    let expiry = class_expiry(state).map_or(Expiry::Keep, Expiry::AtLeast);
     stage(state, |known, pending| {
-        let expires_at = expiry.after(before.map_or(i64::MAX, |version| version.expires_at));
-        let version =
-            next_version(known, pending.as_ref()).or(before.map(|version| version.number + 1));
+        let expires_at = expiry.after(before.map(|version| version.expires_at));
+        let version = match pending {
+            Some(_) => next_version(known, pending.as_ref()),
+            None => before.map(|version| version.number + 1),
+        };
         let view = View::Document {
             document: Rc::clone(&result),
             version,
@@ -276,9 +273,10 @@ fn with_operation(
     match pending {
         None => new_pending(state, first(operation, result), expiry, None),
         Some(pending) => {
+            // Staged and gone again, deleted or expired: what comes now starts from nothing.
+            let starts_anew = pending.has_ended() || matches!(pending.intent, Intent::Delete);
             let intent = match pending.intent {
-                // Staged and gone again, deleted or expired: what comes now starts from nothing.
-                _ if version_of(found).is_none() => Intent::Replace(result),
+                _ if starts_anew => Intent::Replace(result),
                 Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
                 Intent::Touch => first(operation, result),
                 Intent::Apply {
@@ -295,6 +293,7 @@ fn with_operation(
                 }
             };
             let expiry = match (pending.expiry, expiry) {
+                (_, expiry) if starts_anew => Expiry::At(expiry.after(None)),
                 (Expiry::At(at), Expiry::AtLeast(least)) => Expiry::At(at.max(least)),
                 (before, Expiry::Keep) => before,
                 (_, after) => after,
@@ -307,6 +306,13 @@ fn with_operation(
                 ..new_pending(state, Intent::Touch, expiry, None)
             }
         }
+    }
+}
+
+impl Pending {
+    /// Whether the staged change has given the state an expiry that has passed.
+    fn has_ended(&self) -> bool {
+        matches!(self.expiry, Expiry::At(at) if at != i64::MAX && at <= sys::statement_timestamp())
     }
 }
 
@@ -329,10 +335,13 @@ fn ground_of(found: &Found<Vec<u8>>) -> Ground {
 }
 
 /// The version that a change will make, as far as it is known: that of the changes staged before, since
-/// all of them make one.
+/// all of them make one. Where those are a duplicate they show the stored version, which this change may
+/// not keep.
 fn next_version(known: &State, pending: Option<&Pending>) -> Option<i64> {
     match (&pending?.intent, known.newest()?) {
-        (Intent::Replace(_) | Intent::Apply { .. }, View::Document { version, .. }) => *version,
+        (Intent::Replace(_) | Intent::Apply { .. }, View::Document { version, .. }) => {
+            version.filter(|version| known.beneath.is_none_or(|beneath| *version > beneath))
+        }
         _ => None,
     }
 }

@@ -125,12 +125,12 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// The expiry after the change, given the one before it.
-    pub fn after(self, before: i64) -> i64 {
-        match self {
-            Self::Keep => before,
-            Self::At(at) => at,
-            Self::AtLeast(at) => before.max(at),
+    /// The expiry after the change, given the one before it; `None` where there was no state.
+    pub fn after(self, before: Option<i64>) -> i64 {
+        match (self, before) {
+            (Self::Keep, before) => before.unwrap_or(i64::MAX),
+            (Self::At(at), _) | (Self::AtLeast(at), None) => at,
+            (Self::AtLeast(at), Some(before)) => before.max(at),
         }
     }
 }

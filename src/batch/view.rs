@@ -206,12 +206,12 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
     }
     let found = read::read(state, Reader::Change, own_rows, &mut Document)?;
     let ground = found.ground();
-    let found = found.state();
-    let version = found.as_ref().map_or(0, |(version, _)| version.number);
-    let before = found
-        .as_ref()
-        .map_or(i64::MAX, |(version, _)| version.expires_at);
-    let document = found.map(|(_, document)| document);
+    let (last, before, document) = match found {
+        Found::Absent(last) => (last, None, None),
+        Found::State(version, document) => {
+            (version.number, Some(version.expires_at), Some(document))
+        }
+    };
     let result = Rc::new(apply_all(state, &operations, document)?);
     with(|batch| {
         let known = batch.changing(state)?;
@@ -230,7 +230,7 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
         if let Some(view) = known.newest_mut() {
             *view = View::Document {
                 document: result,
-                version: Some(version + 1),
+                version: Some(last + 1),
                 expires_at,
             };
         }

@@ -23,8 +23,8 @@ struct Current {
     last: i64,
     /// Hash of the document, 0 where that is not known.
     hash: u128,
-    /// When it expires.
-    expires_at: i64,
+    /// When it expires, `None` where there is no state.
+    expires_at: Option<i64>,
     /// Whether it is what the change would make of it.
     same: bool,
 }
@@ -49,14 +49,14 @@ impl Current {
                 number,
                 last,
                 hash,
-                expires_at: i64::MAX,
+                expires_at: None,
                 same: false,
             },
             Found::State(Version { expires_at, .. }, same) => Self {
                 number,
                 last: number,
                 hash,
-                expires_at,
+                expires_at: Some(expires_at),
                 same,
             },
         })
@@ -218,7 +218,7 @@ fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
 /// Changes the expiry only, if it changes at all.
 fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Option<Written>> {
     let expires_at = pending.expiry.after(current.expires_at);
-    if current.number == 0 || expires_at == current.expires_at {
+    if current.number == 0 || Some(expires_at) == current.expires_at {
         return Ok(Some(Written::Nothing {
             version: current.number,
         }));
