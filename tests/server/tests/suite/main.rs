@@ -7,6 +7,7 @@ mod faults;
 mod identity;
 mod interrupted;
 mod memory;
+mod model;
 mod notify;
 mod replication;
 mod standby;
