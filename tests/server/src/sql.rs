@@ -40,7 +40,12 @@ impl Sql for Client {
     fn error(&mut self, sql: &str) -> String {
         match self.batch_execute(sql) {
             Ok(()) => panic!("{sql}: did not fail"),
-            Err(error) => code(&error),
+            Err(error) => {
+                // The server tells of an error before it undoes what failed, and answers the next thing
+                // after that. It may also be gone.
+                let _ = self.batch_execute("");
+                code(&error)
+            }
         }
     }
 
