@@ -8,9 +8,6 @@ pub const KEYS: usize = 4;
 /// More operations than a transaction keeps apart (`MAX_OPERATIONS` in the extension).
 pub const MANY: u64 = 1010;
 
-/// No version.
-const NOT_KNOWN: i64 = -1;
-
 /// A present state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -75,10 +72,11 @@ pub enum Change {
         over: i64,
         folded: bool,
     },
-    /// `shown` is what they make of the state at `base`.
+    /// `shown` is what they make of the state at `base`, over the last version `over`.
     Operations {
         operations: Vec<Operation>,
         base: i64,
+        over: i64,
         shown: Value,
     },
     Touch,
@@ -154,6 +152,7 @@ impl Transaction {
                 Change::Operations {
                     operations,
                     base,
+                    over,
                     shown,
                 },
             ..
@@ -161,7 +160,8 @@ impl Transaction {
             && follows
             && *base != row.ground()
         {
-            (*base, *shown) = (row.ground(), applied(operations, row.document()));
+            (*base, *over) = (row.ground(), row.version);
+            *shown = applied(operations, row.document());
         }
     }
 
@@ -202,7 +202,7 @@ impl Transaction {
                 over,
                 ..
             }) => (document, *over == row.version),
-            Some(Change::Operations { shown, base, .. }) => (shown, *base == row.ground()),
+            Some(Change::Operations { shown, over, .. }) => (shown, *over == row.version),
         };
         match over {
             false => Vec::new(),
@@ -252,7 +252,7 @@ impl Transaction {
                 over,
                 ..
             }) => *over,
-            Some(Change::Operations { base, .. }) if *base != row.ground() => NOT_KNOWN,
+            Some(Change::Operations { over, .. }) => *over,
             _ => row.version,
         };
         let change = Change::Replace {
@@ -276,6 +276,7 @@ impl Transaction {
         let first = |operation: &Operation, result| Change::Operations {
             operations: vec![operation.clone()],
             base: row.ground(),
+            over: row.version,
             shown: result,
         };
         let many = matches!(operation, Operation::Append(_, MANY));
@@ -285,9 +286,7 @@ impl Transaction {
             expected: None,
         });
         match &mut staged.change {
-            Change::Touch if absent => {
-                (staged.change, staged.expires) = (first(&operation, result), None)
-            }
+            // A staged end is that of whatever the flush leaves, also where others deleted in between.
             Change::Touch => staged.change = first(&operation, result),
             Change::Replace { document, over, .. } => {
                 if absent {
