@@ -129,30 +129,16 @@ pub fn insert(
     key: &[u8],
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
-    let types = [
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::BYTEAOID,
-        pg_sys::INT4OID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::JSONBOID,
-    ];
-    run(
-        catalog,
-        &catalog.statements.insert,
-        insert_sql,
-        &types,
-        || {
-            [
-                Some(varlena_datum(&class.name)),
-                Some(varlena_datum(key)),
-                Some(hash_datum(new.hash)),
-                Some(size_datum(new.document)),
-                expiry_datum(new.expires_at),
-                Some(varlena_datum(new.document)),
-            ]
-        },
-    )
+    run(catalog, &catalog.statements.insert, insert_sql, || {
+        [
+            text(&class.name),
+            text(key),
+            hash(Some(new.hash)),
+            size(new.document),
+            expiry(new.expires_at),
+            document(new.document),
+        ]
+    })
 }
 
 /// Writes the version after the one to be replaced; `None` when that is not current any more.
@@ -163,36 +149,23 @@ pub fn update(
     replaced: Replaced,
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
-    let types = [
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::INT8OID,
-        pg_sys::BYTEAOID,
-        pg_sys::BYTEAOID,
-        pg_sys::INT4OID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::INT8OID,
-        pg_sys::JSONBOID,
-        pg_sys::INT8OID,
-    ];
     let how = pruning(class);
     run(
         catalog,
         &catalog.statements.update[how],
         || update_sql(how),
-        &types,
         || {
             [
-                Some(varlena_datum(&class.name)),
-                Some(varlena_datum(key)),
-                Some(bigint_datum(replaced.version)),
-                replaced.hash.map(hash_datum),
-                Some(hash_datum(new.hash)),
-                Some(size_datum(new.document)),
-                expiry_datum(new.expires_at),
-                new.parent.map(bigint_datum),
-                Some(varlena_datum(new.document)),
-                pruned_datum(class, replaced),
+                text(&class.name),
+                text(key),
+                bigint(Some(replaced.version)),
+                hash(replaced.hash),
+                hash(Some(new.hash)),
+                size(new.document),
+                expiry(new.expires_at),
+                bigint(new.parent),
+                document(new.document),
+                bigint(pruned(class, replaced)),
             ]
         },
     )
@@ -207,34 +180,18 @@ pub fn replace(
     replaced: Replaced,
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
-    let types = [
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::INT8OID,
-        pg_sys::BYTEAOID,
-        pg_sys::BYTEAOID,
-        pg_sys::INT4OID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::JSONBOID,
-    ];
-    run(
-        catalog,
-        &catalog.statements.replace,
-        replace_sql,
-        &types,
-        || {
-            [
-                Some(varlena_datum(&class.name)),
-                Some(varlena_datum(key)),
-                Some(bigint_datum(replaced.version)),
-                replaced.hash.map(hash_datum),
-                Some(hash_datum(new.hash)),
-                Some(size_datum(new.document)),
-                expiry_datum(new.expires_at),
-                Some(varlena_datum(new.document)),
-            ]
-        },
-    )
+    run(catalog, &catalog.statements.replace, replace_sql, || {
+        [
+            text(&class.name),
+            text(key),
+            bigint(Some(replaced.version)),
+            hash(replaced.hash),
+            hash(Some(new.hash)),
+            size(new.document),
+            expiry(new.expires_at),
+            document(new.document),
+        ]
+    })
 }
 
 /// Makes the version after the one to be replaced a tombstone; its version, or `None` as for [`update`].
@@ -244,26 +201,18 @@ pub fn delete(
     key: &[u8],
     replaced: Replaced,
 ) -> Result<Option<i64>> {
-    let types = [
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::INT8OID,
-        pg_sys::BYTEAOID,
-        pg_sys::INT8OID,
-    ];
     let how = pruning(class);
     run(
         catalog,
         &catalog.statements.delete[how],
         || delete_sql(how),
-        &types,
         || {
             [
-                Some(varlena_datum(&class.name)),
-                Some(varlena_datum(key)),
-                Some(bigint_datum(replaced.version)),
-                replaced.hash.map(hash_datum),
-                pruned_datum(class, replaced),
+                text(&class.name),
+                text(key),
+                bigint(Some(replaced.version)),
+                hash(replaced.hash),
+                bigint(pruned(class, replaced)),
             ]
         },
     )
@@ -277,65 +226,70 @@ pub fn touch(
     replaced: Replaced,
     expires_at: i64,
 ) -> Result<Option<i64>> {
-    let types = [
-        pg_sys::TEXTOID,
-        pg_sys::TEXTOID,
-        pg_sys::INT8OID,
-        pg_sys::BYTEAOID,
-        pg_sys::TIMESTAMPTZOID,
-    ];
-    run(
-        catalog,
-        &catalog.statements.touch,
-        touch_sql,
-        &types,
-        || {
-            [
-                Some(varlena_datum(&class.name)),
-                Some(varlena_datum(key)),
-                Some(bigint_datum(replaced.version)),
-                replaced.hash.map(hash_datum),
-                expiry_datum(expires_at),
-            ]
-        },
-    )
+    run(catalog, &catalog.statements.touch, touch_sql, || {
+        [
+            text(&class.name),
+            text(key),
+            bigint(Some(replaced.version)),
+            hash(replaced.hash),
+            expiry(expires_at),
+        ]
+    })
 }
 
-/// Runs a statement that returns the version it made. The arguments are built once SPI is connected, so
+/// A parameter: its type and its value, `None` for NULL.
+type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
+
+/// Runs a statement that returns the version it made. The parameters are built once SPI is connected, so
 /// that they are freed with the connection.
 fn run<const N: usize>(
     catalog: &Catalog,
     slot: &OnceCell<Statement>,
     sql: impl FnOnce() -> String,
-    types: &[pg_sys::Oid; N],
-    arguments: impl FnOnce() -> [Option<pg_sys::Datum>; N],
+    parameters: impl FnOnce() -> [Parameter; N],
 ) -> Result<Option<i64>> {
     let connection = Connection::open()?;
-    let statement = connection.prepare(slot, &catalog.schema, sql, types)?;
+    let parameters = parameters();
+    let types = parameters.map(|(of_type, _)| of_type);
+    let statement = connection.prepare(slot, &catalog.schema, sql, &types)?;
     let _own = OwnWrite::begin();
-    let rows = connection.modify(statement, arguments())?;
-    Ok(rows
-        .first()
-        .and_then(|row| row.column(1))
-        .map(|version| version.value() as i64))
+    let rows = connection.modify(statement, parameters.map(|(_, value)| value))?;
+    let version = rows.first().and_then(|row| row.column(1));
+    Ok(version.map(|version| version.value() as i64))
 }
 
-fn hash_datum(hash: u128) -> pg_sys::Datum {
-    varlena_datum(&hash.to_be_bytes())
+fn text(text: &[u8]) -> Parameter {
+    (pg_sys::TEXTOID, Some(varlena_datum(text)))
 }
 
-fn size_datum(document: &[u8]) -> pg_sys::Datum {
-    // A document is at most 256 MiB.
-    pg_sys::Datum::from(document.len() as i32)
+fn bigint(value: Option<i64>) -> Parameter {
+    (pg_sys::INT8OID, value.map(bigint_datum))
 }
 
-fn expiry_datum(expires_at: i64) -> Option<pg_sys::Datum> {
-    (expires_at != i64::MAX).then(|| bigint_datum(expires_at))
+fn hash(hash: Option<u128>) -> Parameter {
+    let bytes = hash.map(u128::to_be_bytes);
+    (pg_sys::BYTEAOID, bytes.map(|bytes| varlena_datum(&bytes)))
+}
+
+fn document(document: &[u8]) -> Parameter {
+    (pg_sys::JSONBOID, Some(varlena_datum(document)))
+}
+
+/// The size of a document, which is at most 256 MiB.
+fn size(document: &[u8]) -> Parameter {
+    (
+        pg_sys::INT4OID,
+        Some(pg_sys::Datum::from(document.len() as i32)),
+    )
+}
+
+/// An expiry, `i64::MAX` for never.
+fn expiry(expires_at: i64) -> Parameter {
+    let ends = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
+    (pg_sys::TIMESTAMPTZOID, ends)
 }
 
 /// The snapshot that falls out of `keep` with the next version.
-fn pruned_datum(class: &Class, replaced: Replaced) -> Option<pg_sys::Datum> {
-    class
-        .keep
-        .map(|keep| bigint_datum(replaced.version + 1 - keep))
+fn pruned(class: &Class, replaced: Replaced) -> Option<i64> {
+    class.keep.map(|keep| replaced.version + 1 - keep)
 }

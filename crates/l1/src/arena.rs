@@ -164,10 +164,10 @@ impl Arena {
     /// `chunk` is the first of an entry that the caller owns, or whose partition lock it holds for as
     /// long as it uses the reference.
     pub unsafe fn entry(&self, chunk: u32) -> Option<&EntryHeader> {
+        let start = self.chunk(chunk)?;
         // SAFETY: chunks are aligned and large enough, every bit pattern is a valid header, and by the
         // caller's word nobody changes its plain fields.
-        self.chunk(chunk)
-            .map(|p| unsafe { p.cast::<EntryHeader>().as_ref() })
+        Some(unsafe { start.cast::<EntryHeader>().as_ref() })
     }
 
     pub fn free_chunks(&self) -> u64 {

@@ -84,19 +84,18 @@ impl ClassRecord {
 impl Arena {
     /// The record at `chunk`, if it is one.
     fn class_record(&self, chunk: u32) -> Option<&ClassRecord> {
+        let start = self.chunk(chunk)?;
         // SAFETY: chunks are aligned and large enough for a record, which is made of atomics. A
         // damaged index may lead to other bytes, which the magic number then tells apart.
-        let record = self
-            .chunk(chunk)
-            .map(|p| unsafe { p.cast::<ClassRecord>().as_ref() })?;
+        let record = unsafe { start.cast::<ClassRecord>().as_ref() };
         (record.magic.load(Relaxed) == MAGIC).then_some(record)
     }
 
     fn class_counters(&self, chunk: u32) -> Option<&[AtomicU64; COUNTERS]> {
+        let start = self.chunk(chunk)?;
         // SAFETY: a chunk is as large as 32 counters and aligned for them; only a record's own
         // counters chunk is reached, and it never becomes anything else.
-        self.chunk(chunk)
-            .map(|p| unsafe { p.cast::<[AtomicU64; COUNTERS]>().as_ref() })
+        Some(unsafe { start.cast::<[AtomicU64; COUNTERS]>().as_ref() })
     }
 
     /// Makes a record of two chunks that the caller owns.
