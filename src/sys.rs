@@ -23,6 +23,8 @@ mod server {
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         /// `storage/lwlock.h`: fails only for a lock that is not held.
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        /// `storage/latch.h`: wakes whoever waits on the latch.
+        pub fn SetLatch(latch: *mut pg_sys::Latch);
     }
 
     #[pgrx::pg_guard]
@@ -68,6 +70,15 @@ pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode
 pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     // SAFETY: the caller's promise.
     unsafe { server::LWLockRelease(lock) };
+}
+
+/// Wakes whoever waits on a latch. Takes no lock, cannot fail.
+///
+/// # Safety
+/// The latch is in shared memory, or this process's own.
+pub unsafe fn set_latch(latch: *mut pg_sys::Latch) {
+    // SAFETY: the caller's promise.
+    unsafe { server::SetLatch(latch) };
 }
 
 /// Whether a parallel query is running in this process.

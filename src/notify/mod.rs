@@ -128,8 +128,14 @@ pub fn queue_invalidation(catalog: &Catalog, class: Option<&[u8]>, pattern: &[u8
     }
 }
 
-fn stamp(catalog: &Catalog) -> Option<Stamp> {
-    shared::next_message(catalog.database).map(|(epoch, seq)| Stamp { epoch, seq })
+fn stamp(_catalog: &Catalog) -> Option<Stamp> {
+    let database = shared::database()?;
+    let (epoch, seq) = database.last_message();
+    database.set_last_message(epoch, seq + 1);
+    Some(Stamp {
+        epoch,
+        seq: seq + 1,
+    })
 }
 
 fn send(channel: &CStr, message: &[u8]) {

@@ -7,7 +7,10 @@
 //! postmaster runs `startup` again on fresh memory: nothing in the block survives, or has to.
 //! While a lock is held nothing allocates, waits for SQL or raises an error.
 
+mod databases;
+
 use crate::sys;
+use databases::Databases;
 use pgrx::pg_sys;
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
 use std::cell::UnsafeCell;
@@ -15,6 +18,7 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use databases::{Database, MAX_DATABASES};
 pub use state_cache_l1::Key;
 
 /// L1 as the backends use it.
@@ -25,16 +29,17 @@ pub type SharedL1 = L1<LwLocks>;
 const NAME: &CStr = c"state_cache";
 /// L1 wants its memory aligned to two cache lines, so that partitions do not share one.
 const ALIGNMENT: usize = 128;
-/// Counters of messages; databases share them by number, which costs a subscriber nothing but gaps.
-const SEQUENCES: usize = 64;
+/// Locks of the tranche behind those of L1, and which one guards what.
+const OTHER_LOCKS: usize = 2;
+const SLOTS_LOCK: usize = 0;
 
 /// What stands in front of L1.
 #[repr(C, align(128))]
 struct ServerState {
-    /// When this memory was set up, in microseconds: tells one run of the server from the next.
-    epoch: AtomicU64,
-    /// Messages sent so far, by database.
-    sequences: [AtomicU64; SEQUENCES],
+    /// When this memory was set up, in microseconds since 2000: tells one run of the server from the next.
+    start: AtomicU64,
+    /// What is shared about each database.
+    databases: Databases,
 }
 
 /// Where the block is mapped. Written by [`startup`] only, in the postmaster: at the start and, because
@@ -46,6 +51,8 @@ struct Mapping(UnsafeCell<Option<Mapped>>);
 struct Mapped {
     state: NonNull<ServerState>,
     l1: SharedL1,
+    /// The tranche, of which L1 has the first `geometry().locks()`.
+    locks: LwLocks,
 }
 
 // SAFETY: a PostgreSQL process has one thread that runs our code.
@@ -80,16 +87,35 @@ pub fn l1() -> Option<&'static SharedL1> {
     mapped().map(|mapped| &mapped.l1)
 }
 
-/// The epoch of this server's run and the next message number of a database; `None` without shared memory.
-pub fn next_message(database: u32) -> Option<(u64, u64)> {
-    let mapped = mapped()?;
+fn state() -> Option<&'static ServerState> {
     // SAFETY: the block outlives the process and holds only atomics.
-    let state = unsafe { mapped.state.as_ref() };
-    let sequence = &state.sequences[database as usize % SEQUENCES];
-    Some((
-        state.epoch.load(Ordering::Relaxed),
-        sequence.fetch_add(1, Ordering::Relaxed) + 1,
-    ))
+    mapped().map(|mapped| unsafe { mapped.state.as_ref() })
+}
+
+/// When this run of the server began, in microseconds since 2000; `None` without shared memory.
+pub fn server_start() -> Option<u64> {
+    state().map(|state| state.start.load(Ordering::Relaxed))
+}
+
+/// What is shared about this session's database; `None` without shared memory, or when more databases than
+/// [`MAX_DATABASES`] are in use.
+pub fn database() -> Option<&'static Database> {
+    thread_local! {
+        static MINE: std::cell::Cell<Option<&'static Database>> = const { std::cell::Cell::new(None) };
+    }
+    if let Some(mine) = MINE.get() {
+        return Some(mine);
+    }
+    let mapped = mapped()?;
+    let lock = mapped.l1.geometry().locks() + SLOTS_LOCK;
+    let mine = databases()?.find_or_take(sys::my_database(), &mapped.locks, lock, 0)?;
+    MINE.set(Some(mine));
+    Some(mine)
+}
+
+/// What is shared about all databases; `None` without shared memory.
+pub fn databases() -> Option<&'static Databases> {
+    state().map(|state| &state.databases)
 }
 
 /// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with
@@ -130,7 +156,7 @@ unsafe extern "C-unwind" fn request() {
             previous();
         }
         pg_sys::RequestAddinShmemSpace(bytes());
-        let locks = Geometry::for_memory(crate::settings::memory()).locks();
+        let locks = Geometry::for_memory(crate::settings::memory()).locks() + OTHER_LOCKS;
         pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), locks as i32);
     }
 }
@@ -160,11 +186,11 @@ unsafe extern "C-unwind" fn startup() {
             std::ptr::write_bytes(block, 0, size_of::<ServerState>());
             state
                 .as_ref()
-                .epoch
+                .start
                 .store(pg_sys::GetCurrentTimestamp() as u64, Ordering::Relaxed);
             L1::init(memory, geometry, locks)
         };
-        *MAPPED.0.get() = Some(Mapped { state, l1 });
+        *MAPPED.0.get() = Some(Mapped { state, l1, locks });
         pg_sys::LWLockRelease(lock);
     }
 }
@@ -192,7 +218,8 @@ unsafe extern "C-unwind" fn object_access(
     }
 }
 
-/// L1's locks: lock `n` is the `n`th of our tranche.
+/// Lock `n` is the `n`th of our tranche.
+#[derive(Clone, Copy)]
 pub struct LwLocks {
     first: *mut pg_sys::LWLockPadded,
 }
@@ -204,14 +231,15 @@ unsafe impl Send for LwLocks {}
 
 impl LwLocks {
     fn lock(&self, n: usize) -> *mut pg_sys::LWLock {
-        // SAFETY: L1 asks for `n < Geometry::locks()`, which is what was requested.
+        // SAFETY: L1 asks for `n < Geometry::locks()`, the rest of the server's state for at most as many
+        // more as were requested.
         unsafe { &raw mut (*self.first.add(n)).lock }
     }
 }
 
 impl Locks for LwLocks {
     fn lock_shared(&self, n: usize) {
-        // SAFETY: never acquired twice by one process: L1 holds one lock at a time.
+        // SAFETY: never acquired twice by one process: only one lock is held at a time.
         unsafe { sys::lwlock_acquire(self.lock(n), pg_sys::LWLockMode::LW_SHARED) };
     }
 
