@@ -21,6 +21,7 @@ mod snapshot;
 mod store;
 mod sys;
 mod varlena;
+mod worker;
 
 /// What `#[pg_guard]` on a hand-declared block (in `sys`) expands to.
 mod ffi {

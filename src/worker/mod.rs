@@ -1,0 +1,3 @@
+//! The background workers.
+
+pub mod task;
