@@ -154,6 +154,7 @@ pub fn write(
     }
     let expires_at = pending.expiry.after(current.expires_at);
     let new = NewVersion {
+        number: current.last + 1,
         document: &document,
         hash,
         parent: (current.number > 0).then_some(current.number),

@@ -12,8 +12,10 @@ mod write;
 
 pub use class::{Setting, define as define_class, prune_class};
 pub use own_write::{is_by_hand, is_caller_by_hand};
-pub use read::{Content, Stored, lock, read};
-pub use write::{NewVersion, Replaced, delete, insert, replace, touch, update};
+pub use read::{Content, Head, Stored, head, lock, read};
+pub use write::{
+    NewVersion, Replaced, delete, first_version, insert, prune_state, replace, touch, update,
+};
 
 use spi::Statement;
 use std::cell::OnceCell;
@@ -28,6 +30,9 @@ pub struct Statements {
     update: [OnceCell<Statement>; write::PRUNINGS],
     delete: [OnceCell<Statement>; write::PRUNINGS],
     touch: OnceCell<Statement>,
+    head: OnceCell<Statement>,
+    first_version: OnceCell<Statement>,
+    prune_state: OnceCell<Statement>,
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
     prune_class: OnceCell<Statement>,

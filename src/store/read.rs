@@ -100,6 +100,48 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
     })
 }
 
+/// A head row, without its document.
+pub struct Head {
+    /// The current version.
+    pub version: i64,
+    /// Whether that is a tombstone.
+    pub deleted: bool,
+    /// Hash of the document, `None` where there is none.
+    pub hash: Option<u128>,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Whether there is a snapshot of it.
+    pub has_snapshot: bool,
+}
+
+const HEAD: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, EXISTS (\
+     SELECT FROM @extschema@.state_snapshot s WHERE s.class OPERATOR(pg_catalog.=) $1 \
+     AND s.key OPERATOR(pg_catalog.=) $2 AND s.version OPERATOR(pg_catalog.=) h.version) \
+     FROM @extschema@.state_head h \
+     WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
+
+/// Reads the head row of a state under the active snapshot.
+pub fn head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Head>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.head,
+        &catalog.schema,
+        || HEAD.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(rows.first().map(|row| Head {
+        version: bigint(&row, 1),
+        deleted: boolean(&row, 2),
+        hash: stored_hash(&row, 3),
+        expires_at: expiry(&row, 4),
+        has_snapshot: boolean(&row, 5),
+    }))
+}
+
 /// Locks the head row until the transaction ends, waiting for whoever holds it; without a head row,
 /// nothing.
 pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {

@@ -16,6 +16,8 @@ pub const PRUNINGS: usize = 2;
 
 /// A document to be written.
 pub struct NewVersion<'a> {
+    /// Its version, above the one to be replaced; for a state without a head row the least it may have.
+    pub number: i64,
     /// Binary jsonb.
     pub document: &'a [u8],
     /// Hash of the document.
@@ -63,11 +65,14 @@ const UNMOVED: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catal
      AND version OPERATOR(pg_catalog.=) $3 \
      AND ($4 IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) $4)";
 
+/// The version that a state without a head row begins with: none is used again.
+const FIRST_VERSION: &str = "SELECT COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1 \
+     FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+
 fn insert_sql() -> String {
     format!(
         "WITH head AS (INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at) \
-         SELECT $1, $2, COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1, $3, $4, $5 \
-         FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $7), $3, $4, $5 \
          ON CONFLICT (class, key) DO NOTHING RETURNING version) \
          INSERT INTO @extschema@.state_snapshot (class, key, version, state, hash) \
          SELECT $1, $2, version, $6, $3 FROM head RETURNING version"
@@ -77,7 +82,7 @@ fn insert_sql() -> String {
 fn update_sql(how: usize) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = version OPERATOR(pg_catalog.+) 1, hash = $5, size = $6, deleted = false, \
+         SET version = $11, hash = $5, size = $6, deleted = false, \
          expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
          WHERE {UNMOVED} RETURNING version){} \
          INSERT INTO @extschema@.state_snapshot (class, key, version, parent_version, state, hash) \
@@ -91,11 +96,11 @@ fn update_sql(how: usize) -> String {
 fn replace_sql() -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = version OPERATOR(pg_catalog.+) 1, hash = $5, size = $6, deleted = false, \
+         SET version = $9, hash = $5, size = $6, deleted = false, \
          expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
          WHERE {UNMOVED} RETURNING version) \
          UPDATE @extschema@.state_snapshot \
-         SET version = version OPERATOR(pg_catalog.+) 1, parent_version = version, hash = $5, \
+         SET version = $9, parent_version = version, hash = $5, \
          checkpoint_type = DEFAULT, recovery_point = DEFAULT, agent_phase = NULL, \
          execution_context = NULL, created_at = DEFAULT, writer = DEFAULT, state = $8, delta = NULL \
          WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 AND EXISTS (SELECT FROM head) \
@@ -114,6 +119,15 @@ fn delete_sql(how: usize) -> String {
     )
 }
 
+/// The snapshots that a state no longer keeps, found by counting: versions written behind leave gaps.
+fn prune_state_sql() -> String {
+    format!(
+        "DELETE FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.<=) \
+         (SELECT version FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+         ORDER BY version USING OPERATOR(pg_catalog.>) OFFSET $3 LIMIT 1)"
+    )
+}
+
 fn touch_sql() -> String {
     format!(
         "UPDATE @extschema@.state_head SET expires_at = $5 \
@@ -121,8 +135,8 @@ fn touch_sql() -> String {
     )
 }
 
-/// Writes a state that has no head row; its version (1, unless the head row was deleted by hand), or
-/// `None` when there is a head row by now.
+/// Writes a state that has no head row; its version (1, unless there were versions before or the caller
+/// wants a higher one), or `None` when there is a head row by now.
 pub fn insert(
     catalog: &Catalog,
     class: &Class,
@@ -137,11 +151,12 @@ pub fn insert(
             size(new.document),
             expiry(new.expires_at),
             document(new.document),
+            bigint(Some(new.number)),
         ]
     })
 }
 
-/// Writes the version after the one to be replaced; `None` when that is not current any more.
+/// Writes a version after the one to be replaced; `None` when that is not current any more.
 pub fn update(
     catalog: &Catalog,
     class: &Class,
@@ -165,13 +180,14 @@ pub fn update(
                 expiry(new.expires_at),
                 bigint(new.parent),
                 document(new.document),
-                bigint(pruned(class, replaced)),
+                bigint(class.keep.map(|keep| new.number - keep)),
+                bigint(Some(new.number)),
             ]
         },
     )
 }
 
-/// Writes the version after the one to be replaced over its snapshot, which must be there; as [`update`]
+/// Writes a version over the snapshot of the one to be replaced, which must be there; as [`update`]
 /// otherwise.
 pub fn replace(
     catalog: &Catalog,
@@ -190,6 +206,7 @@ pub fn replace(
             size(new.document),
             expiry(new.expires_at),
             document(new.document),
+            bigint(Some(new.number)),
         ]
     })
 }
@@ -212,10 +229,35 @@ pub fn delete(
                 text(key),
                 bigint(Some(replaced.version)),
                 hash(replaced.hash),
-                bigint(pruned(class, replaced)),
+                bigint(class.keep.map(|keep| replaced.version + 1 - keep)),
             ]
         },
     )
+}
+
+/// Deletes the snapshots of a state that its class no longer keeps.
+pub fn prune_state(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
+    if class.keep.is_none() {
+        return Ok(());
+    }
+    run(
+        catalog,
+        &catalog.statements.prune_state,
+        prune_state_sql,
+        || [text(&class.name), text(key), bigint(class.keep)],
+    )?;
+    Ok(())
+}
+
+/// The version that a state without a head row would begin with.
+pub fn first_version(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
+    let version = run(
+        catalog,
+        &catalog.statements.first_version,
+        || FIRST_VERSION.to_owned(),
+        || [text(class), text(key)],
+    )?;
+    Ok(version.unwrap_or(1))
 }
 
 /// Gives the current version another expiry; the version, or `None` as for [`update`].
@@ -287,9 +329,4 @@ fn size(document: &[u8]) -> Parameter {
 fn expiry(expires_at: i64) -> Parameter {
     let ends = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
     (pg_sys::TIMESTAMPTZOID, ends)
-}
-
-/// The snapshot that falls out of `keep` with the next version.
-fn pruned(class: &Class, replaced: Replaced) -> Option<i64> {
-    class.keep.map(|keep| replaced.version + 1 - keep)
 }

@@ -1,0 +1,89 @@
+//! Write-behind: a commit in a class of write mode `behind` leaves its change in L1, dirty, and the worker
+//! of the database writes it to L3 later.
+//!
+//! # Contract
+//!
+//! The newest version of a state of such a class is the dirty entry in L1 if there is one, else what L3
+//! holds. Every reader gets the newest version, whatever its snapshot is: a version that L3 has never held
+//! belongs to no snapshot, and one that was seen must not be taken back.
+//!
+//! **Locks**, all heavyweight, taken in this order and held until the transaction has published or failed:
+//! 1. The *class lock* ([`lock`]): shared by whoever changes a state of the class, exclusive for whoever
+//!    changes the class's write mode. The mode is read again under it.
+//! 2. The *state lock*: exclusive, taken when a flush decides what becomes of a state, so that the version
+//!    it builds upon is the newest until its own has taken its place. States in the order of class and key.
+//! 3. Row locks of L3, by what writes there.
+//!
+//! **A flush** that may leave its change ([`may_leave`]) decides version and document under these locks and
+//! writes nothing. At COMMIT, before the commit record, L1 memory for it is reserved; what L1 does not take
+//! is written to L3 then. After the commit record the entry is linked, dirty. A transaction that has done
+//! nothing else has no transaction id and writes no WAL.
+//!
+//! **A change that is written through** in such a class (a delete, one that L1 has no room for, one that
+//! user code on the tables must see, one while there is no worker) first writes the dirty version that it
+//! builds upon, in the same transaction, and is then like any other.
+//!
+//! **Writing a dirty version** ([`write`]) takes no state lock, so committers do not wait for it. It holds
+//! L3's row lock and never writes below what is there:
+//! - L3 holds a higher version, or held a row when the state became dirty and holds none now: a change by
+//!   hand has the last word, the dirty version is dropped.
+//! - L3 holds this version and this document: somebody else has written it.
+//! - L3 holds this version and another document: a change by hand, which is overwritten by the next version.
+//!
+//! After that commit the entry becomes clean if it is still the one that was written; a newer one stays
+//! dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
+//!
+//! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
+//! newest at some moment, at most `flush_interval` and one flush before.
+
+mod flusher;
+mod functions;
+mod lock;
+mod redefine;
+mod write;
+
+use crate::cache::StateRef;
+use crate::catalog::Catalog;
+use crate::{shared, sys};
+
+pub use flusher::Flusher;
+pub use lock::lock;
+pub use redefine::mode_changes;
+pub use write::{Unwritten, Wrote, settle, unwritten, write, writer};
+
+/// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
+pub fn may_leave(catalog: &Catalog) -> bool {
+    shared::l1().is_some()
+        && !sys::recovery_in_progress()
+        // What is not in L3 is invisible to the checks of SERIALIZABLE, to policies and to triggers.
+        && !sys::isolation_is_serializable()
+        && catalog.access().l1
+        && !catalog.runs_user_code()
+        && has_worker()
+}
+
+/// Whether the worker accepts changes; it is asked for if there is none.
+fn has_worker() -> bool {
+    let Some(database) = shared::database() else {
+        return false;
+    };
+    if database.is_accepting() {
+        return true;
+    }
+    if !database.has_worker()
+        && database.want_worker()
+        && let Some(databases) = shared::databases()
+    {
+        databases.wake_launcher();
+    }
+    false
+}
+
+/// Whether the state has a dirty entry that the worker has put aside.
+pub fn is_parked(state: &StateRef<'_>) -> bool {
+    let key = state.catalog.l1_key(&state.class, state.key);
+    shared::l1()
+        .and_then(|l1| l1.info(&key))
+        .and_then(|info| info.dirty)
+        .is_some_and(|dirty| dirty.parked)
+}

@@ -1,0 +1,158 @@
+//! Writing a dirty version to L3, and what becomes of its entry then.
+
+use crate::batch;
+use crate::cache::publish::{Settlement, Wrote as Settled};
+use crate::cache::read::own_full_xid;
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result, Shown};
+use crate::identity::Identity;
+use crate::shared;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Head, NewVersion, Replaced};
+use crate::sys;
+use pgrx::pg_sys;
+use state_cache_l1::{Dirty, EntryInfo};
+
+/// Attempts at one version before giving up; each lost one means that somebody else has written the state.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// A version that L3 may not hold.
+pub struct Unwritten {
+    /// Its number.
+    pub version: i64,
+    /// Binary jsonb.
+    pub document: Vec<u8>,
+    /// Hash of the document.
+    pub hash: u128,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Version of the row that L3 held when the state became dirty, 0 for none: if L3 holds no row now, the
+    /// row was deleted by hand.
+    pub base: i64,
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrote {
+    /// L3 holds it, as this version.
+    Version(i64),
+    /// A change by hand has the last word.
+    Superseded,
+}
+
+/// The dirty entry of a state, if there is one.
+pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<(EntryInfo, Dirty, Unwritten)> {
+    let (info, document) = shared::l1()?.copy_dirty(&catalog.l1_key(class, key))?;
+    let dirty = info.dirty?;
+    let unwritten = Unwritten {
+        version: info.version,
+        document,
+        hash: info.hash,
+        expires_at: info.expires_at,
+        base: dirty.base,
+    };
+    Some((info, dirty, unwritten))
+}
+
+/// Who writes a version that `owner` has made: the current role where no code of users runs on the tables,
+/// else the owner, as if it had been written at once.
+pub fn writer(catalog: &Catalog, owner: u32) -> Option<Identity> {
+    let owner = pg_sys::Oid::from(owner);
+    (catalog.runs_user_code() && sys::role_exists(owner)).then(|| Identity::of(owner))
+}
+
+/// Writes a version to L3, in this transaction.
+pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten) -> Result<Wrote> {
+    for _ in 0..MAX_ATTEMPTS {
+        let head = {
+            let _snapshot = PushedSnapshot::latest();
+            store::head(catalog, &class.name, key)?
+        };
+        let number = match &head {
+            None if unwritten.base > 0 => return Ok(Wrote::Superseded),
+            Some(head) if head.version > unwritten.version => return Ok(Wrote::Superseded),
+            Some(head) if head.version == unwritten.version => {
+                if head.hash == Some(unwritten.hash) && head.has_snapshot {
+                    if head.expires_at == unwritten.expires_at
+                        || touch(catalog, class, key, head, unwritten)?
+                    {
+                        return Ok(Wrote::Version(head.version));
+                    }
+                    continue;
+                }
+                unwritten.version + 1
+            }
+            _ => unwritten.version,
+        };
+        if let Some(version) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
+            return Ok(Wrote::Version(version));
+        }
+    }
+    Err(Error::Swallowed {
+        state: Shown::new(&class.name, key),
+    })
+}
+
+fn touch(catalog: &Catalog, class: &Class, key: &[u8], head: &Head, unwritten: &Unwritten) -> Result<bool> {
+    let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
+    Ok(touched.is_some())
+}
+
+fn replaced(head: &Head) -> Replaced {
+    Replaced {
+        version: head.version,
+        hash: head.hash,
+    }
+}
+
+/// The version written, `None` if the head row is not what it was.
+fn write_over(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    head: Option<&Head>,
+    unwritten: &Unwritten,
+    number: i64,
+) -> Result<Option<i64>> {
+    let new = NewVersion {
+        number,
+        document: &unwritten.document,
+        hash: unwritten.hash,
+        parent: head.filter(|head| !head.deleted).map(|head| head.version),
+        expires_at: unwritten.expires_at,
+    };
+    let Some(head) = head else {
+        return store::insert(catalog, class, key, &new);
+    };
+    let in_place = class.keep == Some(1)
+        && !head.deleted
+        && head.has_snapshot
+        && catalog.may_replace_snapshots();
+    if in_place {
+        return store::replace(catalog, class, key, replaced(head), &new);
+    }
+    let version = store::update(catalog, class, key, replaced(head), &new)?;
+    if version.is_some() {
+        store::prune_state(catalog, class, key)?;
+    }
+    Ok(version)
+}
+
+/// Says what becomes of a dirty entry if this transaction, which has written it, commits.
+pub fn settle(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo, read_at: i64, wrote: Wrote) {
+    batch::settle(Settlement {
+        database: catalog.database,
+        incarnation: catalog.incarnation,
+        class: (*class.name).into(),
+        key: key.into(),
+        serial: info.serial,
+        read_at,
+        wrote: match wrote {
+            Wrote::Version(version) => Settled::Version {
+                version,
+                xid: own_full_xid(),
+            },
+            Wrote::Superseded => Settled::Nothing,
+        },
+    });
+}
