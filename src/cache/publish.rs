@@ -159,6 +159,7 @@ fn reserve(l1: &SharedL1, key: shared::Key<'_>, new: &NewValue<'_>) -> Option<Bl
         hash: new.version.hash,
         expires_at: new.version.expires_at,
         loaded_at: sys::statement_timestamp(),
+        dirty: None,
         value: new.document,
     });
     match reserved {
