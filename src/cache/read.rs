@@ -292,6 +292,7 @@ fn fill<F: Form>(
             hash: document.hash,
             expires_at: stored.expires_at,
             loaded_at: sys::statement_timestamp(),
+            dirty: None,
             value: &document.bytes,
         };
         if stored.expires_at > entry.loaded_at {
