@@ -9,7 +9,7 @@
 
 CREATE TABLE state_class (
 	class       text COLLATE "C" PRIMARY KEY CHECK (octet_length(class) BETWEEN 1 AND 63),
-	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode = 'through'),
+	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode IN ('through', 'behind')),
 	keep        integer DEFAULT 1 CHECK (keep >= 1),
 	dedup       boolean NOT NULL DEFAULT true,
 	ttl         interval CHECK (ttl > interval '0'),
@@ -19,7 +19,7 @@ CREATE TABLE state_class (
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
-COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables';
+COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables; behind: the worker does, later';
 COMMENT ON COLUMN state_class.keep IS 'how many snapshots of a state are kept, the current one included; NULL keeps all';
 COMMENT ON COLUMN state_class.dedup IS 'whether a change that leaves the document as it is stored is skipped';
 COMMENT ON COLUMN state_class.ttl IS 'a state not written for so long reads as absent; NULL: never';
@@ -143,6 +143,10 @@ CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_sna
 	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
 CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_snapshot
 	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_class_changing BEFORE INSERT OR UPDATE OR DELETE ON state_class
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncating BEFORE TRUNCATE ON state_class
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
 CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_class
 	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
 CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_class
@@ -153,6 +157,8 @@ COMMENT ON TRIGGER state_cache_truncating ON state_head IS 'all states leave L1 
 COMMENT ON TRIGGER state_cache_changing ON state_snapshot IS 'from here on the transaction reads the tables, not L1';
 COMMENT ON TRIGGER state_cache_changed ON state_snapshot IS 'the changed state leaves L1 at commit, and its channel hears of it';
 COMMENT ON TRIGGER state_cache_truncating ON state_snapshot IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_class_changing ON state_class IS 'before a behind class changes its mode, what it has not written is written';
+COMMENT ON TRIGGER state_class_truncating ON state_class IS 'before the classes go, what the behind ones have not written is written';
 COMMENT ON TRIGGER state_class_changed ON state_class IS 'every session reads the class anew';
 COMMENT ON TRIGGER state_class_truncated ON state_class IS 'every session reads the classes anew';
 ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changing;
@@ -161,6 +167,8 @@ ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_truncating;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changing;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncating;
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changed;
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncated;
 
@@ -277,6 +285,18 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
+CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';
+COMMENT ON FUNCTION state_flush(text) IS 'writes what the behind classes, or one of them, have not written yet, in this transaction; how many states';
+
+CREATE FUNCTION state_cache_unwritten(OUT class text, OUT key text, OUT version bigint, OUT bytes bigint,
+		OUT since timestamptz, OUT parked boolean) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_unwritten';
+COMMENT ON FUNCTION state_cache_unwritten() IS 'what the view state_cache_unwritten shows';
+
+CREATE VIEW state_cache_unwritten AS SELECT * FROM state_cache_unwritten();
+COMMENT ON VIEW state_cache_unwritten IS 'states of behind classes that the tables do not hold yet; parked: the worker could not write them and tries again';
+
 CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
 COMMENT ON FUNCTION state_hash(jsonb) IS 'xxh3-128 of a document in binary form, as the tables hold it';
@@ -290,6 +310,7 @@ CREATE FUNCTION state_cache_stats(
 		OUT evictions bigint, OUT expirations bigint,
 		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
 		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
+		OUT left_behind bigint, OUT written_through bigint, OUT behind_flushed bigint, OUT dirty bigint,
 		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
 		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_stats';

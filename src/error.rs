@@ -29,6 +29,23 @@ pub fn text(bytes: &[u8]) -> String {
     }
 }
 
+/// Tells a reader that the version it is given could not be written to the tables so far.
+pub fn warn_unwritten(state: &Shown, version: i64) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "version {version} of state \"{}\" could not be written to the tables so far",
+            state.0
+        ),
+        function_name!(),
+    )
+    .set_detail("A crash of the server would lose it.")
+    .set_hint(
+        "The view state_cache_workers shows the error; whoever changes the state next gets it.",
+    )
+    .report(PgLogLevel::WARNING);
+}
+
 /// What can go wrong; see [`Error::raise`] for the SQLSTATEs.
 #[derive(Debug)]
 pub enum Error {
@@ -94,10 +111,10 @@ pub enum Error {
     ParallelWorker,
     /// PREPARE TRANSACTION after changes.
     Prepare,
-    /// A feature that a later release brings.
-    NotSupported { message: String, hint: &'static str },
     /// The extension was dropped and created again while the transaction ran.
     Reinstalled,
+    /// A class became a `behind` class while the transaction was writing one of its states through.
+    ClassRedefined { class: String },
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -220,12 +237,14 @@ impl Error {
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
                 "cannot PREPARE a transaction that has changed states".to_owned(),
             ),
-            Self::NotSupported { message, hint } => {
-                new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message).set_hint(hint)
-            }
             Self::Reinstalled => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 "the tables of extension state_cache were replaced by another transaction".to_owned(),
+            )
+            .set_hint("Retry the transaction."),
+            Self::ClassRedefined { class } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("class \"{class}\" was redefined by another transaction"),
             )
             .set_hint("Retry the transaction."),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),

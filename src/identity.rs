@@ -14,6 +14,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A role, under the `search_path` of now.
+    pub fn of(user: pg_sys::Oid) -> Self {
+        Self {
+            user,
+            ..Self::current()
+        }
+    }
+
     /// That of now.
     pub fn current() -> Self {
         // SAFETY: the setting is a NUL-terminated string that lives until it is changed.

@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 mod batch;
+mod behind;
 mod cache;
 mod call;
 mod catalog;

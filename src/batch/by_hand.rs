@@ -4,14 +4,14 @@
 //! first such statement on the transaction reads the tables only, because what is changed becomes known
 //! here when the statement ends, and a function called from within it may read before.
 
-use super::{Phase, with};
+use super::{Phase, StateName, with};
 use crate::cache::MAX_KEY;
-use crate::cache::publish::Changed;
+use crate::cache::publish::{Changed, New};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::store;
-use crate::varlena;
+use crate::{behind, varlena};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -25,9 +25,6 @@ const TOP: i32 = 1;
 /// Bytes of a hash.
 const HASH: usize = 16;
 
-/// A class's name and a key.
-type Name = (Box<[u8]>, Box<[u8]>);
-
 /// What was changed by hand in this transaction. Each with the nesting level of the outermost
 /// subtransaction that did it, since what that rolls back was not done.
 #[derive(Default)]
@@ -36,7 +33,9 @@ pub struct ByHand {
     any: Option<i32>,
     /// Everything may have been.
     all: Option<i32>,
-    keys: HashMap<Name, i32>,
+    /// The tables were emptied.
+    truncated: Option<i32>,
+    keys: HashMap<StateName, i32>,
 }
 
 impl ByHand {
@@ -50,12 +49,18 @@ impl ByHand {
         self.all.is_some()
     }
 
+    /// Whether the tables were emptied.
+    pub fn truncated(&self) -> bool {
+        self.truncated.is_some()
+    }
+
     /// A statement by hand is running.
-    fn note(&mut self, everything: bool) {
+    fn note(&mut self, truncates: bool) {
         let level = nest_level();
-        self.any = Some(self.any.map_or(level, |known| known.min(level)));
-        if everything {
-            self.all = Some(self.all.map_or(level, |known| known.min(level)));
+        let lower = |known: Option<i32>| Some(known.map_or(level, |known| known.min(level)));
+        self.any = lower(self.any);
+        if truncates {
+            (self.all, self.truncated) = (lower(self.all), lower(self.truncated));
         }
     }
 
@@ -65,7 +70,7 @@ impl ByHand {
     }
 
     /// The states that were, in order.
-    pub fn keys(&self) -> Vec<Name> {
+    pub fn keys(&self) -> Vec<StateName> {
         let mut keys: Vec<_> = self.keys.keys().cloned().collect();
         keys.sort();
         keys
@@ -73,13 +78,13 @@ impl ByHand {
 
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
-        (self.any, self.all) = (None, None);
+        (self.any, self.all, self.truncated) = (None, None, None);
         if !self.keys.is_empty() {
             self.keys = HashMap::new();
         }
     }
 
-    fn add(&mut self, name: Name) {
+    fn add(&mut self, name: StateName) {
         let level = nest_level();
         if self.all == Some(TOP) {
             return;
@@ -103,6 +108,7 @@ impl ByHand {
             .values_mut()
             .chain(&mut self.any)
             .chain(&mut self.all)
+            .chain(&mut self.truncated)
         {
             *known = parent.min(*known);
         }
@@ -113,6 +119,7 @@ impl ByHand {
         let level = nest_level();
         self.any.take_if(|known| *known >= level);
         self.all.take_if(|known| *known >= level);
+        self.truncated.take_if(|known| *known >= level);
         self.keys.retain(|_, known| *known < level);
     }
 }
@@ -153,11 +160,11 @@ sql_functions! {
             batch.by_hand.note(truncate);
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
-                batch.publication.add_all(&catalog);
+                batch.publication.truncate(&catalog);
             }
             for (class, key) in names.into_iter().flatten() {
                 if committing {
-                    let changed = Changed { class: &class, key: &key, new: None };
+                    let changed = Changed { class: &class, key: &key, new: New::NothingClean };
                     batch.publication.add(&catalog, &changed);
                 }
                 batch.by_hand.add((class, key));
@@ -170,8 +177,39 @@ sql_functions! {
     fn state_class_watch(call) {
         let trigger = trigger_data(call)?;
         // SAFETY: the server passes a complete TriggerData.
-        unsafe { pg_sys::CacheInvalidateRelcache((*trigger).tg_relation) };
-        Ok(pg_sys::Datum::from(0usize))
+        let event = unsafe { (*trigger).tg_event };
+        if event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_BEFORE {
+            // SAFETY: as above.
+            unsafe { pg_sys::CacheInvalidateRelcache((*trigger).tg_relation) };
+            return Ok(pg_sys::Datum::from(0usize));
+        }
+        let catalog = catalog::current(call.function())?;
+        if event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+            behind::before_all_classes_go(&catalog)?;
+            return Ok(pg_sys::Datum::from(0usize));
+        }
+        // SAFETY: as above; the rows live as long as the call.
+        unsafe {
+            let descriptor = (*(*trigger).tg_relation).rd_att;
+            let row = |tuple: pg_sys::HeapTuple| (!tuple.is_null()).then(|| Row::new(tuple, descriptor));
+            let (first, second) = (row((*trigger).tg_trigtuple), row((*trigger).tg_newtuple));
+            let (before, after) = match event & pg_sys::TRIGGER_EVENT_OPMASK {
+                pg_sys::TRIGGER_EVENT_INSERT => (None, first),
+                pg_sys::TRIGGER_EVENT_DELETE => (first, None),
+                _ => (first, second),
+            };
+            let mode = |row: &Row| (row.bytes(0).into(), row.bytes(1) == b"behind");
+            behind::before_class_changes(
+                &catalog,
+                before.as_ref().map(mode),
+                after.as_ref().map(mode),
+            )?;
+            let result = match (*trigger).tg_newtuple {
+                tuple if tuple.is_null() => (*trigger).tg_trigtuple,
+                tuple => tuple,
+            };
+            Ok(pg_sys::Datum::from(result))
+        }
     }
 }
 
@@ -194,7 +232,7 @@ fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
 unsafe fn changed_rows(
     catalog: &Catalog,
     trigger: *const pg_sys::TriggerData,
-) -> Result<[Option<Name>; 2]> {
+) -> Result<[Option<StateName>; 2]> {
     // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
     unsafe {
         let relation = (*trigger).tg_relation;
@@ -272,7 +310,7 @@ impl Row {
     }
 
     /// Class and key, the first two columns of both tables.
-    fn name(&self) -> Name {
+    fn name(&self) -> StateName {
         (self.bytes(0).into(), self.bytes(1).into())
     }
 

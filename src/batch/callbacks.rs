@@ -20,7 +20,10 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         XactEvent::XACT_EVENT_PRE_PREPARE => guarded(commit::check_may_prepare),
         XactEvent::XACT_EVENT_COMMIT => {
             crate::fault::stop_at!(Visible);
-            end(|batch| batch.publication.commit());
+            end(|batch| {
+                batch.settlements.commit();
+                batch.publication.commit();
+            });
         }
         XactEvent::XACT_EVENT_ABORT => end(|batch| batch.publication.abort()),
         XactEvent::XACT_EVENT_PREPARE => end(|_| ()),
@@ -42,10 +45,12 @@ unsafe extern "C-unwind" fn subtransaction(
         SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => in_callback(|batch| {
             batch.frames.commit();
             batch.by_hand.subtransaction_committed();
+            batch.settlements.subtransaction_committed();
         }),
         SubXactEvent::SUBXACT_EVENT_ABORT_SUB => in_callback(|batch| {
             batch.frames.abort(&mut batch.states, &mut batch.scope);
             batch.by_hand.subtransaction_aborted();
+            batch.settlements.subtransaction_aborted();
         }),
         _ => {}
     }

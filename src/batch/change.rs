@@ -1,15 +1,15 @@
 //! Staging: what the functions that change a state do before the flush.
 
 use super::staged::{Base, Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
-use super::view::{committed_ground, read_newest, settle};
+use super::view::{committed_ground, read_beneath, read_newest, settle};
 use super::{MAX_HELD, OnConflict, Phase, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::{self, Found, Ground, Reader, Version};
+use crate::cache::read::{Found, Ground, Version};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::snapshot::PushedSnapshot;
-use crate::{settings, store, sys};
+use crate::{behind, settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -423,11 +423,11 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let Some((operations, base, result)) = many else {
         return Ok(());
     };
+    behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
-    let own_rows = with(|batch| batch.has_own_rows(state))?;
     let current = {
         let _snapshot = PushedSnapshot::transaction();
-        read::read(state, Reader::Change, own_rows, &mut Document)?
+        read_beneath(state, &mut Document)?
     };
     let ground = current.ground();
     let result = if ground == base {

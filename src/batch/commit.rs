@@ -1,8 +1,8 @@
 //! What happens before the commit record: flush, notifications, marks.
 
 use super::staged::{Content, State};
-use super::{Batch, Phase, flush, with};
-use crate::cache::publish::{Changed, NewValue};
+use super::{Batch, Phase, flush, leave, with};
+use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
@@ -16,16 +16,24 @@ pub fn prepare() -> Result<()> {
     if with(|batch| batch.states.is_empty() && !batch.by_hand.any()) {
         return Ok(());
     }
-    flush_all()?;
-    let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
-        return Ok(());
+    let catalog = loop {
+        flush_all()?;
+        let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
+            return Ok(());
+        };
+        let catalog = match catalog::renewed(&catalog) {
+            Ok(catalog) => catalog,
+            // Dropped by this transaction, or the flush would have said so.
+            Err(Error::NotInstalled) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !write_what_is_left(&catalog)? {
+            break catalog;
+        }
+        // Triggers on what was written have staged more, perhaps on the same states.
+        with(|batch| batch.publication.abort());
     };
-    let catalog = match catalog::renewed(&catalog) {
-        Ok(catalog) => catalog,
-        // Dropped by this transaction, or the flush would have said so.
-        Err(Error::NotInstalled) => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    leave::check_classes(&catalog)?;
     crate::fault::stop_at!(AfterFlush);
     let news = collect_news(&catalog)?;
     notify::queue(&catalog, &news)?;
@@ -48,10 +56,23 @@ fn flush_all() -> Result<()> {
     Ok(())
 }
 
+/// Hands over what flushes have left. Whether that has led to new staged changes.
+fn write_what_is_left(catalog: &Rc<Catalog>) -> Result<bool> {
+    let wrote = {
+        let _snapshot = PushedSnapshot::transaction();
+        leave::leave(catalog)?
+    };
+    if wrote {
+        // SAFETY: as in `flush_all`.
+        unsafe { pg_sys::AfterTriggerFireDeferred() };
+    }
+    Ok(wrote && with(|batch| batch.states.values().any(State::is_dirty)))
+}
+
 impl State {
     /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
     /// has dropped.
-    fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
+    pub fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
         Batch::id(catalog, &self.class.name, &self.key) == id
     }
 }
@@ -71,7 +92,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     Content::Touched => return None,
                 };
                 let by_hand = batch.by_hand.has(&state.class.name, &state.key);
-                (!by_hand).then(|| News {
+                (!by_hand || flushed.is_left()).then(|| News {
                     class: (*state.class.name).into(),
                     key: (*state.key).into(),
                     change,
@@ -111,15 +132,19 @@ fn mark(catalog: &Rc<Catalog>) {
             ..
         } = batch;
         *phase = Phase::Committing;
-        for (id, state) in states {
+        for (id, state) in &*states {
             let Some(flushed) = &state.flushed else {
                 continue;
             };
             if !state.belongs_to(catalog, *id) {
                 continue;
             }
+            if flushed.is_left() {
+                // Marked when L1 took it.
+                continue;
+            }
             let new = match &flushed.content {
-                Content::Document { document, hash } => Some(NewValue {
+                Content::Document { document, hash } => New::Version(NewValue {
                     class: &state.class,
                     version: Version {
                         number: flushed.version,
@@ -128,7 +153,7 @@ fn mark(catalog: &Rc<Catalog>) {
                     },
                     document,
                 }),
-                Content::Unkept | Content::Deleted | Content::Touched => None,
+                Content::Unkept | Content::Deleted | Content::Touched => New::Nothing,
             };
             if !by_hand.has(&state.class.name, &state.key) {
                 publication.add(
@@ -142,17 +167,26 @@ fn mark(catalog: &Rc<Catalog>) {
             }
         }
         for (class, key) in by_hand.keys() {
+            let known = states.get(&Batch::id(catalog, &class, &key));
+            // What this transaction has flushed as well has taken in what only L1 held.
+            let new = match known.is_some_and(State::is_in_tables) {
+                true => New::Nothing,
+                false => New::NothingClean,
+            };
             publication.add(
                 catalog,
                 &Changed {
                     class: &class,
                     key: &key,
-                    new: None,
+                    new,
                 },
             );
         }
         if by_hand.all() {
             publication.add_all(catalog);
+        }
+        if by_hand.truncated() {
+            publication.truncate(catalog);
         }
     });
 }
@@ -162,6 +196,7 @@ fn mark(catalog: &Rc<Catalog>) {
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
+            || !batch.settlements.is_empty()
             || batch
                 .states
                 .values()

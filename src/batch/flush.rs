@@ -6,16 +6,18 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
-use super::staged::{Bytes, Content, Flushed, Pending, State, View};
+use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
+use super::view::read_beneath;
 use super::write::{Written, conflict, write};
-use super::{Batch, OnConflict, with};
+use super::{Batch, OnConflict, leave, with};
+use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
-use crate::cache::read::{self, Ground, Reader};
+use crate::cache::read::Ground;
 use crate::cache::stats::{Counter, CounterSet, Timer};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
+use crate::identity::{Identity, Impersonation};
 use crate::snapshot::PushedSnapshot;
 use crate::store;
 use pgrx::pg_sys;
@@ -151,8 +153,7 @@ fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
             class,
             key: &known.key,
         };
-        let own_rows = with(|batch| batch.has_own_rows(&state))?;
-        let found = read::read(&state, Reader::Change, own_rows, &mut Head)?.ground();
+        let found = read_beneath(&state, &mut Head)?.ground();
         if found != base.ground {
             return Err(conflict(&state, base.ground.number, found.number));
         }
@@ -167,22 +168,30 @@ fn flush_state(
     pending: &Pending,
     on_conflict: Option<OnConflict>,
 ) -> Result<Outcome> {
-    let class = catalog.class(&known.class.name)?;
     let key = Rc::clone(&known.key);
+    let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
+    let locked = class.behind;
     let state = StateRef {
         catalog: Rc::clone(catalog),
         class,
         key: &key,
     };
-    let _stager = Impersonation::begin(&pending.stager, catalog.runs_user_code());
+    let runs_user_code = catalog.runs_user_code();
+    let _stager = Impersonation::begin(&pending.stager, runs_user_code);
+    let leave = locked && may_leave(&state, pending)?;
+    if locked && !leave {
+        leave::bring_down(&state, id)?;
+        if known.has_document_staged() {
+            state.class.counters.count(Counter::WrittenThrough);
+        }
+    }
     let mut attempt = 0;
     let written = loop {
         if attempt > 0 {
             store::lock(catalog, &state.class.name, state.key)?;
         }
         let _snapshot = PushedSnapshot::transaction();
-        let own_rows = known.flushed.is_some() || with(|batch| batch.by_hand.any());
-        if let Some(written) = write(&state, &known, pending, on_conflict, own_rows)? {
+        if let Some(written) = write(&state, &known, pending, on_conflict, leave)? {
             break written;
         }
         attempt += 1;
@@ -212,17 +221,31 @@ fn flush_state(
             version, document, ..
         } => (Action::Written, *version, document.len()),
         Written::Deleted { version } => (Action::Deleted, *version, 0),
-        Written::Touched { version, .. } | Written::Nothing { version } => {
-            (Action::Unchanged, *version, 0)
-        }
+        Written::Left {
+            version,
+            document,
+            is_new: true,
+            ..
+        } => (Action::Written, *version, document.len()),
+        Written::Touched { version, .. }
+        | Written::Left { version, .. }
+        | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
-    with(|batch| batch.flushed(id, written));
+    with(|batch| batch.flushed(id, written, &pending.stager, locked));
     Ok(Outcome {
         state: known,
         action,
         version,
         bytes,
     })
+}
+
+/// Whether the change may be left to the worker, rather than be written now.
+fn may_leave(state: &StateRef<'_>, pending: &Pending) -> Result<bool> {
+    let is_document = matches!(pending.intent, Intent::Replace(_) | Intent::Apply { .. });
+    // What is in the tables already, flushed or by hand, nobody but the tables can add to.
+    let own_rows = with(|batch| batch.has_own_rows(state))?;
+    Ok(is_document && !own_rows && !behind::is_parked(state) && behind::may_leave(&state.catalog))
 }
 
 impl Batch {
@@ -235,7 +258,7 @@ impl Batch {
     }
 
     /// Remembers what was written.
-    fn flushed(&mut self, id: u128, written: Written) {
+    fn flushed(&mut self, id: u128, written: Written, stager: &Identity, locked: bool) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let explicit = self.scope.explicit.is_some();
         let Some(known) = self.states.get_mut(&id) else {
@@ -244,6 +267,7 @@ impl Batch {
         if !known.is_dirty() {
             known.beneath = None;
         }
+        let mut place = Place::Tables { locked };
         let (version, expires_at, content) = match written {
             Written::Nothing { .. } if known.flushed.is_none() => {
                 // Others may change the state from here on.
@@ -260,6 +284,23 @@ impl Batch {
                 expires_at,
             } => {
                 known.correct_view(version, Some(&document), Some(expires_at));
+                (version, expires_at, Content::Document { document, hash })
+            }
+            Written::Left {
+                version,
+                document,
+                hash,
+                expires_at,
+                base,
+                ..
+            } => {
+                known.correct_view(version, Some(&document), Some(expires_at));
+                let base = match known.flushed.take().map(|flushed| flushed.place) {
+                    Some(Place::Left { base, .. }) => base,
+                    _ => base,
+                };
+                let stager = stager.clone();
+                place = Place::Left { stager, base };
                 (version, expires_at, Content::Document { document, hash })
             }
             Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
@@ -294,6 +335,7 @@ impl Batch {
             version,
             expires_at,
             content,
+            place,
         });
     }
 }

@@ -200,9 +200,30 @@ pub struct Flushed {
     pub expires_at: i64,
     /// What is there.
     pub content: Content,
+    /// Where it is until the transaction ends.
+    pub place: Place,
+}
+
+/// Where a flush has put a version.
+#[derive(Clone)]
+pub enum Place {
+    /// In the tables, as rows of this transaction. The flag says that the locks of a `behind` class were held.
+    Tables { locked: bool },
+    /// Here only: it is left to the worker.
+    Left {
+        /// Who staged it.
+        stager: Identity,
+        /// Version of the tables' row beneath it, 0 for none.
+        base: i64,
+    },
 }
 
 impl Flushed {
+    /// Whether it is left to the worker.
+    pub fn is_left(&self) -> bool {
+        matches!(self.place, Place::Left { .. })
+    }
+
     /// The version that is there, 0 for a tombstone.
     pub fn number(&self) -> i64 {
         if matches!(self.content, Content::Deleted) {
@@ -248,6 +269,13 @@ impl State {
         self.flushed = None;
         self.base = None;
         self.beneath = None;
+    }
+
+    /// Whether the tables hold rows of this transaction for it.
+    pub fn is_in_tables(&self) -> bool {
+        self.flushed
+            .as_ref()
+            .is_some_and(|flushed| !flushed.is_left())
     }
 
     /// Whether a flush has something to do.
@@ -344,6 +372,7 @@ impl State {
         }
         if let Some(Flushed {
             content: content @ Content::Document { .. },
+            place: Place::Tables { .. },
             ..
         }) = &mut self.flushed
         {

@@ -1,7 +1,7 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
 use super::change::apply_all;
-use super::staged::{Base, Intent, Operation, Pending, View};
+use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View};
 use super::{Batch, OnConflict, flush, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
@@ -13,9 +13,8 @@ use crate::sys;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// Staged operations, what they were applied to, and whether the tables hold rows of this
-/// transaction.
-type Seen = (Rc<Vec<Rc<Operation>>>, Ground, bool);
+/// Staged operations, and what they were applied to.
+type Seen = (Rc<Vec<Rc<Operation>>>, Ground);
 
 /// What the transaction itself knows.
 enum Own {
@@ -156,11 +155,14 @@ impl Batch {
             Some(OnConflict::Overwrite) => false,
         };
         // What this transaction has flushed nobody else can change.
-        let own_rows = self.by_hand.any();
-        if !follows || known.flushed.is_some() && !own_rows || !known.sees_newest(command) {
+        let may_have_moved = match &known.flushed {
+            Some(flushed) => self.by_hand.any() && !flushed.is_left(),
+            None => true,
+        };
+        if !follows || !may_have_moved || !known.sees_newest(command) {
             return Ok(None);
         }
-        Ok(Some((Rc::clone(operations), *base, own_rows)))
+        Ok(Some((Rc::clone(operations), *base)))
     }
 
     fn own(&self, state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<Own> {
@@ -172,9 +174,11 @@ impl Batch {
         let Some(known) = self.known(id, &state.class.name, state.key)? else {
             return Ok(Own::Committed { own_rows });
         };
-        let own_rows = own_rows || known.flushed.is_some();
+        let own_rows = own_rows || known.is_in_tables();
+        let is_left = known.flushed.as_ref().is_some_and(Flushed::is_left);
         // A role that L1 may not answer gets only its own staged changes from here.
-        let tables_answer = !known.is_dirty() && (self.by_hand.any() || !state.catalog.access().l1);
+        let tables_answer =
+            !known.is_dirty() && !is_left && (self.by_hand.any() || !state.catalog.access().l1);
         match known.view_at(command) {
             // What was flushed and then changed by hand is in the tables only.
             Ok(Some(_)) if tables_answer => Ok(Own::Committed { own_rows: true }),
@@ -197,10 +201,10 @@ impl Batch {
 /// the state since they were staged, they are applied anew, as the flush will do. A batch that treats
 /// such a change as a conflict, or ignores it, keeps showing what it staged.
 fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
-    let Some((operations, base, own_rows)) = with(|batch| batch.operations_seen(state, command))?
-    else {
+    let Some((operations, base)) = with(|batch| batch.operations_seen(state, command))? else {
         return Ok(());
     };
+    let own_rows = with(|batch| batch.by_hand.any());
     if read::read(state, Reader::Change, own_rows, &mut Head)?.ground() == base {
         return Ok(());
     }
@@ -265,19 +269,15 @@ fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<
 /// The version that a staged document will have if nobody else changes the state: found out when first
 /// asked for, since most transactions never ask.
 fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
-    let (own_rows, dedup) = with(|batch| -> Result<_> {
-        let pending = batch
-            .changing(state)?
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.dedup);
-        Ok((batch.has_own_rows(state)?, pending))
+    let dedup = with(|batch| -> Result<_> {
+        let pending = batch.changing(state)?.pending.as_ref();
+        Ok(pending.is_some_and(|pending| pending.dedup))
     })?;
     let mut same = SameAs {
         document,
         hash: state_cache_document::hash(document),
     };
-    let found = read::read(state, Reader::Change, own_rows, &mut same)?;
+    let found = read_beneath(state, &mut same)?;
     let beneath = found.ground().number;
     let version = match found {
         Found::Absent(last) => last + 1,
@@ -308,6 +308,26 @@ fn note(state: &StateRef<'_>, ground: Ground) -> Result<()> {
 
 /// What is committed now, for a change that has not read it.
 pub fn committed_ground(state: &StateRef<'_>) -> Result<Ground> {
-    let own_rows = with(|batch| batch.has_own_rows(state))?;
-    Ok(read::read(state, Reader::Change, own_rows, &mut Head)?.ground())
+    Ok(read_beneath(state, &mut Head)?.ground())
+}
+
+/// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
+/// committed.
+pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    let (left, own_rows) = with(|batch| Ok((batch.left(state)?, batch.has_own_rows(state)?)))?;
+    let Some(Flushed {
+        version,
+        expires_at,
+        content: Content::Document { document, hash },
+        ..
+    }) = left
+    else {
+        return read::read(state, Reader::Change, own_rows, form);
+    };
+    let version = Version {
+        number: version,
+        expires_at,
+        hash,
+    };
+    Ok(version.unless_expired(form.make(&document)?))
 }

@@ -3,12 +3,13 @@
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
 
-use super::OnConflict;
 use super::change::apply_all;
 use super::staged::{Bytes, Intent, Pending, State};
+use super::view::read_beneath;
+use super::{OnConflict, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{self, Found, Ground, Reader, Version};
+use crate::cache::read::{Found, Ground, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::store::{self, NewVersion, Replaced};
@@ -30,15 +31,12 @@ struct Current {
 }
 
 impl Current {
-    fn read(state: &StateRef<'_>, own_rows: bool, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+    fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
         let found = match wanted {
-            Some(&SameAs { document, hash }) => read::read(
-                state,
-                Reader::Change,
-                own_rows,
-                &mut SameAs { document, hash },
-            )?,
-            None => match read::read(state, Reader::Change, own_rows, &mut Head)? {
+            Some(&SameAs { document, hash }) => {
+                read_beneath(state, &mut SameAs { document, hash })?
+            }
+            None => match read_beneath(state, &mut Head)? {
                 Found::Absent(last) => Found::Absent(last),
                 Found::State(version, ()) => Found::State(version, false),
             },
@@ -98,18 +96,30 @@ pub enum Written {
         version: i64,
         expires_at: i64,
     },
+    /// Not written: left to the worker.
+    Left {
+        version: i64,
+        document: Bytes,
+        hash: u128,
+        expires_at: i64,
+        /// Version of the tables' row beneath it, 0 for none.
+        base: i64,
+        /// Whether it is a new version, and not only a new expiry.
+        is_new: bool,
+    },
     Nothing {
         version: i64,
     },
 }
 
-/// One attempt; `None` if the state has moved since it was looked at.
+/// One attempt; `None` if the state has moved since it was looked at. With `leave`, a document is left to
+/// the worker.
 pub fn write(
     state: &StateRef<'_>,
     known: &State,
     pending: &Pending,
     on_conflict: Option<OnConflict>,
-    own_rows: bool,
+    leave: bool,
 ) -> Result<Option<Written>> {
     let staged = match &pending.intent {
         Intent::Replace(document)
@@ -122,7 +132,7 @@ pub fn write(
         document,
         hash: state_cache_document::hash(document),
     });
-    let mut current = Current::read(state, own_rows, wanted.as_ref())?;
+    let mut current = Current::read(state, wanted.as_ref())?;
     check_version(state, known, pending, on_conflict, current.ground())?;
     let (document, hash) = match (&pending.intent, staged, wanted) {
         (Intent::Delete, ..) => return delete(state, &current),
@@ -133,7 +143,7 @@ pub fn write(
             },
             ..,
         ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
-            let before = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
+            let before = read_beneath(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let result = apply_all(state, operations, before.clone())?;
             current.same = before.as_ref() == Some(&result);
@@ -148,11 +158,17 @@ pub fn write(
         }
     };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
+    let expires_at = pending.expiry.after(current.expires_at);
     if current.same && (pending.dedup || is_operation) {
-        check_newest(state, own_rows, &current)?;
+        if leave {
+            return Ok(Some(touch_left(&current, document, hash, expires_at)));
+        }
+        check_newest(state, &current)?;
         return touch(state, &current, pending);
     }
-    let expires_at = pending.expiry.after(current.expires_at);
+    if leave {
+        return leave_version(state, &current, document, hash, expires_at).map(Some);
+    }
     let new = NewVersion {
         number: current.last + 1,
         document: &document,
@@ -174,6 +190,45 @@ pub fn write(
         hash,
         expires_at,
     }))
+}
+
+/// Decides on the next version and leaves it to the worker.
+fn leave_version(
+    state: &StateRef<'_>,
+    current: &Current,
+    document: Bytes,
+    hash: u128,
+    expires_at: i64,
+) -> Result<Written> {
+    let version = match current.last {
+        0 => store::first_version(&state.catalog, &state.class.name, state.key)?,
+        last => last + 1,
+    };
+    Ok(Written::Left {
+        version,
+        document,
+        hash,
+        expires_at,
+        base: current.last,
+        is_new: true,
+    })
+}
+
+/// Gives the current version, whose document is the staged one, another expiry, if it is another.
+fn touch_left(current: &Current, document: Bytes, hash: u128, expires_at: i64) -> Written {
+    if Some(expires_at) == current.expires_at {
+        return Written::Nothing {
+            version: current.number,
+        };
+    }
+    Written::Left {
+        version: current.number,
+        document,
+        hash,
+        expires_at,
+        base: current.last,
+        is_new: false,
+    }
 }
 
 /// `40001` if the state is not in the version that the change relies on.
@@ -239,8 +294,8 @@ fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<O
 
 /// A change is skipped only against the newest version. Where the transaction's snapshot may be older
 /// than that, a newer one is a conflict, as it would be for an UPDATE.
-fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Result<()> {
-    if !sys::isolation_uses_transaction_snapshot() || own_rows {
+fn check_newest(state: &StateRef<'_>, current: &Current) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() || with(|batch| batch.has_own_rows(state))? {
         return Ok(());
     }
     match state.catalog.head_row(&state.class.name, state.key) {

@@ -8,8 +8,8 @@
 
 use super::functions::{dirty, flush_state};
 use crate::batch::StateName;
-use crate::catalog::{self, Catalog};
 use crate::cache::stats::{Counter, CounterSet};
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::worker::task::{Next, Round, Task};
 use crate::{settings, shared, worker};
@@ -60,7 +60,11 @@ impl Task for Flusher {
         };
         let any_due = all.iter().any(|(name, info)| match self.parked.get(name) {
             Some(parked) => round.leaving || parked.retry_at <= round.now,
-            None => round.leaving || due(info, interval) <= round.now || due(info, interval) > round.now + interval,
+            None => {
+                round.leaving
+                    || due(info, interval) <= round.now
+                    || due(info, interval) > round.now + interval
+            }
         });
         let batch: Vec<_> = match any_due {
             true => all.iter().filter(is_due).cloned().collect(),
@@ -87,7 +91,8 @@ impl Task for Flusher {
 
 /// When a state is to be written.
 fn due(info: &EntryInfo, interval: i64) -> i64 {
-    info.dirty.map_or(i64::MAX, |dirty| dirty.since.saturating_add(interval))
+    info.dirty
+        .map_or(i64::MAX, |dirty| dirty.since.saturating_add(interval))
 }
 
 /// Consecutive parts that each fit into one transaction.
@@ -107,7 +112,12 @@ fn parts(states: &[(StateName, EntryInfo)]) -> impl Iterator<Item = &[(StateName
 
 impl Flusher {
     /// Writes states in one transaction, or each in its own where that fails.
-    fn write(&mut self, catalog: &Rc<Catalog>, states: &[(StateName, EntryInfo)], now: i64) -> Result<()> {
+    fn write(
+        &mut self,
+        catalog: &Rc<Catalog>,
+        states: &[(StateName, EntryInfo)],
+        now: i64,
+    ) -> Result<()> {
         if let Err(error) = write_together(catalog, states) {
             if let Error::NotInstalled = error {
                 return Err(error);
@@ -127,7 +137,13 @@ impl Flusher {
         Ok(())
     }
 
-    fn park(&mut self, catalog: &Catalog, (name, info): &(StateName, EntryInfo), now: i64, error: &Error) {
+    fn park(
+        &mut self,
+        catalog: &Catalog,
+        (name, info): &(StateName, EntryInfo),
+        now: i64,
+        error: &Error,
+    ) {
         worker::report(self.name(), error);
         let (first, longest) = RETRY;
         let pause = self

@@ -21,10 +21,7 @@ pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Cl
     // Whoever has redefined the class meanwhile did so under the exclusive lock.
     let class = catalog::renewed(catalog)?.class(&class.name)?;
     if class.behind {
-        acquire(
-            tag(catalog, &class.name, key, STATE),
-            pg_sys::ExclusiveLock,
-        );
+        acquire(tag(catalog, &class.name, key, STATE), pg_sys::ExclusiveLock);
     }
     Ok(class)
 }

@@ -45,11 +45,12 @@ mod write;
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::{shared, sys};
+use state_cache_l1::{Lookup, Want};
 
 pub use flusher::Flusher;
 pub use lock::lock;
-pub use redefine::mode_changes;
-pub use write::{Unwritten, Wrote, settle, unwritten, write, writer};
+pub use redefine::{before_all_classes_go, before_class_changes};
+pub use write::{Unwritten, Wrote, forget, settle, unwritten, write, writer};
 
 /// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
 pub fn may_leave(catalog: &Catalog) -> bool {
@@ -82,8 +83,8 @@ fn has_worker() -> bool {
 /// Whether the state has a dirty entry that the worker has put aside.
 pub fn is_parked(state: &StateRef<'_>) -> bool {
     let key = state.catalog.l1_key(&state.class, state.key);
-    shared::l1()
-        .and_then(|l1| l1.info(&key))
-        .and_then(|info| info.dirty)
-        .is_some_and(|dirty| dirty.parked)
+    match shared::l1().map(|l1| l1.read(&key, Want::Info, &mut [])) {
+        Some(Lookup::Hit(info)) => info.dirty.is_some_and(|dirty| dirty.parked),
+        _ => false,
+    }
 }

@@ -1,31 +1,48 @@
 //! A class changes its write mode, or goes: what is dirty is written first, in the same transaction.
 //!
-//! The trigger on `state_class` calls this, so that it holds for `state_class_define` and for a change by
-//! hand alike.
+//! The trigger on `state_class` calls this before the row changes, so that it holds for
+//! `state_class_define` and for a change by hand alike.
 
-use super::lock::lock_class;
 use super::functions;
+use super::lock::lock_class;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// The write mode of a class changes, or a class is made or goes. `was` and `becomes` say whether its mode is
-/// `behind`.
-pub fn mode_changes(catalog: &Rc<Catalog>, class: &[u8], was: bool, becomes: bool) -> Result<()> {
-    if was == becomes {
+/// A class's name, and whether its write mode is `behind`.
+type Mode = (Box<[u8]>, bool);
+
+/// A row of `state_class` is about to become another, or to come or go.
+pub fn before_class_changes(
+    catalog: &Rc<Catalog>,
+    before: Option<Mode>,
+    after: Option<Mode>,
+) -> Result<()> {
+    if before == after {
         return Ok(());
     }
-    lock_class(catalog, class);
-    if becomes {
+    if let Some((class, true)) = before {
+        lock_class(catalog, &class);
+        functions::flush(catalog, Some(&class))?;
+    }
+    if let Some((class, true)) = after {
+        lock_class(catalog, &class);
         // Whoever is writing the class through right now does not take the locks. They hold a lock on the
-        // table until they end, and those who come later look at the class again (`batch::commit`).
+        // table until they end, and those who come later look at the class again (`batch::leave`).
         // SAFETY: raises PostgreSQL's own errors; the lock is released with the transaction.
         unsafe {
             pg_sys::LockRelationOid(catalog.head, pg_sys::ShareRowExclusiveLock as i32);
         }
-        return Ok(());
     }
-    functions::flush(catalog, Some(class))?;
+    Ok(())
+}
+
+/// All rows of `state_class` are about to go.
+pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
+    for ((class, _), _) in functions::dirty(catalog, None) {
+        lock_class(catalog, &class);
+    }
+    functions::flush(catalog, None)?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Writing a dirty version to L3, and what becomes of its entry then.
 
 use crate::batch;
+use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
-use crate::cache::read::own_full_xid;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use crate::identity::Identity;
@@ -11,7 +11,7 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head, NewVersion, Replaced};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Dirty, EntryInfo};
+use state_cache_l1::{Dirty, EntryInfo, View};
 
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
 const MAX_ATTEMPTS: u32 = 100;
@@ -41,9 +41,20 @@ pub enum Wrote {
 }
 
 /// The dirty entry of a state, if there is one.
-pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<(EntryInfo, Dirty, Unwritten)> {
-    let (info, document) = shared::l1()?.copy_dirty(&catalog.l1_key(class, key))?;
-    let dirty = info.dirty?;
+pub fn unwritten(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+) -> Option<(EntryInfo, Dirty, Unwritten)> {
+    let copied = shared::l1()?.with_value(&catalog.l1_key(class, key), |info, value| {
+        let dirty = info.dirty?;
+        let mut document = vec![0; value.len()];
+        value.read(0, &mut document)?;
+        Some((*info, dirty, document))
+    });
+    let View::Hit(Some((info, dirty, document))) = copied else {
+        return None;
+    };
     let unwritten = Unwritten {
         version: info.version,
         document,
@@ -93,7 +104,13 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
     })
 }
 
-fn touch(catalog: &Catalog, class: &Class, key: &[u8], head: &Head, unwritten: &Unwritten) -> Result<bool> {
+fn touch(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    head: &Head,
+    unwritten: &Unwritten,
+) -> Result<bool> {
     let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
     Ok(touched.is_some())
 }
@@ -139,7 +156,14 @@ fn write_over(
 }
 
 /// Says what becomes of a dirty entry if this transaction, which has written it, commits.
-pub fn settle(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo, read_at: i64, wrote: Wrote) {
+pub fn settle(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    info: &EntryInfo,
+    read_at: i64,
+    wrote: Wrote,
+) {
     batch::settle(Settlement {
         database: catalog.database,
         incarnation: catalog.incarnation,
@@ -155,4 +179,11 @@ pub fn settle(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo, re
             Wrote::Superseded => Settled::Nothing,
         },
     });
+}
+
+/// Drops a dirty entry at once: a committed change by hand has the last word.
+pub fn forget(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo) {
+    if let Some(l1) = shared::l1() {
+        l1.drop_dirty_entry(&catalog.l1_key(class, key), info.serial);
+    }
 }

@@ -305,7 +305,6 @@ fn reserve(
         hash: new.version.hash,
         expires_at: new.version.expires_at,
         loaded_at: sys::statement_timestamp(),
-        dirty: None,
         value: new.document,
         dirty,
     });

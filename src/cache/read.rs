@@ -1,6 +1,7 @@
 //! Reading a state: the protocol, whatever form the answer takes.
 
 use super::StateRef;
+use super::behind;
 use super::stats::{Counter, Timer};
 use super::visibility::{is_own, is_visible, same_visibility, widen};
 use crate::catalog::Class;
@@ -138,6 +139,9 @@ pub fn read<F: Form>(
     let counters = &state.class.counters;
     let timer = Timer::start();
     let (counter, time, found) = match route(state, own_rows) {
+        _ if state.class.behind && shared::l1().is_some() => {
+            behind::read(state, reader, own_rows, form)?
+        }
         Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
         Route::L1(l1) => {
             let key = state.catalog.l1_key(&state.class, state.key);
@@ -185,7 +189,7 @@ pub fn read<F: Form>(
 }
 
 /// What L3 has under the active snapshot.
-fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+pub(super) fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     from_l3(
         state,
         store::read(&state.catalog, &state.class, state.key)?,
@@ -193,13 +197,13 @@ fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Ou
     )
 }
 
-enum Route {
+pub(super) enum Route {
     L1(&'static SharedL1),
     L3(Counter),
 }
 
 /// Who may ask L1 at all.
-fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
+pub(super) fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
     if own_rows {
         return Route::L3(Counter::BypassOwn);
     }
@@ -277,7 +281,23 @@ fn fill<F: Form>(
 ) -> Result<Found<F::Output>> {
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
-    if let Some(stored) = &newest.stored
+    insert_stored(state, l1, key, token, newest.stored.as_ref());
+    if newest.is_what_the_caller_sees {
+        from_l3(state, newest.stored, form)
+    } else {
+        from_table(state, form)
+    }
+}
+
+/// Leaves the newest version in L1.
+pub(super) fn insert_stored(
+    state: &StateRef<'_>,
+    l1: &SharedL1,
+    key: &Key<'_>,
+    token: FillToken,
+    stored: Option<&Stored>,
+) {
+    if let Some(stored) = stored
         && let Content::Intact(document) = &stored.content
         && !is_own(stored.head_xid)
         && !is_own(document.xid)
@@ -299,20 +319,15 @@ fn fill<F: Form>(
             insert(state, l1, &entry, token);
         }
     }
-    if newest.is_what_the_caller_sees {
-        from_l3(state, newest.stored, form)
-    } else {
-        from_table(state, form)
-    }
 }
 
 /// What a filler reads: the newest committed version, whatever the caller's snapshot is.
-struct Newest {
-    stored: Option<Stored>,
+pub(super) struct Newest {
+    pub stored: Option<Stored>,
     is_what_the_caller_sees: bool,
 }
 
-fn newest(state: &StateRef<'_>) -> Result<Newest> {
+pub(super) fn newest(state: &StateRef<'_>) -> Result<Newest> {
     let caller = sys::active_snapshot();
     let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
     // SAFETY: both are on the stack of active snapshots.
@@ -345,7 +360,7 @@ fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: Fill
     }
 }
 
-fn from_l3<F: Form>(
+pub(super) fn from_l3<F: Form>(
     state: &StateRef<'_>,
     stored: Option<Stored>,
     form: &mut F,

@@ -14,6 +14,8 @@ use std::rc::Rc;
 pub struct Class {
     /// Its name, in server encoding.
     pub name: Box<[u8]>,
+    /// Whether its changes may be left to the worker (write mode `behind`).
+    pub behind: bool,
     /// Snapshots to keep, the current one included; `None` keeps all.
     pub keep: Option<i64>,
     /// Whether duplicates are skipped.
@@ -123,6 +125,8 @@ impl Class {
         };
         Self {
             name: name.into(),
+            // SAFETY: a text column that is NOT NULL.
+            behind: unsafe { varlena::detoasted_bytes(values[1].cast_mut_ptr()) } == b"behind",
             keep: integer(2).map(i64::from),
             dedup: nulls[3] || values[3].value() & 0xff != 0,
             ttl: interval(4),

@@ -195,6 +195,11 @@ impl Database {
         self.accepting.store(accepting, SeqCst);
     }
 
+    /// Whether commits may leave changes to the worker.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Relaxed)
+    }
+
     /// A commit wants to leave changes to the worker; whether it may. If so it calls
     /// [`Database::leave_behind`] once.
     pub fn enter_behind(&self) -> bool {

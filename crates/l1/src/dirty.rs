@@ -138,6 +138,23 @@ impl<K: Locks> L1<K> {
         true
     }
 
+    /// Removes the dirty entry with this serial: the tables have something newer. False when it is not
+    /// there. Allocates nothing.
+    pub fn drop_dirty_entry(&self, key: &Key<'_>, serial: u64) -> bool {
+        let shard = self.shard_mut(key);
+        let found = shard
+            .find_dirty(key)
+            .filter(|(_, entry)| entry.serial == serial)
+            .map(|(at, _)| at);
+        let garbage = found.and_then(|at| shard.detach(at));
+        drop(shard);
+        let Some(garbage) = garbage else {
+            return false;
+        };
+        garbage.release(&self.arena);
+        true
+    }
+
     /// Removes the dirty entries of a database for which `gone(incarnation, class, key)` is true, and
     /// those that fail their check; returns how many. For TRUNCATE and for an installation that is
     /// dropped: they are lost, which is what was asked for. Not counted as evictions. Allocates nothing.
