@@ -5,7 +5,7 @@
 //! goes SQL function → `batch` → `store` → `cache` → `notify`.
 
 // Removed before this lands on main.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod batch;
 mod behind;

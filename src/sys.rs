@@ -120,15 +120,19 @@ pub fn now() -> i64 {
 
 /// Whether there is such a role.
 pub fn role_exists(role: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system cache.
+    exists(pg_sys::SysCacheIdentifier::AUTHOID, role)
+}
+
+/// Whether there is such a relation.
+pub fn relation_exists(relation: pg_sys::Oid) -> bool {
+    exists(pg_sys::SysCacheIdentifier::RELOID, relation)
+}
+
+fn exists(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
+    let none = pg_sys::Datum::from(0usize);
+    // SAFETY: a look-up in a system cache whose key is an OID; we are inside a transaction.
     unsafe {
-        pg_sys::SearchSysCacheExists(
-            pg_sys::SysCacheIdentifier::AUTHOID as i32,
-            pg_sys::Datum::from(role),
-            pg_sys::Datum::from(0usize),
-            pg_sys::Datum::from(0usize),
-            pg_sys::Datum::from(0usize),
-        )
+        pg_sys::SearchSysCacheExists(cache as i32, pg_sys::Datum::from(oid), none, none, none)
     }
 }
 

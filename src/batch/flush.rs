@@ -21,10 +21,15 @@ use crate::identity::{Identity, Impersonation};
 use crate::snapshot::PushedSnapshot;
 use crate::store;
 use pgrx::pg_sys;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
 const MAX_ATTEMPTS: u32 = 1000;
+
+/// Bytes of documents that a transaction leaves to the worker: it holds them until it ends. What it changes
+/// beyond that is written through.
+const MAX_LEFT: usize = 16 << 20;
 
 /// What the flush made of a state.
 pub struct Outcome {
@@ -91,6 +96,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
     if on_conflict == Some(OnConflict::Error) {
         check_reads(&catalog)?;
     }
+    lock_many(&catalog, &dirty);
     let mut outcomes = Vec::with_capacity(dirty.len());
     for id in dirty {
         let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
@@ -116,6 +122,20 @@ pub fn flush() -> Result<Vec<Outcome>> {
     }
     count(&outcomes, &timer);
     Ok(outcomes)
+}
+
+/// Locks the `behind` classes of which very many states are to be written.
+fn lock_many(catalog: &Catalog, dirty: &[u128]) {
+    let mut counts: BTreeMap<Rc<[u8]>, usize> = BTreeMap::new();
+    with(|batch| {
+        let states = dirty.iter().filter_map(|id| batch.states.get(id));
+        for state in states.filter(|state| state.class.behind) {
+            *counts.entry((*state.class.name).into()).or_default() += 1;
+        }
+    });
+    for (class, states) in counts {
+        behind::lock_for_many(catalog, &class, states);
+    }
 }
 
 /// Writes what is staged of one state, outside an explicit batch.
@@ -244,8 +264,13 @@ fn flush_state(
 fn may_leave(state: &StateRef<'_>, pending: &Pending) -> Result<bool> {
     let is_document = matches!(pending.intent, Intent::Replace(_) | Intent::Apply { .. });
     // What is in the tables already, flushed or by hand, nobody but the tables can add to.
-    let own_rows = with(|batch| batch.has_own_rows(state))?;
-    Ok(is_document && !own_rows && !behind::is_parked(state) && behind::may_leave(&state.catalog))
+    let (own_rows, left) =
+        with(|batch| -> Result<_> { Ok((batch.has_own_rows(state)?, batch.left)) })?;
+    Ok(is_document
+        && !own_rows
+        && left <= MAX_LEFT
+        && !behind::is_parked(state)
+        && behind::may_leave(&state.catalog))
 }
 
 impl Batch {
@@ -295,6 +320,7 @@ impl Batch {
                 ..
             } => {
                 known.correct_view(version, Some(&document), Some(expires_at));
+                self.left += document.len();
                 let base = match known.flushed.take().map(|flushed| flushed.place) {
                     Some(Place::Left { base, .. }) => base,
                     _ => base,

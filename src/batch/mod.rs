@@ -121,6 +121,8 @@ pub struct Batch {
     /// Bytes staged since `held` was last counted, and what was counted then.
     grown: usize,
     held: usize,
+    /// Bytes of the documents that this transaction has left to the worker.
+    left: usize,
     publication: crate::cache::publish::Publication,
     phase: Phase,
 }
@@ -270,6 +272,8 @@ impl Batch {
         self.frames.clear();
         self.by_hand.clear();
         self.settlements.clear();
+        self.left = 0;
+        crate::behind::forget_locks();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
     }

@@ -12,6 +12,7 @@
 //!    changes the class's write mode. The mode is read again under it.
 //! 2. The *state lock*: exclusive, taken when a flush decides what becomes of a state, so that the version
 //!    it builds upon is the newest until its own has taken its place. States in the order of class and key.
+//!    For very many states the exclusive class lock takes its place.
 //! 3. Row locks of L3, by what writes there.
 //!
 //! **A flush** that may leave its change ([`may_leave`]) decides version and document under these locks and
@@ -36,6 +37,7 @@
 //! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
 //! newest at some moment, at most `flush_interval` and one flush before.
 
+mod dropped;
 mod flusher;
 mod functions;
 mod lock;
@@ -47,8 +49,9 @@ use crate::catalog::Catalog;
 use crate::{shared, sys};
 use state_cache_l1::{Lookup, Want};
 
+pub use dropped::forget_dropped;
 pub use flusher::Flusher;
-pub use lock::lock;
+pub use lock::{forget as forget_locks, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use write::{Unwritten, Wrote, forget, settle, unwritten, write, writer};
 

@@ -171,16 +171,10 @@ impl Catalog {
     /// Whether the tables are gone, and not only renamed, in a transaction that can have dropped them: one
     /// that has written something.
     pub fn may_be_dropped_by_us(&self) -> bool {
-        // SAFETY: looks at this backend's transaction state and into the system cache.
+        // SAFETY: looks at this backend's transaction state.
         unsafe {
             pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
-                && !pg_sys::SearchSysCacheExists(
-                    pg_sys::SysCacheIdentifier::RELOID as i32,
-                    pg_sys::Datum::from(self.head),
-                    pg_sys::Datum::from(0usize),
-                    pg_sys::Datum::from(0usize),
-                    pg_sys::Datum::from(0usize),
-                )
+                && !crate::sys::relation_exists(self.head)
         }
     }
 
