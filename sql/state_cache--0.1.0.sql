@@ -328,10 +328,21 @@ COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries 
 CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
 COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
 
+CREATE FUNCTION state_cache_workers(
+		OUT database text, OUT pid bigint, OUT state text, OUT activity text, OUT started_at timestamptz,
+		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
+		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
+		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_workers';
+COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
+
+CREATE VIEW state_cache_workers AS SELECT * FROM state_cache_workers();
+COMMENT ON VIEW state_cache_workers IS 'the background workers: a row per database of this server that has used the extension since the server started';
+
 -- A trigger fires without this privilege; without it nobody can put the functions on other tables.
 REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore() FROM PUBLIC;
 
 -- What the server did is for those who watch over it; names of states never show there.
-REVOKE EXECUTE ON FUNCTION state_cache_stats() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION state_cache_stats() TO pg_monitor;
-GRANT SELECT ON state_cache_stats TO pg_monitor;
+REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() TO pg_monitor;
+GRANT SELECT ON state_cache_stats, state_cache_workers TO pg_monitor;

@@ -19,6 +19,12 @@ impl Shown {
     }
 }
 
+impl std::fmt::Display for Shown {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
 /// Bytes in server encoding as a message can show them: a message is UTF-8 here, so in a database of
 /// another encoding what is not ASCII shows as escaped bytes.
 pub fn text(bytes: &[u8]) -> String {
@@ -113,6 +119,8 @@ pub enum Error {
     Prepare,
     /// The extension was dropped and created again while the transaction ran.
     Reinstalled,
+    /// The worker cannot write, whatever the state.
+    NotWritten { message: String },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
     /// The server interface answered in a way it should not.
@@ -242,6 +250,10 @@ impl Error {
                 "the tables of extension state_cache were replaced by another transaction".to_owned(),
             )
             .set_hint("Retry the transaction."),
+            Self::NotWritten { message } => new(
+                Code::ERRCODE_INTERNAL_ERROR,
+                format!("changes cannot be written behind: {message}"),
+            ),
             Self::ClassRedefined { class } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("class \"{class}\" was redefined by another transaction"),

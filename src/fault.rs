@@ -7,6 +7,9 @@
 //!   (5202, number of the point), which the test holds.
 //! - `state_cache.test_kill_at`: it kills itself there, as `kill -9` would.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
+//!
+//! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
+//! `worker::probe`.
 
 /// Stops or kills the backend here if the session asked for it.
 macro_rules! stop_at {
@@ -77,6 +80,33 @@ pub mod injection {
         FreshSnapshot,
     }
 
+    /// What the probe task of a worker does.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+    pub enum Probe {
+        /// Nothing.
+        #[name = c"off"]
+        Off,
+        /// Fails with an error of the server.
+        #[name = c"error"]
+        Error,
+        /// Panics.
+        #[name = c"panic"]
+        Panic,
+        /// Ends its process with FATAL.
+        #[name = c"fatal"]
+        Fatal,
+        /// Waits for the lock on a table.
+        #[name = c"lock"]
+        Lock,
+        /// Has work until the worker leaves, and does it then.
+        #[name = c"hold"]
+        Hold,
+        /// Has work that never ends.
+        #[name = c"stuck"]
+        Stuck,
+    }
+
+    static PROBE: GucSetting<Probe> = GucSetting::<Probe>::new(Probe::Off);
     static STOP_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static KILL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
@@ -110,6 +140,19 @@ pub mod injection {
             GucContext::Userset,
             GucFlags::default(),
         );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_task",
+            c"What the probe task of a worker does.",
+            c"For tests of workers.",
+            &PROBE,
+            GucContext::Sighup,
+            GucFlags::default(),
+        );
+    }
+
+    /// What the probe task does.
+    pub fn probe() -> Probe {
+        PROBE.get()
     }
 
     /// Whether the session leaves out `step`.

@@ -41,4 +41,5 @@ pub extern "C-unwind" fn _PG_init() {
     shared::init();
     catalog::init();
     batch::init();
+    worker::init();
 }

@@ -25,6 +25,34 @@ mod server {
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
         /// `storage/latch.h`: wakes whoever waits on the latch.
         pub fn SetLatch(latch: *mut pg_sys::Latch);
+        /// `utils/timestamp.h`: the clock.
+        pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        /// `utils/timeout.h`: forgets all timeouts of this process.
+        pub fn disable_all_timeouts(keep_indicators: bool);
+    }
+
+    // Handlers of signals, which no guard may stand around.
+    unsafe extern "C-unwind" {
+        /// `postmaster/interrupt.h`: has the configuration be read again.
+        pub fn SignalHandlerForConfigReload(signal: i32);
+        /// `postmaster/interrupt.h`: has the process end when it looks.
+        pub fn SignalHandlerForShutdownRequest(signal: i32);
+    }
+
+    // Called without a guard, so that an error passes on as it is: the guard would make a new one, with less
+    // in it.
+    unsafe extern "C-unwind" {
+        /// `tcop/utility.h`: what runs a utility statement where no extension wants to.
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
     }
 
     #[pgrx::pg_guard]
@@ -81,6 +109,50 @@ pub unsafe fn set_latch(latch: *mut pg_sys::Latch) {
     unsafe { server::SetLatch(latch) };
 }
 
+/// What runs a utility statement where no extension wants to. No value with a destructor may be alive in the
+/// frames of the caller: an error jumps over them.
+pub use server::standard_ProcessUtility as standard_process_utility;
+
+/// The clock, in microseconds since 2000.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { server::GetCurrentTimestamp() }
+}
+
+/// Forgets all timeouts of this process, also those that have just come.
+pub fn disable_all_timeouts() {
+    // SAFETY: changes this process's timers only.
+    unsafe { server::disable_all_timeouts(false) };
+}
+
+/// SIGHUP and SIGTERM set flags and this process's latch, which a background worker looks at when it can.
+pub fn handle_worker_signals() {
+    let handlers: [(u32, unsafe extern "C-unwind" fn(i32)); 2] = [
+        (pg_sys::SIGHUP, server::SignalHandlerForConfigReload),
+        (pg_sys::SIGTERM, server::SignalHandlerForShutdownRequest),
+    ];
+    for (signal, handler) in handlers {
+        // SAFETY: the server's own handlers do what a handler may.
+        unsafe {
+            #[cfg(not(feature = "pg18"))]
+            pg_sys::pqsignal(signal as i32, Some(handler));
+            #[cfg(feature = "pg18")]
+            pg_sys::pqsignal_be(signal as i32, Some(handler));
+        }
+    }
+}
+
+/// Whether a role owns a database or has its owner's rights.
+pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the system caches, inside a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_database_ownercheck(database, role);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, role);
+    }
+}
+
 /// Whether a parallel query is running in this process.
 pub fn is_in_parallel_mode() -> bool {
     // SAFETY: reads this backend's transaction state.
@@ -110,12 +182,6 @@ pub fn isolation_uses_transaction_snapshot() -> bool {
 pub fn statement_timestamp() -> i64 {
     // SAFETY: reads a global of this process.
     unsafe { server::GetCurrentStatementStartTimestamp() }
-}
-
-/// The time, in microseconds since 2000.
-pub fn now() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// Whether there is such a role.

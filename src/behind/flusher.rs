@@ -4,15 +4,17 @@
 //! so each is written once per interval, and what a crash can lose is bounded. States that are nearly due
 //! are written along. A batch is one transaction; if it fails its states are tried one by one, and one that
 //! fails alone is parked: shown in `state_cache_unwritten`, tried again later and later, and written through
-//! by whoever changes it next, who then gets the error.
+//! by whoever changes it next, who then gets the error. Where one after the other fails it is hardly their
+//! fault: then no more changes are left to this worker until a batch has succeeded.
 
 use super::functions::{dirty, flush_state};
 use crate::batch::StateName;
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{self, Catalog};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Shown};
 use crate::worker::task::{Next, Round, Task};
-use crate::{settings, shared, worker};
+use crate::worker::{self, Failure};
+use crate::{settings, shared};
 use state_cache_l1::EntryInfo;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -23,12 +25,20 @@ const BATCH: (usize, u64) = (100, 4 << 20);
 const ALONG: i64 = 8;
 /// First and longest pause before a parked state is tried again, in microseconds.
 const RETRY: (i64, i64) = (1_000_000, 60_000_000);
+/// So many states failing one after the other say that not the states are at fault.
+const IN_A_ROW: usize = 3;
+
+type DirtyState = (StateName, EntryInfo);
 
 /// See the module.
 #[derive(Default)]
 pub struct Flusher {
     parked: HashMap<StateName, Parked>,
     holds_work: bool,
+    /// When the next state is due, `None` while none is dirty.
+    next: Option<i64>,
+    /// When the dirty states were last looked at, and the interval then.
+    looked: Option<(i64, i64)>,
 }
 
 struct Parked {
@@ -42,46 +52,46 @@ impl Task for Flusher {
     }
 
     fn run(&mut self, round: Round) -> Result<Next> {
-        let Some(catalog) = worker::catalog()? else {
+        let Some(database) = shared::database() else {
             return Ok(Next::Woken);
         };
+        if !round.leaving && !self.must_look(round.now, database) {
+            return Ok(self.next());
+        }
+        database.set_flush_wanted(false);
+        let catalog = worker::transaction(|| {
+            super::forget_dropped();
+            catalog::installed()?.ok_or(Error::NotInstalled)
+        })?;
         let all = dirty(&catalog, None);
         self.parked
             .retain(|name, _| all.iter().any(|(dirty, _)| dirty == name));
-        let interval = settings::flush_interval();
-        let until = match round.leaving {
-            true => i64::MAX,
-            false => round.now + interval / ALONG,
-        };
-        let is_due = |(name, info): &&(StateName, EntryInfo)| match self.parked.get(name) {
-            Some(parked) => round.leaving || parked.retry_at <= round.now,
-            // A clock that was set back must not keep a state dirty.
-            None => due(info, interval) <= until || due(info, interval) > round.now + interval,
-        };
-        let any_due = all.iter().any(|(name, info)| match self.parked.get(name) {
-            Some(parked) => round.leaving || parked.retry_at <= round.now,
-            None => {
-                round.leaving
-                    || due(info, interval) <= round.now
-                    || due(info, interval) > round.now + interval
-            }
-        });
-        let batch: Vec<_> = match any_due {
-            true => all.iter().filter(is_due).cloned().collect(),
-            false => Vec::new(),
-        };
-        for part in parts(&batch) {
-            self.write(&catalog, part, round.now)?;
+        if all
+            .iter()
+            .any(|state| self.due(state, round.now) <= round.now)
+            || round.leaving
+        {
+            let until = match round.leaving {
+                true => i64::MAX,
+                false => round.now + settings::flush_interval() / ALONG,
+            };
+            let batch: Vec<_> = all
+                .into_iter()
+                .filter(|state| self.due(state, round.now) <= until)
+                .collect();
+            self.write(&catalog, &batch, round.now)?;
         }
         let left = dirty(&catalog, None);
         self.holds_work = left
             .iter()
             .any(|(name, _)| !(round.leaving && self.parked.contains_key(name)));
-        let next = left.iter().map(|(name, info)| match self.parked.get(name) {
-            Some(parked) => parked.retry_at,
-            None => due(info, interval),
-        });
-        Ok(next.min().map_or(Next::Woken, Next::At))
+        self.next = left.iter().map(|state| self.due(state, round.now)).min();
+        self.looked = Some((round.now, settings::flush_interval()));
+        if self.next.is_some() {
+            // Who dirties another state meanwhile need not wake this worker: that one is due later.
+            database.set_flush_wanted(true);
+        }
+        Ok(self.next())
     }
 
     fn holds_work(&self) -> bool {
@@ -89,14 +99,8 @@ impl Task for Flusher {
     }
 }
 
-/// When a state is to be written.
-fn due(info: &EntryInfo, interval: i64) -> i64 {
-    info.dirty
-        .map_or(i64::MAX, |dirty| dirty.since.saturating_add(interval))
-}
-
 /// Consecutive parts that each fit into one transaction.
-fn parts(states: &[(StateName, EntryInfo)]) -> impl Iterator<Item = &[(StateName, EntryInfo)]> {
+fn parts(states: &[DirtyState]) -> impl Iterator<Item = &[DirtyState]> {
     let mut rest = states;
     std::iter::from_fn(move || {
         let mut bytes = 0;
@@ -111,40 +115,84 @@ fn parts(states: &[(StateName, EntryInfo)]) -> impl Iterator<Item = &[(StateName
 }
 
 impl Flusher {
-    /// Writes states in one transaction, or each in its own where that fails.
-    fn write(
-        &mut self,
-        catalog: &Rc<Catalog>,
-        states: &[(StateName, EntryInfo)],
-        now: i64,
-    ) -> Result<()> {
-        if let Err(error) = write_together(catalog, states) {
-            if let Error::NotInstalled = error {
-                return Err(error);
-            }
-            if let [state] = states {
-                self.park(catalog, state, now, &error);
-                return Ok(());
-            }
-            for state in states.chunks(1) {
-                self.write(catalog, state, now)?;
-            }
-            return Ok(());
+    /// When a state is to be written. A clock that was set back does not put that off.
+    fn due(&self, (name, info): &DirtyState, now: i64) -> i64 {
+        match (self.parked.get(name), info.dirty) {
+            (Some(parked), _) => parked.retry_at.min(now + RETRY.1),
+            (None, Some(dirty)) => dirty.since.min(now) + settings::flush_interval(),
+            (None, None) => i64::MAX,
         }
-        for (name, _) in states {
-            self.parked.remove(name);
+    }
+
+    /// Whether the dirty states must be looked at; the worker is woken for other reasons as well.
+    fn must_look(&self, now: i64, database: &shared::Database) -> bool {
+        let Some((looked, interval)) = self.looked else {
+            return true;
+        };
+        let is_due = match self.next {
+            Some(next) => next <= now,
+            None => database.wants_flush(),
+        };
+        is_due || now < looked || interval != settings::flush_interval()
+    }
+
+    fn next(&self) -> Next {
+        self.next.map_or(Next::Woken, Next::At)
+    }
+
+    fn write(&mut self, catalog: &Rc<Catalog>, states: &[DirtyState], now: i64) -> Result<()> {
+        for part in parts(states) {
+            match write_together(catalog, part) {
+                Ok(()) => {
+                    for (name, _) in part {
+                        self.parked.remove(name);
+                    }
+                    worker::accept(true);
+                    worker::flushed();
+                }
+                Err(failure) if failure.not_installed => return Err(Error::NotInstalled),
+                Err(_) => self.write_apart(catalog, part, now)?,
+            }
         }
         Ok(())
     }
 
-    fn park(
+    /// Writes each state in a transaction of its own.
+    fn write_apart(
         &mut self,
-        catalog: &Catalog,
-        (name, info): &(StateName, EntryInfo),
+        catalog: &Rc<Catalog>,
+        states: &[DirtyState],
         now: i64,
-        error: &Error,
-    ) {
-        worker::report(self.name(), error);
+    ) -> Result<()> {
+        let mut in_a_row = 0;
+        for state in states {
+            match write_together(catalog, std::slice::from_ref(state)) {
+                Ok(()) => {
+                    in_a_row = 0;
+                    self.parked.remove(&state.0);
+                    worker::flushed();
+                }
+                Err(failure) => {
+                    in_a_row += 1;
+                    self.park(catalog, state, now, &failure);
+                    if in_a_row == IN_A_ROW {
+                        worker::accept(false);
+                        return Err(Error::NotWritten {
+                            message: failure.to_string(),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn park(&mut self, catalog: &Catalog, (name, info): &DirtyState, now: i64, failure: &Failure) {
+        worker::report(self, failure);
+        if !self.parked.contains_key(name) {
+            let shown = Shown::new(&name.0, &name.1);
+            pgrx::warning!("state_cache worker: state \"{shown}\" is put aside: {failure}");
+        }
         let (first, longest) = RETRY;
         let pause = self
             .parked
@@ -159,14 +207,20 @@ impl Flusher {
     }
 }
 
-fn write_together(catalog: &Rc<Catalog>, states: &[(StateName, EntryInfo)]) -> Result<()> {
-    worker::attempt(&format!("writing {} states", states.len()), || {
-        let catalog = catalog::renewed(catalog)?;
-        for ((class, key), _) in states {
-            if flush_state(&catalog, class, key)? {
-                CounterSet::of_class(class).count(Counter::BehindFlushed);
+fn write_together(
+    catalog: &Rc<Catalog>,
+    states: &[DirtyState],
+) -> std::result::Result<(), Failure> {
+    worker::activity(&format!("writing {} states behind", states.len()));
+    worker::guarded(|| {
+        worker::transaction(|| {
+            let catalog = catalog::renewed(catalog)?;
+            for ((class, key), _) in states {
+                if flush_state(&catalog, class, key)? {
+                    CounterSet::of_class(class).count(Counter::BehindFlushed);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })
 }

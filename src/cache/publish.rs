@@ -258,6 +258,9 @@ impl Publication {
                 stripe.leave();
             }
         }
+        if let Some(database) = self.leaving_behind {
+            database.want_flush();
+        }
         self.leave_behind();
     }
 

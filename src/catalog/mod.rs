@@ -8,6 +8,7 @@
 
 mod access;
 mod class;
+mod extension;
 mod head;
 mod scan;
 
@@ -80,6 +81,17 @@ pub fn init() {
 pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: a look-up in the system cache.
     up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
+}
+
+/// The extension as it is installed in this database, if it is, for who is called by no SQL function.
+///
+/// # Errors
+/// `42P01` if its tables are not where they belong.
+pub fn installed() -> Result<Option<Rc<Catalog>>> {
+    match extension::schema() {
+        Some(schema) => up_to_date(|| schema).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// What has become of an installation; `42P01` if it was dropped.

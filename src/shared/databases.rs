@@ -2,19 +2,25 @@
 //! what the worker reports.
 //!
 //! Contract. A slot is taken when a session of a database first needs one and given back when the database
-//! is dropped; both under the lock of the slots, everything else through atomics. `seq` and `epoch` change
-//! only while the lock that NOTIFY takes is held, so that they change in the order in which commits become
-//! visible; see `notify`.
+//! is dropped; both under the lock of the slots, as is becoming the worker, so that there is never more than
+//! one. What the worker tells in words ([`Report`]) is under that lock too, everything else atomic. `seq`
+//! and `epoch` change only while the lock that NOTIFY takes is held, so that they change in the order in
+//! which commits become visible; see `notify`.
+//!
+//! Calling the worker: [`Database::wake_worker`] notes the wish before it looks for somebody to wake, and a
+//! worker that leaves gives up its place before it wakes the launcher, which looks at the wishes. So a wish
+//! is seen by the worker or by the launcher, whenever it comes.
 //!
 //! Write-behind: a committer that leaves a change to the worker calls [`Database::enter_behind`] before its
 //! commit record and [`Database::leave_behind`] after its change is in L1 (or given up). The worker stops
 //! accepting before it leaves and then waits until nobody is in between, so nothing is left behind it.
 
 use super::LwLocks;
+use super::report::{Report, Stage};
 use pgrx::pg_sys;
 use state_cache_l1::Locks;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64,
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -22,12 +28,15 @@ use std::sync::atomic::{
 /// preloading: messages carry no number, every class is written through.
 pub const MAX_DATABASES: usize = 128;
 
+/// A time that does not come, in microseconds since 2000.
+pub const NEVER: i64 = i64::MAX;
+
 /// One database.
 #[repr(C, align(128))]
 pub struct Database {
     /// Its OID, 0 for a free slot.
     oid: AtomicU32,
-    /// Process of its worker, 0 for none.
+    /// Process of its worker, 0 for none. Set under the lock of the slots.
     worker: AtomicU32,
     /// The worker's latch while `worker` is set. It lives in the server's array of processes, so a stale one
     /// wakes somebody else, which is harmless.
@@ -36,8 +45,18 @@ pub struct Database {
     accepting: AtomicBool,
     /// Whether a session wants a worker.
     wanted: AtomicBool,
-    /// Whether the worker is asked to leave at once.
-    leaving: AtomicBool,
+    /// When a worker is needed without being called; [`NEVER`] for not at all. The departed one left it.
+    due: AtomicI64,
+    /// Until when no worker may be here, for a statement that needs the database to itself; 0 for none.
+    barred: AtomicI64,
+    /// Whether the launcher asks the worker to leave.
+    dismissed: AtomicBool,
+    /// Whether the worker is to look whether the extension is still installed.
+    recheck: AtomicBool,
+    /// What the worker and the launcher report.
+    pub report: Report,
+    /// Whether the worker knows that L1 holds dirty entries, or has been told.
+    flush_wanted: AtomicBool,
     /// Committers between [`Database::enter_behind`] and [`Database::leave_behind`].
     committing: AtomicU32,
     /// Which run of numbers the messages belong to; microseconds since 2000 at its beginning.
@@ -121,13 +140,16 @@ impl Database {
         self.latch.store(std::ptr::null_mut(), SeqCst);
         self.accepting.store(false, SeqCst);
         self.wanted.store(false, SeqCst);
-        self.leaving.store(false, SeqCst);
+        self.due.store(NEVER, SeqCst);
+        self.barred.store(0, SeqCst);
+        self.dismissed.store(false, SeqCst);
+        self.recheck.store(false, SeqCst);
+        self.report.reset();
+        self.flush_wanted.store(false, SeqCst);
         self.committing.store(0, SeqCst);
         self.seq.store(0, SeqCst);
         self.told.store(ring_head, SeqCst);
-        // SAFETY: reads the clock.
-        self.epoch
-            .store(unsafe { pg_sys::GetCurrentTimestamp() } as u64, SeqCst);
+        self.epoch.store(crate::sys::now() as u64, SeqCst);
     }
 
     /// Epoch and number of the last message.
@@ -151,15 +173,38 @@ impl Database {
         self.worker.load(SeqCst)
     }
 
-    /// This process is the worker from here on, or (0, null) there is none.
-    pub fn set_worker(&self, pid: u32, latch: *mut pg_sys::Latch) {
+    /// This process becomes the worker, unless there is one or none may be here now. The lock of the slots is
+    /// held.
+    pub(super) fn claim(&self, pid: u32, latch: *mut pg_sys::Latch, now: i64) -> bool {
+        if self.has_worker() || self.is_barred(now) {
+            return false;
+        }
+        self.dismissed.store(false, SeqCst);
+        // Before there is a latch to be woken by: whoever wishes later finds it.
+        self.wanted.store(false, SeqCst);
+        self.due.store(NEVER, SeqCst);
         self.latch.store(latch, SeqCst);
         self.worker.store(pid, SeqCst);
+        true
     }
 
-    /// Wakes the worker, if there is one. For callbacks too: it only sets a latch.
+    /// The worker is gone; the caller wakes the launcher next.
+    pub fn release(&self) {
+        self.accepting.store(false, SeqCst);
+        self.latch.store(std::ptr::null_mut(), SeqCst);
+        self.worker.store(0, SeqCst);
+        self.dismissed.store(false, SeqCst);
+    }
+
+    /// Calls the worker: wakes it, or has one started. For callbacks too: it sets latches and nothing else.
     pub fn wake_worker(&self) {
-        wake(&self.latch);
+        let known = self.is_wanted() || self.wanted.swap(true, SeqCst);
+        if !wake(&self.latch)
+            && !known
+            && let Some(databases) = super::databases()
+        {
+            databases.wake_launcher();
+        }
     }
 
     /// Notes that a worker is wanted; whether that is news.
@@ -172,22 +217,76 @@ impl Database {
         self.wanted.load(SeqCst)
     }
 
-    /// Takes the wish back: a worker has looked at what there is to do since.
-    pub fn unwant(&self) {
-        self.wanted.store(false, SeqCst);
+    /// Takes the wish back, before looking at what there is to do; whether there was one.
+    pub fn take_wish(&self) -> bool {
+        self.is_wanted() && self.wanted.swap(false, SeqCst)
     }
 
-    /// Asks the worker to leave, or takes that back.
-    pub fn set_leaving(&self, leaving: bool) {
-        self.leaving.store(leaving, SeqCst);
-        if leaving {
+    /// A worker is needed at that time at the latest, in microseconds since 2000, also if there is none then.
+    pub fn need_worker_by(&self, time: i64) {
+        if self.due.fetch_min(time, SeqCst) > time {
             self.wake_worker();
         }
     }
 
-    /// Whether the worker is asked to leave.
-    pub fn is_leaving(&self) -> bool {
-        self.leaving.load(SeqCst)
+    /// When a worker is needed without being called; [`NEVER`] if it is not.
+    pub fn due(&self) -> i64 {
+        self.due.load(SeqCst)
+    }
+
+    /// Says when a worker is needed next.
+    pub fn set_due(&self, time: i64) {
+        self.due.store(time, SeqCst);
+    }
+
+    /// A statement needs the database to itself until `until`; the worker is asked to leave, and no other
+    /// comes.
+    pub fn bar(&self, until: i64) {
+        self.barred.store(until, SeqCst);
+        wake(&self.latch);
+    }
+
+    /// The statement that has called [`Database::bar`] with that time is over.
+    pub fn unbar(&self, until: i64) {
+        let _ = self.barred.compare_exchange(until, 0, SeqCst, SeqCst);
+    }
+
+    /// Whether no worker may be here at that time.
+    pub fn is_barred(&self, now: i64) -> bool {
+        now < self.barred.load(SeqCst)
+    }
+
+    /// When that will be over.
+    pub fn barred_until(&self) -> i64 {
+        self.barred.load(SeqCst)
+    }
+
+    /// The launcher asks the worker to leave.
+    pub fn dismiss(&self) {
+        if !self.dismissed.swap(true, SeqCst) {
+            wake(&self.latch);
+        }
+    }
+
+    /// Whether it has.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed.load(SeqCst)
+    }
+
+    /// Has the worker look whether the extension is still installed. For commit callbacks.
+    pub fn recheck(&self) {
+        self.recheck.store(true, SeqCst);
+        wake(&self.latch);
+    }
+
+    /// Whether it is to look; it does so next.
+    pub fn take_recheck(&self) -> bool {
+        self.recheck.swap(false, SeqCst)
+    }
+
+    /// Says how things stand, as the view shows them.
+    pub fn set_stage(&self, stage: Stage) {
+        self.report.set_stage(stage);
     }
 
     /// Whether commits may leave changes to the worker from here on.
@@ -211,6 +310,25 @@ impl Database {
         may
     }
 
+    /// L1 holds a new dirty entry: wakes the worker unless it knows of others, which it will look at soon
+    /// enough for this one.
+    pub fn want_flush(&self) {
+        if !self.flush_wanted.swap(true, SeqCst) {
+            self.wake_worker();
+        }
+    }
+
+    /// Whether the worker has been told of dirty entries.
+    pub fn wants_flush(&self) -> bool {
+        self.flush_wanted.load(SeqCst)
+    }
+
+    /// Says whether the worker knows of dirty entries. It says no before it looks for them, so that what
+    /// comes while it looks wakes it again.
+    pub fn set_flush_wanted(&self, wanted: bool) {
+        self.flush_wanted.store(wanted, SeqCst);
+    }
+
     /// The changes are in L1, or given up.
     pub fn leave_behind(&self) {
         self.committing.fetch_sub(1, SeqCst);
@@ -222,10 +340,13 @@ impl Database {
     }
 }
 
-fn wake(latch: &AtomicPtr<pg_sys::Latch>) {
+/// Whether there was somebody to wake.
+fn wake(latch: &AtomicPtr<pg_sys::Latch>) -> bool {
     let latch = latch.load(SeqCst);
-    if !latch.is_null() {
-        // SAFETY: latches in shared memory outlive the process; setting one takes no lock and cannot fail.
-        unsafe { crate::sys::set_latch(latch) };
+    if latch.is_null() {
+        return false;
     }
+    // SAFETY: latches in shared memory outlive the process; setting one takes no lock and cannot fail.
+    unsafe { crate::sys::set_latch(latch) };
+    true
 }

@@ -8,9 +8,10 @@
 //! While a lock is held nothing allocates, waits for SQL or raises an error.
 
 mod databases;
+mod dropped;
+mod report;
 
 use crate::sys;
-use databases::Databases;
 use pgrx::pg_sys;
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
 use std::cell::UnsafeCell;
@@ -18,7 +19,8 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use databases::{Database, MAX_DATABASES};
+pub use databases::{Database, Databases, MAX_DATABASES, NEVER};
+pub use report::{Activity, ErrorText, Stage};
 pub use state_cache_l1::Key;
 
 /// L1 as the backends use it.
@@ -55,6 +57,13 @@ struct Mapped {
     locks: LwLocks,
 }
 
+impl Mapped {
+    /// The number of the lock of the slots.
+    fn slots_lock(&self) -> usize {
+        self.l1.geometry().locks() + SLOTS_LOCK
+    }
+}
+
 // SAFETY: a PostgreSQL process has one thread that runs our code.
 unsafe impl Sync for Mapping {}
 
@@ -65,7 +74,6 @@ fn mapped() -> Option<&'static Mapped> {
 
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-static mut PREVIOUS_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
 
 /// Asks for the memory, if the library is being preloaded; later there is none to be had.
 pub fn init() {
@@ -76,8 +84,7 @@ pub fn init() {
             pg_sys::shmem_request_hook = Some(request);
             PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
             pg_sys::shmem_startup_hook = Some(startup);
-            PREVIOUS_OBJECT_ACCESS = pg_sys::object_access_hook;
-            pg_sys::object_access_hook = Some(object_access);
+            dropped::init();
         }
     }
 }
@@ -106,11 +113,59 @@ pub fn database() -> Option<&'static Database> {
     if let Some(mine) = MINE.get() {
         return Some(mine);
     }
-    let mapped = mapped()?;
-    let lock = mapped.l1.geometry().locks() + SLOTS_LOCK;
-    let mine = databases()?.find_or_take(sys::my_database(), &mapped.locks, lock, 0)?;
+    let (mapped, all, oid) = (mapped()?, databases()?, sys::my_database());
+    let known = all.find(oid).is_some();
+    let mine = all.find_or_take(oid, &mapped.locks, mapped.slots_lock(), 0)?;
     MINE.set(Some(mine));
+    if !known {
+        // A worker looks what there is to do from now on.
+        mine.wake_worker();
+    }
     Some(mine)
+}
+
+/// This process becomes the worker of a database; whether it may.
+pub fn claim(database: &Database, now: i64) -> bool {
+    // SAFETY: plain globals of this process; its latch is in shared memory.
+    let (pid, latch) = unsafe { (pg_sys::MyProcPid as u32, pg_sys::MyLatch) };
+    with_slots(true, || database.claim(pid, latch, now)).unwrap_or(false)
+}
+
+/// Says what the worker of a database is doing; an empty text for nothing.
+pub fn set_activity(database: &Database, activity: &str) {
+    with_slots(true, || database.report.set_activity(activity));
+}
+
+/// Counts an error of the worker of a database, to be shown in its view.
+pub fn set_error(database: &Database, error: &str) {
+    let now = sys::now();
+    with_slots(true, || database.report.set_error(error, now));
+}
+
+/// What the worker of a database is doing, and its last error.
+pub fn texts(database: &Database) -> Option<(Activity, ErrorText)> {
+    with_slots(false, || database.report.texts())
+}
+
+/// Gives back the slot of a database that no longer exists. For commit callbacks.
+fn forget_slot(oid: u32) {
+    if let (Some(mapped), Some(databases)) = (mapped(), databases()) {
+        databases.forget(oid, &mapped.locks, mapped.slots_lock());
+    }
+}
+
+/// Does something short under the lock of the slots; `None` without shared memory.
+fn with_slots<T>(exclusive: bool, f: impl FnOnce() -> T) -> Option<T> {
+    let mapped = mapped()?;
+    let lock = mapped.slots_lock();
+    if exclusive {
+        mapped.locks.lock_exclusive(lock);
+    } else {
+        mapped.locks.lock_shared(lock);
+    }
+    let result = f();
+    mapped.locks.unlock(lock);
+    Some(result)
 }
 
 /// What is shared about all databases; `None` without shared memory.
@@ -192,29 +247,6 @@ unsafe extern "C-unwind" fn startup() {
         };
         *MAPPED.0.get() = Some(Mapped { state, l1, locks });
         pg_sys::LWLockRelease(lock);
-    }
-}
-
-/// A dropped database's number may come back (CREATE DATABASE … OID), so its entries go at once. Nobody
-/// is connected to it any more, and if the drop fails it merely starts cold.
-unsafe extern "C-unwind" fn object_access(
-    access: pg_sys::ObjectAccessType::Type,
-    class: pg_sys::Oid,
-    object: pg_sys::Oid,
-    sub_object: i32,
-    arg: *mut std::ffi::c_void,
-) {
-    // SAFETY: passes on what it was given.
-    unsafe {
-        if let Some(previous) = PREVIOUS_OBJECT_ACCESS {
-            previous(access, class, object, sub_object, arg);
-        }
-    }
-    if access == pg_sys::ObjectAccessType::OAT_DROP
-        && class == pg_sys::DatabaseRelationId
-        && let Some(l1) = l1()
-    {
-        l1.forget_database(object.to_u32());
     }
 }
 
