@@ -198,12 +198,10 @@ fn flush_state(
     };
     let runs_user_code = catalog.runs_user_code();
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
-    let leave = locked && may_leave(&state, pending)?;
-    if locked && !leave {
+    let is_behind = locked && crate::shared::l1().is_some();
+    let decide = is_behind && catalog.access().l1;
+    if is_behind && !decide {
         leave::bring_down(&state, id)?;
-        if known.has_document_staged() {
-            state.class.counters.count(Counter::WrittenThrough);
-        }
     }
     let mut attempt = 0;
     let written = loop {
@@ -211,7 +209,7 @@ fn flush_state(
             store::lock(catalog, &state.class.name, state.key)?;
         }
         let _snapshot = PushedSnapshot::transaction();
-        if let Some(written) = write(&state, &known, pending, on_conflict, leave)? {
+        if let Some(written) = write(&state, &known, pending, on_conflict, decide)? {
             break written;
         }
         attempt += 1;
@@ -252,6 +250,9 @@ fn flush_state(
         | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
     with(|batch| batch.flushed(id, written, &pending.stager, locked));
+    if decide && !may_leave(&state)? {
+        leave::write_left(catalog, id)?;
+    }
     Ok(Outcome {
         state: known,
         action,
@@ -260,14 +261,11 @@ fn flush_state(
     })
 }
 
-/// Whether the change may be left to the worker, rather than be written now.
-fn may_leave(state: &StateRef<'_>, pending: &Pending) -> Result<bool> {
-    let is_document = matches!(pending.intent, Intent::Replace(_) | Intent::Apply { .. });
-    // What is in the tables already, flushed or by hand, nobody but the tables can add to.
-    let (own_rows, left) =
-        with(|batch| -> Result<_> { Ok((batch.has_own_rows(state)?, batch.left)) })?;
-    Ok(is_document
-        && !own_rows
+/// Whether what was decided upon may be left to the worker, rather than be written now.
+fn may_leave(state: &StateRef<'_>) -> Result<bool> {
+    let (by_hand, left) = with(|batch| (batch.by_hand.any(), batch.left));
+    // Rows made by hand in this transaction are in the tables only.
+    Ok(!by_hand
         && left <= MAX_LEFT
         && !behind::is_parked(state)
         && behind::may_leave(&state.catalog))

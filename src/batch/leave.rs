@@ -89,8 +89,8 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
     Ok(())
 }
 
-/// Writes a version that this transaction has left.
-fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
+/// Writes a version that this transaction has left, if it has.
+pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ use crate::cache::read::{Found, Ground, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::store::{self, NewVersion, Replaced};
-use crate::sys;
+use crate::{behind, sys};
 use std::rc::Rc;
 
 /// What L3 holds before the write.
@@ -112,14 +112,14 @@ pub enum Written {
     },
 }
 
-/// One attempt; `None` if the state has moved since it was looked at. With `leave`, a document is left to
-/// the worker.
+/// One attempt; `None` if the state has moved since it was looked at. With `decide`, which the locks of a
+/// `behind` class allow, a document is only decided upon.
 pub fn write(
     state: &StateRef<'_>,
     known: &State,
     pending: &Pending,
     on_conflict: Option<OnConflict>,
-    leave: bool,
+    decide: bool,
 ) -> Result<Option<Written>> {
     let staged = match &pending.intent {
         Intent::Replace(document)
@@ -135,6 +135,10 @@ pub fn write(
     let mut current = Current::read(state, wanted.as_ref())?;
     check_version(state, known, pending, on_conflict, current.ground())?;
     let (document, hash) = match (&pending.intent, staged, wanted) {
+        (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Some),
+        (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
+            return touch_behind(state, &current, pending).map(Some);
+        }
         (Intent::Delete, ..) => return delete(state, &current),
         (Intent::Touch, ..) => return touch(state, &current, pending),
         (
@@ -160,13 +164,13 @@ pub fn write(
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
     let expires_at = pending.expiry.after(current.expires_at);
     if current.same && (pending.dedup || is_operation) {
-        if leave {
+        if decide {
             return Ok(Some(touch_left(&current, document, hash, expires_at)));
         }
         check_newest(state, &current)?;
         return touch(state, &current, pending);
     }
-    if leave {
+    if decide {
         return leave_version(state, &current, document, hash, expires_at).map(Some);
     }
     let new = NewVersion {
@@ -267,8 +271,42 @@ fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
     if current.number == 0 {
         return Ok(Some(Written::Nothing { version: 0 }));
     }
-    let version = store::delete(&state.catalog, &state.class, state.key, current.replaced())?;
+    let version = store::delete(
+        &state.catalog,
+        &state.class,
+        state.key,
+        current.replaced(),
+        current.last + 1,
+    )?;
     Ok(version.map(|version| Written::Deleted { version }))
+}
+
+/// Whether the newest version is in the tables.
+fn is_in_tables(state: &StateRef<'_>) -> Result<bool> {
+    Ok(!behind::is_dirty(state) && with(|batch| batch.left(state))?.is_none())
+}
+
+/// The same where L3 may hold an older version, or none.
+fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Written> {
+    if current.number == 0 {
+        return Ok(Written::Nothing { version: 0 });
+    }
+    let version = behind::delete(&state.catalog, &state.class, state.key, current.number)?;
+    Ok(Written::Deleted { version })
+}
+
+/// Gives a version that L3 does not hold another expiry.
+fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Written> {
+    let expires_at = pending.expiry.after(current.expires_at);
+    let Found::State(_, document) = read_beneath(state, &mut Document)? else {
+        return Ok(Written::Nothing { version: 0 });
+    };
+    Ok(touch_left(
+        current,
+        Rc::new(document),
+        current.hash,
+        expires_at,
+    ))
 }
 
 /// Changes the expiry only, if it changes at all.

@@ -27,7 +27,8 @@ thread_local! {
 /// Takes the locks under which a flush decides what becomes of a state, if its class is a `behind` class;
 /// the class as it is then.
 pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Class>> {
-    if !class.behind || is_class_locked(catalog, &class.name) {
+    // Without L1 nothing is ever left to a worker.
+    if !class.behind || shared::l1().is_none() || is_class_locked(catalog, &class.name) {
         return Ok(class);
     }
     acquire(&tag(catalog, &class.name, &[], CLASS), pg_sys::ShareLock);

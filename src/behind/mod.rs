@@ -21,8 +21,10 @@
 //! nothing else has no transaction id and writes no WAL.
 //!
 //! **A change that is written through** in such a class (a delete, one that L1 has no room for, one that
-//! user code on the tables must see, one while there is no worker) first writes the dirty version that it
-//! builds upon, in the same transaction, and is then like any other.
+//! user code on the tables must see, one while there is no worker) is decided upon in the same way and then
+//! written at once, over what L3 holds; the dirty version it builds upon is never written, so a state that
+//! L3 rejects can be mended or deleted. Only for a role to which L1 does not answer (row-level security) the
+//! dirty version is written first, and the change is then like any other.
 //!
 //! **Writing a dirty version** ([`write`]) takes no state lock, so committers do not wait for it. It holds
 //! L3's row lock and never writes below what is there:
@@ -47,13 +49,13 @@ mod write;
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::{shared, sys};
-use state_cache_l1::{Lookup, Want};
+use state_cache_l1::{Dirty, Lookup, Want};
 
 pub use dropped::forget_dropped;
 pub use flusher::Flusher;
 pub use lock::{forget as forget_locks, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
-pub use write::{Unwritten, Wrote, forget, settle, unwritten, write, writer};
+pub use write::{Unwritten, Wrote, delete, forget, settle, unwritten, write, writer};
 
 /// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
 pub fn may_leave(catalog: &Catalog) -> bool {
@@ -83,11 +85,20 @@ fn has_worker() -> bool {
     false
 }
 
-/// Whether the state has a dirty entry that the worker has put aside.
+/// Whether the worker has put the state's dirty entry aside.
 pub fn is_parked(state: &StateRef<'_>) -> bool {
+    dirty(state).is_some_and(|dirty| dirty.parked)
+}
+
+/// Whether L1 holds a dirty entry of the state.
+pub fn is_dirty(state: &StateRef<'_>) -> bool {
+    dirty(state).is_some()
+}
+
+fn dirty(state: &StateRef<'_>) -> Option<Dirty> {
     let key = state.catalog.l1_key(&state.class, state.key);
-    match shared::l1().map(|l1| l1.read(&key, Want::Info, &mut [])) {
-        Some(Lookup::Hit(info)) => info.dirty.is_some_and(|dirty| dirty.parked),
-        _ => false,
+    match shared::l1()?.read(&key, Want::Info, &mut []) {
+        Lookup::Hit(info) => info.dirty,
+        _ => None,
     }
 }

@@ -149,10 +149,38 @@ fn write_over(
         return store::replace(catalog, class, key, replaced(head), &new);
     }
     let version = store::update(catalog, class, key, replaced(head), &new)?;
-    if version.is_some() {
-        store::prune_state(catalog, class, key)?;
+    if let (Some(_), Some(keep)) = (version, class.keep) {
+        store::prune_state(catalog, class, key, keep)?;
     }
     Ok(version)
+}
+
+/// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
+/// version of the tombstone.
+pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<i64> {
+    for _ in 0..MAX_ATTEMPTS {
+        let head = {
+            let _snapshot = PushedSnapshot::latest();
+            store::head(catalog, &class.name, key)?
+        };
+        let deleted = match &head {
+            None => store::insert_tombstone(catalog, class, key, version + 1)?,
+            Some(head) => {
+                let number = version.max(head.version) + 1;
+                store::delete(catalog, class, key, replaced(head), number)?
+            }
+        };
+        if let Some(number) = deleted {
+            if let Some(keep) = class.keep {
+                // The tombstone is one of the versions kept.
+                store::prune_state(catalog, class, key, keep - 1)?;
+            }
+            return Ok(number);
+        }
+    }
+    Err(Error::Swallowed {
+        state: Shown::new(&class.name, key),
+    })
 }
 
 /// Says what becomes of a dirty entry if this transaction, which has written it, commits.

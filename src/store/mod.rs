@@ -14,7 +14,8 @@ pub use class::{Setting, define as define_class, prune_class};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Head, Stored, head, lock, read};
 pub use write::{
-    NewVersion, Replaced, delete, first_version, insert, prune_state, replace, touch, update,
+    NewVersion, Replaced, delete, first_version, insert, insert_tombstone, prune_state, replace,
+    touch, update,
 };
 
 use spi::Statement;
@@ -33,6 +34,7 @@ pub struct Statements {
     head: OnceCell<Statement>,
     first_version: OnceCell<Statement>,
     prune_state: OnceCell<Statement>,
+    insert_tombstone: OnceCell<Statement>,
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
     prune_class: OnceCell<Statement>,

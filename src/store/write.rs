@@ -111,12 +111,18 @@ fn replace_sql() -> String {
 fn delete_sql(how: usize) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
+         SET version = $6, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
          WHERE {UNMOVED} RETURNING version){} \
          SELECT version FROM head",
         pruning_sql(how, "$5")
     )
+}
+
+fn insert_tombstone_sql() -> String {
+    "INSERT INTO @extschema@.state_head (class, key, version, size, deleted) \
+     VALUES ($1, $2, $3, 0, true) ON CONFLICT (class, key) DO NOTHING RETURNING version"
+        .to_owned()
 }
 
 /// The snapshots that a state no longer keeps, found by counting: versions written behind leave gaps.
@@ -211,12 +217,13 @@ pub fn replace(
     })
 }
 
-/// Makes the version after the one to be replaced a tombstone; its version, or `None` as for [`update`].
+/// Puts a tombstone in place of the version to be replaced; its version `number`, or `None` as for [`update`].
 pub fn delete(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
     replaced: Replaced,
+    number: i64,
 ) -> Result<Option<i64>> {
     let how = pruning(class);
     run(
@@ -229,22 +236,36 @@ pub fn delete(
                 text(key),
                 bigint(Some(replaced.version)),
                 hash(replaced.hash),
-                bigint(class.keep.map(|keep| replaced.version + 1 - keep)),
+                bigint(class.keep.map(|keep| number - keep)),
+                bigint(Some(number)),
             ]
         },
     )
 }
 
-/// Deletes the snapshots of a state that its class no longer keeps.
-pub fn prune_state(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
-    if class.keep.is_none() {
-        return Ok(());
-    }
+/// Writes a tombstone for a state that has no head row; its version `number`, or `None` when there is a head
+/// row by now.
+pub fn insert_tombstone(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    number: i64,
+) -> Result<Option<i64>> {
+    run(
+        catalog,
+        &catalog.statements.insert_tombstone,
+        insert_tombstone_sql,
+        || [text(&class.name), text(key), bigint(Some(number))],
+    )
+}
+
+/// Deletes all but the newest `keep` snapshots of a state.
+pub fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
     run(
         catalog,
         &catalog.statements.prune_state,
         prune_state_sql,
-        || [text(&class.name), text(key), bigint(class.keep)],
+        || [text(&class.name), text(key), bigint(Some(keep))],
     )?;
     Ok(())
 }
