@@ -9,7 +9,7 @@ use crate::cache::publish::{LeftBy, NewValue};
 use crate::cache::read::Version;
 use crate::cache::stats::Counter;
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
 use std::rc::Rc;
 
@@ -121,11 +121,20 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
             with(|batch| batch.wrote_down(id, number, unwritten));
             Ok(())
         }
-        Wrote::Superseded => Err(Error::Conflict {
-            state: crate::error::Shown::new(&class.name, &known.key),
-            expected: base,
-            found: 0,
-        }),
+        Wrote::Superseded => {
+            // A change by hand has the last word; without the dirty version a retry builds upon it.
+            if !with(|batch| batch.by_hand.any())
+                && let Some((info, ..)) = behind::unwritten(catalog, &class, &known.key)
+            {
+                behind::forget(catalog, &class, &known.key, &info);
+            }
+            let found = catalog.head_row(&class.name, &known.key);
+            Err(Error::Conflict {
+                state: Shown::new(&class.name, &known.key),
+                expected: base,
+                found: found.map_or(0, |head| head.version),
+            })
+        }
     }
 }
 

@@ -165,7 +165,7 @@ pub fn write(
     let expires_at = pending.expiry.after(current.expires_at);
     if current.same && (pending.dedup || is_operation) {
         if decide {
-            return Ok(Some(touch_left(&current, document, hash, expires_at)));
+            return Ok(Some(touch_left(state, &current, document, expires_at)));
         }
         check_newest(state, &current)?;
         return touch(state, &current, pending);
@@ -213,13 +213,18 @@ fn leave_version(
         document,
         hash,
         expires_at,
-        base: current.last,
+        base: behind::base(state).unwrap_or(current.last),
         is_new: true,
     })
 }
 
 /// Gives the current version, whose document is the staged one, another expiry, if it is another.
-fn touch_left(current: &Current, document: Bytes, hash: u128, expires_at: i64) -> Written {
+fn touch_left(
+    state: &StateRef<'_>,
+    current: &Current,
+    document: Bytes,
+    expires_at: i64,
+) -> Written {
     if Some(expires_at) == current.expires_at {
         return Written::Nothing {
             version: current.number,
@@ -228,9 +233,9 @@ fn touch_left(current: &Current, document: Bytes, hash: u128, expires_at: i64) -
     Written::Left {
         version: current.number,
         document,
-        hash,
+        hash: current.hash,
         expires_at,
-        base: current.last,
+        base: behind::base(state).unwrap_or(current.last),
         is_new: false,
     }
 }
@@ -301,12 +306,7 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
     let Found::State(_, document) = read_beneath(state, &mut Document)? else {
         return Ok(Written::Nothing { version: 0 });
     };
-    Ok(touch_left(
-        current,
-        Rc::new(document),
-        current.hash,
-        expires_at,
-    ))
+    Ok(touch_left(state, current, Rc::new(document), expires_at))
 }
 
 /// Changes the expiry only, if it changes at all.

@@ -95,6 +95,11 @@ pub fn is_dirty(state: &StateRef<'_>) -> bool {
     dirty(state).is_some()
 }
 
+/// Version that L3 held when the state's dirty entry was first made, `None` if it has none.
+pub fn base(state: &StateRef<'_>) -> Option<i64> {
+    dirty(state).map(|dirty| dirty.base)
+}
+
 fn dirty(state: &StateRef<'_>) -> Option<Dirty> {
     let key = state.catalog.l1_key(&state.class, state.key);
     match shared::l1()?.read(&key, Want::Info, &mut []) {
