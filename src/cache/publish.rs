@@ -160,7 +160,7 @@ impl Publication {
         let key = shared::key(catalog.database, catalog.incarnation, name.0, name.1);
         self.entries.reserve(1);
         let dirty = Dirty {
-            since: sys::statement_timestamp(),
+            since: sys::now(),
             base: left_by.base,
             owner: left_by.owner.to_u32(),
             parked: false,
