@@ -2,6 +2,7 @@
 
 use super::staged::{Content, State};
 use super::{Batch, Phase, flush, leave, with};
+use crate::behind;
 use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
@@ -105,7 +106,9 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     // What the last command did by hand must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
-    for (class, key) in with(|batch| batch.by_hand.keys()) {
+    let by_hand = with(|batch| batch.by_hand.keys());
+    behind::before_keys_commit(catalog, &by_hand)?;
+    for (class, key) in by_hand {
         let change = match catalog.head_row(&class, &key) {
             Some(head) if head.deleted => Change::Delete(head.version),
             Some(head) => Change::Set(head.version),
@@ -114,6 +117,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
         news.push(News { class, key, change });
     }
     if with(|batch| batch.by_hand.all()) {
+        behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
         news.clear();
         news.push(News::everything());
     }

@@ -213,7 +213,7 @@ fn leave_version(
         document,
         hash,
         expires_at,
-        base: behind::base(state).unwrap_or(current.last),
+        base: behind::base(state).unwrap_or(current.number),
         is_new: true,
     })
 }
@@ -235,7 +235,7 @@ fn touch_left(
         document,
         hash: current.hash,
         expires_at,
-        base: behind::base(state).unwrap_or(current.last),
+        base: behind::base(state).unwrap_or(current.number),
         is_new: false,
     }
 }

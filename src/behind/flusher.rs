@@ -5,7 +5,7 @@
 //! are written along. A batch is one transaction; if it fails its states are tried one by one, and one that
 //! fails alone is parked: shown in `state_cache_unwritten`, tried again later and later, and written through
 //! by whoever changes it next, who then gets the error. Where one after the other fails it is hardly their
-//! fault: then no more changes are left to this worker until a batch has succeeded.
+//! fault: then no more changes are left to this worker for a while.
 
 use super::functions::{dirty, flush_state};
 use crate::batch::StateName;
@@ -37,13 +37,27 @@ pub struct Flusher {
     holds_work: bool,
     /// When the next state is due, `None` while none is dirty.
     next: Option<i64>,
+    /// Until when no changes are left to this worker, and for how long that was said.
+    refusing: Option<Parked>,
     /// When the dirty states were last looked at, and the interval then.
     looked: Option<(i64, i64)>,
 }
 
+/// Something that is tried again later, and then later still.
 struct Parked {
     retry_at: i64,
     pause: i64,
+}
+
+impl Parked {
+    fn after(before: Option<&Self>, now: i64) -> Self {
+        let (first, longest) = RETRY;
+        let pause = before.map_or(first, |before| (2 * before.pause).min(longest));
+        Self {
+            retry_at: now + pause,
+            pause,
+        }
+    }
 }
 
 impl Task for Flusher {
@@ -57,6 +71,14 @@ impl Task for Flusher {
         };
         if !round.leaving && !self.must_look(round.now, database) {
             return Ok(self.next());
+        }
+        if self
+            .refusing
+            .as_ref()
+            .is_some_and(|refusing| refusing.retry_at <= round.now)
+        {
+            // Perhaps it was the states' fault after all: the next ones will tell.
+            worker::accept(true);
         }
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
@@ -85,7 +107,8 @@ impl Task for Flusher {
         self.holds_work = left
             .iter()
             .any(|(name, _)| !(round.leaving && self.parked.contains_key(name)));
-        self.next = left.iter().map(|state| self.due(state, round.now)).min();
+        let due = left.iter().map(|state| self.due(state, round.now));
+        self.next = due.chain(self.accepts_again_at(round.now)).min();
         self.looked = Some((round.now, settings::flush_interval()));
         if self.next.is_some() {
             // Who dirties another state meanwhile need not wake this worker: that one is due later.
@@ -124,6 +147,12 @@ impl Flusher {
         }
     }
 
+    /// When changes will be left to this worker again, if they are not now.
+    fn accepts_again_at(&self, now: i64) -> Option<i64> {
+        let refusing = self.refusing.as_ref()?;
+        (refusing.retry_at > now).then_some(refusing.retry_at)
+    }
+
     /// Whether the dirty states must be looked at; the worker is woken for other reasons as well.
     fn must_look(&self, now: i64, database: &shared::Database) -> bool {
         let Some((looked, interval)) = self.looked else {
@@ -147,6 +176,7 @@ impl Flusher {
                     for (name, _) in part {
                         self.parked.remove(name);
                     }
+                    self.refusing = None;
                     worker::accept(true);
                     worker::flushed();
                 }
@@ -176,6 +206,7 @@ impl Flusher {
                     in_a_row += 1;
                     self.park(catalog, state, now, &failure);
                     if in_a_row == IN_A_ROW {
+                        self.refusing = Some(Parked::after(self.refusing.as_ref(), now));
                         worker::accept(false);
                         return Err(Error::NotWritten {
                             message: failure.to_string(),
@@ -193,13 +224,8 @@ impl Flusher {
             let shown = Shown::new(&name.0, &name.1);
             pgrx::warning!("state_cache worker: state \"{shown}\" is put aside: {failure}");
         }
-        let (first, longest) = RETRY;
-        let pause = self
-            .parked
-            .get(name)
-            .map_or(first, |parked| (2 * parked.pause).min(longest));
-        let retry_at = now + pause;
-        self.parked.insert(name.clone(), Parked { retry_at, pause });
+        let parked = Parked::after(self.parked.get(name), now);
+        self.parked.insert(name.clone(), parked);
         let key = shared::key(catalog.database, catalog.incarnation, &name.0, &name.1);
         if let Some(l1) = shared::l1() {
             l1.set_parked(&key, info.serial, true);

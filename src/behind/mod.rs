@@ -33,12 +33,16 @@
 //! - L3 holds this version and this document: somebody else has written it.
 //! - L3 holds this version and another document: a change by hand, which is overwritten by the next version.
 //!
-//! After that commit the entry becomes clean if it is still the one that was written; a newer one stays
+//! A change by hand that is about to commit decides itself whether it has the last word (`by_hand`), under
+//! the state locks, so that nobody builds upon a version that it drops.
+//!
+//! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one stays
 //! dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
 //!
 //! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
 //! newest at some moment, at most `flush_interval` and one flush before.
 
+mod by_hand;
 mod dropped;
 mod flusher;
 mod functions;
@@ -51,6 +55,7 @@ use crate::catalog::Catalog;
 use crate::{shared, sys};
 use state_cache_l1::{Dirty, Lookup, Want};
 
+pub use by_hand::{before_all_commit, before_keys_commit};
 pub use dropped::forget_dropped;
 pub use flusher::Flusher;
 pub use lock::{forget as forget_locks, lock, lock_for_many};

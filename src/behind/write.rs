@@ -26,8 +26,8 @@ pub struct Unwritten {
     pub hash: u128,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
-    /// Version of the row that L3 held when the state became dirty, 0 for none: if L3 holds no row now, the
-    /// row was deleted by hand.
+    /// Version that L3 held when the state became dirty, 0 for none or a tombstone (which retention may drop):
+    /// if L3 holds no row now, the row was deleted by hand.
     pub base: i64,
 }
 

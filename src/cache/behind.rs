@@ -48,6 +48,11 @@ pub fn read<F: Form>(
                     return Ok((Counter::BypassOwn, Counter::L3ReadTime, found));
                 }
             }
+            if sys::isolation_is_serializable() {
+                // For its predicate locks: SERIALIZABLE transactions write these classes through, so two of
+                // them meet in L3.
+                store::read(&state.catalog, &state.class, state.key)?;
+            }
             if dirty.parked && reader == Reader::Caller {
                 warn_unwritten(&state.shown(), info.version);
             }

@@ -85,6 +85,21 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
     class.ok_or_else(|| Error::UnknownClass { class: text(name) })
 }
 
+/// The names of the classes whose write mode is `behind`.
+pub fn behind(relation: pg_sys::Oid) -> Vec<Box<[u8]>> {
+    let mut names = Vec::new();
+    // SAFETY: the relation is `state_class`, whose first two columns are name and write mode, both NOT NULL.
+    unsafe {
+        scan(relation, &[], COLUMNS, |values, _| {
+            if varlena::detoasted_bytes(values[1].cast_mut_ptr()) == b"behind" {
+                names.push(varlena::detoasted_bytes(values[0].cast_mut_ptr()).into());
+            }
+        });
+    }
+    names.sort();
+    names
+}
+
 /// The channels of all classes, each as often as it is named.
 pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
     let mut channels = Vec::new();

@@ -242,6 +242,11 @@ impl Catalog {
         head::read(self.head, class, key)
     }
 
+    /// The names of the `behind` classes.
+    pub fn behind_classes(&self) -> Vec<Box<[u8]>> {
+        class::behind(self.class)
+    }
+
     /// The channels of all classes.
     pub fn channels(&self) -> Vec<CString> {
         class::channels(self.class)
