@@ -147,6 +147,7 @@ impl Launcher {
             self.dismiss(self.busy_places(), 0);
             return LONGEST_WAIT;
         }
+        self.skip_known();
         let mut waiting = 0;
         for database in self.wanting() {
             let place = self.busy_places() < most;
@@ -161,26 +162,51 @@ impl Launcher {
                 }
             }
         }
-        let place = self.busy_places() < most;
         // One after the other, so that a server with many databases starts as it does without us.
         if self.starts.is_empty()
             && let Some(&database) = self.unseen.front()
         {
-            if place && self.start(database) {
+            if self.busy_places() < most && self.start(database) {
                 self.unseen.pop_front();
             } else {
                 waiting += 1;
             }
         }
         let surplus = self.busy_places().saturating_sub(most);
-        let for_others = if place { 0 } else { waiting };
+        let for_others = if self.busy_places() < most {
+            0
+        } else {
+            waiting
+        };
         self.dismiss(surplus, for_others);
         self.time_to_wait(for_others > 0)
     }
 
-    /// Places that are taken: workers, and those that are on their way.
+    /// A database that has a slot by now is served as any other: when its worker is wanted.
+    fn skip_known(&mut self) {
+        while let Some(slot) = self
+            .unseen
+            .front()
+            .and_then(|oid| self.databases.find(*oid))
+        {
+            if !slot.has_worker() {
+                slot.want_worker();
+            }
+            self.unseen.pop_front();
+        }
+    }
+
+    /// Places that are taken: workers, and those that are on their way. One that arrives meanwhile is counted
+    /// once.
     fn busy_places(&self) -> usize {
-        self.workers().count() + self.starts.len()
+        let served: Vec<u32> = self
+            .databases
+            .iter()
+            .filter(|(_, slot)| slot.has_worker())
+            .map(|(database, _)| database)
+            .collect();
+        let on_their_way = self.starts.iter().map(|start| start.database);
+        served.len() + on_their_way.filter(|it| !served.contains(it)).count()
     }
 
     fn workers(&self) -> impl Iterator<Item = &'static Database> {
