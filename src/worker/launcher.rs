@@ -52,7 +52,8 @@ pub fn register() {
     // SAFETY: called in the postmaster at the time for it; the description is copied. Where there is no
     // place for it the server says so in its log, and goes on.
     unsafe {
-        if pg_sys::max_worker_processes > 0 {
+        // During pg_upgrade nobody else may be connected.
+        if pg_sys::max_worker_processes > 0 && !pg_sys::IsBinaryUpgrade {
             pg_sys::RegisterBackgroundWorker(&mut launcher);
         }
     }
@@ -118,6 +119,8 @@ struct Launcher {
     pauses: HashMap<u32, Backoff>,
     /// The server has no place for a process.
     exhausted: Backoff,
+    /// The clock when it was last looked at, to notice when it is set back.
+    clock: i64,
 }
 
 impl Launcher {
@@ -135,6 +138,7 @@ impl Launcher {
             starts: Vec::new(),
             pauses: HashMap::new(),
             exhausted: Backoff::new(LONGEST_PAUSE),
+            clock: sys::now(),
         }
     }
 
@@ -148,6 +152,7 @@ impl Launcher {
             return LONGEST_WAIT;
         }
         self.skip_known();
+        self.see_clock();
         let mut waiting = 0;
         for database in self.wanting() {
             let place = self.busy_places() < most;
@@ -180,6 +185,18 @@ impl Launcher {
         };
         self.dismiss(surplus, for_others);
         self.time_to_wait(for_others > 0)
+    }
+
+    /// On a clock that was set back, what is due at some time may be due long ago: the workers look.
+    fn see_clock(&mut self) {
+        let now = sys::now();
+        if std::mem::replace(&mut self.clock, now) > now {
+            for (_, slot) in self.databases.iter() {
+                if slot.due() != NEVER {
+                    slot.want_worker();
+                }
+            }
+        }
     }
 
     /// A database that has a slot by now is served as any other: when its worker is wanted.

@@ -33,6 +33,7 @@ impl Task for Probe {
                 "told to die"
             ),
             Order::Lock => transaction(|| run_sql(c"LOCK TABLE public.probe"))?,
+            Order::Due => return Ok(Next::At(round.now + 2_000_000)),
             Order::Hold if round.leaving && !self.done => {
                 transaction(|| run_sql(c"INSERT INTO public.probe DEFAULT VALUES"))?;
                 self.done = true;

@@ -91,6 +91,22 @@ fn a_worker_comes_when_called_and_leaves_when_idle() {
 }
 
 #[test]
+fn a_worker_that_left_comes_back_when_something_is_due() {
+    let server = server(&[
+        "state_cache.worker_idle_timeout = 1",
+        "state_cache.test_task = 'due'",
+    ]);
+    let mut client = server.connect();
+    client.run("SELECT call_worker()");
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("a third worker, uncalled", || {
+        seen.extend(processes(&mut client, "state_cache worker"));
+        seen.len() == 3
+    });
+    assert_eq!(shown(&mut client, "postgres", "failures"), "0");
+}
+
+#[test]
 fn there_is_one_worker_however_often_it_is_called() {
     let server = server(&[]);
     let pid = called(&server, "postgres");
