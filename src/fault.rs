@@ -98,6 +98,9 @@ pub mod injection {
         /// Waits for the lock on a table.
         #[name = c"lock"]
         Lock,
+        /// Is due two seconds after it was called.
+        #[name = c"due"]
+        Due,
         /// Has work until the worker leaves, and does it then.
         #[name = c"hold"]
         Hold,

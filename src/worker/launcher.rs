@@ -52,7 +52,8 @@ pub fn register() {
     // SAFETY: called in the postmaster at the time for it; the description is copied. Where there is no
     // place for it the server says so in its log, and goes on.
     unsafe {
-        if pg_sys::max_worker_processes > 0 {
+        // During pg_upgrade nobody else may be connected.
+        if pg_sys::max_worker_processes > 0 && !pg_sys::IsBinaryUpgrade {
             pg_sys::RegisterBackgroundWorker(&mut launcher);
         }
     }
@@ -118,6 +119,8 @@ struct Launcher {
     pauses: HashMap<u32, Backoff>,
     /// The server has no place for a process.
     exhausted: Backoff,
+    /// The clock when it was last looked at, to notice when it is set back.
+    clock: i64,
 }
 
 impl Launcher {
@@ -135,6 +138,7 @@ impl Launcher {
             starts: Vec::new(),
             pauses: HashMap::new(),
             exhausted: Backoff::new(LONGEST_PAUSE),
+            clock: sys::now(),
         }
     }
 
@@ -147,6 +151,8 @@ impl Launcher {
             self.dismiss(self.busy_places(), 0);
             return LONGEST_WAIT;
         }
+        self.skip_known();
+        self.see_clock();
         let mut waiting = 0;
         for database in self.wanting() {
             let place = self.busy_places() < most;
@@ -161,26 +167,63 @@ impl Launcher {
                 }
             }
         }
-        let place = self.busy_places() < most;
         // One after the other, so that a server with many databases starts as it does without us.
         if self.starts.is_empty()
             && let Some(&database) = self.unseen.front()
         {
-            if place && self.start(database) {
+            if self.busy_places() < most && self.start(database) {
                 self.unseen.pop_front();
             } else {
                 waiting += 1;
             }
         }
         let surplus = self.busy_places().saturating_sub(most);
-        let for_others = if place { 0 } else { waiting };
+        let for_others = if self.busy_places() < most {
+            0
+        } else {
+            waiting
+        };
         self.dismiss(surplus, for_others);
         self.time_to_wait(for_others > 0)
     }
 
-    /// Places that are taken: workers, and those that are on their way.
+    /// On a clock that was set back, what is due at some time may be due long ago: the workers look.
+    fn see_clock(&mut self) {
+        let now = sys::now();
+        if std::mem::replace(&mut self.clock, now) > now {
+            for (_, slot) in self.databases.iter() {
+                if slot.due() != NEVER {
+                    slot.want_worker();
+                }
+            }
+        }
+    }
+
+    /// A database that has a slot by now is served as any other: when its worker is wanted.
+    fn skip_known(&mut self) {
+        while let Some(slot) = self
+            .unseen
+            .front()
+            .and_then(|oid| self.databases.find(*oid))
+        {
+            if !slot.has_worker() {
+                slot.want_worker();
+            }
+            self.unseen.pop_front();
+        }
+    }
+
+    /// Places that are taken: workers, and those that are on their way. One that arrives meanwhile is counted
+    /// once.
     fn busy_places(&self) -> usize {
-        self.workers().count() + self.starts.len()
+        let served: Vec<u32> = self
+            .databases
+            .iter()
+            .filter(|(_, slot)| slot.has_worker())
+            .map(|(database, _)| database)
+            .collect();
+        let on_their_way = self.starts.iter().map(|start| start.database);
+        served.len() + on_their_way.filter(|it| !served.contains(it)).count()
     }
 
     fn workers(&self) -> impl Iterator<Item = &'static Database> {

@@ -33,6 +33,7 @@ impl Task for Probe {
                 "told to die"
             ),
             Order::Lock => transaction(|| run_sql(c"LOCK TABLE public.probe"))?,
+            Order::Due => return Ok(Next::At(round.now + 2_000_000)),
             Order::Hold if round.leaving && !self.done => {
                 transaction(|| run_sql(c"INSERT INTO public.probe DEFAULT VALUES"))?;
                 self.done = true;
@@ -48,6 +49,16 @@ impl Task for Probe {
             Order::Stuck => true,
             _ => false,
         }
+    }
+}
+
+crate::call::sql_functions! {
+    /// Calls the worker of this database. Declared by tests themselves.
+    fn state_cache_test_call_worker(_call) {
+        if let Some(database) = crate::shared::database() {
+            database.wake_worker();
+        }
+        Ok(crate::call::void_datum())
     }
 }
 

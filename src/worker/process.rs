@@ -104,7 +104,9 @@ fn take_place() -> Option<&'static Database> {
     let slot = shared::database()?;
     let now = sys::now();
     if !shared::claim(slot, now) {
-        slot.set_stage(Stage::None);
+        if !slot.has_worker() {
+            slot.set_stage(Stage::None);
+        }
         return None;
     }
     // SAFETY: registered once, in a process that ends after it.

@@ -10,14 +10,18 @@ use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 /// How things stand, in words.
 fn state(slot: &Database) -> &'static str {
-    let leaving = slot.is_dismissed() || slot.is_barred(sys::now());
+    if slot.has_worker() {
+        let asked = slot.is_dismissed() || slot.is_barred(sys::now());
+        return match slot.report.stage() {
+            Stage::Leaving => "leaving",
+            _ if asked => "leaving",
+            _ if slot.report.idle_since.load(SeqCst) != 0 => "idle",
+            _ => "running",
+        };
+    }
     match slot.report.stage() {
-        Stage::Leaving => "leaving",
-        Stage::Running if leaving => "leaving",
-        Stage::Running if slot.report.idle_since.load(SeqCst) != 0 => "idle",
-        Stage::Running => "running",
         Stage::Starting => "starting",
-        Stage::None => "none",
+        Stage::None | Stage::Running | Stage::Leaving => "none",
         Stage::NoExtension => "no extension",
         Stage::Queued => "waiting for a free worker",
         Stage::NoProcess => "waiting for max_worker_processes",

@@ -14,3 +14,4 @@ mod standby;
 mod stress;
 mod unused;
 mod upkeep;
+mod workers;
