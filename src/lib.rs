@@ -11,6 +11,7 @@ mod batch;
 mod cache;
 mod call;
 mod catalog;
+mod changes;
 mod error;
 mod fault;
 mod identity;
@@ -20,6 +21,7 @@ mod shared;
 mod snapshot;
 mod store;
 mod sys;
+mod upkeep;
 mod varlena;
 mod worker;
 

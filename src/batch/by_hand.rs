@@ -37,6 +37,21 @@ pub struct ByHand {
     /// Everything may have been.
     all: Option<i32>,
     keys: HashMap<Name, i32>,
+    /// Something was that no head row shows.
+    untraced: Option<i32>,
+    /// The versions of head rows that are gone, by class and bucket. What is rolled back stays: a floor that
+    /// is too high does no harm.
+    floors: HashMap<(Box<[u8]>, i16), i64>,
+}
+
+/// What `state_changes` could not tell from the head rows.
+pub enum Untraced {
+    /// Nothing.
+    Nothing,
+    /// Some of these states.
+    Among(Vec<Name>),
+    /// More than is remembered.
+    Everything,
 }
 
 impl ByHand {
@@ -71,9 +86,52 @@ impl ByHand {
         keys
     }
 
+    /// What was that no head row shows.
+    pub fn untraced(&self) -> Untraced {
+        match (self.untraced, self.all) {
+            (None, _) => Untraced::Nothing,
+            (_, None) => Untraced::Among(self.keys()),
+            (_, Some(_)) => Untraced::Everything,
+        }
+    }
+
+    /// The highest versions of head rows that are gone, by class and bucket, in order.
+    pub fn floors(&self) -> Vec<((Box<[u8]>, i16), i64)> {
+        let mut floors: Vec<_> = self
+            .floors
+            .iter()
+            .map(|(bucket, version)| (bucket.clone(), *version))
+            .collect();
+        floors.sort();
+        floors
+    }
+
+    /// That of a state's bucket, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        if self.floors.is_empty() {
+            return 0;
+        }
+        let bucket = (class.into(), catalog::bucket(key));
+        self.floors.get(&bucket).copied().unwrap_or(0)
+    }
+
+    /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
+    fn note_untraced(&mut self, gone: Option<(&Name, i64)>) {
+        let level = nest_level();
+        self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
+        if let Some(((class, key), version)) = gone {
+            let bucket = (class.clone(), catalog::bucket(key));
+            let floor = self.floors.entry(bucket).or_insert(version);
+            *floor = version.max(*floor);
+        }
+    }
+
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
-        (self.any, self.all) = (None, None);
+        (self.any, self.all, self.untraced) = (None, None, None);
+        if !self.floors.is_empty() {
+            self.floors = HashMap::new();
+        }
         if !self.keys.is_empty() {
             self.keys = HashMap::new();
         }
@@ -103,6 +161,7 @@ impl ByHand {
             .values_mut()
             .chain(&mut self.any)
             .chain(&mut self.all)
+            .chain(&mut self.untraced)
         {
             *known = parent.min(*known);
         }
@@ -113,6 +172,7 @@ impl ByHand {
         let level = nest_level();
         self.any.take_if(|known| *known >= level);
         self.all.take_if(|known| *known >= level);
+        self.untraced.take_if(|known| *known >= level);
         self.keys.retain(|_, known| *known < level);
     }
 }
@@ -147,15 +207,19 @@ sql_functions! {
             return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
         }
         // SAFETY: as above; the rows live as long as the call.
-        let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
+        let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
         with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
+            if truncate || changed.untraced {
+                let gone = changed.names[0].as_ref().zip(changed.gone);
+                batch.by_hand.note_untraced(gone);
+            }
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
                 batch.publication.add_all(&catalog);
             }
-            for (class, key) in names.into_iter().flatten() {
+            for (class, key) in changed.names.into_iter().flatten() {
                 if committing {
                     let changed = Changed { class: &class, key: &key, new: None };
                     batch.publication.add(&catalog, &changed);
@@ -186,15 +250,25 @@ fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
     Ok(context.cast())
 }
 
-/// The states whose rows a row trigger is called for: that of the row before and that of the row after.
-/// `23514` if the row after is none that the extension could have written.
+/// What a row trigger is called for.
+#[derive(Default)]
+struct ChangedRows {
+    /// The states of the row before and of the row after, or of the only row.
+    names: [Option<Name>; 2],
+    /// Whether no head row will show it.
+    untraced: bool,
+    /// Version of the first state's head row, if that is gone.
+    gone: Option<i64>,
+}
+
+/// What a row trigger is called for. `23514` if the row after is none that the extension could have written.
 ///
 /// # Safety
 /// `trigger` is a row trigger's, on one of the two tables.
 unsafe fn changed_rows(
     catalog: &Catalog,
     trigger: *const pg_sys::TriggerData,
-) -> Result<[Option<Name>; 2]> {
+) -> Result<ChangedRows> {
     // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
     unsafe {
         let relation = (*trigger).tg_relation;
@@ -209,8 +283,9 @@ unsafe fn changed_rows(
         } else {
             second.as_ref().or(first.as_ref())
         };
+        let on_head = (*relation).rd_id == catalog.head;
         if let Some(after) = after {
-            let fault = if (*relation).rd_id == catalog.head {
+            let fault = if on_head {
                 after.head_fault()
             } else {
                 after.snapshot_fault()
@@ -219,7 +294,14 @@ unsafe fn changed_rows(
                 return Err(Error::Check { fault });
             }
         }
-        Ok([first.map(|row| row.name()), second.map(|row| row.name())])
+        let version = first.as_ref().map(|row| row.integer(2));
+        let names = [first.map(|row| row.name()), second.map(|row| row.name())];
+        let gone = on_head && (deleted || names[1].is_some() && names[0] != names[1]);
+        Ok(ChangedRows {
+            names,
+            untraced: gone || !on_head,
+            gone: version.filter(|_| gone),
+        })
     }
 }
 

@@ -54,6 +54,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 pub use callbacks::init;
+pub use change::expire;
 
 /// Bytes of documents that a transaction holds in memory. With more, it flushes early and from then on
 /// relies on the tables for what it has flushed.

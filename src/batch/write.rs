@@ -3,9 +3,9 @@
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
 
-use super::OnConflict;
 use super::change::apply_all;
 use super::staged::{Bytes, Intent, Pending, State};
+use super::{OnConflict, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Found, Ground, Reader, Version};
@@ -116,6 +116,7 @@ pub fn write(
         | Intent::Apply {
             result: document, ..
         } => Some(document),
+        Intent::Expire(now) => return expire(state, now),
         Intent::Delete | Intent::Touch => None,
     };
     let wanted = staged.map(|document| SameAs {
@@ -161,7 +162,9 @@ pub fn write(
     };
     let (catalog, class) = (&state.catalog, &state.class);
     let version = if current.last == 0 {
-        store::insert(catalog, class, state.key, &new)?
+        let own = with(|batch| batch.by_hand.floor(&class.name, state.key));
+        let floor = own.max(catalog.floor(&class.name, state.key));
+        store::insert(catalog, class, state.key, floor, &new)?
     } else if class.keep == Some(1) && current.is_intact() && catalog.may_replace_snapshots() {
         store::replace(catalog, class, state.key, current.replaced(), &new)?
     } else {
@@ -213,6 +216,16 @@ fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
     }
     let version = store::delete(&state.catalog, &state.class, state.key, current.replaced())?;
     Ok(version.map(|version| Written::Deleted { version }))
+}
+
+/// Deletes an expired state whose row is locked: if nothing is written, somebody has prolonged it or a trigger
+/// keeps it, and looking again would not help.
+fn expire(state: &StateRef<'_>, now: &i64) -> Result<Option<Written>> {
+    let version = store::expire(&state.catalog, &state.class, state.key, *now)?;
+    Ok(Some(match version {
+        Some(version) => Written::Deleted { version },
+        None => Written::Nothing { version: 0 },
+    }))
 }
 
 /// Changes the expiry only, if it changes at all.

@@ -33,7 +33,7 @@ pub mod forms;
 pub mod publish;
 pub mod read;
 pub mod stats;
-mod visibility;
+pub mod visibility;
 
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown, text};

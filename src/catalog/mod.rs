@@ -8,7 +8,9 @@
 
 mod access;
 mod class;
+mod floor;
 mod head;
+mod history;
 mod scan;
 
 use crate::error::{Error, Result};
@@ -21,7 +23,9 @@ use std::rc::Rc;
 
 pub use access::Access;
 pub use class::{Class, interval_microseconds};
+pub use floor::bucket;
 pub use head::HeadRow;
+pub use history::Trace;
 
 /// The extension as installed in this database.
 pub struct Catalog {
@@ -35,6 +39,12 @@ pub struct Catalog {
     pub snapshot: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
+    /// OID of `state_floor`.
+    pub floor: pg_sys::Oid,
+    /// OID of `state_trace`.
+    pub trace: pg_sys::Oid,
+    /// OID of `state_horizon`.
+    pub horizon: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -80,6 +90,11 @@ pub fn init() {
 pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: a look-up in the system cache.
     up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
+}
+
+/// Stands in for the real one until both branches meet.
+pub fn installed() -> Result<Option<Rc<Catalog>>> {
+    Ok(None)
 }
 
 /// What has become of an installation; `42P01` if it was dropped.
@@ -131,6 +146,11 @@ impl Catalog {
                 relation(c"state_snapshot")?,
                 relation(c"state_class")?,
             );
+            let (floor, trace, horizon) = (
+                relation(c"state_floor")?,
+                relation(c"state_trace")?,
+                relation(c"state_horizon")?,
+            );
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -144,6 +164,9 @@ impl Catalog {
                 head,
                 snapshot,
                 class,
+                floor,
+                trace,
+                horizon,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
@@ -154,8 +177,8 @@ impl Catalog {
     }
 
     fn is(&self, other: &Self) -> bool {
-        (&self.schema, self.head, self.snapshot, self.class)
-            == (&other.schema, other.head, other.snapshot, other.class)
+        let tables = |c: &Self| [c.head, c.snapshot, c.class, c.floor, c.trace, c.horizon];
+        self.schema == other.schema && tables(self) == tables(other)
     }
 
     /// Whether the tables are the ones that names in SQL lead to now. Asked with a lock on them held, the
@@ -234,6 +257,29 @@ impl Catalog {
     /// The head row of a state as it is now, whoever asks.
     pub fn head_row(&self, class: &[u8], key: &[u8]) -> Option<HeadRow> {
         head::read(self.head, class, key)
+    }
+
+    /// The highest version that a state of this key's bucket had whose head row is gone, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        floor::read(self.floor, class, key)
+    }
+
+    /// The latest transaction of which tombstones or traces were dropped, as a snapshot sees it; 0 for none.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn horizon(&self, snapshot: pg_sys::Snapshot) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { history::horizon(self.horizon, snapshot) }
+    }
+
+    /// Calls `each` for what a snapshot sees of the changes that no head row tells.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn traces(&self, snapshot: pg_sys::Snapshot, each: impl FnMut(Trace<'_>)) {
+        // SAFETY: the caller's promise.
+        unsafe { history::traces(self.trace, snapshot, each) }
     }
 
     /// The channels of all classes.

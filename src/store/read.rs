@@ -61,7 +61,7 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let deleted = boolean(&row, 2);
+    let deleted = row.boolean(2);
     let content = if deleted || (row.column(6).is_none() && catalog.access().row_security) {
         Content::Absent
     } else {
@@ -71,9 +71,9 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
         }
     };
     Ok(Some(Stored {
-        version: bigint(&row, 1),
-        expires_at: expiry(&row, 3),
-        head_xid: xid(&row, 4),
+        version: row.bigint(1),
+        expires_at: row.expiry(3),
+        head_xid: row.xid(4),
         content,
     }))
 }
@@ -96,7 +96,7 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
     Ok(StoredDocument {
         bytes: bytes.to_vec(),
         hash,
-        xid: xid(row, 7),
+        xid: row.xid(7),
     })
 }
 
@@ -119,27 +119,6 @@ pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
         [Some(varlena_datum(class)), Some(varlena_datum(key))],
     )?;
     Ok(())
-}
-
-fn boolean(row: &Row<'_>, column: i32) -> bool {
-    row.column(column)
-        .is_some_and(|datum| datum.value() & 0xff != 0)
-}
-
-fn bigint(row: &Row<'_>, column: i32) -> i64 {
-    row.column(column).map_or(0, |datum| datum.value() as i64)
-}
-
-fn expiry(row: &Row<'_>, column: i32) -> i64 {
-    row.column(column)
-        .map_or(i64::MAX, |datum| datum.value() as i64)
-}
-
-fn xid(row: &Row<'_>, column: i32) -> pg_sys::TransactionId {
-    row.column(column)
-        .map_or(pg_sys::InvalidTransactionId, |datum| {
-            pg_sys::TransactionId::from(datum.value() as u32)
-        })
 }
 
 /// A hash column; `None` for NULL and for anything that is not 16 bytes.

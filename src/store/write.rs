@@ -66,7 +66,7 @@ const UNMOVED: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catal
 fn insert_sql() -> String {
     format!(
         "WITH head AS (INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at) \
-         SELECT $1, $2, COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1, $3, $4, $5 \
+         SELECT $1, $2, GREATEST(pg_catalog.max(version), $7) OPERATOR(pg_catalog.+) 1, $3, $4, $5 \
          FROM @extschema@.state_snapshot WHERE {OF_STATE} \
          ON CONFLICT (class, key) DO NOTHING RETURNING version) \
          INSERT INTO @extschema@.state_snapshot (class, key, version, state, hash) \
@@ -121,12 +121,13 @@ fn touch_sql() -> String {
     )
 }
 
-/// Writes a state that has no head row; its version (1, unless the head row was deleted by hand), or
-/// `None` when there is a head row by now.
+/// Writes a state that has no head row; its version, or `None` when there is a head row by now. The version
+/// is 1, unless there were others before whose head rows are gone: snapshots of them, or the `floor`.
 pub fn insert(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
+    floor: i64,
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
     run(catalog, &catalog.statements.insert, insert_sql, || {
@@ -137,6 +138,7 @@ pub fn insert(
             size(new.document),
             expiry(new.expires_at),
             document(new.document),
+            bigint(Some(floor)),
         ]
     })
 }
@@ -233,6 +235,31 @@ pub fn touch(
             bigint(Some(replaced.version)),
             hash(replaced.hash),
             expiry(expires_at),
+        ]
+    })
+}
+
+fn expire_sql() -> String {
+    format!(
+        "WITH head AS (UPDATE @extschema@.state_head \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
+         expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version), \
+         pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
+         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
+         AND s.version OPERATOR(pg_catalog.=) (head.version OPERATOR(pg_catalog.-) $4)) \
+         SELECT version FROM head"
+    )
+}
+
+/// Makes the version after the current one a tombstone if the state has expired by `now`; its version.
+pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
+    run(catalog, &catalog.statements.expire, expire_sql, || {
+        [
+            text(&class.name),
+            text(key),
+            (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
+            bigint(class.keep),
         ]
     })
 }

@@ -109,9 +109,7 @@ impl Cursor {
         let mut in_progress = Vec::new();
         if !list.is_empty() {
             for distance in list.split(|byte| *byte == b'.') {
-                let xid = xmin
-                    .checked_add(hexadecimal(distance)?)
-                    .ok_or(Malformed)?;
+                let xid = xmin.checked_add(hexadecimal(distance)?).ok_or(Malformed)?;
                 if xid >= xmax
                     || in_progress.last().is_some_and(|last| *last >= xid)
                     || in_progress.len() == MAX_IN_PROGRESS

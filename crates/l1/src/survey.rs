@@ -130,6 +130,34 @@ impl<K: Locks> L1<K> {
         }
     }
 
+    /// Calls `f(database, incarnation, class, key)` for every readable entry: first those that were used since
+    /// the hand last passed them, then the others, each newest first within its partition. No process may be
+    /// changing the cache much, or entries are passed over or come twice.
+    pub fn for_each_resident(&self, mut f: impl FnMut(u32, u64, &[u8], &[u8])) {
+        for used in [true, false] {
+            for n in 0..self.arena.partitions().len() {
+                let mut found: Vec<(u32, u64, Names)> = Vec::new();
+                {
+                    let shard = Shard::lock(self, n);
+                    let mut at = shard.lists().head.load(Relaxed);
+                    for _ in 0..shard.steps() {
+                        let Some(entry) = shard.entry(at) else { break };
+                        if (entry.visited.load(Relaxed) != 0) == used
+                            && !shard.is_stale(entry)
+                            && let Some(names) = shard.names(at, entry)
+                        {
+                            found.push((entry.db, entry.incarnation, names));
+                        }
+                        at = entry.older.load(Relaxed);
+                    }
+                }
+                for (db, incarnation, names) in &found {
+                    f(*db, *incarnation, names.class(), names.key());
+                }
+            }
+        }
+    }
+
     /// Removes the entries and class records of a database that no longer exists. No process may be at
     /// work in that database.
     pub fn forget_database(&self, db: u32) {
