@@ -103,6 +103,8 @@ pub enum Error {
     Check { fault: &'static str },
     /// A role under row-level security asks for entries of L1.
     RowSecurity,
+    /// A cursor from which the changes are not known any more, or never were here.
+    StaleCursor { reason: &'static str },
     /// What is stored is not what was written.
     Damaged {
         state: Shown,
@@ -221,6 +223,12 @@ impl Error {
                 "L1 cannot be listed or searched under row-level security".to_owned(),
             )
             .set_hint("Read the view state_current instead."),
+            Self::StaleCursor { reason } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the changes since this cursor are not known".to_owned(),
+            )
+            .set_detail(reason.to_owned())
+            .set_hint("Drop what is held and call state_changes(NULL)."),
             Self::Damaged { state, version, fault } => new(
                 Code::ERRCODE_DATA_CORRUPTED,
                 format!("state \"{}\" is damaged in version {version}: {fault}", state.0),

@@ -12,6 +12,7 @@ mod behind;
 mod cache;
 mod call;
 mod catalog;
+mod changes;
 mod error;
 mod fault;
 mod identity;
@@ -21,6 +22,7 @@ mod shared;
 mod snapshot;
 mod store;
 mod sys;
+mod upkeep;
 mod varlena;
 mod worker;
 

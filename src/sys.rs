@@ -76,6 +76,46 @@ pub fn recovery_in_progress() -> bool {
     unsafe { server::RecoveryInProgress() }
 }
 
+/// The timeline that the server writes, or replays.
+pub fn timeline() -> u32 {
+    let mut timeline = 0;
+    // SAFETY: each reads shared memory, and may be asked in one of the two cases only.
+    unsafe {
+        if recovery_in_progress() {
+            pg_sys::GetXLogReplayRecPtr(&mut timeline);
+            timeline
+        } else {
+            pg_sys::GetWALInsertionTimeLine()
+        }
+    }
+}
+
+/// Brings all WAL written so far to disk. On a standby, what it has replayed is there already.
+pub fn flush_wal() {
+    if recovery_in_progress() {
+        return;
+    }
+    /// `SizeOfXLogShortPHD` and `SizeOfXLogLongPHD`: headers of a page, and of the first of a file.
+    const HEADERS: (u64, u64) = (24, 40);
+    let page = u64::from(pg_sys::XLOG_BLCKSZ);
+    // SAFETY: reads shared memory and a global; waits for the disk.
+    unsafe {
+        let mut end = pg_sys::GetXLogInsertRecPtr();
+        let file = pg_sys::wal_segment_size as u64;
+        let header = if end % file < page {
+            HEADERS.1
+        } else {
+            HEADERS.0
+        };
+        if end % page == header {
+            // The place of the next record, behind the header of a page that nobody has begun: flushing up to
+            // there would be an error.
+            end -= header;
+        }
+        pg_sys::XLogFlush(end);
+    }
+}
+
 /// The snapshot that the running statement sees.
 pub fn active_snapshot() -> pg_sys::Snapshot {
     // SAFETY: SQL functions run with an active snapshot, and so does the flush.

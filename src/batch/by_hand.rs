@@ -25,6 +25,9 @@ const TOP: i32 = 1;
 /// Bytes of a hash.
 const HASH: usize = 16;
 
+/// A class's name, and the bucket of a key (`catalog::bucket`).
+pub type Bucket = (Box<[u8]>, i16);
+
 /// What was changed by hand in this transaction. Each with the nesting level of the outermost
 /// subtransaction that did it, since what that rolls back was not done.
 #[derive(Default)]
@@ -36,6 +39,21 @@ pub struct ByHand {
     /// The tables were emptied.
     truncated: Option<i32>,
     keys: HashMap<StateName, i32>,
+    /// Something was that no head row shows.
+    untraced: Option<i32>,
+    /// The versions of head rows that are gone, by class and bucket. What is rolled back stays: a floor that
+    /// is too high does no harm.
+    floors: HashMap<Bucket, i64>,
+}
+
+/// What `state_changes` could not tell from the head rows.
+pub enum Untraced {
+    /// Nothing.
+    Nothing,
+    /// Some of these states.
+    Among(Vec<StateName>),
+    /// More than is remembered.
+    Everything,
 }
 
 impl ByHand {
@@ -76,9 +94,60 @@ impl ByHand {
         keys
     }
 
+    /// What was that no head row shows.
+    pub fn untraced(&self) -> Untraced {
+        match (self.untraced, self.all) {
+            (None, _) => Untraced::Nothing,
+            (_, None) => Untraced::Among(self.keys()),
+            (_, Some(_)) => Untraced::Everything,
+        }
+    }
+
+    /// The highest versions of head rows that are gone, by class and bucket, in order.
+    pub fn floors(&self) -> Vec<(Bucket, i64)> {
+        let mut floors: Vec<_> = self
+            .floors
+            .iter()
+            .map(|(bucket, version)| (bucket.clone(), *version))
+            .collect();
+        floors.sort();
+        floors
+    }
+
+    /// Notes a version that a state had whose head row is gone: none is used again.
+    pub fn raise_floor(&mut self, class: &[u8], key: &[u8], version: i64) {
+        let floor = self
+            .floors
+            .entry((class.into(), catalog::bucket(key)))
+            .or_insert(version);
+        *floor = version.max(*floor);
+    }
+
+    /// That of a state's bucket, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        if self.floors.is_empty() {
+            return 0;
+        }
+        let bucket = (class.into(), catalog::bucket(key));
+        self.floors.get(&bucket).copied().unwrap_or(0)
+    }
+
+    /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
+    fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) {
+        let level = nest_level();
+        self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
+        if let Some(((class, key), version)) = gone {
+            self.raise_floor(class, key, version);
+        }
+    }
+
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
-        (self.any, self.all, self.truncated) = (None, None, None);
+        (self.any, self.all) = (None, None);
+        (self.truncated, self.untraced) = (None, None);
+        if !self.floors.is_empty() {
+            self.floors = HashMap::new();
+        }
         if !self.keys.is_empty() {
             self.keys = HashMap::new();
         }
@@ -109,6 +178,7 @@ impl ByHand {
             .chain(&mut self.any)
             .chain(&mut self.all)
             .chain(&mut self.truncated)
+            .chain(&mut self.untraced)
         {
             *known = parent.min(*known);
         }
@@ -120,6 +190,7 @@ impl ByHand {
         self.any.take_if(|known| *known >= level);
         self.all.take_if(|known| *known >= level);
         self.truncated.take_if(|known| *known >= level);
+        self.untraced.take_if(|known| *known >= level);
         self.keys.retain(|_, known| *known < level);
     }
 }
@@ -154,15 +225,19 @@ sql_functions! {
             return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
         }
         // SAFETY: as above; the rows live as long as the call.
-        let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
+        let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
         with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
+            if truncate || changed.untraced {
+                let gone = changed.names[0].as_ref().zip(changed.gone);
+                batch.by_hand.note_untraced(gone);
+            }
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
                 batch.publication.truncate(&catalog);
             }
-            for (class, key) in names.into_iter().flatten() {
+            for (class, key) in changed.names.into_iter().flatten() {
                 if committing {
                     let changed = Changed { class: &class, key: &key, new: New::NothingClean };
                     batch.publication.add(&catalog, &changed);
@@ -224,15 +299,25 @@ fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
     Ok(context.cast())
 }
 
-/// The states whose rows a row trigger is called for: that of the row before and that of the row after.
-/// `23514` if the row after is none that the extension could have written.
+/// What a row trigger is called for.
+#[derive(Default)]
+struct ChangedRows {
+    /// The states of the row before and of the row after, or of the only row.
+    names: [Option<StateName>; 2],
+    /// Whether no head row will show it.
+    untraced: bool,
+    /// Version of the first state's head row, if that is gone.
+    gone: Option<i64>,
+}
+
+/// What a row trigger is called for. `23514` if the row after is none that the extension could have written.
 ///
 /// # Safety
 /// `trigger` is a row trigger's, on one of the two tables.
 unsafe fn changed_rows(
     catalog: &Catalog,
     trigger: *const pg_sys::TriggerData,
-) -> Result<[Option<StateName>; 2]> {
+) -> Result<ChangedRows> {
     // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
     unsafe {
         let relation = (*trigger).tg_relation;
@@ -247,8 +332,9 @@ unsafe fn changed_rows(
         } else {
             second.as_ref().or(first.as_ref())
         };
+        let on_head = (*relation).rd_id == catalog.head;
         if let Some(after) = after {
-            let fault = if (*relation).rd_id == catalog.head {
+            let fault = if on_head {
                 after.head_fault()
             } else {
                 after.snapshot_fault()
@@ -257,7 +343,14 @@ unsafe fn changed_rows(
                 return Err(Error::Check { fault });
             }
         }
-        Ok([first.map(|row| row.name()), second.map(|row| row.name())])
+        let version = first.as_ref().map(|row| row.integer(2));
+        let names = [first.map(|row| row.name()), second.map(|row| row.name())];
+        let gone = on_head && (deleted || names[1].is_some() && names[0] != names[1]);
+        Ok(ChangedRows {
+            names,
+            untraced: gone || !on_head,
+            gone: version.filter(|_| gone),
+        })
     }
 }
 

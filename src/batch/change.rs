@@ -169,6 +169,16 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     Ok(true)
 }
 
+/// Deletes a state that has expired by `now` and whose row is locked, at once.
+pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
+    begin(state, function)?;
+    stage(state, |_, _| {
+        let pending = new_pending(state, Intent::Expire(now), Expiry::Keep, None);
+        (pending, View::Absent)
+    })?;
+    super::flush::flush_one(state)
+}
+
 /// Gives the state another expiry; whether there was a state.
 pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<bool> {
     begin(state, function)?;
@@ -274,10 +284,11 @@ fn with_operation(
         None => new_pending(state, first(operation, result), expiry, None),
         Some(pending) => {
             // Staged and gone again, deleted or expired: what comes now starts from nothing.
-            let starts_anew = pending.has_ended() || matches!(pending.intent, Intent::Delete);
+            let starts_anew =
+                pending.has_ended() || matches!(pending.intent, Intent::Delete | Intent::Expire(_));
             let intent = match pending.intent {
                 _ if starts_anew => Intent::Replace(result),
-                Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
+                Intent::Replace(_) | Intent::Delete | Intent::Expire(_) => Intent::Replace(result),
                 Intent::Touch => first(operation, result),
                 Intent::Apply {
                     mut operations,

@@ -37,6 +37,8 @@ pub fn prepare() -> Result<()> {
     leave::check_classes(&catalog)?;
     crate::fault::stop_at!(AfterFlush);
     let news = collect_news(&catalog)?;
+    let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
+    crate::changes::leave_traces(&catalog, untraced, &floors)?;
     notify::queue(&catalog, &news)?;
     mark(&catalog);
     crate::fault::stop_at!(Marked);

@@ -60,7 +60,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 pub use callbacks::init;
+pub use change::expire;
 pub use settlements::settle;
+
+/// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
+pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {
+    with(|batch| batch.by_hand.raise_floor(&class.name, key, version));
+}
 
 /// A class's name and a key.
 pub type StateName = (Box<[u8]>, Box<[u8]>);

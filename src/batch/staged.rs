@@ -111,6 +111,8 @@ pub enum Intent {
     Delete,
     /// Only the expiry changes.
     Touch,
+    /// The state is deleted, if it has expired by this time; its row is locked.
+    Expire(i64),
 }
 
 /// What a change does to the expiry.
@@ -394,7 +396,7 @@ impl State {
                     result: document, ..
                 },
             ) => document.len(),
-            Some(Intent::Delete | Intent::Touch) | None => 0,
+            Some(Intent::Delete | Intent::Touch | Intent::Expire(_)) | None => 0,
         }
     }
 }

@@ -126,6 +126,11 @@ pub fn write(
         | Intent::Apply {
             result: document, ..
         } => Some(document),
+        // What the tables hold has been overtaken; it is written soon, and looked at again.
+        Intent::Expire(_) if decide && !is_in_tables(state)? => {
+            return Ok(Some(Written::Nothing { version: 0 }));
+        }
+        Intent::Expire(now) => return expire(state, now),
         Intent::Delete | Intent::Touch => None,
     };
     let wanted = staged.map(|document| SameAs {
@@ -174,7 +179,10 @@ pub fn write(
         return leave_version(state, &current, document, hash, expires_at).map(Some);
     }
     let new = NewVersion {
-        number: current.last + 1,
+        number: match current.last {
+            0 => floor(state) + 1,
+            last => last + 1,
+        },
         document: &document,
         hash,
         parent: (current.number > 0).then_some(current.number),
@@ -196,6 +204,12 @@ pub fn write(
     }))
 }
 
+/// The highest version that a state of this one's bucket had whose head row is gone, 0 for none.
+fn floor(state: &StateRef<'_>) -> i64 {
+    let own = with(|batch| batch.by_hand.floor(&state.class.name, state.key));
+    own.max(state.catalog.floor(&state.class.name, state.key))
+}
+
 /// Decides on the next version and leaves it to the worker.
 fn leave_version(
     state: &StateRef<'_>,
@@ -205,7 +219,8 @@ fn leave_version(
     expires_at: i64,
 ) -> Result<Written> {
     let version = match current.last {
-        0 => store::first_version(&state.catalog, &state.class.name, state.key)?,
+        0 => store::first_version(&state.catalog, &state.class.name, state.key)?
+            .max(floor(state) + 1),
         last => last + 1,
     };
     Ok(Written::Left {
@@ -307,6 +322,16 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
         return Ok(Written::Nothing { version: 0 });
     };
     Ok(touch_left(state, current, Rc::new(document), expires_at))
+}
+
+/// Deletes an expired state whose row is locked: if nothing is written, somebody has prolonged it or a trigger
+/// keeps it, and looking again would not help.
+fn expire(state: &StateRef<'_>, now: &i64) -> Result<Option<Written>> {
+    let version = store::expire(&state.catalog, &state.class, state.key, *now)?;
+    Ok(Some(match version {
+        Some(version) => Written::Deleted { version },
+        None => Written::Nothing { version: 0 },
+    }))
 }
 
 /// Changes the expiry only, if it changes at all.

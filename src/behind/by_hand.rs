@@ -7,7 +7,7 @@
 use super::functions::dirty;
 use super::lock::{lock, lock_class};
 use super::write::{Wrote, settle, unwritten};
-use crate::batch::StateName;
+use crate::batch::{self, StateName};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
 use crate::shared;
@@ -60,11 +60,15 @@ fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) {
     let Some((info, dirty, version)) = unwritten(catalog, class, key) else {
         return;
     };
-    let superseded = match catalog.head_row(&class.name, key) {
+    let head = catalog.head_row(&class.name, key);
+    let superseded = match &head {
         Some(head) => head.version > version.version,
         None => dirty.base > 0,
     };
     if superseded {
+        if head.is_none() {
+            batch::raise_floor(class, key, version.version);
+        }
         settle(catalog, class, key, &info, sys::now(), Wrote::Superseded);
     }
 }

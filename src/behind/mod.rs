@@ -58,6 +58,7 @@ use state_cache_l1::{Dirty, Lookup, Want};
 pub use by_hand::{before_all_commit, before_keys_commit};
 pub use dropped::forget_dropped;
 pub use flusher::Flusher;
+pub use functions::dirty as dirty_states;
 pub use lock::{forget as forget_locks, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use write::{Unwritten, Wrote, delete, forget, settle, unwritten, write, writer};

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Shown};
 use crate::identity::Identity;
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Head, NewVersion, Replaced};
+use crate::store::{self, NewVersion, Replaced, Target};
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Dirty, EntryInfo, View};
@@ -77,7 +77,7 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
     for _ in 0..MAX_ATTEMPTS {
         let head = {
             let _snapshot = PushedSnapshot::latest();
-            store::head(catalog, &class.name, key)?
+            store::target(catalog, &class.name, key)?
         };
         let number = match &head {
             None if unwritten.base > 0 => return Ok(Wrote::Superseded),
@@ -108,14 +108,14 @@ fn touch(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-    head: &Head,
+    head: &Target,
     unwritten: &Unwritten,
 ) -> Result<bool> {
     let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
     Ok(touched.is_some())
 }
 
-fn replaced(head: &Head) -> Replaced {
+fn replaced(head: &Target) -> Replaced {
     Replaced {
         version: head.version,
         hash: head.hash,
@@ -127,7 +127,7 @@ fn write_over(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-    head: Option<&Head>,
+    head: Option<&Target>,
     unwritten: &Unwritten,
     number: i64,
 ) -> Result<Option<i64>> {
@@ -161,7 +161,7 @@ pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Res
     for _ in 0..MAX_ATTEMPTS {
         let head = {
             let _snapshot = PushedSnapshot::latest();
-            store::head(catalog, &class.name, key)?
+            store::target(catalog, &class.name, key)?
         };
         let deleted = match &head {
             None => store::insert_tombstone(catalog, class, key, version + 1)?,

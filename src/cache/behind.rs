@@ -5,7 +5,7 @@
 
 use super::StateRef;
 use super::read::{
-    Form, Found, Reader, Route, Taken, Version, from_l3, from_table, insert_stored, newest, route,
+    Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
 };
 use super::stats::Counter;
 use crate::error::{Result, warn_unwritten};
@@ -85,7 +85,7 @@ pub fn read<F: Form>(
         (Route::L1(l1), Some(token)) => {
             let stored = newest(state)?.stored;
             crate::fault::stop_at!(BeforeFill);
-            insert_stored(state, l1, &key, token, stored.as_ref());
+            offer(state, l1, &key, token, stored.as_ref());
             let found = from_l3(state, stored, form)?;
             Ok((Counter::Misses, Counter::L3ReadTime, found))
         }

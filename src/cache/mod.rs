@@ -34,7 +34,7 @@ pub mod forms;
 pub mod publish;
 pub mod read;
 pub mod stats;
-mod visibility;
+pub mod visibility;
 
 pub use visibility::own_full_xid;
 

@@ -50,17 +50,7 @@ pub unsafe fn same_visibility(a: pg_sys::Snapshot, b: pg_sys::Snapshot) -> bool 
 /// earlier circle; then the result is too high, which hides a row that everybody sees and so only costs
 /// a read of L3.
 pub fn widen(xid: pg_sys::TransactionId) -> u64 {
-    let xid = u64::from(xid.into_inner());
-    if xid < u64::from(pg_sys::FirstNormalTransactionId.into_inner()) {
-        return xid;
-    }
-    let next = next_full_xid();
-    let candidate = (next & !u64::from(u32::MAX)) | xid;
-    if candidate < next {
-        candidate
-    } else {
-        candidate.saturating_sub(1 << 32)
-    }
+    state_cache_formats::widen(xid.into_inner(), next_full_xid())
 }
 
 /// Whether the id is of this transaction or one of its live subtransactions.
@@ -75,7 +65,8 @@ pub fn own_full_xid() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value
 }
 
-fn next_full_xid() -> u64 {
+/// The next full id to be given out.
+pub fn next_full_xid() -> u64 {
     // SAFETY: takes an LWLock for a moment; never called with one of ours held.
     unsafe { pg_sys::ReadNextFullTransactionId() }.value
 }

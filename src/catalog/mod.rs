@@ -9,7 +9,9 @@
 mod access;
 mod class;
 mod extension;
+mod floor;
 mod head;
+mod history;
 mod scan;
 
 use crate::error::{Error, Result};
@@ -22,7 +24,9 @@ use std::rc::Rc;
 
 pub use access::Access;
 pub use class::{Class, interval_microseconds};
+pub use floor::bucket;
 pub use head::HeadRow;
+pub use history::Trace;
 
 /// The extension as installed in this database.
 pub struct Catalog {
@@ -36,6 +40,12 @@ pub struct Catalog {
     pub snapshot: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
+    /// OID of `state_floor`.
+    pub floor: pg_sys::Oid,
+    /// OID of `state_trace`.
+    pub trace: pg_sys::Oid,
+    /// OID of `state_horizon`.
+    pub horizon: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -143,6 +153,11 @@ impl Catalog {
                 relation(c"state_snapshot")?,
                 relation(c"state_class")?,
             );
+            let (floor, trace, horizon) = (
+                relation(c"state_floor")?,
+                relation(c"state_trace")?,
+                relation(c"state_horizon")?,
+            );
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -156,6 +171,9 @@ impl Catalog {
                 head,
                 snapshot,
                 class,
+                floor,
+                trace,
+                horizon,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
@@ -166,8 +184,8 @@ impl Catalog {
     }
 
     fn is(&self, other: &Self) -> bool {
-        (&self.schema, self.head, self.snapshot, self.class)
-            == (&other.schema, other.head, other.snapshot, other.class)
+        let tables = |c: &Self| [c.head, c.snapshot, c.class, c.floor, c.trace, c.horizon];
+        self.schema == other.schema && tables(self) == tables(other)
     }
 
     /// Whether the tables are the ones that names in SQL lead to now. Asked with a lock on them held, the
@@ -245,6 +263,29 @@ impl Catalog {
     /// The names of the `behind` classes.
     pub fn behind_classes(&self) -> Vec<Box<[u8]>> {
         class::behind(self.class)
+    }
+
+    /// The highest version that a state of this key's bucket had whose head row is gone, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        floor::read(self.floor, class, key)
+    }
+
+    /// The latest transaction of which tombstones or traces were dropped, as a snapshot sees it; 0 for none.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn horizon(&self, snapshot: pg_sys::Snapshot) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { history::horizon(self.horizon, snapshot) }
+    }
+
+    /// Calls `each` for what a snapshot sees of the changes that no head row tells.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn traces(&self, snapshot: pg_sys::Snapshot, each: impl FnMut(Trace<'_>)) {
+        // SAFETY: the caller's promise.
+        unsafe { history::traces(self.trace, snapshot, each) }
     }
 
     /// The channels of all classes.

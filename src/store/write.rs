@@ -300,6 +300,31 @@ pub fn touch(
     })
 }
 
+fn expire_sql() -> String {
+    format!(
+        "WITH head AS (UPDATE @extschema@.state_head \
+         SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
+         expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
+         WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version), \
+         pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
+         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
+         AND s.version OPERATOR(pg_catalog.=) (head.version OPERATOR(pg_catalog.-) $4)) \
+         SELECT version FROM head"
+    )
+}
+
+/// Makes the version after the current one a tombstone if the state has expired by `now`; its version.
+pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
+    run(catalog, &catalog.statements.expire, expire_sql, || {
+        [
+            text(&class.name),
+            text(key),
+            (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
+            bigint(class.keep),
+        ]
+    })
+}
+
 /// A parameter: its type and its value, `None` for NULL.
 type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
 

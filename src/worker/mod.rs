@@ -11,7 +11,8 @@
 //! **Worker** (`process`). One for a database at any time; taking the place is one step under the lock of
 //! the slots (`shared`). It calls its tasks ([`task::Task`]) when they are due or when it is woken; between
 //! the calls it is in no transaction, and holds no lock, no snapshot and nothing else that could be in
-//! anybody's way. It waits at most a second for a lock in a task. A task that fails is called again after a
+//! anybody's way. It waits half a second for a lock in a task at most, so that
+//! it gives way before a deadlock is looked for. A task that fails is called again after a
 //! pause; the others go on.
 //!
 //! **Leaving.** On SIGTERM, when the launcher or a statement asks for it, when the extension is gone, or
@@ -42,6 +43,7 @@ use crate::sys;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CString;
+use std::sync::atomic::Ordering::SeqCst;
 use task::Task;
 
 pub use guard::{Failure, guarded};
@@ -65,11 +67,11 @@ pub fn init() {
 
 /// What every worker does.
 fn tasks() -> Vec<Box<dyn Task>> {
-    vec![
-        Box::<crate::behind::Flusher>::default(),
-        #[cfg(feature = "fault_injection")]
-        Box::<probe::Probe>::default(),
-    ]
+    let mut tasks: Vec<Box<dyn Task>> = vec![Box::<crate::behind::Flusher>::default()];
+    tasks.extend(crate::upkeep::tasks());
+    #[cfg(feature = "fault_injection")]
+    tasks.push(Box::<probe::Probe>::default());
+    tasks
 }
 
 /// Runs something of a task in a transaction of its own, with a snapshot pushed. What it returns must not
@@ -115,6 +117,14 @@ pub fn activity(text: &str) {
     }
 }
 
+/// Shows how far the warm start has come: states filled, of how many.
+pub fn report_warming(done: u64, total: u64) {
+    if let Some(slot) = SLOT.get() {
+        slot.report.warm_done.store(done, SeqCst);
+        slot.report.warm_total.store(total, SeqCst);
+    }
+}
+
 /// Says whether commits may leave changes to this worker from here on; a worker that is about to leave takes
 /// none.
 pub fn accept(accepting: bool) {
@@ -133,8 +143,6 @@ pub fn report(task: &dyn Task, failure: &Failure) {
 /// Notes that changes were written behind just now.
 pub fn flushed() {
     if let Some(slot) = SLOT.get() {
-        slot.report
-            .last_flush
-            .store(sys::now(), std::sync::atomic::Ordering::SeqCst);
+        slot.report.last_flush.store(sys::now(), SeqCst);
     }
 }

@@ -26,7 +26,7 @@ const LEAVING_WAIT: Duration = Duration::from_millis(50);
 /// from noticing that it is to leave, and what it does must not depend on what users set for the database.
 const SETTINGS: [(&CStr, &CStr); 10] = [
     (c"application_name", c"state_cache worker"),
-    (c"lock_timeout", c"1s"),
+    (c"lock_timeout", c"500ms"),
     (c"statement_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"search_path", c"pg_catalog"),

@@ -133,8 +133,8 @@ impl<K: Locks> L1<K> {
         removed
     }
 
-    /// Calls `f(class, key, info)` for every readable entry of one incarnation, dirty or clean. Each partition is copied
-    /// under its shared lock; `f` runs without one.
+    /// Calls `f(class, key, info)` for every readable entry of one incarnation, dirty or clean. Each
+    /// partition is copied under its shared lock; `f` runs without one.
     pub fn for_each(&self, db: u32, incarnation: u64, mut f: impl FnMut(&[u8], &[u8], &EntryInfo)) {
         for (n, partition) in self.arena.partitions().iter().enumerate() {
             let mut found: Vec<(Names, EntryInfo)> = Vec::new();
@@ -146,6 +146,36 @@ impl<K: Locks> L1<K> {
             }
             for (names, info) in &found {
                 f(names.class(), names.key(), info);
+            }
+        }
+    }
+
+    /// Calls `f(database, incarnation, class, key)` for every readable entry: first those that were used since
+    /// the hand last passed them, then the others, each newest first within its partition. No process may be
+    /// changing the cache much, or entries are passed over or come twice.
+    pub fn for_each_resident(&self, mut f: impl FnMut(u32, u64, &[u8], &[u8])) {
+        for used in [true, false] {
+            for (n, partition) in self.arena.partitions().iter().enumerate() {
+                let mut found: Vec<(u32, u64, Names)> = Vec::new();
+                {
+                    let shard = Shard::lock(self, n);
+                    for list in [&partition.dirty, &partition.clean] {
+                        let mut at = list.head.load(Relaxed);
+                        for _ in 0..shard.steps_of(list) {
+                            let Some(entry) = shard.entry(at) else { break };
+                            if (entry.visited.load(Relaxed) != 0) == used
+                                && !shard.is_stale(entry)
+                                && let Some(names) = shard.names(at, entry)
+                            {
+                                found.push((entry.db, entry.incarnation, names));
+                            }
+                            at = entry.older.load(Relaxed);
+                        }
+                    }
+                }
+                for (db, incarnation, names) in &found {
+                    f(*db, *incarnation, names.class(), names.key());
+                }
             }
         }
     }
