@@ -1,7 +1,7 @@
 //! Which states L1 holds, written down at a clean shutdown and read after the next start: a file for each
 //! database, in the data directory. Only names are in it, so one that is out of date does no harm.
 //!
-//! The launcher calls [`write_all`] at a clean shutdown, when no backend is left, and [`discard_all`] at a start
+//! The launcher calls [`write_all`] at a clean shutdown, and [`discard_all`] at a start
 //! without `state_cache.warm_on_start`; the worker of a database takes the file of its own (`warm`). After a
 //! crash or an immediate shutdown there is none.
 

@@ -3,6 +3,7 @@
 use super::process::wait;
 use super::schedule::Backoff;
 use crate::shared::{self, Database, NEVER, Stage};
+use crate::upkeep::resident;
 use crate::{settings, sys};
 use pgrx::pg_sys::{self, BgwHandleStatus};
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport};
@@ -76,6 +77,9 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
     };
     // SAFETY: this process's own latch, which is in shared memory.
     databases.set_launcher(unsafe { pg_sys::MyLatch });
+    if !settings::warm_on_start() {
+        complain(resident::discard_all());
+    }
     let mut launcher = Launcher::new(databases);
     loop {
         // SAFETY: this process's own latch; the flags are set by the handlers of signals.
@@ -83,6 +87,9 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
             pg_sys::ResetLatch(pg_sys::MyLatch);
             pgrx::check_for_interrupts!();
             if pg_sys::ShutdownRequestPending != 0 {
+                if settings::warm_on_start() {
+                    complain(resident::write_all());
+                }
                 // Not 0, which would mean that it is not needed any more.
                 pg_sys::proc_exit(1);
             }
@@ -95,6 +102,13 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
         }
         let time = launcher.look();
         wait(time);
+    }
+}
+
+/// The next start is a cold one; nothing else depends on it.
+fn complain(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        pgrx::warning!("state_cache launcher: the list of what L1 holds: {error}");
     }
 }
 
