@@ -406,7 +406,7 @@ CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
 COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
 
 CREATE FUNCTION state_cache_workers(
-		OUT database text, OUT pid bigint, OUT state text, OUT activity text, OUT started_at timestamptz,
+		OUT database text, OUT pid integer, OUT state text, OUT activity text, OUT started_at timestamptz,
 		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
 		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
 		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record

@@ -61,19 +61,21 @@ sql_functions! {
         let Some(databases) = shared::databases() else {
             return Ok(call::void_datum());
         };
+        let now = sys::now();
         for (oid, slot) in databases.iter() {
             let report = &slot.report;
             let (activity, error) = shared::texts(slot).unzip();
             let worker = slot.worker();
+            let (backlog, oldest) = shared::l1().map_or((0, None), |l1| l1.backlog(oid));
             out.push([
                 name(oid),
-                (worker != 0).then(|| call::count_datum(worker.into())),
+                (worker != 0).then(|| call::integer_datum(worker as i32)),
                 Some(text(state(slot))),
                 activity.as_ref().and_then(|text| text.get()).map(text),
                 time(&report.started_at).filter(|_| worker != 0),
                 time(&report.last_flush),
-                Some(call::count_datum(0)),
-                None,
+                Some(call::count_datum(backlog)),
+                oldest.map(|since| call::interval_datum((now - since).max(0))),
                 Some(call::count_datum(0)),
                 error.as_ref().and_then(|text| text.get()).map(text),
                 time(&report.last_error_at),

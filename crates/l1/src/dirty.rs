@@ -202,6 +202,30 @@ impl<K: Locks> L1<K> {
         }
     }
 
+    /// How many entries of a database are dirty, and [`Dirty::since`] of the oldest; exact only while nothing
+    /// changes.
+    pub fn backlog(&self, db: u32) -> (u64, Option<i64>) {
+        let (mut count, mut oldest) = (0, None::<i64>);
+        for (n, partition) in self.arena.partitions().iter().enumerate() {
+            let list = &partition.dirty;
+            if list.entries.load(Relaxed) == 0 {
+                continue;
+            }
+            let shard = Shard::lock(self, n);
+            let mut at = list.head.load(Relaxed);
+            for _ in 0..shard.steps_of(list) {
+                let Some(entry) = shard.entry(at) else { break };
+                if entry.db == db {
+                    let since = entry.since.load(Relaxed);
+                    oldest = Some(oldest.map_or(since, |known| known.min(since)));
+                    count += 1;
+                }
+                at = entry.older.load(Relaxed);
+            }
+        }
+        (count, oldest)
+    }
+
     /// How many entries of a class are dirty.
     pub fn dirty(&self, class: ClassId) -> u64 {
         self.class(class).dirty.load(Relaxed)
