@@ -224,6 +224,24 @@ pub fn statement_timestamp() -> i64 {
     unsafe { server::GetCurrentStatementStartTimestamp() }
 }
 
+/// Sets a setting until the transaction ends, as SET LOCAL does.
+pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: inside a transaction; both are NUL-terminated and copied. Raises PostgreSQL's own error for what
+    // it does not know.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
 /// Whether there is such a role.
 pub fn role_exists(role: pg_sys::Oid) -> bool {
     exists(pg_sys::SysCacheIdentifier::AUTHOID, role)

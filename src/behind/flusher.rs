@@ -14,10 +14,11 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
-use crate::{settings, shared};
+use crate::{settings, shared, sys};
 use state_cache_l1::EntryInfo;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// States of one transaction, and bytes of their documents.
 const BATCH: (usize, u64) = (100, 4 << 20);
@@ -25,6 +26,8 @@ const BATCH: (usize, u64) = (100, 4 << 20);
 const ALONG: i64 = 8;
 /// First and longest pause before a parked state is tried again, in microseconds.
 const RETRY: (i64, i64) = (1_000_000, 60_000_000);
+/// How long a call goes on with states that cannot be written.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// So many states failing one after the other say that not the states are at fault.
 const IN_A_ROW: usize = 3;
 
@@ -37,8 +40,12 @@ pub struct Flusher {
     holds_work: bool,
     /// When the next state is due, `None` while none is dirty.
     next: Option<i64>,
-    /// Until when no changes are left to this worker, and for how long that was said.
+    /// Whether a state is dirty that is not parked: then others that become dirty are due later.
+    knows_of_fresh: bool,
+    /// Until when no changes are left to this worker.
     refusing: Option<Parked>,
+    /// Fresh states that have failed since one was written.
+    in_a_row: usize,
     /// When the dirty states were last looked at, and the interval then.
     looked: Option<(i64, i64)>,
 }
@@ -72,11 +79,7 @@ impl Task for Flusher {
         if !round.leaving && !self.must_look(round.now, database) {
             return Ok(self.next());
         }
-        if self
-            .refusing
-            .as_ref()
-            .is_some_and(|refusing| refusing.retry_at <= round.now)
-        {
+        if (self.refusing.as_ref()).is_some_and(|refusing| refusing.retry_at <= round.now) {
             // Perhaps it was the states' fault after all: the next ones will tell.
             worker::accept(true);
         }
@@ -86,34 +89,27 @@ impl Task for Flusher {
             catalog::installed()?.ok_or(Error::NotInstalled)
         })?;
         let all = dirty(&catalog, None);
-        self.parked
-            .retain(|name, _| all.iter().any(|(dirty, _)| dirty == name));
-        if all
-            .iter()
-            .any(|state| self.due(state, round.now) <= round.now)
-            || round.leaving
+        let is_put_aside = |wanted: &StateName| {
+            let put_aside = |(name, info): &DirtyState| name == wanted && is_marked(info);
+            all.iter().any(put_aside)
+        };
+        self.parked.retain(|name, _| is_put_aside(name));
+        if round.leaving
+            || all
+                .iter()
+                .any(|state| self.due(state, round.now) <= round.now)
         {
             let until = match round.leaving {
                 true => i64::MAX,
                 false => round.now + settings::flush_interval() / ALONG,
             };
-            let batch: Vec<_> = all
+            let due = all
                 .into_iter()
-                .filter(|state| self.due(state, round.now) <= until)
-                .collect();
-            self.write(&catalog, &batch, round.now)?;
+                .filter(|state| self.due(state, round.now) <= until);
+            let (parked, fresh): (Vec<_>, Vec<_>) = due.partition(|state| self.is_parked(state));
+            self.write(&catalog, &fresh, &parked)?;
         }
-        let left = dirty(&catalog, None);
-        self.holds_work = left
-            .iter()
-            .any(|(name, _)| !(round.leaving && self.parked.contains_key(name)));
-        let due = left.iter().map(|state| self.due(state, round.now));
-        self.next = due.chain(self.accepts_again_at(round.now)).min();
-        self.looked = Some((round.now, settings::flush_interval()));
-        if self.next.is_some() {
-            // Who dirties another state meanwhile need not wake this worker: that one is due later.
-            database.set_flush_wanted(true);
-        }
+        self.look_ahead(&catalog, round, database);
         Ok(self.next())
     }
 
@@ -137,14 +133,61 @@ fn parts(states: &[DirtyState]) -> impl Iterator<Item = &[DirtyState]> {
     })
 }
 
+/// Whether the entry itself is marked as put aside.
+fn is_marked(info: &EntryInfo) -> bool {
+    info.dirty.is_some_and(|dirty| dirty.parked)
+}
+
 impl Flusher {
     /// When a state is to be written. A clock that was set back does not put that off.
     fn due(&self, (name, info): &DirtyState, now: i64) -> i64 {
-        match (self.parked.get(name), info.dirty) {
+        match (
+            self.parked.get(name).filter(|_| is_marked(info)),
+            info.dirty,
+        ) {
             (Some(parked), _) => parked.retry_at.min(now + RETRY.1),
             (None, Some(dirty)) => dirty.since.min(now) + settings::flush_interval(),
             (None, None) => i64::MAX,
         }
+    }
+
+    /// Whether the state has been put aside, and not changed since.
+    fn is_parked(&self, (name, info): &DirtyState) -> bool {
+        is_marked(info) && self.parked.contains_key(name)
+    }
+
+    /// Whether the dirty states must be looked at; the worker is woken for other reasons as well.
+    fn must_look(&self, now: i64, database: &shared::Database) -> bool {
+        let Some((looked, interval)) = self.looked else {
+            return true;
+        };
+        self.next.is_some_and(|next| next <= now)
+            || !self.knows_of_fresh && database.wants_flush()
+            || now < looked
+            || interval != settings::flush_interval()
+    }
+
+    /// Finds out what is dirty now, and when the next of it is due.
+    fn look_ahead(&mut self, catalog: &Catalog, round: Round, database: &shared::Database) {
+        let left = dirty(catalog, None);
+        let knows_of_fresh = left.iter().any(|state| !self.is_parked(state));
+        self.holds_work = match round.leaving {
+            // Nobody waits for those that cannot be written.
+            true => knows_of_fresh,
+            false => !left.is_empty(),
+        };
+        let due = left.iter().map(|state| self.due(state, round.now));
+        self.next = due.chain(self.accepts_again_at(round.now)).min();
+        self.knows_of_fresh = knows_of_fresh;
+        self.looked = Some((round.now, settings::flush_interval()));
+        if knows_of_fresh {
+            // Who dirties another state meanwhile need not wake this worker: that one is due later.
+            database.set_flush_wanted(true);
+        }
+    }
+
+    fn next(&self) -> Next {
+        self.next.map_or(Next::Woken, Next::At)
     }
 
     /// When changes will be left to this worker again, if they are not now.
@@ -153,76 +196,67 @@ impl Flusher {
         (refusing.retry_at > now).then_some(refusing.retry_at)
     }
 
-    /// Whether the dirty states must be looked at; the worker is woken for other reasons as well.
-    fn must_look(&self, now: i64, database: &shared::Database) -> bool {
-        let Some((looked, interval)) = self.looked else {
-            return true;
-        };
-        let is_due = match self.next {
-            Some(next) => next <= now,
-            None => database.wants_flush(),
-        };
-        is_due || now < looked || interval != settings::flush_interval()
-    }
-
-    fn next(&self) -> Next {
-        self.next.map_or(Next::Woken, Next::At)
-    }
-
-    fn write(&mut self, catalog: &Rc<Catalog>, states: &[DirtyState], now: i64) -> Result<()> {
-        for part in parts(states) {
-            match write_together(catalog, part) {
-                Ok(()) => {
-                    for (name, _) in part {
-                        self.parked.remove(name);
-                    }
-                    self.refusing = None;
-                    worker::accept(true);
-                    worker::flushed();
-                }
+    /// Writes states, those that have failed before last and one by one.
+    fn write(
+        &mut self,
+        catalog: &Rc<Catalog>,
+        fresh: &[DirtyState],
+        parked: &[DirtyState],
+    ) -> Result<()> {
+        let mut patience = Patience::new();
+        for part in parts(fresh) {
+            match write_together(catalog, part, Lock::Wait) {
+                Ok(()) => self.succeeded(),
                 Err(failure) if failure.not_installed => return Err(Error::NotInstalled),
-                Err(_) => self.write_apart(catalog, part, now)?,
+                Err(_) => self.write_apart(catalog, part, &mut patience)?,
             }
         }
-        Ok(())
+        self.write_apart(catalog, parked, &mut patience)
     }
 
-    /// Writes each state in a transaction of its own.
+    /// Writes each state in a transaction of its own, as long as there is patience with those that fail.
     fn write_apart(
         &mut self,
         catalog: &Rc<Catalog>,
         states: &[DirtyState],
-        now: i64,
+        patience: &mut Patience,
     ) -> Result<()> {
-        let mut in_a_row = 0;
         for state in states {
-            match write_together(catalog, std::slice::from_ref(state)) {
+            if patience.is_at_end() {
+                break;
+            }
+            match write_together(catalog, std::slice::from_ref(state), Lock::HardlyWait) {
                 Ok(()) => {
-                    in_a_row = 0;
                     self.parked.remove(&state.0);
-                    worker::flushed();
+                    self.succeeded();
                 }
-                Err(failure) => {
-                    in_a_row += 1;
-                    self.park(catalog, state, now, &failure);
-                    if in_a_row == IN_A_ROW {
-                        self.refusing = Some(Parked::after(self.refusing.as_ref(), now));
-                        worker::accept(false);
-                        return Err(Error::NotWritten {
-                            message: failure.to_string(),
-                        });
-                    }
-                }
+                Err(failure) if failure.not_installed => return Err(Error::NotInstalled),
+                Err(failure) => self.park(catalog, state, &failure),
             }
         }
         Ok(())
     }
 
-    fn park(&mut self, catalog: &Catalog, (name, info): &DirtyState, now: i64, failure: &Failure) {
+    /// L3 can be written.
+    fn succeeded(&mut self) {
+        self.in_a_row = 0;
+        self.refusing = None;
+        worker::accept(true);
+        worker::flushed();
+    }
+
+    fn park(&mut self, catalog: &Catalog, (name, info): &DirtyState, failure: &Failure) {
+        let now = sys::now();
         worker::report(self, failure);
         if !self.parked.contains_key(name) {
             let shown = Shown::new(&name.0, &name.1);
             pgrx::warning!("state_cache worker: state \"{shown}\" is put aside: {failure}");
+            self.in_a_row += 1;
+        }
+        if self.in_a_row == IN_A_ROW {
+            self.in_a_row = 0;
+            self.refusing = Some(Parked::after(self.refusing.as_ref(), now));
+            worker::accept(false);
         }
         let parked = Parked::after(self.parked.get(name), now);
         self.parked.insert(name.clone(), parked);
@@ -233,13 +267,39 @@ impl Flusher {
     }
 }
 
+/// How much time one call may lose with states that cannot be written.
+struct Patience(Instant);
+
+impl Patience {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.0.elapsed() > PATIENCE
+    }
+}
+
+/// How long a write waits for a lock that somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    /// As long as the worker waits for any.
+    Wait,
+    /// Much shorter: others wait behind it.
+    HardlyWait,
+}
+
 fn write_together(
     catalog: &Rc<Catalog>,
     states: &[DirtyState],
+    lock: Lock,
 ) -> std::result::Result<(), Failure> {
     worker::activity(&format!("writing {} states behind", states.len()));
     worker::guarded(|| {
         worker::transaction(|| {
+            if lock == Lock::HardlyWait {
+                sys::set_local(c"lock_timeout", c"50ms");
+            }
             let catalog = catalog::renewed(catalog)?;
             for ((class, key), _) in states {
                 if flush_state(&catalog, class, key)? {
