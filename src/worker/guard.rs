@@ -36,6 +36,8 @@ fn sqlstate(code: PgSqlErrorCode) -> String {
 /// error of a statement.
 pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
     let not_installed = Cell::new(false);
+    // SAFETY: a plain global of this process; outside a transaction the context outlives what is run.
+    let context = unsafe { pg_sys::CurrentMemoryContext };
     let outcome = PgTryBuilder::new(AssertUnwindSafe(|| match f() {
         Ok(value) => Ok(value),
         Err(error) => {
@@ -57,7 +59,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failu
     })
     .execute();
     outcome.map_err(|failure| {
-        clean_up();
+        clean_up(context);
         Failure {
             not_installed: not_installed.get(),
             ..failure
@@ -65,7 +67,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failu
     })
 }
 
-fn clean_up() {
+fn clean_up(context: pg_sys::MemoryContext) {
     sys::disable_all_timeouts();
     // SAFETY: what the server's own processes do after an error, outside of it.
     unsafe {
@@ -73,6 +75,6 @@ fn clean_up() {
         pg_sys::LWLockReleaseAll();
         pg_sys::ConditionVariableCancelSleep();
         pg_sys::AbortCurrentTransaction();
-        pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        pg_sys::MemoryContextSwitchTo(context);
     }
 }

@@ -203,9 +203,9 @@ impl Worker {
             }
             woken |= interrupted;
             woken |= self.slot.take_wish();
-            let mut recheck = self.slot.take_recheck() || self.checked.elapsed() >= LONGEST_WAIT;
-            recheck |= self.round(woken, false).not_installed;
-            if recheck && !self.sees_extension() {
+            let recheck = self.slot.take_recheck() || self.checked.elapsed() >= LONGEST_WAIT;
+            let gone = recheck && !self.sees_extension() || self.round(woken, false).gone;
+            if gone {
                 self.leave();
                 return Departure::NoExtension;
             }
@@ -293,9 +293,13 @@ impl Worker {
                 task.said(Some(next));
             }
             Err(failure) => {
-                outcome.not_installed |= failure.not_installed;
                 task.said(None);
-                self.tell(n, &failure);
+                // It is no error to have been called a moment too late.
+                if failure.not_installed && !self.sees_extension() {
+                    outcome.gone = true;
+                } else {
+                    self.tell(n, &failure);
+                }
             }
         }
     }
@@ -383,8 +387,8 @@ struct Outcome {
     called: bool,
     /// A task did something.
     worked: bool,
-    /// A task misses the extension's tables.
-    not_installed: bool,
+    /// The extension is gone, as a task found out.
+    gone: bool,
 }
 
 fn is_asked_to_leave(slot: &Database) -> bool {

@@ -226,7 +226,8 @@ fn a_worker_leaves_when_the_extension_is_dropped() {
     await_state(&mut client, "other", &["no extension"]);
     assert_eq!(shown(&mut client, "other", "pid"), "NULL");
 
-    inside.run("CREATE EXTENSION state_cache; SELECT call_worker()");
+    inside.run("CREATE EXTENSION state_cache");
+    inside.run("SELECT call_worker()");
     await_state(&mut client, "other", &["idle"]);
     let second = shown(&mut client, "other", "pid");
     // Dropped and created anew at once.
