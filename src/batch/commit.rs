@@ -145,6 +145,7 @@ fn mark(catalog: &Rc<Catalog>) {
             if !state.belongs_to(catalog, *id) {
                 continue;
             }
+            publication.needs_worker_by(flushed.expires_at);
             if flushed.is_left() {
                 // Marked when L1 took it.
                 continue;

@@ -113,6 +113,8 @@ pub struct Publication {
     domain: Option<u32>,
     /// The installation whose tables were truncated.
     truncated: Option<(u32, u64)>,
+    /// When the first of the states expires; the worker is to remove it then.
+    expires: Option<(&'static Database, i64)>,
     /// Whether a version is left to the worker, which must wait for it before it leaves.
     leaving_behind: Option<&'static Database>,
 }
@@ -171,6 +173,13 @@ impl Publication {
                 true
             }
             None => false,
+        }
+    }
+
+    /// The worker has something to do at that time (`i64::MAX` for never).
+    pub fn needs_worker_by(&mut self, time: i64) {
+        if time < self.expires.map_or(i64::MAX, |(_, time)| time) {
+            self.expires = shared::database().map(|database| (database, time));
         }
     }
 
@@ -258,6 +267,9 @@ impl Publication {
                 stripe.leave();
             }
         }
+        if let Some((database, time)) = self.expires.take() {
+            database.need_worker_by(time);
+        }
         if let Some(database) = self.leaving_behind {
             database.want_flush();
         }
@@ -275,6 +287,7 @@ impl Publication {
         let Some(l1) = shared::l1() else { return };
         self.reserved = 0;
         self.truncated = None;
+        self.expires = None;
         self.leave_behind();
         if let Some(database) = self.domain.take() {
             l1.domain(database).leave();

@@ -6,6 +6,7 @@ use crate::cache::StateRef;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
+use crate::shared::{self, NEVER};
 use crate::store::{self, Expiring};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::transaction;
@@ -65,6 +66,10 @@ impl Task for Expiry {
         if !self.in_pass && !self.is_due(round.now) {
             // Woken: something may expire sooner than was known.
             return Ok(Next::At(self.due.min(self.looked.saturating_add(LOOK))));
+        }
+        if !self.in_pass && let Some(database) = shared::database() {
+            // Whoever gives a state an earlier end than is known wakes this worker; said before it looks.
+            database.set_due(NEVER);
         }
         self.in_pass = true;
         self.learn_from_failure();
@@ -153,6 +158,9 @@ impl Expiry {
             Some(time) if time <= now => now + RETRY,
             Some(time) => time,
         };
+        if let Some(database) = shared::database() {
+            database.knows_of(self.due);
+        }
         self.looked = now;
         self.in_pass = false;
         self.after = Expiring::first();

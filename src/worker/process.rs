@@ -24,8 +24,10 @@ const LEAVING_WAIT: Duration = Duration::from_millis(50);
 
 /// What holds in a worker whatever the configuration says: a lock that somebody else holds must not keep it
 /// from noticing that it is to leave, and what it does must not depend on what users set for the database.
-const SETTINGS: [(&CStr, &CStr); 10] = [
+const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"application_name", c"state_cache worker"),
+    // A worker that waits for a standby does not notice that it is to leave.
+    (c"synchronous_commit", c"local"),
     (c"lock_timeout", c"500ms"),
     (c"statement_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
