@@ -234,6 +234,11 @@ impl Database {
         }
     }
 
+    /// The worker itself knows what is due at that time; who asks for it by a later one need not wake it.
+    pub fn knows_of(&self, time: i64) {
+        self.due.fetch_min(time, SeqCst);
+    }
+
     /// When a worker is needed without being called; [`NEVER`] if it is not.
     pub fn due(&self) -> i64 {
         self.due.load(SeqCst)
