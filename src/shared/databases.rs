@@ -45,11 +45,6 @@ pub struct Database {
     accepting: AtomicBool,
     /// Whether a session wants a worker.
     wanted: AtomicBool,
-    /// The worker itself knows what is due at that time; who asks for it by a later one need not wake it.
-    pub fn knows_of(&self, time: i64) {
-        self.due.fetch_min(time, SeqCst);
-    }
-
     /// When a worker is needed without being called; [`NEVER`] for not at all. The departed one left it.
     due: AtomicI64,
     /// Until when no worker may be here, for a statement that needs the database to itself; 0 for none.

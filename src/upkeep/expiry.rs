@@ -67,7 +67,9 @@ impl Task for Expiry {
             // Woken: something may expire sooner than was known.
             return Ok(Next::At(self.due.min(self.looked.saturating_add(LOOK))));
         }
-        if !self.in_pass && let Some(database) = shared::database() {
+        if !self.in_pass
+            && let Some(database) = shared::database()
+        {
             // Whoever gives a state an earlier end than is known wakes this worker; said before it looks.
             database.set_due(NEVER);
         }
