@@ -1,0 +1,8 @@
+//! The ring and its records seen from outside, over ordinary memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod digest;
+mod records;
+mod ring;
+mod support;
+mod threads;
