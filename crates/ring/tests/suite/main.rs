@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod digest;
+mod locking;
 mod records;
 mod ring;
 mod support;
