@@ -112,6 +112,12 @@ pub fn statement_timestamp() -> i64 {
     unsafe { server::GetCurrentStatementStartTimestamp() }
 }
 
+/// The clock, in microseconds since 2000.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
 /// The role whose privileges count now.
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: reads a global of this process.

@@ -10,6 +10,7 @@ use crate::cache::publish::Changed;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::notify;
 use crate::store;
 use crate::varlena;
 use pgrx::pg_sys;
@@ -148,7 +149,7 @@ sql_functions! {
         }
         // SAFETY: as above; the rows live as long as the call.
         let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
-        with(|batch| {
+        let committing = with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
             let committing = batch.phase == Phase::Committing;
@@ -162,7 +163,11 @@ sql_functions! {
                 }
                 batch.by_hand.add((class, key));
             }
+            committing
         });
+        if committing {
+            notify::tell_late(&catalog);
+        }
         Ok(done)
     }
 

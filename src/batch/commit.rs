@@ -1,4 +1,4 @@
-//! What happens before the commit record: flush, notifications, marks.
+//! What happens before the commit record: flush, marks, notifications.
 
 use super::staged::{Content, State};
 use super::{Batch, Phase, flush, with};
@@ -13,11 +13,13 @@ use std::rc::Rc;
 
 /// Makes the transaction's changes ready for the commit record.
 pub fn prepare() -> Result<()> {
-    if with(|batch| batch.states.is_empty() && !batch.by_hand.any()) {
+    let untouched = with(|batch| batch.states.is_empty() && !batch.by_hand.any());
+    if untouched && !notify::has_requests() {
         return Ok(());
     }
     flush_all()?;
-    let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
+    let (requested_of, requested) = notify::requested().unzip();
+    let Some(catalog) = with(|batch| batch.scope.catalog.clone()).or(requested_of) else {
         return Ok(());
     };
     let catalog = match catalog::renewed(&catalog) {
@@ -27,10 +29,12 @@ pub fn prepare() -> Result<()> {
         Err(error) => return Err(error),
     };
     crate::fault::stop_at!(AfterFlush);
-    let news = collect_news(&catalog)?;
-    notify::queue(&catalog, &news)?;
+    let mut news = collect_news(&catalog)?;
+    news.extend(requested.into_iter().flatten());
+    let prepared = notify::prepare(&catalog, news)?;
     mark(&catalog);
     crate::fault::stop_at!(Marked);
+    prepared.send();
     Ok(())
 }
 
@@ -75,6 +79,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     class: (*state.class.name).into(),
                     key: (*state.key).into(),
                     change,
+                    behind: false,
                 })
             })
             .collect();
@@ -90,7 +95,12 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             Some(head) => Change::Set(head.version),
             None => Change::Delete(0),
         };
-        news.push(News { class, key, change });
+        news.push(News {
+            class,
+            key,
+            change,
+            behind: false,
+        });
     }
     if with(|batch| batch.by_hand.all()) {
         news.clear();
@@ -157,7 +167,7 @@ fn mark(catalog: &Rc<Catalog>) {
     });
 }
 
-/// `0A000` if the transaction has changed states: a prepared transaction outlives this backend, which
+/// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives this backend, which
 /// alone knows what to publish.
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
@@ -167,5 +177,9 @@ pub fn check_may_prepare() -> Result<()> {
                 .values()
                 .any(|state| state.is_dirty() || state.flushed.is_some())
     });
-    if changed { Err(Error::Prepare) } else { Ok(()) }
+    if changed || notify::has_requests() {
+        Err(Error::Prepare)
+    } else {
+        Ok(())
+    }
 }

@@ -82,6 +82,11 @@ pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
 }
 
+/// Stand-in until the workers are merged.
+pub fn installed() -> Result<Option<Rc<Catalog>>> {
+    Ok(CURRENT.with_borrow(Clone::clone))
+}
+
 /// What has become of an installation; `42P01` if it was dropped.
 pub fn renewed(catalog: &Catalog) -> Result<Rc<Catalog>> {
     up_to_date(|| catalog.namespace)
