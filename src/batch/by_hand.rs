@@ -10,6 +10,7 @@ use crate::cache::publish::{Changed, New};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::notify;
 use crate::store;
 use crate::{behind, varlena};
 use pgrx::pg_sys;
@@ -226,7 +227,7 @@ sql_functions! {
         }
         // SAFETY: as above; the rows live as long as the call.
         let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
-        with(|batch| {
+        let committing = with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
             if truncate || changed.untraced {
@@ -244,7 +245,11 @@ sql_functions! {
                 }
                 batch.by_hand.add((class, key));
             }
+            committing
         });
+        if committing {
+            notify::tell_late(&catalog);
+        }
         Ok(done)
     }
 

@@ -1,4 +1,4 @@
-//! What happens before the commit record: flush, notifications, marks.
+//! What happens before the commit record: flush, marks, notifications.
 
 use super::staged::{Content, State};
 use super::{Batch, Phase, flush, leave, with};
@@ -14,12 +14,14 @@ use std::rc::Rc;
 
 /// Makes the transaction's changes ready for the commit record.
 pub fn prepare() -> Result<()> {
-    if with(|batch| batch.states.is_empty() && !batch.by_hand.any()) {
+    let untouched = with(|batch| batch.states.is_empty() && !batch.by_hand.any());
+    if untouched && !notify::has_requests() {
         return Ok(());
     }
     let catalog = loop {
         flush_all()?;
-        let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
+        let requested_of = notify::requested().map(|(catalog, _)| catalog);
+        let Some(catalog) = with(|batch| batch.scope.catalog.clone()).or(requested_of) else {
             return Ok(());
         };
         let catalog = match catalog::renewed(&catalog) {
@@ -36,12 +38,18 @@ pub fn prepare() -> Result<()> {
     };
     leave::check_classes(&catalog)?;
     crate::fault::stop_at!(AfterFlush);
-    let news = collect_news(&catalog)?;
+    let mut news = collect_news(&catalog)?;
+    news.extend(
+        notify::requested()
+            .map(|(_, news)| news)
+            .unwrap_or_default(),
+    );
     let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
     crate::changes::leave_traces(&catalog, untraced, &floors)?;
-    notify::queue(&catalog, &news)?;
+    let prepared = notify::prepare(&catalog, news)?;
     mark(&catalog);
     crate::fault::stop_at!(Marked);
+    prepared.send();
     Ok(())
 }
 
@@ -99,6 +107,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     class: (*state.class.name).into(),
                     key: (*state.key).into(),
                     change,
+                    behind: flushed.is_left(),
                 })
             })
             .collect();
@@ -116,7 +125,12 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             Some(head) => Change::Set(head.version),
             None => Change::Delete(0),
         };
-        news.push(News { class, key, change });
+        news.push(News {
+            class,
+            key,
+            change,
+            behind: false,
+        });
     }
     if with(|batch| batch.by_hand.all()) {
         behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
@@ -198,8 +212,8 @@ fn mark(catalog: &Rc<Catalog>) {
     });
 }
 
-/// `0A000` if the transaction has changed states: a prepared transaction outlives this backend, which
-/// alone knows what to publish.
+/// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives
+/// this backend, which alone knows what to publish.
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
@@ -209,5 +223,9 @@ pub fn check_may_prepare() -> Result<()> {
                 .values()
                 .any(|state| state.is_dirty() || state.flushed.is_some())
     });
-    if changed { Err(Error::Prepare) } else { Ok(()) }
+    if changed || notify::has_requests() {
+        Err(Error::Prepare)
+    } else {
+        Ok(())
+    }
 }

@@ -17,8 +17,8 @@
 //!
 //! **At COMMIT** (`commit`), in this order: flush until nothing is staged, firing deferred triggers
 //! after each round, since what the flush writes may violate deferred constraints and the triggers may
-//! stage again; queue the notifications; reserve L1 memory and raise the marks (`cache::publish`). All
-//! of that may fail, and then the transaction aborts. After it nothing can be staged any more.
+//! stage again; reserve L1 memory and raise the marks (`cache::publish`); queue the notifications (`notify`).
+//! All of that may fail, and then the transaction aborts. After it nothing can be staged any more.
 //! `XACT_EVENT_COMMIT` and `XACT_EVENT_ABORT` publish or take back the marks and forget everything;
 //! they allocate nothing and cannot fail.
 //!

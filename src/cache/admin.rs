@@ -95,7 +95,7 @@ sql_functions! {
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
         let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key));
-        notify::queue_invalidation(&catalog, class, text);
+        notify::request_invalidation(&catalog, class, text);
         Ok(call::count_datum(evicted))
     }
 

@@ -63,8 +63,10 @@ pub struct Database {
     epoch: AtomicU64,
     /// Number of the last message of that run.
     seq: AtomicU64,
-    /// Position in the ring of changes up to which the worker has told subscribers.
-    pub told: AtomicU64,
+    /// Position in the ring of changes up to which subscribers were told of this database's changes. Only grows.
+    told: AtomicU64,
+    /// Position behind this database's last change in the ring. Changed under the ring's lock.
+    appended: AtomicU64,
 }
 
 /// All slots, as they lie in shared memory.
@@ -149,18 +151,65 @@ impl Database {
         self.committing.store(0, SeqCst);
         self.seq.store(0, SeqCst);
         self.told.store(ring_head, SeqCst);
+        self.appended.store(ring_head, SeqCst);
         self.epoch.store(crate::sys::now() as u64, SeqCst);
     }
 
     /// Epoch and number of the last message.
     pub fn last_message(&self) -> (u64, u64) {
-        (self.epoch.load(SeqCst), self.seq.load(SeqCst))
+        loop {
+            let epoch = self.epoch.load(SeqCst);
+            let seq = self.seq.load(SeqCst);
+            // Epochs never come back: the number is one of this epoch.
+            if epoch != 0 && self.epoch.load(SeqCst) == epoch {
+                return (epoch, seq);
+            }
+            std::hint::spin_loop();
+        }
     }
 
-    /// Sets the number of the last message; NOTIFY's lock is held.
+    /// Sets the number of the last message; NOTIFY's lock is held. For callbacks too.
     pub fn set_last_message(&self, epoch: u64, seq: u64) {
-        self.epoch.store(epoch, SeqCst);
+        if self.epoch.load(SeqCst) != epoch {
+            // Nobody may take a number of one epoch for one of the other.
+            self.epoch.store(0, SeqCst);
+        }
         self.seq.store(seq, SeqCst);
+        self.epoch.store(epoch, SeqCst);
+    }
+
+    /// Changes of this database were appended to the ring at `at`; its lock is held. Whether subscribers had been
+    /// told of all earlier ones. For callbacks too.
+    pub fn add_untold(&self, at: std::ops::Range<u64>) -> bool {
+        let before = self.appended.swap(at.end, SeqCst);
+        // After the store: either the worker sees it when it has told what was before, or this sees that it has.
+        let all_told = self.told.load(SeqCst) >= before;
+        if all_told {
+            // What lies between is of other databases; that it is overwritten is no loss.
+            self.told.fetch_max(at.start, SeqCst);
+        }
+        all_told
+    }
+
+    /// Whether the ring holds changes that subscribers were not told of.
+    pub fn has_untold(&self) -> bool {
+        self.untold() > 0
+    }
+
+    /// Bytes of the ring from the first change that subscribers were not told of to the last.
+    pub fn untold(&self) -> u64 {
+        let told = self.told.load(SeqCst);
+        self.appended.load(SeqCst).saturating_sub(told)
+    }
+
+    /// Up to where in the ring subscribers were told.
+    pub fn told(&self) -> u64 {
+        self.told.load(SeqCst)
+    }
+
+    /// Subscribers were told of all changes before that position.
+    pub fn tell(&self, position: u64) {
+        self.told.fetch_max(position, SeqCst);
     }
 
     /// Whether there is a worker.

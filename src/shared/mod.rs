@@ -14,6 +14,7 @@ mod report;
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
+use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -26,6 +27,9 @@ pub use state_cache_l1::Key;
 /// L1 as the backends use it.
 pub type SharedL1 = L1<LwLocks>;
 
+/// The ring of changes that the workers have not told yet.
+pub type SharedRing = Ring<LwLocks>;
+
 /// Name of the memory block and of the lock tranche, as `pg_shmem_allocations` and `pg_stat_activity`
 /// show them.
 const NAME: &CStr = c"state_cache";
@@ -34,6 +38,7 @@ const ALIGNMENT: usize = 128;
 /// Locks of the tranche behind those of L1, and which one guards what.
 const OTHER_LOCKS: usize = 2;
 const SLOTS_LOCK: usize = 0;
+const RING_LOCK: usize = 1;
 
 /// What stands in front of L1.
 #[repr(C, align(128))]
@@ -53,6 +58,7 @@ struct Mapping(UnsafeCell<Option<Mapped>>);
 struct Mapped {
     state: NonNull<ServerState>,
     l1: SharedL1,
+    ring: SharedRing,
     /// The tranche, of which L1 has the first `geometry().locks()`.
     locks: LwLocks,
 }
@@ -94,6 +100,11 @@ pub fn l1() -> Option<&'static SharedL1> {
     mapped().map(|mapped| &mapped.l1)
 }
 
+/// The ring of changes, if the library was preloaded.
+pub fn ring() -> Option<&'static SharedRing> {
+    mapped().map(|mapped| &mapped.ring)
+}
+
 fn state() -> Option<&'static ServerState> {
     // SAFETY: the block outlives the process and holds only atomics.
     mapped().map(|mapped| unsafe { mapped.state.as_ref() })
@@ -115,7 +126,7 @@ pub fn database() -> Option<&'static Database> {
     }
     let (mapped, all, oid) = (mapped()?, databases()?, sys::my_database());
     let known = all.find(oid).is_some();
-    let mine = all.find_or_take(oid, &mapped.locks, mapped.slots_lock(), 0)?;
+    let mine = all.find_or_take(oid, &mapped.locks, mapped.slots_lock(), mapped.ring.head())?;
     MINE.set(Some(mine));
     if !known {
         // A worker looks what there is to do from now on.
@@ -200,8 +211,17 @@ pub fn key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) 
     }
 }
 
+/// Bytes of L1, rounded up so that what follows is aligned.
+fn l1_bytes() -> usize {
+    Geometry::for_memory(crate::settings::memory())
+        .bytes()
+        .next_multiple_of(ALIGNMENT)
+}
+
+/// The block: the server's state, L1, the ring.
 fn bytes() -> usize {
-    size_of::<ServerState>() + Geometry::for_memory(crate::settings::memory()).bytes() + ALIGNMENT
+    let ring = SharedRing::bytes(crate::settings::notify_buffer());
+    size_of::<ServerState>() + l1_bytes() + ring + ALIGNMENT
 }
 
 unsafe extern "C-unwind" fn request() {
@@ -235,6 +255,7 @@ unsafe extern "C-unwind" fn startup() {
         };
         let state = NonNull::new_unchecked(block.cast::<ServerState>());
         let memory = NonNull::new_unchecked(block.add(size_of::<ServerState>()));
+        let ring = memory.add(l1_bytes());
         let l1 = if found {
             L1::attach(memory, geometry, locks)
         } else {
@@ -243,9 +264,17 @@ unsafe extern "C-unwind" fn startup() {
                 .as_ref()
                 .start
                 .store(pg_sys::GetCurrentTimestamp() as u64, Ordering::Relaxed);
+            std::ptr::write_bytes(ring.as_ptr(), 0, SharedRing::bytes(0));
             L1::init(memory, geometry, locks)
         };
-        *MAPPED.0.get() = Some(Mapped { state, l1, locks });
+        let ring_lock = geometry.locks() + RING_LOCK;
+        let ring = Ring::attach(ring, crate::settings::notify_buffer(), locks, ring_lock);
+        *MAPPED.0.get() = Some(Mapped {
+            state,
+            l1,
+            ring,
+            locks,
+        });
         pg_sys::LWLockRelease(lock);
     }
 }

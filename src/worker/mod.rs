@@ -67,7 +67,10 @@ pub fn init() {
 
 /// What every worker does.
 fn tasks() -> Vec<Box<dyn Task>> {
-    let mut tasks: Vec<Box<dyn Task>> = vec![Box::<crate::behind::Flusher>::default()];
+    let mut tasks: Vec<Box<dyn Task>> = vec![
+        Box::<crate::notify::Teller>::default(),
+        Box::<crate::behind::Flusher>::default(),
+    ];
     tasks.extend(crate::upkeep::tasks());
     #[cfg(feature = "fault_injection")]
     tasks.push(Box::<probe::Probe>::default());
