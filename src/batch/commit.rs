@@ -165,6 +165,8 @@ fn mark(catalog: &Rc<Catalog>) {
                 continue;
             }
             let new = match &flushed.content {
+                // What was flushed may have been changed by hand since.
+                _ if by_hand.all() => New::Nothing,
                 Content::Document { document, hash } => New::Version(NewValue {
                     class: &state.class,
                     version: Version {

@@ -19,6 +19,11 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
     if left.is_empty() {
         return Ok(false);
     }
+    if with(|batch| batch.by_hand.truncated()) {
+        // Left before the tables were emptied: after that nothing is.
+        with(|batch| batch.forget_left(&left));
+        return Ok(false);
+    }
     let accepted = !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
     let mut wrote = false;
     for id in left {
@@ -151,6 +156,15 @@ impl Batch {
             .collect();
         left.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
         left.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// The versions that are left have gone with the tables' rows.
+    fn forget_left(&mut self, left: &[u128]) {
+        for id in left {
+            if let Some(state) = self.states.get_mut(id) {
+                state.flushed = None;
+            }
+        }
     }
 
     /// Whether L1 takes a version that is left.
