@@ -213,6 +213,7 @@ fn messages_heard_while_catching_up_count() {
 fn nothing_is_kept_into_another_epoch() {
     let mut memory = holding(&["x"]);
     memory.disconnect();
+    assert!(!memory.is_sure());
     assert_eq!(
         memory.cursor(&Some("a".into())).as_deref(),
         Some("c10"),
@@ -223,6 +224,10 @@ fn nothing_is_kept_into_another_epoch() {
     // Also where the message that tells of the epoch has already arrived.
     memory.hear(&update("q", 1).replace("\"epoch\":\"a\"", "\"epoch\":\"b\""));
     assert_eq!(memory.cursor(&Some("b".into())), None);
+    let beginning = memory.begin_to_settle();
+    memory.settle(beginning, at("b", 1), "c1".into(), &[Event::StartedAnew]);
+    assert!(memory.is_sure());
+    assert_eq!(held(&memory), [""; 0]);
 }
 
 #[test]
