@@ -20,7 +20,13 @@ impl fmt::Display for Error {
         match self {
             Self::Database(error) => match error.as_db_error() {
                 Some(error) => write!(f, "{} ({})", error.message(), error.code().code()),
-                None => error.fmt(f),
+                None => {
+                    error.fmt(f)?;
+                    match std::error::Error::source(error) {
+                        Some(cause) => write!(f, ": {cause}"),
+                        None => Ok(()),
+                    }
+                }
             },
             Self::NotDelivered => f.write_str(
                 "notifications do not reach this connection, although LISTEN was accepted. Is there a proxy \

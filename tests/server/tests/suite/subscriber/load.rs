@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// States of each class.
-const KEYS: u64 = 200;
+const KEYS: u64 = 60;
 const CLASSES: [&str; 3] = ["run", "config", "own"];
 const WRITERS: u64 = 3;
 /// How often the connections are cut.
@@ -111,9 +111,9 @@ fn ends_with_the_contents_of_the_tables(settings: &[&str]) {
         }
         let mut dice = Dice::new(1_000);
         for _ in 0..CUTS {
-            let enough = written.load(Ordering::SeqCst) + 20;
+            let enough = written.load(Ordering::SeqCst) + 50;
             eventually("something to be written", || {
-                for _ in 0..20 {
+                for _ in 0..50 {
                     let class = CLASSES[dice.roll(3) as usize];
                     let key = format!("k{}", dice.roll(KEYS));
                     from_memory += usize::from(app.subscriber.peek(class, &key).is_some());
