@@ -168,6 +168,14 @@ impl Server {
             .connect(NoTls)
     }
 
+    /// How to connect to database `postgres`, for what makes its connections itself.
+    pub fn parameters(&self) -> String {
+        format!(
+            "host={} port={PORT} user=postgres dbname=postgres",
+            self.home.path().display()
+        )
+    }
+
     /// One of the server's programs, to be run as the server's user, with the environment that leads it
     /// to this server.
     pub fn program(&self, name: &str) -> Command {

@@ -12,6 +12,7 @@ mod notify;
 mod replication;
 mod standby;
 mod stress;
+mod subscriber;
 mod unused;
 mod upkeep;
 mod workers;
