@@ -30,15 +30,21 @@ pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
 /// # Safety
 /// Both are valid MVCC snapshots.
 pub unsafe fn same_visibility(a: pg_sys::Snapshot, b: pg_sys::Snapshot) -> bool {
-    // SAFETY: the caller's promise; `xip` and `subxip` have as many elements as the counts say.
+    // SAFETY: the caller's promise; `xip` and `subxip` have as many elements as the counts say, but for
+    // `subxip` of a snapshot that has overflowed: that is looked at by nobody, and a copy has none.
     unsafe {
         let (a, b) = (&*a, &*b);
         let xids = |start: *const pg_sys::TransactionId, count: usize| match count {
             0 => &[][..],
             _ => std::slice::from_raw_parts(start, count),
         };
-        let subxcnt =
-            |snapshot: &pg_sys::SnapshotData| usize::try_from(snapshot.subxcnt).unwrap_or(0);
+        let subxcnt = |snapshot: &pg_sys::SnapshotData| {
+            let has_list = !snapshot.suboverflowed || snapshot.takenDuringRecovery;
+            usize::try_from(snapshot.subxcnt)
+                .ok()
+                .filter(|_| has_list)
+                .unwrap_or(0)
+        };
         (a.xmin, a.xmax, a.xcnt, a.subxcnt) == (b.xmin, b.xmax, b.xcnt, b.subxcnt)
             && (a.curcid, a.suboverflowed) == (b.curcid, b.suboverflowed)
             && xids(a.xip, a.xcnt as usize) == xids(b.xip, b.xcnt as usize)
