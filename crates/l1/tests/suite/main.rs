@@ -3,6 +3,9 @@
 
 mod classes;
 mod damage;
+mod dirty;
+mod dirty_model;
+mod dirty_threads;
 mod eviction;
 mod hit_rate;
 mod marks;
