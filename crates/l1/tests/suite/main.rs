@@ -6,6 +6,7 @@ mod damage;
 mod dirty;
 mod dirty_model;
 mod dirty_threads;
+mod dirty_worker;
 mod eviction;
 mod hit_rate;
 mod marks;
