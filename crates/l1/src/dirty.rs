@@ -231,3 +231,190 @@ impl<K: Locks> L1<K> {
         self.class(class).dirty.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::entry::{KeyId, NewEntry};
+    use crate::geometry::Geometry;
+    use crate::read::{Lookup, Want};
+    use std::ptr::NonNull;
+    use std::sync::atomic::AtomicU64;
+
+    /// Locks for one thread: they count how often they were taken.
+    #[derive(Default)]
+    struct Counted(AtomicU64);
+
+    impl Locks for Counted {
+        fn lock_shared(&self, _: usize) {
+            self.0.fetch_add(1, Relaxed);
+        }
+        fn lock_exclusive(&self, _: usize) {
+            self.0.fetch_add(1, Relaxed);
+        }
+        fn unlock(&self, _: usize) {}
+    }
+
+    #[repr(C, align(128))]
+    #[derive(Clone)]
+    struct Line([u8; 128]);
+
+    /// Runs `f` on a fresh cache of several partitions.
+    fn with_cache(f: impl FnOnce(&L1<Counted>)) {
+        let geometry = Geometry::for_memory(8 << 20);
+        let mut memory = vec![Line([0; 128]); geometry.bytes().div_ceil(128)];
+        let base = NonNull::new(memory.as_mut_ptr().cast::<u8>()).unwrap();
+        // SAFETY: zeroed, aligned, large enough, and used by this cache alone, in this thread.
+        f(&unsafe { L1::init(base, geometry, Counted::default()) });
+    }
+
+    /// Key number `n`, in partition `n`.
+    fn key(n: u64) -> Key<'static> {
+        Key {
+            id: KeyId(u128::from(n)),
+            db: 1,
+            incarnation: 1,
+            class: b"run",
+            key: b"k",
+        }
+    }
+
+    fn link(l1: &L1<Counted>, n: u64, class: ClassId, since: Option<i64>) -> u64 {
+        let dirty = since.map(|since| Dirty {
+            since,
+            base: 0,
+            owner: 10,
+            parked: false,
+        });
+        let block = l1.reserve(&NewEntry {
+            key: key(n),
+            class,
+            max_entries: None,
+            version: 1,
+            head_xid: 0,
+            doc_xid: 0,
+            hash: 0,
+            expires_at: i64::MAX,
+            loaded_at: 0,
+            dirty,
+            value: &[0; 1_000],
+        });
+        l1.link(block.unwrap());
+        match l1.read(&key(n), Want::Info, &mut []) {
+            Lookup::Hit(info) => info.serial,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn partitions_without_dirty_entries_cost_no_lock() {
+        with_cache(|l1| {
+            for n in 0..8 {
+                link(l1, n, ClassId::OTHER, None);
+            }
+            let before = l1.locks.0.load(Relaxed);
+            l1.for_each_dirty(1, 1, |_, _, _| ());
+            l1.drop_dirty(1, |_, _, _| true);
+            assert_eq!(l1.locks.0.load(Relaxed), before);
+            let serial = link(l1, 3, ClassId::OTHER, Some(1));
+            let before = l1.locks.0.load(Relaxed);
+            let mut found = 0;
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before + 1));
+            l1.settle(&key(3), serial, 1, 1, 1);
+            let before = l1.locks.0.load(Relaxed);
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before));
+        });
+    }
+
+    #[test]
+    fn an_abandoned_partition_has_no_dirty_entries_and_gives_its_share_back() {
+        with_cache(|l1| {
+            let class = l1.class_record(1, b"run");
+            // Two entries in partition 3 (of 8), one in another.
+            for n in [3, 11, 4] {
+                link(l1, n, class, Some(1));
+            }
+            l1.attach_text(&key(4), 3, &[0; 600]).unwrap();
+            let each = l1.memory().dirty - 3 * CHUNK as u64;
+            ShardMut::lock(l1, 3).abandon();
+            assert_eq!(l1.dirty(class), 1);
+            assert_eq!(l1.memory().dirty, each / 3 + 3 * CHUNK as u64);
+            let mut found = 0;
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            assert_eq!(found, 1);
+            assert_eq!(l1.settle(&key(3), 1, 1, 1, 1), Settled::Gone);
+            // It is usable again.
+            let serial = link(l1, 3, class, Some(5));
+            assert_eq!(
+                (l1.dirty(class), l1.memory().dirty),
+                (2, each / 3 * 2 + 768)
+            );
+            assert_eq!(l1.settle(&key(3), serial, 1, 1, 1), Settled::Clean);
+        });
+    }
+
+    #[test]
+    fn an_entry_of_a_broken_list_is_not_settled() {
+        with_cache(|l1| {
+            let serial = link(l1, 3, ClassId::OTHER, Some(1));
+            l1.arena.partitions()[3].dirty.head.store(7, Relaxed);
+            assert_eq!(l1.settle(&key(3), serial, 1, 1, 1), Settled::Gone);
+            assert_eq!((l1.memory().entries, l1.memory().dirty), (0, 0));
+            link(l1, 3, ClassId::OTHER, Some(1));
+            assert_eq!(l1.memory().entries, 1);
+        });
+    }
+
+    #[test]
+    fn the_survey_finds_what_contradicts_itself() {
+        type Break = fn(&L1<Counted>);
+        fn on_entry(l1: &L1<Counted>, n: u64, f: impl FnOnce(&EntryHeader)) {
+            let shard = ShardMut::lock(l1, n as usize);
+            let at = shard.find(&key(n)).unwrap().unwrap();
+            f(shard.entry(at).unwrap());
+        }
+        let breaks: [(&str, Break); 9] = [
+            ("flags say clean", |l1| {
+                on_entry(l1, 3, |e| e.flags.store(0, Relaxed));
+            }),
+            ("flags say dirty", |l1| {
+                on_entry(l1, 5, |e| e.flags.store(DIRTY, Relaxed));
+            }),
+            ("clean but parked", |l1| {
+                on_entry(l1, 5, |e| e.flags.store(PARKED, Relaxed));
+            }),
+            ("link back", |l1| {
+                on_entry(l1, 3, |e| e.newer.store(1, Relaxed));
+            }),
+            ("count of the list", |l1| {
+                l1.arena.partitions()[3].dirty.entries.store(2, Relaxed);
+            }),
+            ("tail of the list", |l1| {
+                l1.arena.partitions()[3].dirty.tail.store(0, Relaxed);
+            }),
+            ("chunks of the partition", |l1| {
+                l1.arena.partitions()[3].dirty_chunks.fetch_add(1, Relaxed);
+            }),
+            ("chunks of the cache", |l1| l1.unclaim_dirty(1)),
+            ("gauge of the class", |l1| {
+                l1.class(ClassId::OTHER).dirty.fetch_add(1, Relaxed);
+            }),
+        ];
+        for (what, does) in breaks {
+            with_cache(|l1| {
+                link(l1, 3, ClassId::OTHER, Some(1));
+                link(l1, 5, ClassId::OTHER, None);
+                assert_eq!(l1.verify().map(|report| report.dirty), Ok(1));
+                does(l1);
+                assert!(l1.verify().is_err(), "{what}");
+            });
+        }
+        with_cache(|l1| {
+            l1.claim_dirty(1);
+            assert!(l1.verify().is_err(), "nothing is reserved");
+        });
+    }
+}
