@@ -118,6 +118,7 @@ fn crew(clients: usize) -> Result<Crew, Failure> {
         &[
             ("cached", &cached),
             ("plain", "UPDATE plain SET state = $2 WHERE key = $1"),
+            ("parse", "SELECT $1::text, $2::jsonb IS NULL"),
         ],
     )
 }
@@ -198,25 +199,41 @@ pub fn against_redis(
         let mut others = Crew::<redis::Client>::of(CLIENTS, || redis.connect())?;
         let plan = long_turns(plan, if counts { ROUNDS } else { 3 });
         let before = outcomes(connection, CLASS)?;
-        let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
+        let rounds = plan.alternate([Side::Cached, Side::Plain, Side::Control], |side| {
             tidy(connection)?;
             if side == Side::Cached {
                 return change(connection, &mut crew, &document);
+            }
+            if side == Side::Control {
+                return crew.work(Until::Elapsed(OTHER_TURN), |client| {
+                    let text = revised(&document, client);
+                    client.execute_for_key("parse", &[&text])?;
+                    Ok(())
+                });
             }
             others.work(Until::Elapsed(OTHER_TURN), |client| {
                 let (key, text) = (client.key_name().to_owned(), revised(&document, client));
                 client.connection.set(&key, &text)
             })
         })?;
-        let mut row = Comparison {
-            measured: measured.clone(),
-            against,
-            target,
-            sides: [0, 1],
-        }
-        .by_rate(&rounds);
+        let compare = |measured: &str, target: Target, side: usize| {
+            Comparison {
+                measured: measured.to_owned(),
+                against: against.clone(),
+                target,
+                sides: [side, 1],
+            }
+            .by_rate(&rounds)
+        };
+        let mut row = compare(&measured, target, 0);
         row.sides += &remark(connection, CLASS, before)?;
         rows.push(row);
+        if counts {
+            // No statement that takes a jsonb can do less.
+            let control =
+                format!("control: a statement that only reads the jsonb, {CLIENTS} clients");
+            rows.push(compare(&control, Target::None, 2));
+        }
     }
     Ok(rows)
 }
