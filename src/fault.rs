@@ -61,6 +61,9 @@ pub mod injection {
         /// A filler has read L3 and not yet inserted.
         #[name = c"before_fill"]
         BeforeFill = 4,
+        /// A flush has read a dirty version and not yet written it.
+        #[name = c"before_behind"]
+        BeforeBehind = 5,
     }
 
     /// A step of the protocol.
@@ -78,6 +81,13 @@ pub mod injection {
         /// Filling under a snapshot of one's own.
         #[name = c"fill_under_caller_snapshot"]
         FreshSnapshot,
+        /// Taking the lock of a state before its next version is decided upon.
+        #[name = c"no_state_lock"]
+        StateLock,
+        /// Looking, before the commit record, whether a class that was written through is a `behind` class
+        /// now.
+        #[name = c"no_class_check"]
+        ClassCheck,
     }
 
     /// What the probe task of a worker does.

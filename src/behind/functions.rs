@@ -41,6 +41,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bo
     let Some((info, dirty, version)) = unwritten(catalog, &class, key) else {
         return Ok(false);
     };
+    crate::fault::stop_at!(BeforeBehind);
     let wrote = {
         let _writer = writer(catalog, dirty.owner).map(|owner| Impersonation::begin(&owner, true));
         write(catalog, &class, key, &version)?

@@ -1,6 +1,7 @@
 //! The suite. Each module holds one subject, each test is named by the claim it proves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod behind;
 mod changes;
 mod crash;
 mod dump;
