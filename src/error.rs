@@ -121,8 +121,6 @@ pub enum Error {
     Prepare,
     /// The extension was dropped and created again while the transaction ran.
     Reinstalled,
-    /// The worker cannot write, whatever the state.
-    NotWritten { message: String },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
     /// The server interface answered in a way it should not.
@@ -258,10 +256,6 @@ impl Error {
                 "the tables of extension state_cache were replaced by another transaction".to_owned(),
             )
             .set_hint("Retry the transaction."),
-            Self::NotWritten { message } => new(
-                Code::ERRCODE_INTERNAL_ERROR,
-                format!("changes cannot be written behind: {message}"),
-            ),
             Self::ClassRedefined { class } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("class \"{class}\" was redefined by another transaction"),

@@ -4,9 +4,6 @@
 //! Reading goes SQL function → `batch` (the transaction's own changes) → `cache` → `store`; writing
 //! goes SQL function → `batch` → `store` → `cache` → `notify`.
 
-// Removed before this lands on main.
-#![allow(dead_code, unused_imports)]
-
 mod batch;
 mod behind;
 mod cache;

@@ -6,7 +6,7 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
-use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
+use super::staged::{Bytes, Content, Flushed, Pending, Place, State, View};
 use super::view::read_beneath;
 use super::write::{Written, conflict, write};
 use super::{Batch, OnConflict, leave, with};
