@@ -249,7 +249,7 @@ impl Error {
             .set_hint("Label the function that calls this one PARALLEL RESTRICTED or UNSAFE."),
             Self::Prepare => new(
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "cannot PREPARE a transaction that has changed states".to_owned(),
+                "cannot PREPARE a transaction that has changed or invalidated states".to_owned(),
             ),
             Self::Reinstalled => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
