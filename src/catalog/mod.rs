@@ -13,6 +13,7 @@ mod floor;
 mod head;
 mod history;
 mod scan;
+mod user_code;
 
 use crate::error::{Error, Result};
 use crate::shared;
@@ -53,6 +54,7 @@ pub struct Catalog {
     /// Prepared statements on these tables.
     pub statements: Statements,
     classes: class::Classes,
+    user_code: user_code::Memo,
     access: access::Memo,
 }
 
@@ -132,6 +134,7 @@ fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
         Some(known) if known.is(&loaded) => {
             known.classes.forget();
             known.access.forget();
+            known.user_code.forget();
             known
         }
         _ => Rc::new(loaded),
@@ -178,6 +181,7 @@ impl Catalog {
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
                 classes: class::Classes::default(),
+                user_code: user_code::Memo::default(),
                 access: access::Memo::default(),
             })
         }
@@ -206,48 +210,6 @@ impl Catalog {
             pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
                 && !crate::sys::relation_exists(self.head)
         }
-    }
-
-    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
-    pub fn rows_may_be_rewritten(&self) -> bool {
-        // SAFETY: the relation is open.
-        self.any_table(|table| unsafe {
-            let triggers = (*table).trigdesc;
-            (*(*table).rd_rel).relhasrules
-                || !triggers.is_null()
-                    && ((*triggers).trig_insert_before_row || (*triggers).trig_update_before_row)
-        })
-    }
-
-    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
-    pub fn runs_user_code(&self) -> bool {
-        /// Triggers that the installation script makes on either table.
-        const OWN_TRIGGERS: i32 = 3;
-        // SAFETY: the relation is open.
-        self.any_table(|table| unsafe {
-            let (about, triggers) = (&*(*table).rd_rel, (*table).trigdesc);
-            about.relhasrules
-                || about.relrowsecurity
-                || about.relchecks > 0
-                || !triggers.is_null() && (*triggers).numtriggers > OWN_TRIGGERS
-        })
-    }
-
-    /// Whether something holds for `state_head` or `state_snapshot`.
-    fn any_table(&self, holds: impl Fn(pg_sys::Relation) -> bool) -> bool {
-        [self.head, self.snapshot].into_iter().any(|table| {
-            // SAFETY: opened and closed in pairs; a lock that is too weak to be in anybody's way.
-            unsafe {
-                let lock = pg_sys::AccessShareLock as i32;
-                let relation = pg_sys::try_relation_open(table, lock);
-                if relation.is_null() {
-                    return false;
-                }
-                let holds = holds(relation);
-                pg_sys::relation_close(relation, lock);
-                holds
-            }
-        })
     }
 
     /// The class of that name; `42704` if there is none.
