@@ -5,6 +5,7 @@ mod behind;
 mod changes;
 mod crash;
 mod dump;
+mod expiry;
 mod faults;
 mod identity;
 mod interrupted;
