@@ -357,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_used_again_counts_no_dirty_entries_that_damage_has_left_on_it() {
+        with_cache(|l1| {
+            let class = l1.class_record(1, b"run");
+            link(l1, 3, class, Some(1));
+            l1.class(class).dirty.fetch_add(1, Relaxed);
+            l1.forget_database(1);
+            assert_eq!(l1.class_record(2, b"run"), class);
+            assert_eq!(l1.dirty(class), 0);
+        });
+    }
+
+    #[test]
     fn an_entry_of_a_broken_list_is_not_settled() {
         with_cache(|l1| {
             let serial = link(l1, 3, ClassId::OTHER, Some(1));
