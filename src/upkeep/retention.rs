@@ -20,6 +20,8 @@ const PAGE: i64 = 1000;
 /// The most time between two looks at what is due, once the worker is woken; and how soon it looks again at
 /// what was due and had to stay. In microseconds.
 const LOOK: i64 = 60 * SECOND;
+/// The least time between two looks when nothing is known to be due, in microseconds.
+const RELOOK: i64 = 10 * SECOND;
 /// How often it looks for snapshots that the writes did not prune: they prune nearly all.
 const LOOK_AT_SNAPSHOTS: i64 = 3600 * SECOND;
 
@@ -116,10 +118,7 @@ impl Retention {
     }
 
     fn next(&self) -> Next {
-        match self.due {
-            i64::MAX => Next::Woken,
-            due => Next::At(due),
-        }
+        Next::At(self.due)
     }
 
     pub(super) fn begin_pass(&mut self, now: i64) {
@@ -164,7 +163,9 @@ impl Retention {
         let retention = settings::tombstone_retention();
         let due = self.oldest.map(|time| time.saturating_add(retention));
         let retry = self.left.then(|| now.saturating_add(look()));
-        self.due = due.into_iter().chain(retry).min().unwrap_or(i64::MAX);
+        // What is deleted from now on is due then; nobody wakes the worker for it.
+        let later = now.saturating_add(retention.max(RELOOK));
+        self.due = due.into_iter().chain(retry).fold(later, i64::min);
         false
     }
 

@@ -195,13 +195,16 @@ fn snapshots_beyond_keep_are_pruned_and_recovery_points_stay() {
 fn the_worker_drops_tombstones() {
     let server = Server::new(&["state_cache.tombstone_retention = 1"]);
     let mut client = server.connect();
-    client.run("SELECT state_set('k' || n, '1') FROM generate_series(1, 250) n");
-    client.run("SELECT state_delete('k' || n) FROM generate_series(1, 250) n");
-    eventually("the tombstones to go", || {
-        client.number("SELECT count(*) FROM state_head") == 0
-    });
+    // The second time the worker has looked already, and found nothing left.
+    for _ in 0..2 {
+        client.run("SELECT state_set('k' || n, '1') FROM generate_series(1, 250) n");
+        client.run("SELECT state_delete('k' || n) FROM generate_series(1, 250) n");
+        eventually("the tombstones to go", || {
+            client.number("SELECT count(*) FROM state_head") == 0
+        });
+    }
     client.run("SELECT state_set('k1', '1')");
-    assert_eq!(client.text("SELECT state_version('k1')"), "3");
+    assert_eq!(client.text("SELECT state_version('k1')"), "5");
 }
 
 #[test]
