@@ -19,7 +19,7 @@ const INTERVAL: &str = "2s";
 /// A turn of the class: two of the worker's writes belong to it, at the end of each interval.
 const TURN: Duration = Duration::from_millis(4200);
 /// A turn of a side that has nothing of that kind.
-const OTHER_TURN: Duration = Duration::from_millis(1500);
+const OTHER_TURN: Duration = Duration::from_millis(1000);
 /// The most rounds of such turns.
 const ROUNDS: usize = 5;
 /// How long a worker may take to come.
@@ -64,7 +64,7 @@ fn define(connection: &mut Connection, class: &str, keep: u32) -> Result<(), Fai
 }
 
 /// What became of the changes of the class so far: left to the worker, written through at once, written
-/// by the worker or a flush.
+/// by the worker (one for all changes of a state since its last write).
 fn outcomes(connection: &mut Connection, class: &str) -> Result<[f64; 3], Failure> {
     let rows = connection.query(&format!(
         "SELECT left_behind, written_through, behind_flushed FROM state_cache_stats
@@ -81,7 +81,7 @@ fn outcomes(connection: &mut Connection, class: &str) -> Result<[f64; 3], Failur
 fn remark(connection: &mut Connection, class: &str, before: [f64; 3]) -> Result<String, Failure> {
     let [left, through, flushed] = outcomes(connection, class)?;
     Ok(format!(
-        "; {:.0} versions written of {:.0}, {:.0} written through",
+        "; the worker wrote {:.0} of {:.0} versions, {:.0} were written through",
         flushed - before[2],
         left - before[0],
         through - before[1]
@@ -165,75 +165,89 @@ pub fn against_redis(
     plan: &Plan,
     target: f64,
 ) -> Result<Vec<Row>, Failure> {
-    let measured = format!(
-        "one changed {} state per transaction, `behind`, {CLIENTS} clients",
-        size(SMALL)
-    );
     let document = Document::with_size(connection, SMALL)?;
     define(connection, CLASS, 1)?;
     store_for_all(connection, CLASS, CLIENTS, &document)?;
     let mut crew = crew(CLIENTS)?;
     let mut rows = Vec::new();
-    for persistence in [Persistence::None, Persistence::EverySecond] {
-        let counts = persistence == Persistence::None;
-        let target = if counts {
-            Target::AtLeast(target)
-        } else {
-            Target::None
+    for (persistence, rounds, target) in [
+        (Persistence::None, ROUNDS, Target::AtLeast(target)),
+        (Persistence::EverySecond, 3, Target::None),
+    ] {
+        let what = Comparison {
+            measured: format!(
+                "one changed {} state per transaction, `behind`, {CLIENTS} clients",
+                size(SMALL)
+            ),
+            against: format!("Redis `SET` of the same bytes, {}", persistence.described()),
+            target,
+            sides: [0, 1],
         };
-        let against = format!("Redis `SET` of the same bytes, {}", persistence.described());
-        let Some(redis) = Redis::start(persistence)? else {
-            eprintln!(
-                "state_cache_bench: redis-server is not installed; scripts/setup installs it"
-            );
-            rows.push(Row {
-                measured: measured.clone(),
-                against,
-                target,
-                unit: Unit::Times,
-                figures: Vec::new(),
-                sides: "`redis-server` is not installed".to_owned(),
-            });
-            continue;
-        };
-        let mut others = Crew::<redis::Client>::of(CLIENTS, || redis.connect())?;
-        let plan = long_turns(plan, if counts { ROUNDS } else { 3 });
-        let before = outcomes(connection, CLASS)?;
-        let rounds = plan.alternate([Side::Cached, Side::Plain, Side::Control], |side| {
-            tidy(connection)?;
-            if side == Side::Cached {
-                return change(connection, &mut crew, &document);
+        match Redis::start(persistence)? {
+            Some(redis) => {
+                let plan = long_turns(plan, rounds);
+                rows.extend(beside(
+                    connection, &plan, &mut crew, &document, &redis, what,
+                )?);
             }
-            if side == Side::Control {
-                return crew.work(Until::Elapsed(OTHER_TURN), |client| {
-                    let text = revised(&document, client);
-                    client.execute_for_key("parse", &[&text])?;
-                    Ok(())
+            None => {
+                let why = "redis-server is not installed; scripts/setup installs it";
+                eprintln!("state_cache_bench: {why}");
+                rows.push(Row {
+                    measured: what.measured,
+                    against: what.against,
+                    target,
+                    unit: Unit::Times,
+                    figures: Vec::new(),
+                    sides: why.to_owned(),
                 });
             }
-            others.work(Until::Elapsed(OTHER_TURN), |client| {
-                let (key, text) = (client.key_name().to_owned(), revised(&document, client));
-                client.connection.set(&key, &text)
-            })
-        })?;
-        let compare = |measured: &str, target: Target, side: usize| {
-            Comparison {
-                measured: measured.to_owned(),
-                against: against.clone(),
-                target,
-                sides: [side, 1],
-            }
-            .by_rate(&rounds)
-        };
-        let mut row = compare(&measured, target, 0);
-        row.sides += &remark(connection, CLASS, before)?;
-        rows.push(row);
-        if counts {
-            // No statement that takes a jsonb can do less.
-            let control =
-                format!("control: a statement that only reads the jsonb, {CLIENTS} clients");
-            rows.push(compare(&control, Target::None, 2));
         }
+    }
+    Ok(rows)
+}
+
+/// Against one Redis. Where there is a target, a control beside it shows what any statement must cost that
+/// takes a jsonb.
+fn beside(
+    connection: &mut Connection,
+    plan: &Plan,
+    crew: &mut Crew,
+    document: &Document,
+    redis: &Redis,
+    what: Comparison,
+) -> Result<Vec<Row>, Failure> {
+    let mut others = Crew::<redis::Client>::of(CLIENTS, || redis.connect())?;
+    let before = outcomes(connection, CLASS)?;
+    let mut turn = |side: Side| {
+        tidy(connection)?;
+        match side {
+            Side::Cached => change(connection, crew, document),
+            Side::Plain => others.work(Until::Elapsed(OTHER_TURN), |client| {
+                let (key, text) = (client.key_name().to_owned(), revised(document, client));
+                client.connection.set(&key, &text)
+            }),
+            Side::Control => crew.work(Until::Elapsed(OTHER_TURN), |client| {
+                client.execute_for_key("parse", &[&revised(document, client)])?;
+                Ok(())
+            }),
+        }
+    };
+    let mut rows = if let Target::None = what.target {
+        let rounds = plan.alternate([Side::Cached, Side::Plain], &mut turn)?;
+        vec![what.by_rate(&rounds)]
+    } else {
+        let control = Comparison {
+            measured: format!("control: a statement that only reads the jsonb, {CLIENTS} clients"),
+            against: what.against.clone(),
+            target: Target::None,
+            sides: [2, 1],
+        };
+        let rounds = plan.alternate([Side::Cached, Side::Plain, Side::Control], &mut turn)?;
+        vec![what.by_rate(&rounds), control.by_rate(&rounds)]
+    };
+    if let Some(row) = rows.first_mut() {
+        row.sides += &remark(connection, CLASS, before)?;
     }
     Ok(rows)
 }

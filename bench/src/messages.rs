@@ -18,9 +18,9 @@ const TINY: usize = 1024;
 /// Where the figures are taken of how messages slow commits down.
 const CROWDS: [usize; 2] = [16, 64];
 /// Turns of a round: there are three sides, at two numbers of clients.
-const TURNS: usize = 4;
+const TURNS: usize = 3;
 /// How long one mode is measured in a round.
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_millis(750);
 /// Pause between two commits whose messages are waited for: longer than the worker rests between two
 /// messages, so that the idle figures are those of an idle worker. It varies by up to as much again.
 const PAUSE: Duration = Duration::from_millis(12);
