@@ -23,6 +23,9 @@ const MAX_KEYS: usize = 1000;
 /// Nesting level of the top transaction.
 const TOP: i32 = 1;
 
+/// The highest version that a row made by hand may have: there must be versions after it.
+const MAX_VERSION: i64 = 1 << 62;
+
 /// Bytes of a hash.
 const HASH: usize = 16;
 
@@ -419,7 +422,10 @@ impl Row {
                 !(1..=MAX_KEY).contains(&self.bytes(1).len()),
                 "key of state_head must have 1 to 255 bytes",
             ),
-            (self.integer(2) < 1, "version of state_head must be above 0"),
+            (
+                !(1..=MAX_VERSION).contains(&self.integer(2)),
+                "version of state_head must be above 0 and at most 2^62",
+            ),
             (
                 !self.is_null(3) && self.bytes(3).len() != HASH,
                 "hash of state_head must have 16 bytes",

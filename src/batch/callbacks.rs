@@ -31,7 +31,10 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
             end(|batch| batch.publication.abort());
             notify::clear();
         }
-        XactEvent::XACT_EVENT_PREPARE => end(|_| ()),
+        XactEvent::XACT_EVENT_PREPARE => {
+            end(|_| ());
+            notify::clear();
+        }
         _ => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use super::staged::{Base, Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
 use super::view::{committed_ground, read_beneath, read_newest, settle};
-use super::{MAX_HELD, OnConflict, Phase, flush, with};
+use super::{MAX_HELD, OnConflict, Phase, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
@@ -28,6 +28,7 @@ fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
         });
     }
     state.catalog.check_may_change()?;
+    leave::heed_changes_by_hand(state)?;
     settle(state).map(|_| ())
 }
 

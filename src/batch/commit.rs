@@ -98,7 +98,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             .iter()
             .filter(|(id, state)| state.belongs_to(catalog, **id))
             .filter_map(|(_, state)| {
-                let flushed = state.flushed.as_ref()?;
+                let flushed = state.flushed.as_ref().filter(|flushed| flushed.is_news())?;
                 let change = match flushed.content {
                     Content::Document { .. } | Content::Unkept => Change::Set(flushed.version),
                     Content::Deleted => Change::Delete(flushed.version),
@@ -136,7 +136,8 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     }
     if with(|batch| batch.by_hand.all()) {
         behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
-        news.clear();
+        // What is left to the worker becomes visible after the rest, so it is told by itself.
+        news.retain(|news| news.behind);
         news.push(News::everything());
     }
     Ok(news)

@@ -196,6 +196,7 @@ fn flush_state(
         class,
         key: &key,
     };
+    leave::heed_changes_by_hand(&state)?;
     let runs_user_code = catalog.runs_user_code();
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
@@ -315,16 +316,31 @@ impl Batch {
                 hash,
                 expires_at,
                 base,
-                ..
+                is_new,
             } => {
+                // A row of this transaction's own is what the tables hold then.
+                let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
                 known.correct_view(version, Some(&document), Some(expires_at));
                 self.left += document.len();
-                let base = match known.flushed.take().map(|flushed| flushed.place) {
-                    Some(Place::Left { base, .. }) => base,
-                    _ => base,
+                let (base, was_news, over_own_rows) =
+                    match known.flushed.take().map(|flushed| flushed.place) {
+                        Some(Place::Left {
+                            base,
+                            is_news,
+                            over_own_rows,
+                            ..
+                        }) => (base, is_news, over_own_rows),
+                        Some(Place::Tables { .. }) => (version_beneath, true, true),
+                        None => (base, false, false),
+                    };
+                place = Place::Left {
+                    stager: stager.clone(),
+                    base,
+                    // SAFETY: reads this backend's transaction state.
+                    command: unsafe { pg_sys::GetCurrentCommandId(false) },
+                    is_news: is_new || was_news,
+                    over_own_rows,
                 };
-                let stager = stager.clone();
-                place = Place::Left { stager, base };
                 (version, expires_at, Content::Document { document, hash })
             }
             Written::Deleted { version } => (version, i64::MAX, Content::Deleted),

@@ -19,14 +19,16 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
     if left.is_empty() {
         return Ok(false);
     }
-    if with(|batch| batch.by_hand.truncated()) {
-        // Left before the tables were emptied: after that nothing is.
-        with(|batch| batch.forget_left(&left));
-        return Ok(false);
-    }
-    let accepted = !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
+    let by_hand = with(|batch| batch.by_hand.any());
+    // What was changed by hand as well is in the tables; there the two are put in order.
+    let accepted =
+        !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
     let mut wrote = false;
     for id in left {
+        if by_hand && is_overruled(catalog, id) {
+            with(|batch| batch.forget_left(id));
+            continue;
+        }
         if !accepted || !with(|batch| batch.give_to_l1(catalog, id)) {
             write_left(catalog, id)?;
             wrote = true;
@@ -81,8 +83,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
         return Ok(());
     };
     let wrote = {
-        let owner = behind::writer(catalog, dirty.owner);
-        let _owner = owner.map(|owner| Impersonation::begin(&owner, true));
+        let _writer = behind::become_writer(catalog, dirty.owner);
         behind::write(catalog, class, state.key, &version)?
     };
     match wrote {
@@ -94,6 +95,40 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
     Ok(())
 }
 
+/// Before a state is read or changed: a version that this transaction has left, and that it has changed by
+/// hand since, is forgotten if the change by hand has the last word (see `behind`).
+pub fn heed_changes_by_hand(state: &StateRef<'_>) -> Result<()> {
+    let may_be = with(|batch| -> Result<_> {
+        let by_hand = &batch.by_hand;
+        let touched = by_hand.all() || by_hand.has(&state.class.name, state.key);
+        Ok(touched && batch.left(state)?.is_some())
+    })?;
+    let id = Batch::id(&state.catalog, &state.class.name, state.key);
+    if may_be && is_overruled(&state.catalog, id) {
+        with(|batch| batch.forget_left(id));
+    }
+    Ok(())
+}
+
+/// Whether a change by hand in this transaction has the last word over a version that it has left.
+fn is_overruled(catalog: &Catalog, id: u128) -> bool {
+    let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
+        return false;
+    };
+    let Some(Flushed {
+        version,
+        place: Place::Left { base, .. },
+        ..
+    }) = known.flushed
+    else {
+        return false;
+    };
+    match catalog.head_row(&known.class.name, &known.key) {
+        Some(head) => head.version > version,
+        None => base > 0 || with(|batch| batch.by_hand.truncated()),
+    }
+}
+
 /// Writes a version that this transaction has left, if it has.
 pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
@@ -103,7 +138,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         version,
         expires_at,
         content: Content::Document { document, hash },
-        place: Place::Left { stager, base },
+        place: Place::Left { stager, base, .. },
     }) = known.flushed
     else {
         return Ok(());
@@ -158,11 +193,13 @@ impl Batch {
         left.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// The versions that are left have gone with the tables' rows.
-    fn forget_left(&mut self, left: &[u128]) {
-        for id in left {
-            if let Some(state) = self.states.get_mut(id) {
-                state.flushed = None;
+    /// A version that was left has been overruled: the tables count.
+    fn forget_left(&mut self, id: u128) {
+        self.frames.save(id, self.states.get(&id), &self.scope);
+        if let Some(state) = self.states.get_mut(&id) {
+            state.flushed = None;
+            if !state.is_dirty() {
+                state.forget_views();
             }
         }
     }
@@ -176,7 +213,13 @@ impl Batch {
             version,
             expires_at,
             content: Content::Document { document, hash },
-            place: Place::Left { stager, base },
+            place:
+                Place::Left {
+                    stager,
+                    base,
+                    over_own_rows,
+                    ..
+                },
         }) = &state.flushed
         else {
             return false;
@@ -193,6 +236,7 @@ impl Batch {
         let left_by = LeftBy {
             owner: stager.user,
             base: *base,
+            over_own_rows: *over_own_rows,
         };
         let name = (&*state.class.name, &*state.key);
         let taken = self.publication.leave(catalog, name, &new, left_by);

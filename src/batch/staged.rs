@@ -217,10 +217,21 @@ pub enum Place {
         stager: Identity,
         /// Version of the tables' row beneath it, 0 for none.
         base: i64,
+        /// The command that flushed it: what was staged by later ones builds upon it.
+        command: pg_sys::CommandId,
+        /// Whether subscribers are to hear of it; not of a new expiry.
+        is_news: bool,
+        /// Whether this transaction has rows of it in the tables, so that no dirty entry counts any more.
+        over_own_rows: bool,
     },
 }
 
 impl Flushed {
+    /// Whether subscribers are to hear of it, as far as its place says.
+    pub fn is_news(&self) -> bool {
+        !matches!(self.place, Place::Left { is_news: false, .. })
+    }
+
     /// Whether it is left to the worker.
     pub fn is_left(&self) -> bool {
         matches!(self.place, Place::Left { .. })
@@ -333,7 +344,14 @@ impl State {
     pub fn unstage(&mut self) {
         self.pending = None;
         self.beneath = None;
-        self.forget_views();
+        match self.flushed.as_ref().map(|flushed| &flushed.place) {
+            // What was left is here only.
+            Some(Place::Left { command, .. }) => {
+                let command = *command;
+                self.views.retain(|(made, _)| *made < command);
+            }
+            _ => self.forget_views(),
+        }
     }
 
     /// Whether a document is staged, and not only an end or a new expiry.

@@ -2,7 +2,7 @@
 
 use super::change::apply_all;
 use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View};
-use super::{Batch, OnConflict, flush, with};
+use super::{Batch, OnConflict, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
@@ -32,6 +32,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
+    leave::heed_changes_by_hand(state)?;
     // The rows of a change that was flushed only now are too new for the active snapshot.
     let _snapshot = settle(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
@@ -93,6 +94,14 @@ fn read_at<F: Form>(
 /// privileges and policies must have answered for the one before they answer for the other. Whether
 /// there was something to flush.
 pub fn settle(state: &StateRef<'_>) -> Result<bool> {
+    if !state.catalog.access().l1 && with(|batch| batch.left(state))?.is_some() {
+        // Only the tables can say whether this role may see it.
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        leave::write_left(&state.catalog, id)?;
+        // SAFETY: as below.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        return settle(state).map(|_| true);
+    }
     if !with(|batch| batch.is_staged_by_other(state, sys::current_user()))? {
         return Ok(false);
     }

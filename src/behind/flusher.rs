@@ -14,7 +14,7 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
-use crate::{settings, shared, sys};
+use crate::{settings, shared, store, sys};
 use state_cache_l1::EntryInfo;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -83,6 +83,8 @@ impl Task for Flusher {
             // Perhaps it was the states' fault after all: the next ones will tell.
             worker::accept(true);
         }
+        // Until all has been looked at, a failure must not make this task believe that nothing is dirty.
+        self.looked = None;
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
             super::forget_dropped();
@@ -300,6 +302,8 @@ fn write_together(
             if lock == Lock::HardlyWait {
                 sys::set_local(c"lock_timeout", c"50ms");
             }
+            // Deferred triggers would otherwise run at the commit, as this worker.
+            store::set_constraints_immediate();
             let catalog = catalog::renewed(catalog)?;
             for ((class, key), _) in states {
                 if flush_state(&catalog, class, key)? {

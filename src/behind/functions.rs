@@ -1,11 +1,10 @@
 //! The SQL functions about changes that L3 does not hold yet.
 
-use super::{settle, unwritten, write, writer};
+use super::{become_writer, settle, unwritten, write};
 use crate::batch::StateName;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
 use crate::{shared, sys};
 use pgrx::pg_sys;
 use state_cache_l1::EntryInfo;
@@ -36,14 +35,15 @@ pub fn flush(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
 
 /// Writes a state if it is dirty, in this transaction; whether it was.
 pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bool> {
-    let class = catalog.class(class)?;
+    // The row of its class may have been deleted in a way that no trigger saw.
+    let class = catalog.class_or_default(class)?;
     let read_at = sys::now();
     let Some((info, dirty, version)) = unwritten(catalog, &class, key) else {
         return Ok(false);
     };
     crate::fault::stop_at!(BeforeBehind);
     let wrote = {
-        let _writer = writer(catalog, dirty.owner).map(|owner| Impersonation::begin(&owner, true));
+        let _writer = become_writer(catalog, dirty.owner);
         write(catalog, &class, key, &version)?
     };
     settle(catalog, &class, key, &info, read_at, wrote);

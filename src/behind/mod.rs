@@ -61,7 +61,7 @@ pub use flusher::Flusher;
 pub use functions::dirty as dirty_states;
 pub use lock::{forget as forget_locks, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
-pub use write::{Unwritten, Wrote, delete, forget, settle, unwritten, write, writer};
+pub use write::{Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write};
 
 /// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
 pub fn may_leave(catalog: &Catalog) -> bool {

@@ -8,6 +8,7 @@ use super::lock::lock_class;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use pgrx::pg_sys;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A class's name, and whether its write mode is `behind`.
@@ -40,7 +41,11 @@ pub fn before_class_changes(
 
 /// All rows of `state_class` are about to go.
 pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
-    for ((class, _), _) in functions::dirty(catalog, None) {
+    let of_dirty = functions::dirty(catalog, None)
+        .into_iter()
+        .map(|((class, _), _)| class);
+    let classes: BTreeSet<_> = of_dirty.chain(catalog.behind_classes()).collect();
+    for class in classes {
         lock_class(catalog, &class);
     }
     functions::flush(catalog, None)?;

@@ -5,7 +5,7 @@ use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
-use crate::identity::Identity;
+use crate::identity::{Identity, Impersonation};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, NewVersion, Replaced, Target};
@@ -65,11 +65,15 @@ pub fn unwritten(
     Some((info, dirty, unwritten))
 }
 
-/// Who writes a version that `owner` has made: the current role where no code of users runs on the tables,
-/// else the owner, as if it had been written at once.
-pub fn writer(catalog: &Catalog, owner: u32) -> Option<Identity> {
+/// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at
+/// once; where that role is gone, the owner of the tables. Never the worker itself: defaults, triggers and
+/// index expressions that others have put on the tables would run as a superuser.
+pub fn become_writer(catalog: &Catalog, owner: u32) -> Impersonation {
     let owner = pg_sys::Oid::from(owner);
-    (catalog.runs_user_code() && sys::role_exists(owner)).then(|| Identity::of(owner))
+    match sys::role_exists(owner) {
+        true => Impersonation::begin(&Identity::of(owner), false),
+        false => Impersonation::owner_of(catalog.head),
+    }
 }
 
 /// Writes a version to L3, in this transaction.
@@ -98,6 +102,7 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
         if let Some(version) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
             return Ok(Wrote::Version(version));
         }
+        check_may_retry(class, key, unwritten.version, head.as_ref())?;
     }
     Err(Error::Swallowed {
         state: Shown::new(&class.name, key),
@@ -177,6 +182,7 @@ pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Res
             }
             return Ok(number);
         }
+        check_may_retry(class, key, version, head.as_ref())?;
     }
     Err(Error::Swallowed {
         state: Shown::new(&class.name, key),
@@ -214,4 +220,16 @@ pub fn forget(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo) {
     if let Some(l1) = shared::l1() {
         l1.drop_dirty_entry(&catalog.l1_key(class, key), info.serial);
     }
+}
+
+/// `40001` where looking again would not help: the transaction's snapshot does not see the row as it is now.
+fn check_may_retry(class: &Class, key: &[u8], version: i64, head: Option<&Target>) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() {
+        return Ok(());
+    }
+    Err(Error::Conflict {
+        state: Shown::new(&class.name, key),
+        expected: version,
+        found: head.map_or(0, |head| head.version),
+    })
 }

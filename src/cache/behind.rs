@@ -8,9 +8,9 @@ use super::read::{
     Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
 };
 use super::stats::Counter;
-use crate::error::{Result, warn_unwritten};
+use crate::error::{Error, Result, warn_unwritten};
 use crate::shared;
-use crate::store;
+use crate::store::{self, Stored};
 use crate::sys;
 use state_cache_l1::EntryInfo;
 
@@ -38,7 +38,7 @@ pub fn read<F: Form>(
     if let Taken::Entry(info, value) = taken {
         if let Some(dirty) = info.dirty {
             if own_rows {
-                let stored = store::read(&state.catalog, &state.class, state.key)?;
+                let stored = newest(state)?.stored;
                 let has_last_word = match &stored {
                     Some(stored) => stored.version > info.version,
                     None => dirty.base > 0,
@@ -69,7 +69,8 @@ pub fn read<F: Form>(
         l1.remove(&key);
     }
     match (route(state, own_rows), token) {
-        (Route::L3(reason), _) if own_rows || sys::isolation_is_serializable() => {
+        (Route::L3(reason), _) if sys::isolation_is_serializable() && !own_rows => {
+            check_snapshot_is_newest(state)?;
             from_tables(form, reason)
         }
         // A parallel query takes no snapshot of its own.
@@ -90,6 +91,22 @@ pub fn read<F: Form>(
             Ok((Counter::Misses, Counter::L3ReadTime, found))
         }
     }
+}
+
+/// `40001` if the snapshot of a SERIALIZABLE transaction does not see the newest version: it may have been read
+/// already, while it was dirty.
+fn check_snapshot_is_newest(state: &StateRef<'_>) -> Result<()> {
+    let version = |stored: Option<Stored>| stored.map_or(0, |stored| stored.version);
+    let seen = version(store::read(&state.catalog, &state.class, state.key)?);
+    let newest = version(newest(state)?.stored);
+    if seen == newest {
+        return Ok(());
+    }
+    Err(Error::Conflict {
+        state: state.shown(),
+        expected: seen,
+        found: newest,
+    })
 }
 
 fn found<T>(info: &EntryInfo, value: T) -> Found<T> {

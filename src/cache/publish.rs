@@ -98,6 +98,8 @@ pub struct LeftBy {
     pub owner: pg_sys::Oid,
     /// Version of L3's row beneath it, 0 for none.
     pub base: i64,
+    /// Whether the transaction has rows of the state in L3: a dirty entry of before has nothing to say then.
+    pub over_own_rows: bool,
 }
 
 /// One transaction may not replace more than this part of L1; what it changes beyond that leaves L1.
@@ -125,8 +127,19 @@ struct Entry {
     class: Box<[u8]>,
     key: Box<[u8]>,
     block: Option<Block>,
-    /// Whether a dirty entry stays.
-    spares_dirty: bool,
+    /// What becomes of a dirty entry of before.
+    before: Before,
+}
+
+/// What becomes of a dirty entry that a commit finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// It goes, as any entry does; a dirty one in its place carries on for it.
+    Replaced,
+    /// It goes, and nothing carries on for it.
+    Ended,
+    /// It stays.
+    Spared,
 }
 
 impl Publication {
@@ -145,8 +158,11 @@ impl Publication {
             New::Version(new) => self.reserve(l1, key, new, None),
             New::Nothing | New::NothingClean => None,
         };
-        let spares_dirty = matches!(changed.new, New::NothingClean);
-        self.push(l1, key, block, spares_dirty);
+        let before = match changed.new {
+            New::NothingClean => Before::Spared,
+            New::Version(_) | New::Nothing => Before::Replaced,
+        };
+        self.push(l1, key, block, before);
     }
 
     /// Reserves room for a version that is left to the worker, and marks the state as about to change;
@@ -169,7 +185,11 @@ impl Publication {
         };
         match self.reserve(l1, key, new, Some(dirty)) {
             Some(block) => {
-                self.push(l1, key, Some(block), false);
+                let before = match left_by.over_own_rows {
+                    true => Before::Ended,
+                    false => Before::Replaced,
+                };
+                self.push(l1, key, Some(block), before);
                 true
             }
             None => false,
@@ -191,20 +211,14 @@ impl Publication {
         self.leaving_behind.is_some()
     }
 
-    fn push(
-        &mut self,
-        l1: &SharedL1,
-        key: shared::Key<'_>,
-        block: Option<Block>,
-        spares_dirty: bool,
-    ) {
+    fn push(&mut self, l1: &SharedL1, key: shared::Key<'_>, block: Option<Block>, before: Before) {
         let entry = Entry {
             database: key.db,
             incarnation: key.incarnation,
             class: key.class.into(),
             key: key.key.into(),
             block,
-            spares_dirty,
+            before,
         };
         if !crate::fault::leaves_out!(WritersMark) {
             l1.stripe(key.id).enter();
@@ -256,10 +270,14 @@ impl Publication {
         }
         for entry in self.entries.drain(..) {
             let key = shared::key(entry.database, entry.incarnation, &entry.class, &entry.key);
-            match entry.block {
-                Some(block) => l1.link(block),
-                None if entry.spares_dirty => drop(l1.remove_clean(&key)),
-                None => drop(l1.remove(&key)),
+            match (entry.block, entry.before) {
+                (Some(block), Before::Ended) => {
+                    l1.remove(&key);
+                    l1.link(block);
+                }
+                (Some(block), _) => l1.link(block),
+                (None, Before::Spared) => drop(l1.remove_clean(&key)),
+                (None, _) => drop(l1.remove(&key)),
             }
             let stripe = l1.stripe(key.id);
             stripe.publish();

@@ -120,6 +120,21 @@ unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
 }
 
 impl Class {
+    /// A class without a row in `state_class`, with that table's defaults.
+    pub fn undefined(name: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            behind: false,
+            keep: Some(1),
+            dedup: true,
+            ttl: None,
+            cache_ttl: None,
+            max_entries: None,
+            channel: c"state_updated".to_owned(),
+            counters: CounterSet::of_class(name),
+        }
+    }
+
     /// # Safety
     /// The columns are those of a row of `state_class`.
     unsafe fn from_columns(name: &[u8], values: &[pg_sys::Datum], nulls: &[bool]) -> Self {

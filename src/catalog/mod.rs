@@ -217,6 +217,14 @@ impl Catalog {
         self.classes.get(name, self.class)
     }
 
+    /// The same, with what a new class has for one that is not defined any more.
+    pub fn class_or_default(&self, name: &[u8]) -> Result<Rc<Class>> {
+        match self.class(name) {
+            Err(Error::UnknownClass { .. }) => Ok(Rc::new(Class::undefined(name))),
+            known => known,
+        }
+    }
+
     /// The head row of a state as it is now, whoever asks.
     pub fn head_row(&self, class: &[u8], key: &[u8]) -> Option<HeadRow> {
         head::read(self.head, class, key)

@@ -288,7 +288,9 @@ sql_functions! {
     /// `state_cursor()`
     fn state_cursor(call) {
         let catalog = catalog::current(call.function())?;
-        let message = shared::database().map(shared::Database::last_message);
+        // Nobody numbers messages on a standby, and a promotion begins anew.
+        let database = shared::database().filter(|_| !sys::recovery_in_progress());
+        let message = database.map(shared::Database::last_message);
         // One of now also at REPEATABLE READ: the messages are those of now.
         let _snapshot = PushedSnapshot::latest();
         let cursor = cursor(&catalog).to_string();

@@ -181,7 +181,13 @@ impl Database {
     /// Changes of this database were appended to the ring at `at`; its lock is held. Whether subscribers had been
     /// told of all earlier ones. For callbacks too.
     pub fn add_untold(&self, at: std::ops::Range<u64>) -> bool {
-        let before = self.appended.swap(at.end, SeqCst);
+        // Under the ring's lock nobody else changes it.
+        let before = self.appended.load(SeqCst);
+        if self.told.load(SeqCst) >= before {
+            // Said before a worker can see the new end: it must not read what others have overwritten.
+            self.told.fetch_max(at.start, SeqCst);
+        }
+        self.appended.store(at.end, SeqCst);
         // After the store: either the worker sees it when it has told what was before, or this sees that it has.
         let all_told = self.told.load(SeqCst) >= before;
         if all_told {

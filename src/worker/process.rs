@@ -32,7 +32,8 @@ const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"statement_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"search_path", c"pg_catalog"),
-    (c"row_security", c"off"),
+    // Policies decide where they apply to whom a change is written as.
+    (c"row_security", c"on"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_deferrable", c"off"),
@@ -254,7 +255,7 @@ impl Worker {
         self.clock = now;
         let mut outcome = Outcome::default();
         for n in 0..self.tasks.len() {
-            if self.tasks[n].is_due(now, woken) {
+            if self.tasks[n].is_due(now, woken, leaving) {
                 self.call(n, Round { now, leaving }, &mut outcome);
             }
         }

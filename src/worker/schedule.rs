@@ -95,9 +95,13 @@ impl Scheduled {
         }
     }
 
-    /// Whether it is to be called in a round at `now`; `woken`: someone has woken the worker, or the clock
+    /// Whether it is to be called in a round at `now`, or in any of a worker that is `leaving`; `woken`: someone has woken the worker, or the clock
     /// has jumped.
-    pub fn is_due(&self, now: i64, woken: bool) -> bool {
+    pub fn is_due(&self, now: i64, woken: bool, leaving: bool) -> bool {
+        if leaving {
+            // It is the last chance, whatever has failed before.
+            return true;
+        }
         match self.retry.until() {
             Some(until) => Instant::now() >= until,
             None => woken || self.due().is_some_and(|due| due <= now),

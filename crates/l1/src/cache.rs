@@ -361,11 +361,18 @@ impl<K: Locks> L1<K> {
             .bytes
             .fetch_add(entry.occupied_chunks() * CHUNK as u64, Relaxed);
         let replaced = old.and_then(|o| shard.entry(o));
-        if entry.is_dirty()
-            && let Some(before) = replaced.and_then(EntryHeader::dirty)
-        {
-            entry.base.store(before.base, Relaxed);
-            entry.since.fetch_min(before.since, Relaxed);
+        if let (true, Some(before)) = (entry.is_dirty(), replaced) {
+            // The tables may have got a version after the block was made.
+            let base = match before.dirty() {
+                Some(dirty) => {
+                    entry.since.fetch_min(dirty.since, Relaxed);
+                    dirty.base
+                }
+                // Of one that its domain has made unreadable nobody knows what the tables hold.
+                None if shard.is_stale(before) => 0,
+                None => before.version.load(Relaxed),
+            };
+            entry.base.fetch_max(base, Relaxed);
         }
         // A new version takes the place of the old one and counts as a visit: writing a state is using
         // it. At the head of the FIFO it would be the first that the hand meets after wrapping round.

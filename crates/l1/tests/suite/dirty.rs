@@ -176,14 +176,14 @@ fn text_forms_of_dirty_entries_are_part_of_their_share() {
 }
 
 #[test]
-fn a_newer_dirty_version_hands_on_since_and_base_and_is_not_parked() {
+fn a_newer_dirty_version_takes_over_since_and_base_and_is_not_parked() {
     let cache = Cache::new(MIN_MEMORY);
     let old = link(&cache, &dirty_entry("k", 5, b"a", behind(100, 4)));
     assert!(cache.set_parked(&key("k"), old.serial, true));
     assert!(dirty_of(&cache, "k").unwrap().parked);
     let newer = Dirty {
         owner: 11,
-        ..behind(200, 5)
+        ..behind(200, 0)
     };
     link(&cache, &dirty_entry("k", 6, b"b", newer));
     let expected = Dirty {
@@ -191,15 +191,15 @@ fn a_newer_dirty_version_hands_on_since_and_base_and_is_not_parked() {
         ..behind(100, 4)
     };
     assert_eq!(dirty_of(&cache, "k"), Some(expected));
-    // The clock stepped back: still the older of both.
+    // The clock stepped back: still the older of both. The tables have got a version meanwhile.
     let info = link(&cache, &dirty_entry("k", 7, b"c", behind(50, 6)));
-    assert_eq!(info.dirty, Some(behind(50, 4)));
+    assert_eq!(info.dirty, Some(behind(50, 6)));
     assert_eq!((cache.dirty(ClassId::OTHER), info.version), (1, 7));
     assert_eq!(dirty_chunks(&cache), 1);
 }
 
 #[test]
-fn a_dirty_version_over_a_clean_one_keeps_what_it_was_given() {
+fn a_dirty_version_over_a_clean_one_is_based_on_that() {
     let cache = Cache::new(MIN_MEMORY);
     cache.put(&key("k"), 3, b"clean").unwrap();
     cache.put(&key("other"), 3, b"clean").unwrap();
@@ -208,7 +208,7 @@ fn a_dirty_version_over_a_clean_one_keeps_what_it_was_given() {
         ..behind(100, 2)
     };
     let info = link(&cache, &dirty_entry("k", 4, b"dirty", parked));
-    assert_eq!(info.dirty, Some(parked));
+    assert_eq!(info.dirty, Some(Dirty { base: 3, ..parked }));
     assert_eq!(cache.get(&key("k")), Some((4, b"dirty".to_vec())));
     let report = cache.verify().unwrap();
     assert_eq!((report.entries, report.dirty), (2, 1));

@@ -160,6 +160,11 @@ impl Run {
                 return;
             }
         };
+        // What is clean may have been evicted for the block.
+        let cached = match self.cache.read(&key(name), Want::Info, &mut []) {
+            Lookup::Hit(info) => Some(info.version),
+            _ => None,
+        };
         let old = self.entries.get(&number).and_then(|e| e.dirty);
         match self.random.below(8) {
             0 => return self.cache.discard(block),
@@ -172,13 +177,17 @@ impl Run {
             }
             _ => self.cache.link(block),
         }
-        let dirty = dirty.map(|new| match old {
-            Some(old) => Dirty {
+        let dirty = dirty.map(|new| match (old, cached) {
+            (Some(old), _) => Dirty {
                 since: new.since.min(old.since),
-                base: old.base,
+                base: new.base.max(old.base),
                 ..new
             },
-            None => new,
+            (None, Some(clean)) => Dirty {
+                base: new.base.max(clean),
+                ..new
+            },
+            (None, None) => new,
         });
         let Lookup::Hit(info) = self.cache.read(&key(name), Want::Info, &mut []) else {
             panic!("just linked");

@@ -43,7 +43,7 @@ fn a_settled_entry_is_clean_and_a_victim_like_any() {
 fn settling_an_older_version_leaves_the_newer_one_dirty() {
     let cache = Cache::new(MIN_MEMORY);
     let old = link(&cache, &dirty_entry("k", 5, b"a", behind(100, 4)));
-    let new = link(&cache, &dirty_entry("k", 8, b"b", behind(300, 5)));
+    let new = link(&cache, &dirty_entry("k", 8, b"b", behind(300, 4)));
     assert_eq!(new.dirty, Some(behind(100, 4)));
     let settle = |read_at| cache.settle(&key("k"), old.serial, 6, 99, read_at);
     assert_eq!(settle(200), Settled::Newer);
