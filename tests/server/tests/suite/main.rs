@@ -9,6 +9,7 @@ mod faults;
 mod identity;
 mod interrupted;
 mod memory;
+mod messages;
 mod model;
 mod notify;
 mod replication;

@@ -156,3 +156,12 @@ fn ends_with_the_contents_of_the_tables(settings: &[&str]) {
 fn under_load_with_cut_connections_it_ends_with_the_contents_of_the_tables() {
     ends_with_the_contents_of_the_tables(&[]);
 }
+
+/// What the ring loses is told as "drop everything", in a new epoch.
+#[test]
+fn under_load_with_a_tiny_ring_it_ends_with_the_contents_of_the_tables() {
+    ends_with_the_contents_of_the_tables(&[
+        "state_cache.notify = worker",
+        "state_cache.notify_buffer = '16kB'",
+    ]);
+}
