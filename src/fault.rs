@@ -6,6 +6,8 @@
 //! - `state_cache.test_stop_at = 'marked'`: the session waits at that point for the advisory lock
 //!   (5202, number of the point), which the test holds.
 //! - `state_cache.test_kill_at`: it kills itself there, as `kill -9` would.
+//! - `state_cache.test_fail_at`: it fails there, as it would were the notification queue full. Only for points
+//!   before the commit record.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
 //!
 //! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
@@ -40,7 +42,10 @@ pub mod injection {
     //! What the macros call.
 
     use pgrx::pg_sys;
-    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+    use pgrx::{
+        GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, PostgresGucEnum,
+        ereport,
+    };
 
     /// Where a backend can be stopped or killed. The numbers are those of the advisory locks.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -64,6 +69,9 @@ pub mod injection {
         /// A flush has read a dirty version and not yet written it.
         #[name = c"before_behind"]
         BeforeBehind = 5,
+        /// Messages are numbered and queued, the commit record is not written.
+        #[name = c"told"]
+        Told = 8,
     }
 
     /// A step of the protocol.
@@ -122,6 +130,7 @@ pub mod injection {
     static PROBE: GucSetting<Probe> = GucSetting::<Probe>::new(Probe::Off);
     static STOP_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static KILL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
+    static FAIL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
 
     /// First half of the advisory locks' keys.
@@ -142,6 +151,14 @@ pub mod injection {
             c"Where this session kills itself.",
             c"For tests of crashes.",
             &KILL_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_fail_at",
+            c"Where this session fails.",
+            c"For tests of errors.",
+            &FAIL_AT,
             GucContext::Userset,
             GucFlags::default(),
         );
@@ -181,6 +198,13 @@ pub mod injection {
         }
         if STOP_AT.get() == point {
             wait(point);
+        }
+        if FAIL_AT.get() == point {
+            ereport!(
+                PgLogLevel::ERROR,
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                "told to fail"
+            );
         }
     }
 

@@ -98,6 +98,7 @@ fn send(messages: Vec<Message>, epoch: Epoch) -> Option<Stamp> {
         last.seq += 1;
         message.send(Some(last));
     }
+    crate::fault::stop_at!(Told);
     Some(last)
 }
 

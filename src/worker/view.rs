@@ -76,7 +76,7 @@ sql_functions! {
                 time(&report.last_flush),
                 Some(call::count_datum(backlog)),
                 oldest.map(|since| call::interval_datum((now - since).max(0))),
-                Some(call::count_datum(0)),
+                Some(call::count_datum(slot.untold())),
                 error.as_ref().and_then(|text| text.get()).map(text),
                 time(&report.last_error_at),
                 Some(call::count_datum(report.failures.load(SeqCst))),

@@ -10,6 +10,7 @@ mod faults;
 mod identity;
 mod interrupted;
 mod memory;
+mod messages;
 mod model;
 mod notify;
 mod replication;

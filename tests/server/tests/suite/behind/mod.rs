@@ -26,7 +26,7 @@ fn server(settings: &[&str]) -> Server {
 }
 
 /// Waits until commits of this session are left to the worker, and leaves nothing dirty itself.
-fn await_accepting(client: &mut Client) {
+pub fn await_accepting(client: &mut Client) {
     let before = client.counter("left_behind");
     let mut tries = 0;
     eventually("the worker to accept changes", || {

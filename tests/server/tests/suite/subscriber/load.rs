@@ -15,6 +15,13 @@ const WRITERS: u64 = 3;
 /// How often the connections are cut.
 const CUTS: u64 = 60;
 
+/// All is told by the worker, which is lapped when it rests this long.
+const TINY_RING: [&str; 3] = [
+    "state_cache.notify = worker",
+    "state_cache.notify_buffer = '16kB'",
+    "state_cache.notify_interval = '500ms'",
+];
+
 /// One transaction that changes something.
 fn change(client: &mut Client, dice: &mut Dice) -> Result<(), postgres::Error> {
     let n = dice.roll(1 << 40);
@@ -91,16 +98,24 @@ fn contents(client: &mut Client) -> HashMap<(String, String), String> {
         .collect()
 }
 
-fn ends_with_the_contents_of_the_tables(settings: &[&str]) {
+/// `behind`: two of the classes are left to the worker.
+fn ends_with_the_contents_of_the_tables(settings: &[&str], behind: bool) {
     let server = Server::new(settings);
     let mut client = server.connect();
     client.run("SELECT state_class_define('own', channel => 'own_changes')");
+    if behind {
+        client.run(
+            "SELECT state_class_define(class, write_mode => 'behind')
+                FROM unnest(ARRAY['run', 'own']) class",
+        );
+    }
     let options = Options {
         heartbeat: Duration::from_millis(200),
         patience: Duration::from_secs(30),
         ..Options::default()
     };
     let app = App::new(&server.parameters(), options);
+    let epoch = client.text("SELECT epoch FROM state_cursor()");
     let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut from_memory = 0;
     std::thread::scope(|threads| {
@@ -126,7 +141,11 @@ fn ends_with_the_contents_of_the_tables(settings: &[&str]) {
         }
     });
     assert!(from_memory > 0, "nothing was ever answered from memory");
+    // It was lapped where it should be, and only there.
+    let anew = client.text("SELECT epoch FROM state_cursor()") != epoch;
+    assert_eq!(anew, settings.contains(&TINY_RING[1]));
 
+    client.run("SELECT state_flush()");
     let expected = contents(&mut client);
     assert!(!expected.is_empty());
     let mut different = Vec::new();
@@ -154,5 +173,21 @@ fn ends_with_the_contents_of_the_tables(settings: &[&str]) {
 
 #[test]
 fn under_load_with_cut_connections_it_ends_with_the_contents_of_the_tables() {
-    ends_with_the_contents_of_the_tables(&[]);
+    ends_with_the_contents_of_the_tables(&[], false);
+}
+
+/// What the ring loses is told as "drop everything", in a new epoch.
+#[test]
+fn under_load_with_a_tiny_ring_it_ends_with_the_contents_of_the_tables() {
+    ends_with_the_contents_of_the_tables(&TINY_RING, false);
+}
+
+#[test]
+fn under_load_with_a_tiny_ring_and_behind_classes_it_ends_with_the_contents_of_the_tables() {
+    ends_with_the_contents_of_the_tables(&TINY_RING, true);
+}
+
+#[test]
+fn under_load_on_behind_classes_it_ends_with_the_contents_of_the_tables() {
+    ends_with_the_contents_of_the_tables(&[], true);
 }
