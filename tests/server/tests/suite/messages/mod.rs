@@ -80,7 +80,7 @@ impl Listener {
         let notification = notifications.timeout_iter(time).next().unwrap()?;
         Some(Message {
             channel: notification.channel().to_owned(),
-            body: serde_json::from_str(notification.payload()).expect(notification.payload()),
+            body: serde_json::from_str(notification.payload()).expect("JSON"),
         })
     }
 
@@ -89,7 +89,9 @@ impl Listener {
         let mut heard = Vec::new();
         loop {
             let next = self.next_within(PATIENCE);
-            heard.push(next.unwrap_or_else(|| panic!("still waiting: {what}; heard {heard:?}")));
+            heard.push(next.unwrap_or_else(|| {
+                panic!("still waiting: {what}; heard last: {:?}", heard.last())
+            }));
             if heard.last().is_some_and(&wanted) {
                 return heard;
             }
