@@ -121,6 +121,8 @@ pub enum Error {
     Prepare,
     /// The extension was dropped and created again while the transaction ran.
     Reinstalled,
+    /// Another transaction has written the state, and its head row is gone again.
+    Raced { state: Shown },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
     /// The server interface answered in a way it should not.
@@ -254,6 +256,11 @@ impl Error {
             Self::Reinstalled => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 "the tables of extension state_cache were replaced by another transaction".to_owned(),
+            )
+            .set_hint("Retry the transaction."),
+            Self::Raced { state } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("state \"{}\" was written by another transaction", state.0),
             )
             .set_hint("Retry the transaction."),
             Self::ClassRedefined { class } => new(

@@ -157,7 +157,7 @@ fn define_worker_settings(preloading: bool) {
     GucRegistry::define_int_guc(
         c"state_cache.notify_buffer",
         c"Shared memory for changes that the workers have not told yet.",
-        c"When a worker falls further behind, subscribers are told to drop everything.           Can only be set at server start.",
+        c"When a worker falls further behind, subscribers are told to drop everything. Can only be set at server start.",
         &NOTIFY_BUFFER,
         NOTIFY_BUFFER_KB.1,
         NOTIFY_BUFFER_KB.2,

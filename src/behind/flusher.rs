@@ -46,6 +46,8 @@ pub struct Flusher {
     refusing: Option<Parked>,
     /// Fresh states that have failed since one was written.
     in_a_row: usize,
+    /// Whether it has said what it leaves unwritten.
+    has_warned: bool,
     /// When the dirty states were last looked at, and the interval then.
     looked: Option<(i64, i64)>,
 }
@@ -172,6 +174,14 @@ impl Flusher {
     /// Finds out what is dirty now, and when the next of it is due.
     fn look_ahead(&mut self, catalog: &Catalog, round: Round, database: &shared::Database) {
         let left = dirty(catalog, None);
+        if round.leaving && !self.has_warned && left.iter().any(|state| self.is_parked(state)) {
+            self.has_warned = true;
+            pgrx::warning!(
+                "state_cache worker: {} states of behind classes could not be written; they are lost if the \
+                 server is being shut down",
+                left.len()
+            );
+        }
         let knows_of_fresh = left.iter().any(|state| !self.is_parked(state));
         self.holds_work = match round.leaving {
             // Nobody waits for those that cannot be written.

@@ -7,9 +7,11 @@ use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
-use crate::error::Result;
-use pgrx::pg_sys;
+use crate::error::{Error, Result, Shown};
+use pgrx::pg_sys::{self, panic::CaughtError};
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::cell::OnceCell;
+use std::panic::AssertUnwindSafe;
 
 /// Ways of pruning, each with its own statement: a snapshot falls out of `keep`, or none does.
 pub const PRUNINGS: usize = 2;
@@ -143,23 +145,41 @@ fn touch_sql() -> String {
 
 /// Writes a state that has no head row; its version (1, unless there were versions before or the caller
 /// wants a higher one), or `None` when there is a head row by now.
+///
+/// # Errors
+/// `40001` if another transaction has just written the state and deleted its head row by hand: the versions
+/// that this statement saw were fewer.
 pub fn insert(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
-    run(catalog, &catalog.statements.insert, insert_sql, || {
-        [
-            text(&class.name),
-            text(key),
-            hash(Some(new.hash)),
-            size(new.document),
-            expiry(new.expires_at),
-            document(new.document),
-            bigint(Some(new.number)),
-        ]
-    })
+    let statement = || {
+        run(catalog, &catalog.statements.insert, insert_sql, || {
+            [
+                text(&class.name),
+                text(key),
+                hash(Some(new.hash)),
+                size(new.document),
+                expiry(new.expires_at),
+                document(new.document),
+                bigint(Some(new.number)),
+            ]
+        })
+    };
+    let state = Shown::new(&class.name, key);
+    PgTryBuilder::new(AssertUnwindSafe(statement))
+        .catch_when(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, move |error| {
+            let is_ours = matches!(&error, CaughtError::PostgresError(report)
+                if report.message().contains("state_snapshot_pkey"));
+            if !is_ours {
+                error.rethrow();
+            }
+            let state = state.clone();
+            Error::Raced { state }.raise()
+        })
+        .execute()
 }
 
 /// Writes a version after the one to be replaced; `None` when that is not current any more.
