@@ -64,6 +64,9 @@ pub mod injection {
         /// A flush has read a dirty version and not yet written it.
         #[name = c"before_behind"]
         BeforeBehind = 5,
+        /// A flush has looked at a state's class and taken the locks that it calls for, and nothing else.
+        #[name = c"class_known"]
+        ClassKnown = 6,
     }
 
     /// A step of the protocol.
