@@ -72,6 +72,9 @@ pub mod injection {
         /// Messages are numbered and queued, the commit record is not written.
         #[name = c"told"]
         Told = 8,
+        /// A flush has looked at a state's class and taken the locks that it calls for, and nothing else.
+        #[name = c"class_known"]
+        ClassKnown = 6,
     }
 
     /// A step of the protocol.

@@ -190,6 +190,7 @@ fn flush_state(
 ) -> Result<Outcome> {
     let key = Rc::clone(&known.key);
     let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
+    crate::fault::stop_at!(ClassKnown);
     let locked = class.behind;
     let state = StateRef {
         catalog: Rc::clone(catalog),

@@ -139,7 +139,7 @@ fn what_a_dropped_role_has_left_is_written() {
     // From here on somebody's code runs on the tables, as the role that made the change, if there is one.
     client.run(
         "CREATE TABLE seen(who text);
-         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (current_user); RETURN NULL; END $$;
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
          CREATE TRIGGER note AFTER INSERT ON state_head FOR EACH ROW EXECUTE FUNCTION note()",
     );
     reload(&server, "state_cache.flush_interval = '10ms'");
@@ -156,7 +156,7 @@ fn triggers_see_the_role_that_left_the_change() {
     client.run("SET ROLE writer; SELECT state_set('doc', '1', class => 'left'); RESET ROLE");
     client.run(
         "CREATE TABLE seen(who text); GRANT INSERT ON seen TO writer;
-         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (current_user); RETURN NULL; END $$;
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
          CREATE TRIGGER note AFTER INSERT ON state_head FOR EACH ROW EXECUTE FUNCTION note()",
     );
     reload(&server, "state_cache.flush_interval = '10ms'");
