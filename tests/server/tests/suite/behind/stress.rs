@@ -35,9 +35,17 @@ fn name(state: usize) -> String {
     }
 }
 
+/// What becomes of the class's write mode meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Stays,
+    Changes,
+}
+
 /// What all sessions know together.
 struct Board {
     target: u64,
+    mode: Mode,
     over: AtomicBool,
     reads: AtomicU64,
     commits: AtomicU64,
@@ -50,9 +58,10 @@ struct Board {
 }
 
 impl Board {
-    fn new(target: u64) -> Self {
+    fn new(target: u64, mode: Mode) -> Self {
         Self {
             target,
+            mode,
             over: AtomicBool::new(false),
             reads: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -136,9 +145,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// A transaction with one snapshot: it too gets the newest version each time.
+    /// A transaction with one snapshot: it too gets the newest version each time, as long as the class is a
+    /// `behind` class.
     fn read_repeatedly(&mut self) -> Result<(), Error> {
-        let isolation = ["REPEATABLE READ", "READ COMMITTED"][self.dice.roll(2) as usize];
+        let isolation = match self.board.mode {
+            Mode::Changes => "READ COMMITTED",
+            Mode::Stays => "REPEATABLE READ",
+        };
         self.client
             .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}"))?;
         for _ in 0..3 {
@@ -265,9 +278,6 @@ fn disturb(server: &Server, board: &Board) {
         "SELECT state_flush()",
         "SELECT state_flush('left')",
         "BEGIN; SELECT state_flush(); ROLLBACK",
-        "SELECT state_class_define('left', write_mode => 'through')",
-        "SELECT state_class_define('left', write_mode => 'behind')",
-        "SELECT state_class_define('left', write_mode => 'behind')",
         "SELECT state_cache_clear()",
         "SELECT state_invalidate('state*', 'left')",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'state_cache worker'",
@@ -275,8 +285,16 @@ fn disturb(server: &Server, board: &Board) {
         "UPDATE state_head SET size = size WHERE class = 'left' AND key = 'bystander'",
         "DELETE FROM state_head WHERE class = 'left' AND key = 'no such key'",
     ];
+    let modes = [
+        "SELECT state_class_define('left', write_mode => 'through')",
+        "SELECT state_class_define('left', write_mode => 'behind')",
+    ];
     while !board.over() {
-        let statement = statements[dice.roll(statements.len() as u64) as usize];
+        let statement = if board.mode == Mode::Changes && dice.roll(4) == 0 {
+            modes[dice.roll(2) as usize]
+        } else {
+            statements[dice.roll(statements.len() as u64) as usize]
+        };
         if let Err(error) = client.batch_execute(statement) {
             let code = code(&error);
             assert!(EXPECTED.contains(&&*code), "{statement}: {error:?}");
@@ -287,7 +305,7 @@ fn disturb(server: &Server, board: &Board) {
     client.run("SELECT state_class_define('left', write_mode => 'behind')");
 }
 
-fn stress(reads: u64) {
+fn stress(reads: u64, mode: Mode) {
     let reads =
         std::env::var("STATE_CACHE_STRESS_READS").map_or(reads, |text| text.parse().unwrap());
     let server = server(&[
@@ -303,7 +321,7 @@ fn stress(reads: u64) {
             "SELECT state_set('log {log}', '{{\"log\": []}}', class => 'left')"
         ));
     }
-    let board = Board::new(reads);
+    let board = Board::new(reads, mode);
     std::thread::scope(|threads| {
         for number in 0..SESSIONS {
             let mut session = Session {
@@ -371,11 +389,17 @@ fn stress(reads: u64) {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_taken_back_under_stress() {
-    stress(READS.0);
+    stress(READS.0, Mode::Stays);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_taken_back_while_the_mode_changes() {
+    stress(READS.0, Mode::Changes);
 }
 
 #[test]
 #[ignore = "soak"]
 fn nothing_acknowledged_is_lost_or_taken_back_under_long_stress() {
-    stress(READS.1);
+    stress(READS.1, Mode::Stays);
+    stress(READS.1, Mode::Changes);
 }
