@@ -149,6 +149,22 @@ SELECT version, parent_version, state FROM state_snapshot WHERE class = 'behind'
 SELECT state_delete('kept', class => 'behind');
 SELECT version FROM state_snapshot WHERE class = 'behind' AND key = 'kept' ORDER BY version;
 
+-- Gaps as wide as keep.
+SELECT state_class_define('behind gaps', write_mode => 'behind', keep => 3);
+DO $$
+BEGIN
+	FOR i IN 1..15 LOOP
+		PERFORM state_set('kept', to_jsonb(i), class => 'behind gaps');
+		COMMIT;
+		IF i % 3 = 0 THEN
+			PERFORM state_flush('behind gaps');
+			COMMIT;
+		END IF;
+	END LOOP;
+END
+$$;
+SELECT version, parent_version, state FROM state_snapshot WHERE class = 'behind gaps' ORDER BY version;
+
 -- SERIALIZABLE writes through, over what is dirty.
 SELECT state_set('doc', '{"n": "dirty"}', class => 'behind');
 BEGIN ISOLATION LEVEL SERIALIZABLE;
@@ -330,7 +346,7 @@ SELECT * FROM unwritten;
 SELECT state_set('never stored', '1', class => 'behind');
 BEGIN;
 TRUNCATE state_head, state_snapshot;
-SELECT seen('doc', 'behind');
+SELECT seen('doc', 'behind'), seen('never stored', 'behind');
 ROLLBACK;
 SELECT seen('never stored', 'behind');
 BEGIN;
