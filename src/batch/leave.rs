@@ -37,6 +37,22 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
     Ok(wrote)
 }
 
+/// Writes what this transaction has left of a class, or of all; how many states.
+pub fn write_all(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
+    let left = with(|batch| {
+        let all = batch.all_left(catalog).into_iter();
+        let wanted = all.filter(|id| {
+            let state = batch.states.get(id);
+            state.is_some_and(|state| class.is_none_or(|class| *state.class.name == *class))
+        });
+        wanted.collect::<Vec<_>>()
+    });
+    for &id in &left {
+        write_left(catalog, id)?;
+    }
+    Ok(left.len() as u64)
+}
+
 /// `40001` if a state was written through without the locks of a `behind` class, and its class has become
 /// one since: somebody may have acknowledged a change of it that the tables do not hold.
 pub fn check_classes(catalog: &Catalog) -> Result<()> {

@@ -61,6 +61,7 @@ use std::rc::Rc;
 
 pub use callbacks::init;
 pub use change::expire;
+pub use leave::write_all as write_left;
 pub use settlements::settle;
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.

@@ -66,7 +66,7 @@ fn read_at<F: Form>(
 ) -> Result<(Found<F::Output>, bool)> {
     rebase(state, command)?;
     match with(|batch| batch.own(state, command))? {
-        Own::Committed { own_rows } => Ok((read::read(state, reader, own_rows, form)?, false)),
+        Own::Committed { own_rows } => Ok((read_committed(state, reader, own_rows, form)?, false)),
         Own::Expiry {
             own_rows,
             expires_at,
@@ -320,6 +320,20 @@ pub fn committed_ground(state: &StateRef<'_>) -> Result<Ground> {
     Ok(read_beneath(state, &mut Head)?.ground())
 }
 
+/// Reads what the cache or the tables have. Once this transaction has emptied the tables only they count: what
+/// L1 holds beyond them goes with the commit.
+fn read_committed<F: Form>(
+    state: &StateRef<'_>,
+    reader: Reader,
+    own_rows: bool,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    if with(|batch| batch.by_hand.truncated()) {
+        return read::from_table(state, form);
+    }
+    read::read(state, reader, own_rows, form)
+}
+
 /// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
 /// committed.
 pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
@@ -331,7 +345,7 @@ pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found
         ..
     }) = left
     else {
-        return read::read(state, Reader::Change, own_rows, form);
+        return read_committed(state, Reader::Change, own_rows, form);
     };
     let version = Version {
         number: version,

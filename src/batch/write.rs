@@ -210,6 +210,15 @@ fn floor(state: &StateRef<'_>) -> i64 {
     own.max(state.catalog.floor(&state.class.name, state.key))
 }
 
+/// Version of the tables' row beneath a version that is only decided upon, 0 for none.
+fn base(state: &StateRef<'_>, current: &Current) -> i64 {
+    match behind::base(state) {
+        // What is dirty goes with the rows that this transaction has emptied the tables of.
+        Some(base) if !with(|batch| batch.by_hand.truncated()) => base,
+        _ => current.number,
+    }
+}
+
 /// Decides on the next version and leaves it to the worker.
 fn leave_version(
     state: &StateRef<'_>,
@@ -228,7 +237,7 @@ fn leave_version(
         document,
         hash,
         expires_at,
-        base: behind::base(state).unwrap_or(current.number),
+        base: base(state, current),
         is_new: true,
     })
 }
@@ -250,7 +259,7 @@ fn touch_left(
         document,
         hash: current.hash,
         expires_at,
-        base: behind::base(state).unwrap_or(current.number),
+        base: base(state, current),
         is_new: false,
     }
 }

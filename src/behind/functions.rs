@@ -1,7 +1,7 @@
 //! The SQL functions about changes that L3 does not hold yet.
 
 use super::{become_writer, settle, unwritten, write};
-use crate::batch::StateName;
+use crate::batch::{self, StateName};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
@@ -64,7 +64,8 @@ sql_functions! {
         if let Some(class) = class {
             catalog.class(class)?;
         }
-        Ok(call::count_datum(flush(&catalog, class)?))
+        let left = batch::write_left(&catalog, class)?;
+        Ok(call::count_datum(left + flush(&catalog, class)?))
     }
 
     /// `state_cache_unwritten()`

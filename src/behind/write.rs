@@ -153,11 +153,7 @@ fn write_over(
     if in_place {
         return store::replace(catalog, class, key, replaced(head), &new);
     }
-    let version = store::update(catalog, class, key, replaced(head), &new)?;
-    if let (Some(_), Some(keep)) = (version, class.keep) {
-        store::prune_state(catalog, class, key, keep)?;
-    }
-    Ok(version)
+    store::update(catalog, class, key, replaced(head), &new)
 }
 
 /// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
@@ -176,10 +172,6 @@ pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Res
             }
         };
         if let Some(number) = deleted {
-            if let Some(keep) = class.keep {
-                // The tombstone is one of the versions kept.
-                store::prune_state(catalog, class, key, keep - 1)?;
-            }
             return Ok(number);
         }
         check_may_retry(class, key, version, head.as_ref())?;

@@ -189,7 +189,7 @@ pub fn read<F: Form>(
 }
 
 /// What L3 has under the active snapshot.
-pub(super) fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+pub fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     from_l3(
         state,
         store::read(&state.catalog, &state.class, state.key)?,

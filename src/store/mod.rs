@@ -22,8 +22,8 @@ pub use upkeep::{
     lock_expired, prune, set_constraints_immediate, snapshots, tombstones,
 };
 pub use write::{
-    NewVersion, Replaced, delete, expire, first_version, insert, insert_tombstone, prune_state,
-    replace, touch, update,
+    NewVersion, Replaced, delete, expire, first_version, insert, insert_tombstone, replace, touch,
+    update,
 };
 
 use spi::Statement;

@@ -40,8 +40,23 @@ pub struct Replaced {
     pub hash: Option<u128>,
 }
 
+/// The versions of a `behind` class have gaps, so its snapshots are counted instead ([`prune_gaps`]).
 fn pruning(class: &Class) -> usize {
-    usize::from(class.keep.is_none())
+    usize::from(class.keep.is_none() || class.behind)
+}
+
+/// Prunes a state of a `behind` class after a version was made; `tombstone`: that is one of those to be kept.
+fn prune_gaps(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    made: Option<i64>,
+    tombstone: bool,
+) -> Result<Option<i64>> {
+    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep) {
+        prune_state(catalog, class, key, keep - i64::from(tombstone))?;
+    }
+    Ok(made)
 }
 
 /// The part of a statement that prunes the snapshot that falls out of `keep` once the CTE `head` has made
@@ -191,7 +206,7 @@ pub fn update(
     new: &NewVersion<'_>,
 ) -> Result<Option<i64>> {
     let how = pruning(class);
-    run(
+    let made = run(
         catalog,
         &catalog.statements.update[how],
         || update_sql(how),
@@ -210,7 +225,8 @@ pub fn update(
                 bigint(Some(new.number)),
             ]
         },
-    )
+    )?;
+    prune_gaps(catalog, class, key, made, false)
 }
 
 /// Writes a version over the snapshot of the one to be replaced, which must be there; as [`update`]
@@ -246,7 +262,7 @@ pub fn delete(
     number: i64,
 ) -> Result<Option<i64>> {
     let how = pruning(class);
-    run(
+    let made = run(
         catalog,
         &catalog.statements.delete[how],
         || delete_sql(how),
@@ -260,7 +276,8 @@ pub fn delete(
                 bigint(Some(number)),
             ]
         },
-    )
+    )?;
+    prune_gaps(catalog, class, key, made, true)
 }
 
 /// Writes a tombstone for a state that has no head row; its version `number`, or `None` when there is a head
@@ -280,7 +297,7 @@ pub fn insert_tombstone(
 }
 
 /// Deletes all but the newest `keep` snapshots of a state.
-pub fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
+fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
     run(
         catalog,
         &catalog.statements.prune_state,
