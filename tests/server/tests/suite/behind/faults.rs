@@ -77,7 +77,7 @@ fn a_table_that_somebody_locks_keeps_nobody_from_reading_and_loses_nothing() {
     let mut holder = server.connect();
     holder.run("BEGIN; LOCK TABLE state_head, state_snapshot IN SHARE ROW EXCLUSIVE MODE");
     // Left behind at first; from some moment on written through, and so made to wait.
-    client.run("SET statement_timeout = '300ms'");
+    client.run("SET lock_timeout = '300ms'");
     let (mut newest, mut waited) = (1, false);
     eventually("a commit to be made to wait", || {
         let next = newest + 1;
@@ -87,7 +87,7 @@ fn a_table_that_somebody_locks_keeps_nobody_from_reading_and_loses_nothing() {
         match client.batch_execute(&change) {
             Ok(()) => newest = next,
             Err(error) => {
-                assert_eq!(state_cache_server_tests::code(&error), "57014");
+                assert_eq!(state_cache_server_tests::code(&error), "55P03");
                 waited = true;
             }
         }
@@ -96,7 +96,7 @@ fn a_table_that_somebody_locks_keeps_nobody_from_reading_and_loses_nothing() {
         waited
     });
     assert!(newest > 1, "something was left behind");
-    client.run("RESET statement_timeout");
+    client.run("RESET lock_timeout");
     // The worker notices when it is to go: its waits are short.
     let pid = worker(&mut client);
     client.run(&format!("SELECT pg_terminate_backend({pid})"));
