@@ -9,7 +9,7 @@
 
 CREATE TABLE state_class (
 	class       text COLLATE "C" PRIMARY KEY CHECK (octet_length(class) BETWEEN 1 AND 63),
-	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode = 'through'),
+	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode IN ('through', 'behind')),
 	keep        integer DEFAULT 1 CHECK (keep >= 1),
 	dedup       boolean NOT NULL DEFAULT true,
 	ttl         interval CHECK (ttl > interval '0'),
@@ -19,7 +19,7 @@ CREATE TABLE state_class (
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
-COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables';
+COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables; behind: the worker does, later';
 COMMENT ON COLUMN state_class.keep IS 'how many snapshots of a state are kept, the current one included; NULL keeps all';
 COMMENT ON COLUMN state_class.dedup IS 'whether a change that leaves the document as it is stored is skipped';
 COMMENT ON COLUMN state_class.ttl IS 'a state not written for so long reads as absent; NULL: never';
@@ -52,6 +52,65 @@ COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary fo
 COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
 COMMENT ON COLUMN state_head.expires_at IS 'from when on the state reads as absent; NULL: never';
 COMMENT ON COLUMN state_head.updated_at IS 'when the current version was written';
+
+-- Which states expire next; a state that never expires is not in it, and its updates stay HOT.
+CREATE INDEX state_head_expiring ON state_head (expires_at, class, key) WHERE expires_at IS NOT NULL;
+COMMENT ON INDEX state_head_expiring IS 'the states that expire, soonest first';
+-- Without updated_at, which changes with every write.
+CREATE INDEX state_head_tombstones ON state_head (class, key) WHERE deleted;
+COMMENT ON INDEX state_head_tombstones IS 'the tombstones';
+
+-- state_changes() tells changes by who wrote the head row. The next two tables are about those of which no
+-- head row tells; neither is dumped, since transaction ids mean nothing elsewhere.
+
+-- No primary key: a replica of all tables would trip over its own rows. FULL lets such a publisher delete.
+CREATE TABLE state_trace (
+	class   text COLLATE "C",
+	key     text COLLATE "C",
+	made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+ALTER TABLE state_trace REPLICA IDENTITY FULL;
+COMMENT ON TABLE state_trace IS 'states changed by hand in a way that no head row shows: rows deleted, documents replaced';
+COMMENT ON COLUMN state_trace.class IS 'class of the state; NULL: anything may have changed';
+COMMENT ON COLUMN state_trace.key IS 'name of the state within its class; NULL as class';
+COMMENT ON COLUMN state_trace.made_at IS 'when the transaction committed';
+
+CREATE TABLE state_horizon (
+	system bigint PRIMARY KEY,
+	xid    xid8 NOT NULL
+);
+COMMENT ON TABLE state_horizon IS 'how far back changes are known: tombstones and traces were dropped that these and earlier transactions wrote';
+COMMENT ON COLUMN state_horizon.system IS 'system identifier of the server whose transaction ids these are';
+COMMENT ON COLUMN state_horizon.xid IS 'the latest transaction of which something was dropped';
+
+CREATE TABLE state_floor (
+	class   text COLLATE "C" NOT NULL,
+	bucket  smallint NOT NULL,
+	version bigint NOT NULL,
+	PRIMARY KEY (class, bucket)
+);
+COMMENT ON TABLE state_floor IS 'versions that states had whose head rows are gone: a new state of the same bucket begins above';
+COMMENT ON COLUMN state_floor.class IS 'class of the states';
+COMMENT ON COLUMN state_floor.bucket IS 'xxh3-128 of the key, modulo 4096';
+COMMENT ON COLUMN state_floor.version IS 'the highest version that any of them had';
+
+-- A replica of all tables has floors of its own.
+CREATE FUNCTION state_floor_merge() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format('UPDATE %I.%I SET version = greatest(version, $3) WHERE class = $1 AND bucket = $2',
+		TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class, NEW.bucket, NEW.version;
+	IF FOUND THEN
+		RETURN NULL;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION state_floor_merge() IS 'merges a replicated floor with the one that is there';
+CREATE TRIGGER state_floor_merge BEFORE INSERT ON state_floor
+	FOR EACH ROW EXECUTE FUNCTION state_floor_merge();
+COMMENT ON TRIGGER state_floor_merge ON state_floor IS 'merges a replicated floor with the one that is there';
+ALTER TABLE state_floor ENABLE REPLICA TRIGGER state_floor_merge;
 
 CREATE TABLE state_snapshot (
 	class             text COLLATE "C" NOT NULL,
@@ -111,6 +170,7 @@ COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row re
 SELECT pg_catalog.pg_extension_config_dump('state_class', '');
 SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
+SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- What watches the tables
@@ -143,6 +203,10 @@ CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_sna
 	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
 CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_snapshot
 	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_class_changing BEFORE INSERT OR UPDATE OR DELETE ON state_class
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncating BEFORE TRUNCATE ON state_class
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
 CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_class
 	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
 CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_class
@@ -153,6 +217,8 @@ COMMENT ON TRIGGER state_cache_truncating ON state_head IS 'all states leave L1 
 COMMENT ON TRIGGER state_cache_changing ON state_snapshot IS 'from here on the transaction reads the tables, not L1';
 COMMENT ON TRIGGER state_cache_changed ON state_snapshot IS 'the changed state leaves L1 at commit, and its channel hears of it';
 COMMENT ON TRIGGER state_cache_truncating ON state_snapshot IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_class_changing ON state_class IS 'before a behind class changes its mode, what it has not written is written';
+COMMENT ON TRIGGER state_class_truncating ON state_class IS 'before the classes go, what the behind ones have not written is written';
 COMMENT ON TRIGGER state_class_changed ON state_class IS 'every session reads the class anew';
 COMMENT ON TRIGGER state_class_truncated ON state_class IS 'every session reads the classes anew';
 ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changing;
@@ -161,6 +227,8 @@ ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_truncating;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
 ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changing;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncating;
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changed;
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncated;
 
@@ -259,6 +327,19 @@ CREATE FUNCTION state_batch_status(OUT class text, OUT key text, OUT dirty boole
 COMMENT ON FUNCTION state_batch_status() IS 'what the transaction has staged or, in an explicit batch, read';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Catch-up
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_changes(since text DEFAULT NULL,
+		OUT class text, OUT key text, OUT version bigint, OUT op text, OUT cursor text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_changes';
+COMMENT ON FUNCTION state_changes(text) IS 'what became visible since the cursor (NULL: every state), then a row with op end and the next cursor';
+
+CREATE FUNCTION state_cursor(OUT epoch text, OUT seq bigint, OUT cursor text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_cursor';
+COMMENT ON FUNCTION state_cursor() IS 'number of the last message, and a cursor that covers all messages up to it';
+
+-- ---------------------------------------------------------------------------------------------------
 -- Cache
 -- ---------------------------------------------------------------------------------------------------
 
@@ -270,12 +351,28 @@ CREATE FUNCTION state_invalidate(pattern text, class text DEFAULT NULL) RETURNS 
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_invalidate';
 COMMENT ON FUNCTION state_invalidate(text, text) IS 'evicts the matching entries from L1 at once and tells the subscribers at commit; how many were evicted';
 
+CREATE FUNCTION state_warm(class text, max_entries integer DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_warm';
+COMMENT ON FUNCTION state_warm(text, integer) IS 'fills L1 with states of the class, those written last first, as far as there is room; how many were filled';
+
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
+
+CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';
+COMMENT ON FUNCTION state_flush(text) IS 'writes what the behind classes, or one of them, have not written yet, in this transaction; how many states';
+
+CREATE FUNCTION state_cache_unwritten(OUT class text, OUT key text, OUT version bigint, OUT bytes bigint,
+		OUT since timestamptz, OUT parked boolean) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_unwritten';
+COMMENT ON FUNCTION state_cache_unwritten() IS 'what the view state_cache_unwritten shows';
+
+CREATE VIEW state_cache_unwritten AS SELECT * FROM state_cache_unwritten();
+COMMENT ON VIEW state_cache_unwritten IS 'states of behind classes that the tables do not hold yet; parked: the worker could not write them and tries again';
 
 CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
@@ -290,6 +387,7 @@ CREATE FUNCTION state_cache_stats(
 		OUT evictions bigint, OUT expirations bigint,
 		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
 		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
+		OUT left_behind bigint, OUT written_through bigint, OUT behind_flushed bigint, OUT dirty bigint,
 		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
 		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_stats';
@@ -307,10 +405,22 @@ COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries 
 CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
 COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
 
+CREATE FUNCTION state_cache_workers(
+		OUT database text, OUT pid integer, OUT state text, OUT activity text, OUT started_at timestamptz,
+		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
+		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
+		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_workers';
+COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
+
+CREATE VIEW state_cache_workers AS SELECT * FROM state_cache_workers();
+COMMENT ON VIEW state_cache_workers IS 'the background workers: a row per database of this server that has used the extension since the server started';
+
 -- A trigger fires without this privilege; without it nobody can put the functions on other tables.
-REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore(), state_floor_merge()
+	FROM PUBLIC;
 
 -- What the server did is for those who watch over it; names of states never show there.
-REVOKE EXECUTE ON FUNCTION state_cache_stats() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION state_cache_stats() TO pg_monitor;
-GRANT SELECT ON state_cache_stats TO pg_monitor;
+REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() TO pg_monitor;
+GRANT SELECT ON state_cache_stats, state_cache_workers TO pg_monitor;

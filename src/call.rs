@@ -260,6 +260,26 @@ pub fn boolean_datum(value: bool) -> pg_sys::Datum {
     pg_sys::Datum::from(usize::from(value))
 }
 
+/// An `integer` result.
+pub fn integer_datum(value: i32) -> pg_sys::Datum {
+    pg_sys::Datum::from(value)
+}
+
+/// An `interval` result of so many microseconds.
+pub fn interval_datum(microseconds: i64) -> pg_sys::Datum {
+    let interval = pg_sys::Interval {
+        time: microseconds,
+        day: 0,
+        month: 0,
+    };
+    // SAFETY: palloc returns aligned memory of that size or raises.
+    unsafe {
+        let place = pg_sys::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        place.write(interval);
+        pg_sys::Datum::from(place)
+    }
+}
+
 /// A `bigint` or `timestamptz` result.
 pub fn bigint_datum(value: i64) -> pg_sys::Datum {
     pg_sys::Datum::from(value)

@@ -19,6 +19,12 @@ impl Shown {
     }
 }
 
+impl std::fmt::Display for Shown {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
 /// Bytes in server encoding as a message can show them: a message is UTF-8 here, so in a database of
 /// another encoding what is not ASCII shows as escaped bytes.
 pub fn text(bytes: &[u8]) -> String {
@@ -27,6 +33,23 @@ pub fn text(bytes: &[u8]) -> String {
     } else {
         bytes.escape_ascii().to_string()
     }
+}
+
+/// Tells a reader that the version it is given could not be written to the tables so far.
+pub fn warn_unwritten(state: &Shown, version: i64) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "version {version} of state \"{}\" could not be written to the tables so far",
+            state.0
+        ),
+        function_name!(),
+    )
+    .set_detail("A crash of the server would lose it.")
+    .set_hint(
+        "The view state_cache_workers shows the error; whoever changes the state next gets it.",
+    )
+    .report(PgLogLevel::WARNING);
 }
 
 /// What can go wrong; see [`Error::raise`] for the SQLSTATEs.
@@ -80,6 +103,8 @@ pub enum Error {
     Check { fault: &'static str },
     /// A role under row-level security asks for entries of L1.
     RowSecurity,
+    /// A cursor from which the changes are not known any more, or never were here.
+    StaleCursor { reason: &'static str },
     /// What is stored is not what was written.
     Damaged {
         state: Shown,
@@ -94,10 +119,12 @@ pub enum Error {
     ParallelWorker,
     /// PREPARE TRANSACTION after changes.
     Prepare,
-    /// A feature that a later release brings.
-    NotSupported { message: String, hint: &'static str },
     /// The extension was dropped and created again while the transaction ran.
     Reinstalled,
+    /// Another transaction has written the state, and its head row is gone again.
+    Raced { state: Shown },
+    /// A class became a `behind` class while the transaction was writing one of its states through.
+    ClassRedefined { class: String },
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -196,6 +223,12 @@ impl Error {
                 "L1 cannot be listed or searched under row-level security".to_owned(),
             )
             .set_hint("Read the view state_current instead."),
+            Self::StaleCursor { reason } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the changes since this cursor are not known".to_owned(),
+            )
+            .set_detail(reason.to_owned())
+            .set_hint("Drop what is held and call state_changes(NULL)."),
             Self::Damaged { state, version, fault } => new(
                 Code::ERRCODE_DATA_CORRUPTED,
                 format!("state \"{}\" is damaged in version {version}: {fault}", state.0),
@@ -218,14 +251,21 @@ impl Error {
             .set_hint("Label the function that calls this one PARALLEL RESTRICTED or UNSAFE."),
             Self::Prepare => new(
                 Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "cannot PREPARE a transaction that has changed states".to_owned(),
+                "cannot PREPARE a transaction that has changed or invalidated states".to_owned(),
             ),
-            Self::NotSupported { message, hint } => {
-                new(Code::ERRCODE_FEATURE_NOT_SUPPORTED, message).set_hint(hint)
-            }
             Self::Reinstalled => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 "the tables of extension state_cache were replaced by another transaction".to_owned(),
+            )
+            .set_hint("Retry the transaction."),
+            Self::Raced { state } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("state \"{}\" was written by another transaction", state.0),
+            )
+            .set_hint("Retry the transaction."),
+            Self::ClassRedefined { class } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("class \"{class}\" was redefined by another transaction"),
             )
             .set_hint("Retry the transaction."),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),

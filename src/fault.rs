@@ -6,7 +6,12 @@
 //! - `state_cache.test_stop_at = 'marked'`: the session waits at that point for the advisory lock
 //!   (5202, number of the point), which the test holds.
 //! - `state_cache.test_kill_at`: it kills itself there, as `kill -9` would.
+//! - `state_cache.test_fail_at`: it fails there, as it would were the notification queue full. Only for points
+//!   before the commit record.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
+//!
+//! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
+//! `worker::probe`.
 
 /// Stops or kills the backend here if the session asked for it.
 macro_rules! stop_at {
@@ -37,7 +42,10 @@ pub mod injection {
     //! What the macros call.
 
     use pgrx::pg_sys;
-    use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+    use pgrx::{
+        GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, PostgresGucEnum,
+        ereport,
+    };
 
     /// Where a backend can be stopped or killed. The numbers are those of the advisory locks.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -58,6 +66,15 @@ pub mod injection {
         /// A filler has read L3 and not yet inserted.
         #[name = c"before_fill"]
         BeforeFill = 4,
+        /// A flush has read a dirty version and not yet written it.
+        #[name = c"before_behind"]
+        BeforeBehind = 5,
+        /// Messages are numbered and queued, the commit record is not written.
+        #[name = c"told"]
+        Told = 8,
+        /// A flush has looked at a state's class and taken the locks that it calls for, and nothing else.
+        #[name = c"class_known"]
+        ClassKnown = 6,
     }
 
     /// A step of the protocol.
@@ -75,10 +92,48 @@ pub mod injection {
         /// Filling under a snapshot of one's own.
         #[name = c"fill_under_caller_snapshot"]
         FreshSnapshot,
+        /// Taking the lock of a state before its next version is decided upon.
+        #[name = c"no_state_lock"]
+        StateLock,
+        /// Looking, before the commit record, whether a class that was written through is a `behind` class
+        /// now.
+        #[name = c"no_class_check"]
+        ClassCheck,
     }
 
+    /// What the probe task of a worker does.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+    pub enum Probe {
+        /// Nothing.
+        #[name = c"off"]
+        Off,
+        /// Fails with an error of the server.
+        #[name = c"error"]
+        Error,
+        /// Panics.
+        #[name = c"panic"]
+        Panic,
+        /// Ends its process with FATAL.
+        #[name = c"fatal"]
+        Fatal,
+        /// Waits for the lock on a table.
+        #[name = c"lock"]
+        Lock,
+        /// Is due two seconds after it was called.
+        #[name = c"due"]
+        Due,
+        /// Has work until the worker leaves, and does it then.
+        #[name = c"hold"]
+        Hold,
+        /// Has work that never ends.
+        #[name = c"stuck"]
+        Stuck,
+    }
+
+    static PROBE: GucSetting<Probe> = GucSetting::<Probe>::new(Probe::Off);
     static STOP_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static KILL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
+    static FAIL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
 
     /// First half of the advisory locks' keys.
@@ -103,6 +158,14 @@ pub mod injection {
             GucFlags::default(),
         );
         GucRegistry::define_enum_guc(
+            c"state_cache.test_fail_at",
+            c"Where this session fails.",
+            c"For tests of errors.",
+            &FAIL_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
             c"state_cache.test_unsafe",
             c"Which step of the protocol this session leaves out.",
             c"For tests that must be able to fail.",
@@ -110,6 +173,19 @@ pub mod injection {
             GucContext::Userset,
             GucFlags::default(),
         );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_task",
+            c"What the probe task of a worker does.",
+            c"For tests of workers.",
+            &PROBE,
+            GucContext::Sighup,
+            GucFlags::default(),
+        );
+    }
+
+    /// What the probe task does.
+    pub fn probe() -> Probe {
+        PROBE.get()
     }
 
     /// Whether the session leaves out `step`.
@@ -125,6 +201,13 @@ pub mod injection {
         }
         if STOP_AT.get() == point {
             wait(point);
+        }
+        if FAIL_AT.get() == point {
+            ereport!(
+                PgLogLevel::ERROR,
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                "told to fail"
+            );
         }
     }
 

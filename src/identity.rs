@@ -14,6 +14,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// A role, under the `search_path` of now.
+    pub fn of(user: pg_sys::Oid) -> Self {
+        Self {
+            user,
+            ..Self::current()
+        }
+    }
+
     /// That of now.
     pub fn current() -> Self {
         // SAFETY: the setting is a NUL-terminated string that lives until it is changed.
@@ -22,6 +30,21 @@ impl Identity {
             user: current_user(),
             search_path: search_path.into(),
         }
+    }
+}
+
+/// The owner of a table; `InvalidOid` if it is gone.
+pub fn owner_of(table: pg_sys::Oid) -> pg_sys::Oid {
+    let lock = pg_sys::AccessShareLock as i32;
+    // SAFETY: opened and closed in a pair; a lock that is too weak to be in anybody's way.
+    unsafe {
+        let relation = pg_sys::try_relation_open(table, lock);
+        if relation.is_null() {
+            return pg_sys::InvalidOid;
+        }
+        let owner = (*(*relation).rd_rel).relowner;
+        pg_sys::relation_close(relation, lock);
+        owner
     }
 }
 
@@ -69,6 +92,32 @@ impl Impersonation {
                 context,
                 settings,
             }
+        }
+    }
+}
+
+impl Impersonation {
+    /// Becomes the owner of a table, for a write of the extension's own: triggers that somebody has put on the
+    /// table run with the owner's privileges, and cannot change what outlives the write.
+    pub fn owner_of(table: pg_sys::Oid) -> Self {
+        let owner = owner_of(table);
+        let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: as in `begin`.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
+            if owner != pg_sys::InvalidOid {
+                pg_sys::SetUserIdAndSecContext(
+                    owner,
+                    context
+                        | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
+                        | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+                );
+            }
+        }
+        Self {
+            outer,
+            context,
+            settings: None,
         }
     }
 }

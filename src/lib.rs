@@ -5,9 +5,11 @@
 //! goes SQL function → `batch` → `store` → `cache` → `notify`.
 
 mod batch;
+mod behind;
 mod cache;
 mod call;
 mod catalog;
+mod changes;
 mod error;
 mod fault;
 mod identity;
@@ -17,7 +19,9 @@ mod shared;
 mod snapshot;
 mod store;
 mod sys;
+mod upkeep;
 mod varlena;
+mod worker;
 
 /// What `#[pg_guard]` on a hand-declared block (in `sys`) expands to.
 mod ffi {
@@ -36,4 +40,5 @@ pub extern "C-unwind" fn _PG_init() {
     shared::init();
     catalog::init();
     batch::init();
+    worker::init();
 }

@@ -9,6 +9,9 @@ pub enum Notify {
     /// With the commit, through NOTIFY.
     #[name = c"commit"]
     Commit,
+    /// By the worker of the database, soon after the commit.
+    #[name = c"worker"]
+    Worker,
     /// Not at all.
     #[name = c"off"]
     Off,
@@ -19,12 +22,32 @@ const MEMORY_KB: (i32, i32, i32) = (64 * 1024, 1024, i32::MAX / 2);
 /// (default, least, most) of `state_cache.max_state_size`, in kB. The most is jsonb's own limit.
 const MAX_STATE_SIZE_KB: (i32, i32, i32) = (16 * 1024, 1, 255 * 1024);
 
+/// (default, least, most) of `state_cache.flush_interval`, in milliseconds.
+const FLUSH_INTERVAL_MS: (i32, i32, i32) = (2000, 10, 3_600_000);
+/// (default, least, most) of `state_cache.notify_interval`, in milliseconds.
+const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (10, 0, 60_000);
+/// (default, least, most) of `state_cache.notify_buffer`, in kB.
+const NOTIFY_BUFFER_KB: (i32, i32, i32) = (1024, 16, 1024 * 1024);
+/// (default, least, most) of `state_cache.max_workers`.
+const MAX_WORKERS: (i32, i32, i32) = (4, 0, crate::shared::MAX_DATABASES as i32);
+/// (default, least, most) of `state_cache.worker_idle_timeout`, in seconds.
+const WORKER_IDLE_TIMEOUT_S: (i32, i32, i32) = (300, 1, 86_400);
+/// (default, least, most) of `state_cache.tombstone_retention`, in seconds.
+const TOMBSTONE_RETENTION_S: (i32, i32, i32) = (7 * 86_400, 0, i32::MAX);
+
 static MEMORY: GucSetting<i32> = GucSetting::<i32>::new(MEMORY_KB.0);
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static DEDUP: GucSetting<bool> = GucSetting::<bool>::new(true);
 static NOTIFY: GucSetting<Notify> = GucSetting::<Notify>::new(Notify::Commit);
 static MAX_STATE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(MAX_STATE_SIZE_KB.0);
 static TRACK_TIMING: GucSetting<bool> = GucSetting::<bool>::new(false);
+static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(FLUSH_INTERVAL_MS.0);
+static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_INTERVAL_MS.0);
+static NOTIFY_BUFFER: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_BUFFER_KB.0);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(MAX_WORKERS.0);
+static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(WORKER_IDLE_TIMEOUT_S.0);
+static TOMBSTONE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(TOMBSTONE_RETENTION_S.0);
+static WARM_ON_START: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Shared memory for L1, in bytes.
 pub fn memory() -> usize {
@@ -54,6 +77,129 @@ pub fn max_state_size() -> usize {
 /// Whether reads and flushes are timed.
 pub fn track_timing() -> bool {
     TRACK_TIMING.get()
+}
+
+/// How old a change in a `behind` class may become before it is written, in microseconds.
+pub fn flush_interval() -> i64 {
+    i64::from(FLUSH_INTERVAL.get()) * 1000
+}
+
+/// The least time between two notifications of the worker, in microseconds.
+pub fn notify_interval() -> i64 {
+    i64::from(NOTIFY_INTERVAL.get()) * 1000
+}
+
+/// Shared memory for changes that the workers have not told yet, in bytes.
+pub fn notify_buffer() -> usize {
+    usize::try_from(NOTIFY_BUFFER.get()).unwrap_or(0) * 1024
+}
+
+/// Workers that may run at a time.
+pub fn max_workers() -> usize {
+    usize::try_from(WORKERS.get()).unwrap_or(0)
+}
+
+/// How long a worker without work stays, in microseconds.
+pub fn worker_idle_timeout() -> i64 {
+    i64::from(WORKER_IDLE_TIMEOUT.get()) * 1_000_000
+}
+
+/// How long a tombstone stays, in microseconds.
+pub fn tombstone_retention() -> i64 {
+    i64::from(TOMBSTONE_RETENTION.get()) * 1_000_000
+}
+
+/// Whether L1 is filled after a start with what it held at the last clean shutdown.
+pub fn warm_on_start() -> bool {
+    WARM_ON_START.get()
+}
+
+/// A setting in whole numbers that a reload of the configuration changes.
+fn define_sighup_int(
+    name: &'static std::ffi::CStr,
+    short: &'static std::ffi::CStr,
+    long: &'static std::ffi::CStr,
+    value: &'static GucSetting<i32>,
+    bounds: (i32, i32, i32),
+    unit: GucFlags,
+) {
+    let (_, least, most) = bounds;
+    GucRegistry::define_int_guc(
+        name,
+        short,
+        long,
+        value,
+        least,
+        most,
+        GucContext::Sighup,
+        unit,
+    );
+}
+
+/// The settings of the workers.
+fn define_worker_settings(preloading: bool) {
+    define_sighup_int(
+        c"state_cache.flush_interval",
+        c"How old a change in a behind class may become before it is written.",
+        c"What a crash may lose of such classes.",
+        &FLUSH_INTERVAL,
+        FLUSH_INTERVAL_MS,
+        GucFlags::UNIT_MS,
+    );
+    define_sighup_int(
+        c"state_cache.notify_interval",
+        c"The least time between two notifications of a worker.",
+        c"Changes in between are told together.",
+        &NOTIFY_INTERVAL,
+        NOTIFY_INTERVAL_MS,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"state_cache.notify_buffer",
+        c"Shared memory for changes that the workers have not told yet.",
+        c"When a worker falls further behind, subscribers are told to drop everything. Can only be set at server start.",
+        &NOTIFY_BUFFER,
+        NOTIFY_BUFFER_KB.1,
+        NOTIFY_BUFFER_KB.2,
+        if preloading {
+            GucContext::Postmaster
+        } else {
+            GucContext::Sighup
+        },
+        GucFlags::UNIT_KB,
+    );
+    define_sighup_int(
+        c"state_cache.max_workers",
+        c"Workers that may run at a time, one for each database.",
+        c"They count towards max_worker_processes.",
+        &WORKERS,
+        MAX_WORKERS,
+        GucFlags::default(),
+    );
+    define_sighup_int(
+        c"state_cache.worker_idle_timeout",
+        c"How long a worker without work stays.",
+        c"It is started again when there is work.",
+        &WORKER_IDLE_TIMEOUT,
+        WORKER_IDLE_TIMEOUT_S,
+        GucFlags::UNIT_S,
+    );
+    define_sighup_int(
+        c"state_cache.tombstone_retention",
+        c"How long the tombstone of a deleted state stays.",
+        c"A subscriber that was away for longer is told to drop what it holds.",
+        &TOMBSTONE_RETENTION,
+        TOMBSTONE_RETENTION_S,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"state_cache.warm_on_start",
+        c"Fills the cache after a start with what it held at the last clean shutdown.",
+        c"The worker of each database does it.",
+        &WARM_ON_START,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
 }
 
 /// Registers the settings and reserves their prefix.
@@ -95,7 +241,8 @@ pub fn init() {
     GucRegistry::define_enum_guc(
         c"state_cache.notify",
         c"How subscribers hear of changes.",
-        c"commit sends notifications with the commit, off sends none.",
+        c"commit sends notifications with the commit, worker leaves them to the worker of the database, off \
+          sends none.",
         &NOTIFY,
         GucContext::Userset,
         GucFlags::default(),
@@ -118,6 +265,7 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    define_worker_settings(preloading);
     #[cfg(feature = "fault_injection")]
     crate::fault::init();
     // SAFETY: the prefix is a NUL-terminated static; called once, after all definitions.

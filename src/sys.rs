@@ -23,6 +23,36 @@ mod server {
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         /// `storage/lwlock.h`: fails only for a lock that is not held.
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        /// `storage/latch.h`: wakes whoever waits on the latch.
+        pub fn SetLatch(latch: *mut pg_sys::Latch);
+        /// `utils/timestamp.h`: the clock.
+        pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        /// `utils/timeout.h`: forgets all timeouts of this process.
+        pub fn disable_all_timeouts(keep_indicators: bool);
+    }
+
+    // Handlers of signals, which no guard may stand around.
+    unsafe extern "C-unwind" {
+        /// `postmaster/interrupt.h`: has the configuration be read again.
+        pub fn SignalHandlerForConfigReload(signal: i32);
+        /// `postmaster/interrupt.h`: has the process end when it looks.
+        pub fn SignalHandlerForShutdownRequest(signal: i32);
+    }
+
+    // Called without a guard, so that an error passes on as it is: the guard would make a new one, with less
+    // in it.
+    unsafe extern "C-unwind" {
+        /// `tcop/utility.h`: what runs a utility statement where no extension wants to.
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
     }
 
     #[pgrx::pg_guard]
@@ -44,6 +74,46 @@ pub fn async_notify(channel: &std::ffi::CStr, payload: &std::ffi::CStr) {
 pub fn recovery_in_progress() -> bool {
     // SAFETY: reads a flag of this process or of shared memory.
     unsafe { server::RecoveryInProgress() }
+}
+
+/// The timeline that the server writes, or replays.
+pub fn timeline() -> u32 {
+    let mut timeline = 0;
+    // SAFETY: each reads shared memory, and may be asked in one of the two cases only.
+    unsafe {
+        if recovery_in_progress() {
+            pg_sys::GetXLogReplayRecPtr(&mut timeline);
+            timeline
+        } else {
+            pg_sys::GetWALInsertionTimeLine()
+        }
+    }
+}
+
+/// Brings all WAL written so far to disk. On a standby, what it has replayed is there already.
+pub fn flush_wal() {
+    if recovery_in_progress() {
+        return;
+    }
+    /// `SizeOfXLogShortPHD` and `SizeOfXLogLongPHD`: headers of a page, and of the first of a file.
+    const HEADERS: (u64, u64) = (24, 40);
+    let page = u64::from(pg_sys::XLOG_BLCKSZ);
+    // SAFETY: reads shared memory and a global; waits for the disk.
+    unsafe {
+        let mut end = pg_sys::GetXLogInsertRecPtr();
+        let file = pg_sys::wal_segment_size as u64;
+        let header = if end % file < page {
+            HEADERS.1
+        } else {
+            HEADERS.0
+        };
+        if end % page == header {
+            // The place of the next record, behind the header of a page that nobody has begun: flushing up to
+            // there would be an error.
+            end -= header;
+        }
+        pg_sys::XLogFlush(end);
+    }
 }
 
 /// The snapshot that the running statement sees.
@@ -68,6 +138,59 @@ pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode
 pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     // SAFETY: the caller's promise.
     unsafe { server::LWLockRelease(lock) };
+}
+
+/// Wakes whoever waits on a latch. Takes no lock, cannot fail.
+///
+/// # Safety
+/// The latch is in shared memory, or this process's own.
+pub unsafe fn set_latch(latch: *mut pg_sys::Latch) {
+    // SAFETY: the caller's promise.
+    unsafe { server::SetLatch(latch) };
+}
+
+/// What runs a utility statement where no extension wants to. No value with a destructor may be alive in the
+/// frames of the caller: an error jumps over them.
+pub use server::standard_ProcessUtility as standard_process_utility;
+
+/// The clock, in microseconds since 2000.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { server::GetCurrentTimestamp() }
+}
+
+/// Forgets all timeouts of this process, also those that have just come.
+pub fn disable_all_timeouts() {
+    // SAFETY: changes this process's timers only.
+    unsafe { server::disable_all_timeouts(false) };
+}
+
+/// SIGHUP and SIGTERM set flags and this process's latch, which a background worker looks at when it can.
+pub fn handle_worker_signals() {
+    let handlers: [(u32, unsafe extern "C-unwind" fn(i32)); 2] = [
+        (pg_sys::SIGHUP, server::SignalHandlerForConfigReload),
+        (pg_sys::SIGTERM, server::SignalHandlerForShutdownRequest),
+    ];
+    for (signal, handler) in handlers {
+        // SAFETY: the server's own handlers do what a handler may.
+        unsafe {
+            #[cfg(not(feature = "pg18"))]
+            pg_sys::pqsignal(signal as i32, Some(handler));
+            #[cfg(feature = "pg18")]
+            pg_sys::pqsignal_be(signal as i32, Some(handler));
+        }
+    }
+}
+
+/// Whether a role owns a database or has its owner's rights.
+pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the system caches, inside a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_database_ownercheck(database, role);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, role);
+    }
 }
 
 /// Whether a parallel query is running in this process.
@@ -99,6 +222,42 @@ pub fn isolation_uses_transaction_snapshot() -> bool {
 pub fn statement_timestamp() -> i64 {
     // SAFETY: reads a global of this process.
     unsafe { server::GetCurrentStatementStartTimestamp() }
+}
+
+/// Sets a setting until the transaction ends, as SET LOCAL does.
+pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: inside a transaction; both are NUL-terminated and copied. Raises PostgreSQL's own error for what
+    // it does not know.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Whether there is such a role.
+pub fn role_exists(role: pg_sys::Oid) -> bool {
+    exists(pg_sys::SysCacheIdentifier::AUTHOID, role)
+}
+
+/// Whether there is such a relation.
+pub fn relation_exists(relation: pg_sys::Oid) -> bool {
+    exists(pg_sys::SysCacheIdentifier::RELOID, relation)
+}
+
+fn exists(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
+    let none = pg_sys::Datum::from(0usize);
+    // SAFETY: a look-up in a system cache whose key is an OID; we are inside a transaction.
+    unsafe {
+        pg_sys::SearchSysCacheExists(cache as i32, pg_sys::Datum::from(oid), none, none, none)
+    }
 }
 
 /// The role whose privileges count now.

@@ -1,4 +1,4 @@
-//! Several clients at work at once, and what they got done.
+//! Clients at work at once, and what they got done.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,34 +8,24 @@ use crate::Failure;
 use crate::rounds::Cost;
 use crate::wire::Connection;
 
-/// Clients at once.
+/// Clients at once, where a row names no other number.
 pub const CLIENTS: usize = 8;
 /// Keys that each client uses, and no other: what is measured is not the wait for another's row lock.
 pub const KEYS: usize = 125;
 
 /// One client: its session, its keys, and how many operations it has done in all.
-pub struct Client {
+pub struct Client<C = Connection> {
     /// Session of its own.
-    pub connection: Connection,
+    pub connection: C,
     keys: Vec<String>,
     done: u64,
 }
 
-impl Client {
+impl<C> Client<C> {
     /// The key to use next. Neighbours in time are not neighbours in the index.
     fn key(&self) -> usize {
         // KEYS is no multiple of 7, so the steps reach every key.
         (self.done as usize).wrapping_mul(7) % KEYS
-    }
-
-    /// Executes a prepared statement, the key being its first parameter and `rest` the others, and returns
-    /// how many bytes of rows came back.
-    pub fn execute_for_key(&mut self, statement: &str, rest: &[&str]) -> Result<usize, Failure> {
-        let key = self.key();
-        let mut parameters = Vec::with_capacity(1 + rest.len());
-        parameters.push(self.keys[key].as_str());
-        parameters.extend(rest);
-        self.connection.execute(statement, &parameters)
     }
 
     /// A number that this client has not had before.
@@ -49,6 +39,18 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Executes a prepared statement, the key being its first parameter and `rest` the others, and returns
+    /// how many bytes of rows came back.
+    pub fn execute_for_key(&mut self, statement: &str, rest: &[&str]) -> Result<usize, Failure> {
+        let key = self.key();
+        let mut parameters = Vec::with_capacity(1 + rest.len());
+        parameters.push(self.keys[key].as_str());
+        parameters.extend(rest);
+        self.connection.execute(statement, &parameters)
+    }
+}
+
 /// When the crew stops.
 #[derive(Clone, Copy)]
 pub enum Until {
@@ -59,32 +61,53 @@ pub enum Until {
 }
 
 /// Clients with a thread each, for as long as they work.
-pub struct Crew {
-    clients: Vec<Client>,
+pub struct Crew<C = Connection> {
+    clients: Vec<Client<C>>,
 }
 
 impl Crew {
-    /// Connects the clients and prepares the statements, given as name and text, in every session.
-    pub fn connect(statements: &[(&str, &str)]) -> Result<Self, Failure> {
-        let mut clients = Vec::new();
-        for number in 0..CLIENTS {
+    /// Connects so many clients and prepares the statements, given as name and text, in every session.
+    pub fn connect(clients: usize, statements: &[(&str, &str)]) -> Result<Self, Failure> {
+        Crew::of(clients, || {
             let mut connection = Connection::open()?;
             for (name, sql) in statements {
                 connection.prepare(name, sql)?;
             }
-            clients.push(Client {
-                connection,
-                keys: (0..KEYS).map(|key| key_name(number, key)).collect(),
-                done: 0,
-            });
+            Ok(connection)
+        })
+    }
+
+    /// Runs a statement in every session.
+    pub fn query(&mut self, sql: &str) -> Result<(), Failure> {
+        for client in &mut self.clients {
+            client.connection.query(sql)?;
         }
+        Ok(())
+    }
+}
+
+impl<C: Send> Crew<C> {
+    /// So many clients, each with what `connect` returns.
+    pub fn of(
+        clients: usize,
+        mut connect: impl FnMut() -> Result<C, Failure>,
+    ) -> Result<Self, Failure> {
+        let clients = (0..clients)
+            .map(|number| {
+                Ok(Client {
+                    connection: connect()?,
+                    keys: (0..KEYS).map(|key| key_name(number, key)).collect(),
+                    done: 0,
+                })
+            })
+            .collect::<Result<_, Failure>>()?;
         Ok(Crew { clients })
     }
 
     /// Lets all clients repeat an operation, and returns how many they did in what time.
     pub fn work<F>(&mut self, until: Until, operation: F) -> Result<Cost, Failure>
     where
-        F: Fn(&mut Client) -> Result<(), Failure> + Sync,
+        F: Fn(&mut Client<C>) -> Result<(), Failure> + Sync,
     {
         let start = Barrier::new(self.clients.len() + 1);
         let stop = AtomicBool::new(false);
@@ -131,15 +154,13 @@ impl Crew {
 
 /// Name of a client's key.
 fn key_name(client: usize, key: usize) -> String {
-    format!("run-{client}-{key}")
+    format!("run-{}-{}", client + 1, key + 1)
 }
 
-/// A query of the keys of all clients, in a column named `key`.
-pub fn all_keys() -> String {
+/// A query of the keys of so many clients, in a column named `key`.
+pub fn all_keys(clients: usize) -> String {
     format!(
         "SELECT 'run-' || client || '-' || key AS key \
-         FROM generate_series(0, {}) client, generate_series(0, {}) key",
-        CLIENTS - 1,
-        KEYS - 1
+         FROM generate_series(1, {clients}) client, generate_series(1, {KEYS}) key"
     )
 }

@@ -7,13 +7,17 @@
 //! Times are only comparable within one run, so each figure is the ratio of two sides that took turns. A
 //! row's figure is the median over the rounds.
 
+mod behind;
 mod crew;
 mod document;
 mod loops;
+mod messages;
 mod reads;
+mod redis;
 mod report;
 mod rounds;
 mod space;
+mod subscriber;
 mod updates;
 mod wire;
 mod writes;
@@ -30,6 +34,9 @@ use wire::{Connection, literal};
 /// Whatever ends a run.
 pub type Failure = Box<dyn Error>;
 
+/// The class whose writes go to the tables with the commit.
+pub const CLASS: &str = "run";
+
 /// Size of a small state, in bytes of binary jsonb.
 pub const SMALL: usize = 3 * 1024;
 /// Size of a middling state, in bytes of binary jsonb.
@@ -39,7 +46,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last fills L1, which turns out the others'
 /// states.
-const ROWS: [&str; 10] = [
+const ROWS: [&str; 15] = [
     "get_small",
     "get_large",
     "path",
@@ -48,6 +55,11 @@ const ROWS: [&str; 10] = [
     "updates",
     "unchanged",
     "changed",
+    "behind",
+    "redis",
+    "notify",
+    "receipt",
+    "written",
     "hit_rate",
     "payload",
 ];
@@ -62,6 +74,11 @@ fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<R
         "updates" => updates::updates(connection, plan),
         "unchanged" => writes::unchanged(connection, plan),
         "changed" => writes::changed(connection, plan),
+        "behind" => behind::one_client(connection, plan, 4.0),
+        "redis" => behind::against_redis(connection, plan, 0.5),
+        "notify" => messages::commits(connection, plan),
+        "receipt" => messages::receipt(connection, plan),
+        "written" => behind::written(connection, 60.0),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),
@@ -88,13 +105,18 @@ pub fn tidy(connection: &mut Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Stores a document under every key of the crew, on both sides.
-pub fn store_for_all(connection: &mut Connection, document: &Document) -> Result<(), Failure> {
-    let (keys, document) = (crew::all_keys(), literal(document.text()));
+/// Stores a document under every key of so many clients, on both sides.
+pub fn store_for_all(
+    connection: &mut Connection,
+    class: &str,
+    clients: usize,
+    document: &Document,
+) -> Result<(), Failure> {
+    let (keys, document) = (crew::all_keys(clients), literal(document.text()));
     connection.query(&format!(
         "INSERT INTO plain SELECT key, {document}::jsonb FROM ({keys}) keys
          ON CONFLICT (key) DO UPDATE SET state = excluded.state;
-         SELECT count(state_set(key, {document})) FROM ({keys}) keys"
+         SELECT count(state_set(key, {document}, class => '{class}')) FROM ({keys}) keys"
     ))?;
     connection.query("VACUUM ANALYZE plain, state_head, state_snapshot")?;
     Ok(())

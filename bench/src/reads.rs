@@ -6,7 +6,7 @@ use crate::document::Document;
 use crate::report::{Row, Target};
 use crate::rounds::{Comparison, Plan, Side};
 use crate::wire::{Connection, literal};
-use crate::{SMALL, size, store_for_all};
+use crate::{CLASS, SMALL, size, store_for_all};
 
 /// Lets both sides read in turns. A read that returns fewer bytes than the document's text has found none.
 fn measure(
@@ -50,12 +50,15 @@ pub fn against_constant(
     target: f64,
 ) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
-    store_for_all(connection, &document)?;
-    let text: String = connection.value("SELECT state_get_text('run-0-0')")?;
-    let mut crew = Crew::connect(&[
-        ("cached", "SELECT state_get_text($1)"),
-        ("plain", &format!("SELECT {}::text", literal(&text))),
-    ])?;
+    store_for_all(connection, CLASS, CLIENTS, &document)?;
+    let text: String = connection.value("SELECT state_get_text('run-1-1')")?;
+    let mut crew = Crew::connect(
+        CLIENTS,
+        &[
+            ("cached", "SELECT state_get_text($1)"),
+            ("plain", &format!("SELECT {}::text", literal(&text))),
+        ],
+    )?;
     let against = "returning a constant of the same length";
     measure(plan, &mut crew, text.len(), against, target, |client| {
         client.connection.execute("plain", &[])
@@ -69,12 +72,15 @@ pub fn against_select(
     target: f64,
 ) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
-    store_for_all(connection, &document)?;
-    let length: usize = connection.value("SELECT length(state_get_text('run-0-0'))")?;
-    let mut crew = Crew::connect(&[
-        ("cached", "SELECT state_get_text($1)"),
-        ("plain", "SELECT state FROM plain WHERE key = $1"),
-    ])?;
+    store_for_all(connection, CLASS, CLIENTS, &document)?;
+    let length: usize = connection.value("SELECT length(state_get_text('run-1-1'))")?;
+    let mut crew = Crew::connect(
+        CLIENTS,
+        &[
+            ("cached", "SELECT state_get_text($1)"),
+            ("plain", "SELECT state FROM plain WHERE key = $1"),
+        ],
+    )?;
     let against = "`SELECT state` by primary key";
     measure(plan, &mut crew, length, against, target, |client| {
         client.execute_for_key("plain", &[])

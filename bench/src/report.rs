@@ -5,6 +5,8 @@
 pub enum Target {
     /// At least this.
     AtLeast(f64),
+    /// At most this.
+    AtMost(f64),
     /// Nothing at all.
     Zero,
     /// Shown beside another row, without a target of its own.
@@ -20,6 +22,10 @@ pub enum Unit {
     Share,
     /// Bytes.
     Bytes,
+    /// Things counted.
+    Count,
+    /// Milliseconds.
+    Millis,
 }
 
 /// One row of the table.
@@ -32,7 +38,7 @@ pub struct Row {
     pub target: Target,
     /// What the figures are.
     pub unit: Unit,
-    /// One figure per round.
+    /// One figure per round; none where it could not be measured.
     pub figures: Vec<f64>,
     /// What the sides took here, each in its own unit: the measured one, then the other.
     pub sides: String,
@@ -51,36 +57,46 @@ impl Unit {
             Unit::Times => format!("{figure:.2} ×"),
             Unit::Share => format!("{figure:.3}"),
             Unit::Bytes => format!("{figure:.0} bytes"),
+            Unit::Count => format!("{figure:.0}"),
+            Unit::Millis => format!("{figure:.2} ms"),
         }
     }
 }
 
 impl Row {
     fn verdict(&self) -> &'static str {
+        if self.figures.is_empty() {
+            return "not measured";
+        }
         let reached = match self.target {
             Target::AtLeast(least) => median(&self.figures) >= least,
+            Target::AtMost(most) => median(&self.figures) <= most,
             Target::Zero => median(&self.figures) == 0.0,
             Target::None => return "",
         };
-        if reached { "ok" } else { "below" }
+        if reached { "ok" } else { "missed" }
     }
 
     /// The row in Markdown.
     pub fn markdown(&self) -> String {
         let target = match self.target {
-            Target::AtLeast(least) => self.unit.show(least),
+            Target::AtLeast(least) => format!("≥ {}", self.unit.show(least)),
+            Target::AtMost(most) => format!("≤ {}", self.unit.show(most)),
             Target::Zero => self.unit.show(0.0),
             Target::None => String::new(),
         };
         let spread = match self.figures.as_slice() {
-            [_] => String::new(),
+            [] | [_] => String::new(),
             figures => {
                 let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
                 let most = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 format!("{} to {}", self.unit.show(least), self.unit.show(most))
             }
         };
-        let median = self.unit.show(median(&self.figures));
+        let median = match self.figures.as_slice() {
+            [] => String::new(),
+            figures => self.unit.show(median(figures)),
+        };
         let Row {
             measured,
             against,
@@ -94,7 +110,7 @@ impl Row {
 
 /// The two lines that begin the table.
 pub const HEADING: &str = "\
-| measured | against | at least | median | rounds | | here |
+| measured | against | target | median | rounds | | here |
 | --- | --- | --- | --- | --- | --- | --- |";
 
 #[cfg(test)]
@@ -117,23 +133,33 @@ mod tests {
         assert_eq!(row(Target::AtLeast(2.0), &[1.0, 2.0, 9.0]).verdict(), "ok");
         assert_eq!(
             row(Target::AtLeast(2.1), &[1.0, 2.0, 9.0]).verdict(),
-            "below"
+            "missed"
+        );
+        assert_eq!(row(Target::AtMost(2.0), &[1.0, 2.0, 9.0]).verdict(), "ok");
+        assert_eq!(
+            row(Target::AtMost(1.9), &[1.0, 2.0, 9.0]).verdict(),
+            "missed"
         );
         assert_eq!(row(Target::Zero, &[0.0, 0.0, 40.0]).verdict(), "ok");
-        assert_eq!(row(Target::Zero, &[0.0, 1.0, 1.0]).verdict(), "below");
+        assert_eq!(row(Target::Zero, &[0.0, 1.0, 1.0]).verdict(), "missed");
         assert_eq!(row(Target::None, &[1.0]).verdict(), "");
     }
 
     #[test]
     fn no_figures_reach_nothing() {
-        assert_eq!(row(Target::AtLeast(0.0), &[]).verdict(), "below");
+        for target in [Target::AtLeast(0.0), Target::AtMost(1.0), Target::None] {
+            assert_eq!(
+                row(target, &[]).markdown().split(" | ").nth(5),
+                Some("not measured")
+            );
+        }
     }
 
     #[test]
     fn a_row_shows_median_and_spread() {
         assert_eq!(
             row(Target::AtLeast(2.0), &[3.0, 1.0, 2.5]).markdown(),
-            "| this | that | 2.00 × | 2.50 × | 1.00 × to 3.00 × | ok |  |"
+            "| this | that | ≥ 2.00 × | 2.50 × | 1.00 × to 3.00 × | ok |  |"
         );
     }
 }

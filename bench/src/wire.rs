@@ -138,6 +138,26 @@ impl Connection {
         Ok(bytes)
     }
 
+    /// Waits for the next notification of a channel that this session listens on, and returns its payload.
+    /// One that arrives during another exchange is lost.
+    pub fn notification(&mut self) -> Result<String, Failure> {
+        loop {
+            let (kind, body) = self.receive()?;
+            let mut body = &self.input[body];
+            match kind {
+                b'A' => {
+                    // After the process id: channel and payload, each with its end.
+                    take(&mut body, 4)?;
+                    let payload = body.split(|byte| *byte == 0).nth(1);
+                    let payload = payload.ok_or("a notification has no payload")?;
+                    return Ok(String::from_utf8(payload.to_vec())?);
+                }
+                b'E' => return Err(error_text(body).into()),
+                _ => {}
+            }
+        }
+    }
+
     /// Appends a message to the output.
     fn put(
         &mut self,

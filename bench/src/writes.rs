@@ -8,7 +8,7 @@ use crate::document::Document;
 use crate::report::{Row, Target, Unit, median};
 use crate::rounds::{Comparison, Plan, Side};
 use crate::wire::Connection;
-use crate::{SMALL, UPSERT, size, store_for_all, tidy, wal_position};
+use crate::{CLASS, SMALL, UPSERT, size, store_for_all, tidy, wal_position};
 
 /// What a client writes in the pass that counts WAL bytes.
 const COUNTED: u64 = 1000;
@@ -16,8 +16,11 @@ const COUNTED: u64 = 1000;
 /// A whole state written again as it is.
 pub fn unchanged(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
-    store_for_all(connection, &document)?;
-    let mut crew = Crew::connect(&[("cached", "SELECT state_set($1, $2)"), ("plain", UPSERT)])?;
+    store_for_all(connection, CLASS, CLIENTS, &document)?;
+    let mut crew = Crew::connect(
+        CLIENTS,
+        &[("cached", "SELECT state_set($1, $2)"), ("plain", UPSERT)],
+    )?;
     let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
         tidy(connection)?;
         let statement = match side {
@@ -71,12 +74,15 @@ pub fn unchanged(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, F
 /// A changed state in a transaction of its own, announced on the same channel on both sides.
 pub fn changed(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
-    store_for_all(connection, &document)?;
+    store_for_all(connection, CLASS, CLIENTS, &document)?;
     let notifying = format!("WITH written AS ({UPSERT}) SELECT pg_notify('state_updated', $3)");
-    let mut crew = Crew::connect(&[
-        ("cached", "SELECT state_set($1, $2)"),
-        ("plain", &notifying),
-    ])?;
+    let mut crew = Crew::connect(
+        CLIENTS,
+        &[
+            ("cached", "SELECT state_set($1, $2)"),
+            ("plain", &notifying),
+        ],
+    )?;
     let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
         tidy(connection)?;
         crew.work(Until::Elapsed(plan.turn), |client| {

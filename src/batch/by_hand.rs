@@ -4,14 +4,15 @@
 //! first such statement on the transaction reads the tables only, because what is changed becomes known
 //! here when the statement ends, and a function called from within it may read before.
 
-use super::{Phase, with};
+use super::{Phase, StateName, with};
 use crate::cache::MAX_KEY;
-use crate::cache::publish::Changed;
+use crate::cache::publish::{Changed, New};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::notify;
 use crate::store;
-use crate::varlena;
+use crate::{behind, varlena};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -22,11 +23,14 @@ const MAX_KEYS: usize = 1000;
 /// Nesting level of the top transaction.
 const TOP: i32 = 1;
 
+/// The highest version that a row made by hand may have: there must be versions after it.
+const MAX_VERSION: i64 = 1 << 62;
+
 /// Bytes of a hash.
 const HASH: usize = 16;
 
-/// A class's name and a key.
-type Name = (Box<[u8]>, Box<[u8]>);
+/// A class's name, and the bucket of a key (`catalog::bucket`).
+pub type Bucket = (Box<[u8]>, i16);
 
 /// What was changed by hand in this transaction. Each with the nesting level of the outermost
 /// subtransaction that did it, since what that rolls back was not done.
@@ -36,7 +40,24 @@ pub struct ByHand {
     any: Option<i32>,
     /// Everything may have been.
     all: Option<i32>,
-    keys: HashMap<Name, i32>,
+    /// The tables were emptied.
+    truncated: Option<i32>,
+    keys: HashMap<StateName, i32>,
+    /// Something was that no head row shows.
+    untraced: Option<i32>,
+    /// The versions of head rows that are gone, by class and bucket. What is rolled back stays: a floor that
+    /// is too high does no harm.
+    floors: HashMap<Bucket, i64>,
+}
+
+/// What `state_changes` could not tell from the head rows.
+pub enum Untraced {
+    /// Nothing.
+    Nothing,
+    /// Some of these states.
+    Among(Vec<StateName>),
+    /// More than is remembered.
+    Everything,
 }
 
 impl ByHand {
@@ -50,12 +71,18 @@ impl ByHand {
         self.all.is_some()
     }
 
+    /// Whether the tables were emptied.
+    pub fn truncated(&self) -> bool {
+        self.truncated.is_some()
+    }
+
     /// A statement by hand is running.
-    fn note(&mut self, everything: bool) {
+    fn note(&mut self, truncates: bool) {
         let level = nest_level();
-        self.any = Some(self.any.map_or(level, |known| known.min(level)));
-        if everything {
-            self.all = Some(self.all.map_or(level, |known| known.min(level)));
+        let lower = |known: Option<i32>| Some(known.map_or(level, |known| known.min(level)));
+        self.any = lower(self.any);
+        if truncates {
+            (self.all, self.truncated) = (lower(self.all), lower(self.truncated));
         }
     }
 
@@ -65,21 +92,72 @@ impl ByHand {
     }
 
     /// The states that were, in order.
-    pub fn keys(&self) -> Vec<Name> {
+    pub fn keys(&self) -> Vec<StateName> {
         let mut keys: Vec<_> = self.keys.keys().cloned().collect();
         keys.sort();
         keys
     }
 
+    /// What was that no head row shows.
+    pub fn untraced(&self) -> Untraced {
+        match (self.untraced, self.all) {
+            (None, _) => Untraced::Nothing,
+            (_, None) => Untraced::Among(self.keys()),
+            (_, Some(_)) => Untraced::Everything,
+        }
+    }
+
+    /// The highest versions of head rows that are gone, by class and bucket, in order.
+    pub fn floors(&self) -> Vec<(Bucket, i64)> {
+        let mut floors: Vec<_> = self
+            .floors
+            .iter()
+            .map(|(bucket, version)| (bucket.clone(), *version))
+            .collect();
+        floors.sort();
+        floors
+    }
+
+    /// Notes a version that a state had whose head row is gone: none is used again.
+    pub fn raise_floor(&mut self, class: &[u8], key: &[u8], version: i64) {
+        let floor = self
+            .floors
+            .entry((class.into(), catalog::bucket(key)))
+            .or_insert(version);
+        *floor = version.max(*floor);
+    }
+
+    /// That of a state's bucket, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        if self.floors.is_empty() {
+            return 0;
+        }
+        let bucket = (class.into(), catalog::bucket(key));
+        self.floors.get(&bucket).copied().unwrap_or(0)
+    }
+
+    /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
+    fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) {
+        let level = nest_level();
+        self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
+        if let Some(((class, key), version)) = gone {
+            self.raise_floor(class, key, version);
+        }
+    }
+
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
         (self.any, self.all) = (None, None);
+        (self.truncated, self.untraced) = (None, None);
+        if !self.floors.is_empty() {
+            self.floors = HashMap::new();
+        }
         if !self.keys.is_empty() {
             self.keys = HashMap::new();
         }
     }
 
-    fn add(&mut self, name: Name) {
+    fn add(&mut self, name: StateName) {
         let level = nest_level();
         if self.all == Some(TOP) {
             return;
@@ -103,6 +181,8 @@ impl ByHand {
             .values_mut()
             .chain(&mut self.any)
             .chain(&mut self.all)
+            .chain(&mut self.truncated)
+            .chain(&mut self.untraced)
         {
             *known = parent.min(*known);
         }
@@ -113,6 +193,8 @@ impl ByHand {
         let level = nest_level();
         self.any.take_if(|known| *known >= level);
         self.all.take_if(|known| *known >= level);
+        self.truncated.take_if(|known| *known >= level);
+        self.untraced.take_if(|known| *known >= level);
         self.keys.retain(|_, known| *known < level);
     }
 }
@@ -147,22 +229,30 @@ sql_functions! {
             return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
         }
         // SAFETY: as above; the rows live as long as the call.
-        let names = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { [None, None] };
-        with(|batch| {
+        let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
+        let committing = with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
+            if truncate || changed.untraced {
+                let gone = changed.names[0].as_ref().zip(changed.gone);
+                batch.by_hand.note_untraced(gone);
+            }
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
-                batch.publication.add_all(&catalog);
+                batch.publication.truncate(&catalog);
             }
-            for (class, key) in names.into_iter().flatten() {
+            for (class, key) in changed.names.into_iter().flatten() {
                 if committing {
-                    let changed = Changed { class: &class, key: &key, new: None };
+                    let changed = Changed { class: &class, key: &key, new: New::NothingClean };
                     batch.publication.add(&catalog, &changed);
                 }
                 batch.by_hand.add((class, key));
             }
+            committing
         });
+        if committing {
+            notify::tell_late(&catalog);
+        }
         Ok(done)
     }
 
@@ -170,8 +260,39 @@ sql_functions! {
     fn state_class_watch(call) {
         let trigger = trigger_data(call)?;
         // SAFETY: the server passes a complete TriggerData.
-        unsafe { pg_sys::CacheInvalidateRelcache((*trigger).tg_relation) };
-        Ok(pg_sys::Datum::from(0usize))
+        let event = unsafe { (*trigger).tg_event };
+        if event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_BEFORE {
+            // SAFETY: as above.
+            unsafe { pg_sys::CacheInvalidateRelcache((*trigger).tg_relation) };
+            return Ok(pg_sys::Datum::from(0usize));
+        }
+        let catalog = catalog::current(call.function())?;
+        if event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+            behind::before_all_classes_go(&catalog)?;
+            return Ok(pg_sys::Datum::from(0usize));
+        }
+        // SAFETY: as above; the rows live as long as the call.
+        unsafe {
+            let descriptor = (*(*trigger).tg_relation).rd_att;
+            let row = |tuple: pg_sys::HeapTuple| (!tuple.is_null()).then(|| Row::new(tuple, descriptor));
+            let (first, second) = (row((*trigger).tg_trigtuple), row((*trigger).tg_newtuple));
+            let (before, after) = match event & pg_sys::TRIGGER_EVENT_OPMASK {
+                pg_sys::TRIGGER_EVENT_INSERT => (None, first),
+                pg_sys::TRIGGER_EVENT_DELETE => (first, None),
+                _ => (first, second),
+            };
+            let mode = |row: &Row| (row.bytes(0).into(), row.bytes(1) == b"behind");
+            behind::before_class_changes(
+                &catalog,
+                before.as_ref().map(mode),
+                after.as_ref().map(mode),
+            )?;
+            let result = match (*trigger).tg_newtuple {
+                tuple if tuple.is_null() => (*trigger).tg_trigtuple,
+                tuple => tuple,
+            };
+            Ok(pg_sys::Datum::from(result))
+        }
     }
 }
 
@@ -186,15 +307,25 @@ fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
     Ok(context.cast())
 }
 
-/// The states whose rows a row trigger is called for: that of the row before and that of the row after.
-/// `23514` if the row after is none that the extension could have written.
+/// What a row trigger is called for.
+#[derive(Default)]
+struct ChangedRows {
+    /// The states of the row before and of the row after, or of the only row.
+    names: [Option<StateName>; 2],
+    /// Whether no head row will show it.
+    untraced: bool,
+    /// Version of the first state's head row, if that is gone.
+    gone: Option<i64>,
+}
+
+/// What a row trigger is called for. `23514` if the row after is none that the extension could have written.
 ///
 /// # Safety
 /// `trigger` is a row trigger's, on one of the two tables.
 unsafe fn changed_rows(
     catalog: &Catalog,
     trigger: *const pg_sys::TriggerData,
-) -> Result<[Option<Name>; 2]> {
+) -> Result<ChangedRows> {
     // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
     unsafe {
         let relation = (*trigger).tg_relation;
@@ -209,8 +340,9 @@ unsafe fn changed_rows(
         } else {
             second.as_ref().or(first.as_ref())
         };
+        let on_head = (*relation).rd_id == catalog.head;
         if let Some(after) = after {
-            let fault = if (*relation).rd_id == catalog.head {
+            let fault = if on_head {
                 after.head_fault()
             } else {
                 after.snapshot_fault()
@@ -219,7 +351,14 @@ unsafe fn changed_rows(
                 return Err(Error::Check { fault });
             }
         }
-        Ok([first.map(|row| row.name()), second.map(|row| row.name())])
+        let version = first.as_ref().map(|row| row.integer(2));
+        let names = [first.map(|row| row.name()), second.map(|row| row.name())];
+        let gone = on_head && (deleted || names[1].is_some() && names[0] != names[1]);
+        Ok(ChangedRows {
+            names,
+            untraced: gone || !on_head,
+            gone: version.filter(|_| gone),
+        })
     }
 }
 
@@ -272,7 +411,7 @@ impl Row {
     }
 
     /// Class and key, the first two columns of both tables.
-    fn name(&self) -> Name {
+    fn name(&self) -> StateName {
         (self.bytes(0).into(), self.bytes(1).into())
     }
 
@@ -283,7 +422,10 @@ impl Row {
                 !(1..=MAX_KEY).contains(&self.bytes(1).len()),
                 "key of state_head must have 1 to 255 bytes",
             ),
-            (self.integer(2) < 1, "version of state_head must be above 0"),
+            (
+                !(1..=MAX_VERSION).contains(&self.integer(2)),
+                "version of state_head must be above 0 and at most 2^62",
+            ),
             (
                 !self.is_null(3) && self.bytes(3).len() != HASH,
                 "hash of state_head must have 16 bytes",

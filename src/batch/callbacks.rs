@@ -3,6 +3,7 @@
 use super::{BATCH, commit, with};
 use crate::cache::stats;
 use crate::error::Result;
+use crate::notify;
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 
 /// Registers the callbacks.
@@ -20,10 +21,20 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         XactEvent::XACT_EVENT_PRE_PREPARE => guarded(commit::check_may_prepare),
         XactEvent::XACT_EVENT_COMMIT => {
             crate::fault::stop_at!(Visible);
-            end(|batch| batch.publication.commit());
+            end(|batch| {
+                batch.settlements.commit();
+                batch.publication.commit();
+            });
+            notify::commit();
         }
-        XactEvent::XACT_EVENT_ABORT => end(|batch| batch.publication.abort()),
-        XactEvent::XACT_EVENT_PREPARE => end(|_| ()),
+        XactEvent::XACT_EVENT_ABORT => {
+            end(|batch| batch.publication.abort());
+            notify::clear();
+        }
+        XactEvent::XACT_EVENT_PREPARE => {
+            end(|_| ());
+            notify::clear();
+        }
         _ => {}
     }
 }
@@ -39,14 +50,22 @@ unsafe extern "C-unwind" fn subtransaction(
             with(|batch| batch.frames.prepare_commit());
             Ok(())
         }),
-        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => in_callback(|batch| {
-            batch.frames.commit();
-            batch.by_hand.subtransaction_committed();
-        }),
-        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => in_callback(|batch| {
-            batch.frames.abort(&mut batch.states, &mut batch.scope);
-            batch.by_hand.subtransaction_aborted();
-        }),
+        SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            in_callback(|batch| {
+                batch.frames.commit();
+                batch.by_hand.subtransaction_committed();
+                batch.settlements.subtransaction_committed();
+            });
+            notify::subtransaction_committed();
+        }
+        SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            in_callback(|batch| {
+                batch.frames.abort(&mut batch.states, &mut batch.scope);
+                batch.by_hand.subtransaction_aborted();
+                batch.settlements.subtransaction_aborted();
+            });
+            notify::subtransaction_aborted();
+        }
         _ => {}
     }
 }

@@ -1,15 +1,15 @@
 //! Staging: what the functions that change a state do before the flush.
 
 use super::staged::{Base, Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
-use super::view::{committed_ground, read_newest, settle};
-use super::{MAX_HELD, OnConflict, Phase, flush, with};
+use super::view::{committed_ground, read_beneath, read_newest, settle};
+use super::{MAX_HELD, OnConflict, Phase, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::{self, Found, Ground, Reader, Version};
+use crate::cache::read::{Found, Ground, Version};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::snapshot::PushedSnapshot;
-use crate::{settings, store, sys};
+use crate::{behind, settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
         });
     }
     state.catalog.check_may_change()?;
+    leave::heed_changes_by_hand(state)?;
     settle(state).map(|_| ())
 }
 
@@ -169,6 +170,16 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     Ok(true)
 }
 
+/// Deletes a state that has expired by `now` and whose row is locked, at once.
+pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
+    begin(state, function)?;
+    stage(state, |_, _| {
+        let pending = new_pending(state, Intent::Expire(now), Expiry::Keep, None);
+        (pending, View::Absent)
+    })?;
+    super::flush::flush_one(state)
+}
+
 /// Gives the state another expiry; whether there was a state.
 pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<bool> {
     begin(state, function)?;
@@ -274,10 +285,11 @@ fn with_operation(
         None => new_pending(state, first(operation, result), expiry, None),
         Some(pending) => {
             // Staged and gone again, deleted or expired: what comes now starts from nothing.
-            let starts_anew = pending.has_ended() || matches!(pending.intent, Intent::Delete);
+            let starts_anew =
+                pending.has_ended() || matches!(pending.intent, Intent::Delete | Intent::Expire(_));
             let intent = match pending.intent {
                 _ if starts_anew => Intent::Replace(result),
-                Intent::Replace(_) | Intent::Delete => Intent::Replace(result),
+                Intent::Replace(_) | Intent::Delete | Intent::Expire(_) => Intent::Replace(result),
                 Intent::Touch => first(operation, result),
                 Intent::Apply {
                     mut operations,
@@ -423,11 +435,11 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     let Some((operations, base, result)) = many else {
         return Ok(());
     };
+    behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
-    let own_rows = with(|batch| batch.has_own_rows(state))?;
     let current = {
         let _snapshot = PushedSnapshot::transaction();
-        read::read(state, Reader::Change, own_rows, &mut Document)?
+        read_beneath(state, &mut Document)?
     };
     let ground = current.ground();
     let result = if ground == base {

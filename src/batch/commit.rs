@@ -1,8 +1,9 @@
-//! What happens before the commit record: flush, notifications, marks.
+//! What happens before the commit record: flush, marks, notifications.
 
 use super::staged::{Content, State};
-use super::{Batch, Phase, flush, with};
-use crate::cache::publish::{Changed, NewValue};
+use super::{Batch, Phase, flush, leave, with};
+use crate::behind;
+use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
@@ -13,24 +14,44 @@ use std::rc::Rc;
 
 /// Makes the transaction's changes ready for the commit record.
 pub fn prepare() -> Result<()> {
-    if with(|batch| batch.states.is_empty() && !batch.by_hand.any()) {
+    let untouched = with(|batch| batch.states.is_empty() && !batch.by_hand.any());
+    if untouched && !notify::has_requests() {
         return Ok(());
     }
-    flush_all()?;
-    let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
-        return Ok(());
+    let catalog = loop {
+        flush_all()?;
+        let requested_of = notify::requested().map(|(catalog, _)| catalog);
+        let Some(catalog) = with(|batch| batch.scope.catalog.clone()).or(requested_of) else {
+            return Ok(());
+        };
+        let catalog = match catalog::renewed(&catalog) {
+            Ok(catalog) => catalog,
+            // Dropped by this transaction, or the flush would have said so.
+            Err(Error::NotInstalled) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !write_what_is_left(&catalog)? {
+            break catalog;
+        }
+        // Triggers on what was written have staged more, perhaps on the same states.
+        with(|batch| batch.publication.abort());
     };
-    let catalog = match catalog::renewed(&catalog) {
-        Ok(catalog) => catalog,
-        // Dropped by this transaction, or the flush would have said so.
-        Err(Error::NotInstalled) => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    if !crate::fault::leaves_out!(ClassCheck) {
+        leave::check_classes(&catalog)?;
+    }
     crate::fault::stop_at!(AfterFlush);
-    let news = collect_news(&catalog)?;
-    notify::queue(&catalog, &news)?;
+    let mut news = collect_news(&catalog)?;
+    news.extend(
+        notify::requested()
+            .map(|(_, news)| news)
+            .unwrap_or_default(),
+    );
+    let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
+    crate::changes::leave_traces(&catalog, untraced, &floors)?;
+    let prepared = notify::prepare(&catalog, news)?;
     mark(&catalog);
     crate::fault::stop_at!(Marked);
+    prepared.send();
     Ok(())
 }
 
@@ -48,10 +69,23 @@ fn flush_all() -> Result<()> {
     Ok(())
 }
 
+/// Hands over what flushes have left. Whether that has led to new staged changes.
+fn write_what_is_left(catalog: &Rc<Catalog>) -> Result<bool> {
+    let wrote = {
+        let _snapshot = PushedSnapshot::transaction();
+        leave::leave(catalog)?
+    };
+    if wrote {
+        // SAFETY: as in `flush_all`.
+        unsafe { pg_sys::AfterTriggerFireDeferred() };
+    }
+    Ok(wrote && with(|batch| batch.states.values().any(State::is_dirty)))
+}
+
 impl State {
     /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
     /// has dropped.
-    fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
+    pub fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
         Batch::id(catalog, &self.class.name, &self.key) == id
     }
 }
@@ -64,17 +98,18 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             .iter()
             .filter(|(id, state)| state.belongs_to(catalog, **id))
             .filter_map(|(_, state)| {
-                let flushed = state.flushed.as_ref()?;
+                let flushed = state.flushed.as_ref().filter(|flushed| flushed.is_news())?;
                 let change = match flushed.content {
                     Content::Document { .. } | Content::Unkept => Change::Set(flushed.version),
                     Content::Deleted => Change::Delete(flushed.version),
                     Content::Touched => return None,
                 };
                 let by_hand = batch.by_hand.has(&state.class.name, &state.key);
-                (!by_hand).then(|| News {
+                (!by_hand || flushed.is_left()).then(|| News {
                     class: (*state.class.name).into(),
                     key: (*state.key).into(),
                     change,
+                    behind: flushed.is_left(),
                 })
             })
             .collect();
@@ -84,16 +119,25 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     // What the last command did by hand must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
-    for (class, key) in with(|batch| batch.by_hand.keys()) {
+    let by_hand = with(|batch| batch.by_hand.keys());
+    behind::before_keys_commit(catalog, &by_hand)?;
+    for (class, key) in by_hand {
         let change = match catalog.head_row(&class, &key) {
             Some(head) if head.deleted => Change::Delete(head.version),
             Some(head) => Change::Set(head.version),
             None => Change::Delete(0),
         };
-        news.push(News { class, key, change });
+        news.push(News {
+            class,
+            key,
+            change,
+            behind: false,
+        });
     }
     if with(|batch| batch.by_hand.all()) {
-        news.clear();
+        behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
+        // What is left to the worker becomes visible after the rest, so it is told by itself.
+        news.retain(|news| news.behind);
         news.push(News::everything());
     }
     Ok(news)
@@ -111,15 +155,22 @@ fn mark(catalog: &Rc<Catalog>) {
             ..
         } = batch;
         *phase = Phase::Committing;
-        for (id, state) in states {
+        for (id, state) in &*states {
             let Some(flushed) = &state.flushed else {
                 continue;
             };
             if !state.belongs_to(catalog, *id) {
                 continue;
             }
+            publication.needs_worker_by(flushed.expires_at);
+            if flushed.is_left() {
+                // Marked when L1 took it.
+                continue;
+            }
             let new = match &flushed.content {
-                Content::Document { document, hash } => Some(NewValue {
+                // What was flushed may have been changed by hand since.
+                _ if by_hand.all() => New::Nothing,
+                Content::Document { document, hash } => New::Version(NewValue {
                     class: &state.class,
                     version: Version {
                         number: flushed.version,
@@ -128,7 +179,7 @@ fn mark(catalog: &Rc<Catalog>) {
                     },
                     document,
                 }),
-                Content::Unkept | Content::Deleted | Content::Touched => None,
+                Content::Unkept | Content::Deleted | Content::Touched => New::Nothing,
             };
             if !by_hand.has(&state.class.name, &state.key) {
                 publication.add(
@@ -142,30 +193,44 @@ fn mark(catalog: &Rc<Catalog>) {
             }
         }
         for (class, key) in by_hand.keys() {
+            let known = states.get(&Batch::id(catalog, &class, &key));
+            // What this transaction has flushed as well has taken in what only L1 held.
+            let new = match known.is_some_and(State::is_in_tables) {
+                true => New::Nothing,
+                false => New::NothingClean,
+            };
             publication.add(
                 catalog,
                 &Changed {
                     class: &class,
                     key: &key,
-                    new: None,
+                    new,
                 },
             );
         }
         if by_hand.all() {
             publication.add_all(catalog);
         }
+        if by_hand.truncated() {
+            publication.truncate(catalog);
+        }
     });
 }
 
-/// `0A000` if the transaction has changed states: a prepared transaction outlives this backend, which
-/// alone knows what to publish.
+/// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives
+/// this backend, which alone knows what to publish.
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
+            || !batch.settlements.is_empty()
             || batch
                 .states
                 .values()
                 .any(|state| state.is_dirty() || state.flushed.is_some())
     });
-    if changed { Err(Error::Prepare) } else { Ok(()) }
+    if changed || notify::has_requests() {
+        Err(Error::Prepare)
+    } else {
+        Ok(())
+    }
 }

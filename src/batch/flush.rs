@@ -6,23 +6,30 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
-use super::staged::{Bytes, Content, Flushed, Pending, State, View};
+use super::staged::{Bytes, Content, Flushed, Pending, Place, State, View};
+use super::view::read_beneath;
 use super::write::{Written, conflict, write};
-use super::{Batch, OnConflict, with};
+use super::{Batch, OnConflict, leave, with};
+use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
-use crate::cache::read::{self, Ground, Reader};
+use crate::cache::read::Ground;
 use crate::cache::stats::{Counter, CounterSet, Timer};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
+use crate::identity::{Identity, Impersonation};
 use crate::snapshot::PushedSnapshot;
 use crate::store;
 use pgrx::pg_sys;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
 const MAX_ATTEMPTS: u32 = 1000;
+
+/// Bytes of documents that a transaction leaves to the worker: it holds them until it ends. What it changes
+/// beyond that is written through.
+const MAX_LEFT: usize = 16 << 20;
 
 /// What the flush made of a state.
 pub struct Outcome {
@@ -89,6 +96,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
     if on_conflict == Some(OnConflict::Error) {
         check_reads(&catalog)?;
     }
+    lock_many(&catalog, &dirty);
     let mut outcomes = Vec::with_capacity(dirty.len());
     for id in dirty {
         let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
@@ -114,6 +122,20 @@ pub fn flush() -> Result<Vec<Outcome>> {
     }
     count(&outcomes, &timer);
     Ok(outcomes)
+}
+
+/// Locks the `behind` classes of which very many states are to be written.
+fn lock_many(catalog: &Catalog, dirty: &[u128]) {
+    let mut counts: BTreeMap<Rc<[u8]>, usize> = BTreeMap::new();
+    with(|batch| {
+        let states = dirty.iter().filter_map(|id| batch.states.get(id));
+        for state in states.filter(|state| state.class.behind) {
+            *counts.entry((*state.class.name).into()).or_default() += 1;
+        }
+    });
+    for (class, states) in counts {
+        behind::lock_for_many(catalog, &class, states);
+    }
 }
 
 /// Writes what is staged of one state, outside an explicit batch.
@@ -151,8 +173,7 @@ fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
             class,
             key: &known.key,
         };
-        let own_rows = with(|batch| batch.has_own_rows(&state))?;
-        let found = read::read(&state, Reader::Change, own_rows, &mut Head)?.ground();
+        let found = read_beneath(&state, &mut Head)?.ground();
         if found != base.ground {
             return Err(conflict(&state, base.ground.number, found.number));
         }
@@ -167,22 +188,30 @@ fn flush_state(
     pending: &Pending,
     on_conflict: Option<OnConflict>,
 ) -> Result<Outcome> {
-    let class = catalog.class(&known.class.name)?;
     let key = Rc::clone(&known.key);
+    let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
+    crate::fault::stop_at!(ClassKnown);
+    let locked = class.behind;
     let state = StateRef {
         catalog: Rc::clone(catalog),
         class,
         key: &key,
     };
-    let _stager = Impersonation::begin(&pending.stager, catalog.runs_user_code());
+    leave::heed_changes_by_hand(&state)?;
+    let runs_user_code = catalog.runs_user_code();
+    let _stager = Impersonation::begin(&pending.stager, runs_user_code);
+    let is_behind = locked && crate::shared::l1().is_some();
+    let decide = is_behind && catalog.access().l1;
+    if is_behind && !decide {
+        leave::bring_down(&state, id)?;
+    }
     let mut attempt = 0;
     let written = loop {
         if attempt > 0 {
             store::lock(catalog, &state.class.name, state.key)?;
         }
         let _snapshot = PushedSnapshot::transaction();
-        let own_rows = known.flushed.is_some() || with(|batch| batch.by_hand.any());
-        if let Some(written) = write(&state, &known, pending, on_conflict, own_rows)? {
+        if let Some(written) = write(&state, &known, pending, on_conflict, decide)? {
             break written;
         }
         attempt += 1;
@@ -212,17 +241,36 @@ fn flush_state(
             version, document, ..
         } => (Action::Written, *version, document.len()),
         Written::Deleted { version } => (Action::Deleted, *version, 0),
-        Written::Touched { version, .. } | Written::Nothing { version } => {
-            (Action::Unchanged, *version, 0)
-        }
+        Written::Left {
+            version,
+            document,
+            is_new: true,
+            ..
+        } => (Action::Written, *version, document.len()),
+        Written::Touched { version, .. }
+        | Written::Left { version, .. }
+        | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
-    with(|batch| batch.flushed(id, written));
+    with(|batch| batch.flushed(id, written, &pending.stager, locked));
+    if decide && !may_leave(&state)? {
+        leave::write_left(catalog, id)?;
+    }
     Ok(Outcome {
         state: known,
         action,
         version,
         bytes,
     })
+}
+
+/// Whether what was decided upon may be left to the worker, rather than be written now.
+fn may_leave(state: &StateRef<'_>) -> Result<bool> {
+    let (by_hand, left) = with(|batch| (batch.by_hand.any(), batch.left));
+    // Rows made by hand in this transaction are in the tables only.
+    Ok(!by_hand
+        && left <= MAX_LEFT
+        && !behind::is_parked(state)
+        && behind::may_leave(&state.catalog))
 }
 
 impl Batch {
@@ -235,7 +283,7 @@ impl Batch {
     }
 
     /// Remembers what was written.
-    fn flushed(&mut self, id: u128, written: Written) {
+    fn flushed(&mut self, id: u128, written: Written, stager: &Identity, locked: bool) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let explicit = self.scope.explicit.is_some();
         let Some(known) = self.states.get_mut(&id) else {
@@ -244,6 +292,7 @@ impl Batch {
         if !known.is_dirty() {
             known.beneath = None;
         }
+        let mut place = Place::Tables { locked };
         let (version, expires_at, content) = match written {
             Written::Nothing { .. } if known.flushed.is_none() => {
                 // Others may change the state from here on.
@@ -260,6 +309,39 @@ impl Batch {
                 expires_at,
             } => {
                 known.correct_view(version, Some(&document), Some(expires_at));
+                (version, expires_at, Content::Document { document, hash })
+            }
+            Written::Left {
+                version,
+                document,
+                hash,
+                expires_at,
+                base,
+                is_new,
+            } => {
+                // A row of this transaction's own is what the tables hold then.
+                let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
+                known.correct_view(version, Some(&document), Some(expires_at));
+                self.left += document.len();
+                let (base, was_news, over_own_rows) =
+                    match known.flushed.take().map(|flushed| flushed.place) {
+                        Some(Place::Left {
+                            base,
+                            is_news,
+                            over_own_rows,
+                            ..
+                        }) => (base, is_news, over_own_rows),
+                        Some(Place::Tables { .. }) => (version_beneath, true, true),
+                        None => (base, false, false),
+                    };
+                place = Place::Left {
+                    stager: stager.clone(),
+                    base,
+                    // SAFETY: reads this backend's transaction state.
+                    command: unsafe { pg_sys::GetCurrentCommandId(false) },
+                    is_news: is_new || was_news,
+                    over_own_rows,
+                };
                 (version, expires_at, Content::Document { document, hash })
             }
             Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
@@ -294,6 +376,7 @@ impl Batch {
             version,
             expires_at,
             content,
+            place,
         });
     }
 }

@@ -17,14 +17,18 @@
 //!
 //! **At COMMIT** (`commit`), in this order: flush until nothing is staged, firing deferred triggers
 //! after each round, since what the flush writes may violate deferred constraints and the triggers may
-//! stage again; queue the notifications; reserve L1 memory and raise the marks (`cache::publish`). All
-//! of that may fail, and then the transaction aborts. After it nothing can be staged any more.
+//! stage again; reserve L1 memory and raise the marks (`cache::publish`); queue the notifications (`notify`).
+//! All of that may fail, and then the transaction aborts. After it nothing can be staged any more.
 //! `XACT_EVENT_COMMIT` and `XACT_EVENT_ABORT` publish or take back the marks and forget everything;
 //! they allocate nothing and cannot fail.
 //!
 //! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes
 //! cannot wait for each other. Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
 //! is locked earlier.
+//!
+//! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide its version and
+//! write nothing: the version is *left*. It stays here until COMMIT, where L1 takes it or the tables do
+//! (`leave`). What a transaction has left it reads here, never in the tables.
 //!
 //! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early; an
 //! explicit batch, which must be able to drop what it staged, is refused more.
@@ -39,7 +43,9 @@ mod commit;
 mod flush;
 mod frames;
 mod functions;
+mod leave;
 mod read_functions;
+mod settlements;
 pub mod staged;
 mod view;
 mod write;
@@ -54,6 +60,17 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 pub use callbacks::init;
+pub use change::expire;
+pub use leave::write_all as write_left;
+pub use settlements::settle;
+
+/// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
+pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {
+    with(|batch| batch.by_hand.raise_floor(&class.name, key, version));
+}
+
+/// A class's name and a key.
+pub type StateName = (Box<[u8]>, Box<[u8]>);
 
 /// Bytes of documents that a transaction holds in memory. With more, it flushes early and from then on
 /// relies on the tables for what it has flushed.
@@ -106,9 +123,13 @@ pub struct Batch {
     states: HashMap<u128, State>,
     frames: Frames,
     by_hand: by_hand::ByHand,
+    /// Dirty entries of L1 that this transaction has written.
+    settlements: settlements::Settlements,
     /// Bytes staged since `held` was last counted, and what was counted then.
     grown: usize,
     held: usize,
+    /// Bytes of the documents that this transaction has left to the worker.
+    left: usize,
     publication: crate::cache::publish::Publication,
     phase: Phase,
 }
@@ -168,8 +189,15 @@ impl Batch {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let flushed = self
             .known(id, &state.class.name, state.key)?
-            .is_some_and(|s| s.flushed.is_some());
+            .is_some_and(State::is_in_tables);
         Ok(flushed || self.by_hand.any())
+    }
+
+    /// What this transaction has flushed of a state and left to the worker, if that is so.
+    fn left(&self, state: &crate::cache::StateRef<'_>) -> Result<Option<staged::Flushed>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.flushed.clone().filter(staged::Flushed::is_left)))
     }
 
     /// The ids of the states with staged changes, in the order in which they are locked.
@@ -207,7 +235,7 @@ impl Batch {
         // SAFETY: reads this backend's transaction state.
         let command = unsafe { pgrx::pg_sys::GetCurrentCommandId(false) };
         for (id, state) in &mut self.states {
-            if state.flushed.is_some() {
+            if state.is_in_tables() {
                 self.frames.save(*id, Some(state), &self.scope);
                 state.spill(command, give_up_older);
             }
@@ -250,6 +278,9 @@ impl Batch {
         self.scope = Scope::default();
         self.frames.clear();
         self.by_hand.clear();
+        self.settlements.clear();
+        self.left = 0;
+        crate::behind::forget_locks();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
     }

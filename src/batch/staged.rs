@@ -111,6 +111,8 @@ pub enum Intent {
     Delete,
     /// Only the expiry changes.
     Touch,
+    /// The state is deleted, if it has expired by this time; its row is locked.
+    Expire(i64),
 }
 
 /// What a change does to the expiry.
@@ -200,9 +202,41 @@ pub struct Flushed {
     pub expires_at: i64,
     /// What is there.
     pub content: Content,
+    /// Where it is until the transaction ends.
+    pub place: Place,
+}
+
+/// Where a flush has put a version.
+#[derive(Clone)]
+pub enum Place {
+    /// In the tables, as rows of this transaction. The flag says that the locks of a `behind` class were held.
+    Tables { locked: bool },
+    /// Here only: it is left to the worker.
+    Left {
+        /// Who staged it.
+        stager: Identity,
+        /// Version of the tables' row beneath it, 0 for none.
+        base: i64,
+        /// The command that flushed it: what was staged by later ones builds upon it.
+        command: pg_sys::CommandId,
+        /// Whether subscribers are to hear of it; not of a new expiry.
+        is_news: bool,
+        /// Whether this transaction has rows of it in the tables, so that no dirty entry counts any more.
+        over_own_rows: bool,
+    },
 }
 
 impl Flushed {
+    /// Whether subscribers are to hear of it, as far as its place says.
+    pub fn is_news(&self) -> bool {
+        !matches!(self.place, Place::Left { is_news: false, .. })
+    }
+
+    /// Whether it is left to the worker.
+    pub fn is_left(&self) -> bool {
+        matches!(self.place, Place::Left { .. })
+    }
+
     /// The version that is there, 0 for a tombstone.
     pub fn number(&self) -> i64 {
         if matches!(self.content, Content::Deleted) {
@@ -248,6 +282,13 @@ impl State {
         self.flushed = None;
         self.base = None;
         self.beneath = None;
+    }
+
+    /// Whether the tables hold rows of this transaction for it.
+    pub fn is_in_tables(&self) -> bool {
+        self.flushed
+            .as_ref()
+            .is_some_and(|flushed| !flushed.is_left())
     }
 
     /// Whether a flush has something to do.
@@ -303,7 +344,14 @@ impl State {
     pub fn unstage(&mut self) {
         self.pending = None;
         self.beneath = None;
-        self.forget_views();
+        match self.flushed.as_ref().map(|flushed| &flushed.place) {
+            // What was left is here only.
+            Some(Place::Left { command, .. }) => {
+                let command = *command;
+                self.views.retain(|(made, _)| *made < command);
+            }
+            _ => self.forget_views(),
+        }
     }
 
     /// Whether a document is staged, and not only an end or a new expiry.
@@ -344,6 +392,7 @@ impl State {
         }
         if let Some(Flushed {
             content: content @ Content::Document { .. },
+            place: Place::Tables { .. },
             ..
         }) = &mut self.flushed
         {
@@ -365,7 +414,7 @@ impl State {
                     result: document, ..
                 },
             ) => document.len(),
-            Some(Intent::Delete | Intent::Touch) | None => 0,
+            Some(Intent::Delete | Intent::Touch | Intent::Expire(_)) | None => 0,
         }
     }
 }

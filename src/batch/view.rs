@@ -1,8 +1,8 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
 use super::change::apply_all;
-use super::staged::{Base, Intent, Operation, Pending, View};
-use super::{Batch, OnConflict, flush, with};
+use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View};
+use super::{Batch, OnConflict, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
@@ -13,9 +13,8 @@ use crate::sys;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// Staged operations, what they were applied to, and whether the tables hold rows of this
-/// transaction.
-type Seen = (Rc<Vec<Rc<Operation>>>, Ground, bool);
+/// Staged operations, and what they were applied to.
+type Seen = (Rc<Vec<Rc<Operation>>>, Ground);
 
 /// What the transaction itself knows.
 enum Own {
@@ -33,6 +32,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
+    leave::heed_changes_by_hand(state)?;
     // The rows of a change that was flushed only now are too new for the active snapshot.
     let _snapshot = settle(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
@@ -66,7 +66,7 @@ fn read_at<F: Form>(
 ) -> Result<(Found<F::Output>, bool)> {
     rebase(state, command)?;
     match with(|batch| batch.own(state, command))? {
-        Own::Committed { own_rows } => Ok((read::read(state, reader, own_rows, form)?, false)),
+        Own::Committed { own_rows } => Ok((read_committed(state, reader, own_rows, form)?, false)),
         Own::Expiry {
             own_rows,
             expires_at,
@@ -94,6 +94,14 @@ fn read_at<F: Form>(
 /// privileges and policies must have answered for the one before they answer for the other. Whether
 /// there was something to flush.
 pub fn settle(state: &StateRef<'_>) -> Result<bool> {
+    if !state.catalog.access().l1 && with(|batch| batch.left(state))?.is_some() {
+        // Only the tables can say whether this role may see it.
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        leave::write_left(&state.catalog, id)?;
+        // SAFETY: as below.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        return settle(state).map(|_| true);
+    }
     if !with(|batch| batch.is_staged_by_other(state, sys::current_user()))? {
         return Ok(false);
     }
@@ -156,11 +164,14 @@ impl Batch {
             Some(OnConflict::Overwrite) => false,
         };
         // What this transaction has flushed nobody else can change.
-        let own_rows = self.by_hand.any();
-        if !follows || known.flushed.is_some() && !own_rows || !known.sees_newest(command) {
+        let may_have_moved = match &known.flushed {
+            Some(flushed) => self.by_hand.any() && !flushed.is_left(),
+            None => true,
+        };
+        if !follows || !may_have_moved || !known.sees_newest(command) {
             return Ok(None);
         }
-        Ok(Some((Rc::clone(operations), *base, own_rows)))
+        Ok(Some((Rc::clone(operations), *base)))
     }
 
     fn own(&self, state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<Own> {
@@ -172,9 +183,11 @@ impl Batch {
         let Some(known) = self.known(id, &state.class.name, state.key)? else {
             return Ok(Own::Committed { own_rows });
         };
-        let own_rows = own_rows || known.flushed.is_some();
+        let own_rows = own_rows || known.is_in_tables();
+        let is_left = known.flushed.as_ref().is_some_and(Flushed::is_left);
         // A role that L1 may not answer gets only its own staged changes from here.
-        let tables_answer = !known.is_dirty() && (self.by_hand.any() || !state.catalog.access().l1);
+        let tables_answer =
+            !known.is_dirty() && !is_left && (self.by_hand.any() || !state.catalog.access().l1);
         match known.view_at(command) {
             // What was flushed and then changed by hand is in the tables only.
             Ok(Some(_)) if tables_answer => Ok(Own::Committed { own_rows: true }),
@@ -197,10 +210,10 @@ impl Batch {
 /// the state since they were staged, they are applied anew, as the flush will do. A batch that treats
 /// such a change as a conflict, or ignores it, keeps showing what it staged.
 fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
-    let Some((operations, base, own_rows)) = with(|batch| batch.operations_seen(state, command))?
-    else {
+    let Some((operations, base)) = with(|batch| batch.operations_seen(state, command))? else {
         return Ok(());
     };
+    let own_rows = with(|batch| batch.by_hand.any());
     if read::read(state, Reader::Change, own_rows, &mut Head)?.ground() == base {
         return Ok(());
     }
@@ -265,19 +278,15 @@ fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<
 /// The version that a staged document will have if nobody else changes the state: found out when first
 /// asked for, since most transactions never ask.
 fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
-    let (own_rows, dedup) = with(|batch| -> Result<_> {
-        let pending = batch
-            .changing(state)?
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.dedup);
-        Ok((batch.has_own_rows(state)?, pending))
+    let dedup = with(|batch| -> Result<_> {
+        let pending = batch.changing(state)?.pending.as_ref();
+        Ok(pending.is_some_and(|pending| pending.dedup))
     })?;
     let mut same = SameAs {
         document,
         hash: state_cache_document::hash(document),
     };
-    let found = read::read(state, Reader::Change, own_rows, &mut same)?;
+    let found = read_beneath(state, &mut same)?;
     let beneath = found.ground().number;
     let version = match found {
         Found::Absent(last) => last + 1,
@@ -308,6 +317,40 @@ fn note(state: &StateRef<'_>, ground: Ground) -> Result<()> {
 
 /// What is committed now, for a change that has not read it.
 pub fn committed_ground(state: &StateRef<'_>) -> Result<Ground> {
-    let own_rows = with(|batch| batch.has_own_rows(state))?;
-    Ok(read::read(state, Reader::Change, own_rows, &mut Head)?.ground())
+    Ok(read_beneath(state, &mut Head)?.ground())
+}
+
+/// Reads what the cache or the tables have. Once this transaction has emptied the tables only they count: what
+/// L1 holds beyond them goes with the commit.
+fn read_committed<F: Form>(
+    state: &StateRef<'_>,
+    reader: Reader,
+    own_rows: bool,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    if with(|batch| batch.by_hand.truncated()) {
+        return read::from_table(state, form);
+    }
+    read::read(state, reader, own_rows, form)
+}
+
+/// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
+/// committed.
+pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    let (left, own_rows) = with(|batch| Ok((batch.left(state)?, batch.has_own_rows(state)?)))?;
+    let Some(Flushed {
+        version,
+        expires_at,
+        content: Content::Document { document, hash },
+        ..
+    }) = left
+    else {
+        return read_committed(state, Reader::Change, own_rows, form);
+    };
+    let version = Version {
+        number: version,
+        expires_at,
+        hash,
+    };
+    Ok(version.unless_expired(form.make(&document)?))
 }

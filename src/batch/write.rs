@@ -3,16 +3,17 @@
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
 
-use super::OnConflict;
 use super::change::apply_all;
 use super::staged::{Bytes, Intent, Pending, State};
+use super::view::read_beneath;
+use super::{OnConflict, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{self, Found, Ground, Reader, Version};
+use crate::cache::read::{Found, Ground, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::store::{self, NewVersion, Replaced};
-use crate::sys;
+use crate::{behind, sys};
 use std::rc::Rc;
 
 /// What L3 holds before the write.
@@ -30,15 +31,12 @@ struct Current {
 }
 
 impl Current {
-    fn read(state: &StateRef<'_>, own_rows: bool, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+    fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
         let found = match wanted {
-            Some(&SameAs { document, hash }) => read::read(
-                state,
-                Reader::Change,
-                own_rows,
-                &mut SameAs { document, hash },
-            )?,
-            None => match read::read(state, Reader::Change, own_rows, &mut Head)? {
+            Some(&SameAs { document, hash }) => {
+                read_beneath(state, &mut SameAs { document, hash })?
+            }
+            None => match read_beneath(state, &mut Head)? {
                 Found::Absent(last) => Found::Absent(last),
                 Found::State(version, ()) => Found::State(version, false),
             },
@@ -98,33 +96,54 @@ pub enum Written {
         version: i64,
         expires_at: i64,
     },
+    /// Not written: left to the worker.
+    Left {
+        version: i64,
+        document: Bytes,
+        hash: u128,
+        expires_at: i64,
+        /// Version of the tables' row beneath it, 0 for none.
+        base: i64,
+        /// Whether it is a new version, and not only a new expiry.
+        is_new: bool,
+    },
     Nothing {
         version: i64,
     },
 }
 
-/// One attempt; `None` if the state has moved since it was looked at.
+/// One attempt; `None` if the state has moved since it was looked at. With `decide`, which the locks of a
+/// `behind` class allow, a document is only decided upon.
 pub fn write(
     state: &StateRef<'_>,
     known: &State,
     pending: &Pending,
     on_conflict: Option<OnConflict>,
-    own_rows: bool,
+    decide: bool,
 ) -> Result<Option<Written>> {
     let staged = match &pending.intent {
         Intent::Replace(document)
         | Intent::Apply {
             result: document, ..
         } => Some(document),
+        // What the tables hold has been overtaken; it is written soon, and looked at again.
+        Intent::Expire(_) if decide && !is_in_tables(state)? => {
+            return Ok(Some(Written::Nothing { version: 0 }));
+        }
+        Intent::Expire(now) => return expire(state, now),
         Intent::Delete | Intent::Touch => None,
     };
     let wanted = staged.map(|document| SameAs {
         document,
         hash: state_cache_document::hash(document),
     });
-    let mut current = Current::read(state, own_rows, wanted.as_ref())?;
+    let mut current = Current::read(state, wanted.as_ref())?;
     check_version(state, known, pending, on_conflict, current.ground())?;
     let (document, hash) = match (&pending.intent, staged, wanted) {
+        (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Some),
+        (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
+            return touch_behind(state, &current, pending).map(Some);
+        }
         (Intent::Delete, ..) => return delete(state, &current),
         (Intent::Touch, ..) => return touch(state, &current, pending),
         (
@@ -133,7 +152,7 @@ pub fn write(
             },
             ..,
         ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
-            let before = read::read(state, Reader::Change, own_rows, &mut Document)?.state();
+            let before = read_beneath(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let result = apply_all(state, operations, before.clone())?;
             current.same = before.as_ref() == Some(&result);
@@ -148,12 +167,22 @@ pub fn write(
         }
     };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
+    let expires_at = pending.expiry.after(current.expires_at);
     if current.same && (pending.dedup || is_operation) {
-        check_newest(state, own_rows, &current)?;
+        if decide {
+            return Ok(Some(touch_left(state, &current, document, expires_at)));
+        }
+        check_newest(state, &current)?;
         return touch(state, &current, pending);
     }
-    let expires_at = pending.expiry.after(current.expires_at);
+    if decide {
+        return leave_version(state, &current, document, hash, expires_at).map(Some);
+    }
     let new = NewVersion {
+        number: match current.last {
+            0 => floor(state) + 1,
+            last => last + 1,
+        },
         document: &document,
         hash,
         parent: (current.number > 0).then_some(current.number),
@@ -173,6 +202,66 @@ pub fn write(
         hash,
         expires_at,
     }))
+}
+
+/// The highest version that a state of this one's bucket had whose head row is gone, 0 for none.
+fn floor(state: &StateRef<'_>) -> i64 {
+    let own = with(|batch| batch.by_hand.floor(&state.class.name, state.key));
+    own.max(state.catalog.floor(&state.class.name, state.key))
+}
+
+/// Version of the tables' row beneath a version that is only decided upon, 0 for none.
+fn base(state: &StateRef<'_>, current: &Current) -> i64 {
+    match behind::base(state) {
+        // What is dirty goes with the rows that this transaction has emptied the tables of.
+        Some(base) if !with(|batch| batch.by_hand.truncated()) => base,
+        _ => current.number,
+    }
+}
+
+/// Decides on the next version and leaves it to the worker.
+fn leave_version(
+    state: &StateRef<'_>,
+    current: &Current,
+    document: Bytes,
+    hash: u128,
+    expires_at: i64,
+) -> Result<Written> {
+    let version = match current.last {
+        0 => store::first_version(&state.catalog, &state.class.name, state.key)?
+            .max(floor(state) + 1),
+        last => last + 1,
+    };
+    Ok(Written::Left {
+        version,
+        document,
+        hash,
+        expires_at,
+        base: base(state, current),
+        is_new: true,
+    })
+}
+
+/// Gives the current version, whose document is the staged one, another expiry, if it is another.
+fn touch_left(
+    state: &StateRef<'_>,
+    current: &Current,
+    document: Bytes,
+    expires_at: i64,
+) -> Written {
+    if Some(expires_at) == current.expires_at {
+        return Written::Nothing {
+            version: current.number,
+        };
+    }
+    Written::Left {
+        version: current.number,
+        document,
+        hash: current.hash,
+        expires_at,
+        base: base(state, current),
+        is_new: false,
+    }
 }
 
 /// `40001` if the state is not in the version that the change relies on.
@@ -211,8 +300,47 @@ fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
     if current.number == 0 {
         return Ok(Some(Written::Nothing { version: 0 }));
     }
-    let version = store::delete(&state.catalog, &state.class, state.key, current.replaced())?;
+    let version = store::delete(
+        &state.catalog,
+        &state.class,
+        state.key,
+        current.replaced(),
+        current.last + 1,
+    )?;
     Ok(version.map(|version| Written::Deleted { version }))
+}
+
+/// Whether the newest version is in the tables.
+fn is_in_tables(state: &StateRef<'_>) -> Result<bool> {
+    Ok(!behind::is_dirty(state) && with(|batch| batch.left(state))?.is_none())
+}
+
+/// The same where L3 may hold an older version, or none.
+fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Written> {
+    if current.number == 0 {
+        return Ok(Written::Nothing { version: 0 });
+    }
+    let version = behind::delete(&state.catalog, &state.class, state.key, current.number)?;
+    Ok(Written::Deleted { version })
+}
+
+/// Gives a version that L3 does not hold another expiry.
+fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Written> {
+    let expires_at = pending.expiry.after(current.expires_at);
+    let Found::State(_, document) = read_beneath(state, &mut Document)? else {
+        return Ok(Written::Nothing { version: 0 });
+    };
+    Ok(touch_left(state, current, Rc::new(document), expires_at))
+}
+
+/// Deletes an expired state whose row is locked: if nothing is written, somebody has prolonged it or a trigger
+/// keeps it, and looking again would not help.
+fn expire(state: &StateRef<'_>, now: &i64) -> Result<Option<Written>> {
+    let version = store::expire(&state.catalog, &state.class, state.key, *now)?;
+    Ok(Some(match version {
+        Some(version) => Written::Deleted { version },
+        None => Written::Nothing { version: 0 },
+    }))
 }
 
 /// Changes the expiry only, if it changes at all.
@@ -238,8 +366,8 @@ fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<O
 
 /// A change is skipped only against the newest version. Where the transaction's snapshot may be older
 /// than that, a newer one is a conflict, as it would be for an UPDATE.
-fn check_newest(state: &StateRef<'_>, own_rows: bool, current: &Current) -> Result<()> {
-    if !sys::isolation_uses_transaction_snapshot() || own_rows {
+fn check_newest(state: &StateRef<'_>, current: &Current) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() || with(|batch| batch.has_own_rows(state))? {
         return Ok(());
     }
     match state.catalog.head_row(&state.class.name, state.key) {

@@ -66,14 +66,10 @@ fn duration(room: &mut Option<pg_sys::Interval>, name: &str) -> Result<Setting> 
 
 fn check_write_mode(mode: Option<&[u8]>) -> Result<()> {
     match mode {
-        None | Some(b"through") => Ok(()),
-        Some(b"behind") => Err(Error::NotSupported {
-            message: "write mode \"behind\" is not supported yet".to_owned(),
-            hint: "Use through, the default.",
-        }),
+        None | Some(b"through" | b"behind") => Ok(()),
         Some(other) => Err(Error::Argument {
             message: format!("write mode \"{}\" is not known", text(other)),
-            hint: Some("It is through."),
+            hint: Some("It is through or behind."),
         }),
     }
 }
@@ -99,7 +95,7 @@ sql_functions! {
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
         let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key));
-        notify::queue_invalidation(&catalog, class, text);
+        notify::request_invalidation(&catalog, class, text);
         Ok(call::count_datum(evicted))
     }
 
@@ -108,7 +104,8 @@ sql_functions! {
         let catalog = catalog::current(call.function())?;
         let name = call.required_text(0, "class")?;
         check_name("class", name)?;
-        check_write_mode(call.text(1))?;
+        let write_mode = call.text(1);
+        check_write_mode(write_mode)?;
         let channel = call.text(7);
         if let Some(channel) = channel {
             check_name("channel", channel)?;
@@ -116,6 +113,7 @@ sql_functions! {
         let named = |datum: Option<pg_sys::Datum>| datum.map_or(Setting::Unnamed, |datum| Setting::Value(Some(datum)));
         let (mut ttl, mut cache_ttl) = (call.interval(4), call.interval(5));
         let settings = [
+            named(write_mode.map(call::varlena_datum)),
             limit(call, 2, "keep")?,
             named(call.boolean(3).map(call::boolean_datum)),
             duration(&mut ttl, "ttl")?,

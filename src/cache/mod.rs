@@ -29,11 +29,14 @@
 //! allocation by PostgreSQL or anything that raises an error.
 
 pub mod admin;
+mod behind;
 pub mod forms;
 pub mod publish;
 pub mod read;
 pub mod stats;
-mod visibility;
+pub mod visibility;
+
+pub use visibility::own_full_xid;
 
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown, text};

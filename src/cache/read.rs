@@ -1,6 +1,7 @@
 //! Reading a state: the protocol, whatever form the answer takes.
 
 use super::StateRef;
+use super::behind;
 use super::stats::{Counter, Timer};
 use super::visibility::{is_own, is_visible, same_visibility, widen};
 use crate::catalog::Class;
@@ -138,6 +139,9 @@ pub fn read<F: Form>(
     let counters = &state.class.counters;
     let timer = Timer::start();
     let (counter, time, found) = match route(state, own_rows) {
+        _ if state.class.behind && shared::l1().is_some() => {
+            behind::read(state, reader, own_rows, form)?
+        }
         Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
         Route::L1(l1) => {
             let key = state.catalog.l1_key(&state.class, state.key);
@@ -185,7 +189,7 @@ pub fn read<F: Form>(
 }
 
 /// What L3 has under the active snapshot.
-fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+pub fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     from_l3(
         state,
         store::read(&state.catalog, &state.class, state.key)?,
@@ -193,13 +197,13 @@ fn from_table<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Ou
     )
 }
 
-enum Route {
+pub(super) enum Route {
     L1(&'static SharedL1),
     L3(Counter),
 }
 
 /// Who may ask L1 at all.
-fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
+pub(super) fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
     if own_rows {
         return Route::L3(Counter::BypassOwn);
     }
@@ -277,7 +281,24 @@ fn fill<F: Form>(
 ) -> Result<Found<F::Output>> {
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
-    if let Some(stored) = &newest.stored
+    offer(state, l1, key, token, newest.stored.as_ref());
+    if newest.is_what_the_caller_sees {
+        from_l3(state, newest.stored, form)
+    } else {
+        from_table(state, form)
+    }
+}
+
+/// Leaves what L3 holds in L1, if it is there, intact and nobody's but a committed transaction's; whether
+/// that came to pass.
+pub(super) fn offer(
+    state: &StateRef<'_>,
+    l1: &SharedL1,
+    key: &Key<'_>,
+    token: FillToken,
+    stored: Option<&Stored>,
+) -> bool {
+    if let Some(stored) = stored
         && let Content::Intact(document) = &stored.content
         && !is_own(stored.head_xid)
         && !is_own(document.xid)
@@ -292,26 +313,72 @@ fn fill<F: Form>(
             hash: document.hash,
             expires_at: stored.expires_at,
             loaded_at: sys::statement_timestamp(),
+            dirty: None,
             value: &document.bytes,
         };
-        if stored.expires_at > entry.loaded_at {
-            insert(state, l1, &entry, token);
-        }
+        return stored.expires_at > entry.loaded_at && insert(state, l1, &entry, token);
     }
-    if newest.is_what_the_caller_sees {
-        from_l3(state, newest.stored, form)
-    } else {
-        from_table(state, form)
+    false
+}
+
+/// What became of a state that was to be in L1 before anybody reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warmed {
+    /// It was filled.
+    Filled,
+    /// It is there already, or not to be had.
+    Passed,
+    /// There is no room for it: others would have to go.
+    Full,
+    /// L1 is not for this caller, now.
+    Off,
+}
+
+/// Fills a state of which this transaction has changed nothing, as a read that missed would, into free room
+/// only. Counts no read.
+pub fn warm(state: &StateRef<'_>) -> Result<Warmed> {
+    let Route::L1(l1) = route(state, false) else {
+        return Ok(Warmed::Off);
+    };
+    let key = state.catalog.l1_key(&state.class, state.key);
+    let Some(token) = l1.fill_token(&key) else {
+        return Ok(Warmed::Passed);
+    };
+    if matches!(super::forms::Head.take(l1, &key), Taken::Entry(..)) {
+        return Ok(Warmed::Passed);
     }
+    let newest = newest(state)?;
+    if !has_room(state, l1, newest.stored.as_ref()) {
+        return Ok(Warmed::Full);
+    }
+    Ok(
+        match offer(state, l1, &key, token, newest.stored.as_ref()) {
+            true => Warmed::Filled,
+            false => Warmed::Passed,
+        },
+    )
+}
+
+/// Whether an entry fits without another one leaving.
+fn has_room(state: &StateRef<'_>, l1: &SharedL1, stored: Option<&Stored>) -> bool {
+    let document = match stored.map(|stored| &stored.content) {
+        Some(Content::Intact(document)) => document.bytes.len() as u64,
+        _ => 0,
+    };
+    // Chunks of names and header, and of the table that finds a chunk in a long chain: a 64th at most.
+    let wanted = document + document / 32 + 4 * state_cache_l1::CHUNK as u64;
+    let (entries, _) = l1.gauges(state.class.counters.class_id());
+    let may = state.class.max_entries.map_or(u64::MAX, u64::from);
+    l1.memory().free >= wanted && entries < may
 }
 
 /// What a filler reads: the newest committed version, whatever the caller's snapshot is.
-struct Newest {
-    stored: Option<Stored>,
+pub(super) struct Newest {
+    pub stored: Option<Stored>,
     is_what_the_caller_sees: bool,
 }
 
-fn newest(state: &StateRef<'_>) -> Result<Newest> {
+pub(super) fn newest(state: &StateRef<'_>) -> Result<Newest> {
     let caller = sys::active_snapshot();
     let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
     // SAFETY: both are on the stack of active snapshots.
@@ -323,7 +390,8 @@ fn newest(state: &StateRef<'_>) -> Result<Newest> {
     })
 }
 
-fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: FillToken) {
+/// Whether the entry was linked.
+fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: FillToken) -> bool {
     let counters = &state.class.counters;
     match l1.reserve(entry) {
         Ok(block) => {
@@ -338,13 +406,20 @@ fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: Fill
             } else {
                 Counter::FillsRefused
             });
+            linked
         }
-        Err(Refused::TooLarge) => counters.count(Counter::TooLarge),
-        Err(Refused::Full | Refused::Gone) => counters.count(Counter::FillsRefused),
+        Err(Refused::TooLarge) => {
+            counters.count(Counter::TooLarge);
+            false
+        }
+        Err(Refused::Full | Refused::Gone) => {
+            counters.count(Counter::FillsRefused);
+            false
+        }
     }
 }
 
-fn from_l3<F: Form>(
+pub(super) fn from_l3<F: Form>(
     state: &StateRef<'_>,
     stored: Option<Stored>,
     form: &mut F,

@@ -61,6 +61,12 @@ pub enum Counter {
     Conflicts,
     /// Messages queued for subscribers.
     Notifications,
+    /// Changes in `behind` classes that were left to the worker.
+    LeftBehind,
+    /// Changes in `behind` classes that were written through.
+    WrittenThrough,
+    /// Dirty states that the worker has written.
+    BehindFlushed,
     /// Time of reads that L1 answered, when `state_cache.track_timing` is on.
     L1ReadTime,
     /// Time of reads that L3 answered, likewise.
@@ -185,6 +191,7 @@ fn l1_status() -> &'static str {
 struct Row {
     entries: u64,
     bytes: u64,
+    dirty: u64,
     counts: [u64; COUNTERS],
 }
 
@@ -193,6 +200,7 @@ impl Default for Row {
         Self {
             entries: 0,
             bytes: 0,
+            dirty: 0,
             counts: [0; COUNTERS],
         }
     }
@@ -202,6 +210,7 @@ impl Row {
     fn add(&mut self, other: &Self) {
         self.entries += other.entries;
         self.bytes += other.bytes;
+        self.dirty += other.dirty;
         for (sum, n) in self.counts.iter_mut().zip(other.counts) {
             *sum = sum.wrapping_add(n);
         }
@@ -228,6 +237,7 @@ fn collect() -> BTreeMap<Vec<u8>, Row> {
             let mut row = Row {
                 entries,
                 bytes,
+                dirty: l1.dirty(class),
                 ..Row::default()
             };
             for (count, shared) in row.counts.iter_mut().zip(l1.counters(class)) {
@@ -287,6 +297,10 @@ sql_functions! {
                 row.datum(Counter::DuplicatesSkipped),
                 row.datum(Counter::Conflicts),
                 row.datum(Counter::Notifications),
+                row.datum(Counter::LeftBehind),
+                row.datum(Counter::WrittenThrough),
+                row.datum(Counter::BehindFlushed),
+                Some(call::count_datum(row.dirty)),
                 row.milliseconds(Counter::L1ReadTime),
                 row.milliseconds(Counter::L3ReadTime),
                 row.milliseconds(Counter::FlushTime),

@@ -30,15 +30,21 @@ pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
 /// # Safety
 /// Both are valid MVCC snapshots.
 pub unsafe fn same_visibility(a: pg_sys::Snapshot, b: pg_sys::Snapshot) -> bool {
-    // SAFETY: the caller's promise; `xip` and `subxip` have as many elements as the counts say.
+    // SAFETY: the caller's promise; `xip` and `subxip` have as many elements as the counts say, but for
+    // `subxip` of a snapshot that has overflowed: that is looked at by nobody, and a copy has none.
     unsafe {
         let (a, b) = (&*a, &*b);
         let xids = |start: *const pg_sys::TransactionId, count: usize| match count {
             0 => &[][..],
             _ => std::slice::from_raw_parts(start, count),
         };
-        let subxcnt =
-            |snapshot: &pg_sys::SnapshotData| usize::try_from(snapshot.subxcnt).unwrap_or(0);
+        let subxcnt = |snapshot: &pg_sys::SnapshotData| {
+            let has_list = !snapshot.suboverflowed || snapshot.takenDuringRecovery;
+            usize::try_from(snapshot.subxcnt)
+                .ok()
+                .filter(|_| has_list)
+                .unwrap_or(0)
+        };
         (a.xmin, a.xmax, a.xcnt, a.subxcnt) == (b.xmin, b.xmax, b.xcnt, b.subxcnt)
             && (a.curcid, a.suboverflowed) == (b.curcid, b.suboverflowed)
             && xids(a.xip, a.xcnt as usize) == xids(b.xip, b.xcnt as usize)
@@ -50,17 +56,7 @@ pub unsafe fn same_visibility(a: pg_sys::Snapshot, b: pg_sys::Snapshot) -> bool 
 /// earlier circle; then the result is too high, which hides a row that everybody sees and so only costs
 /// a read of L3.
 pub fn widen(xid: pg_sys::TransactionId) -> u64 {
-    let xid = u64::from(xid.into_inner());
-    if xid < u64::from(pg_sys::FirstNormalTransactionId.into_inner()) {
-        return xid;
-    }
-    let next = next_full_xid();
-    let candidate = (next & !u64::from(u32::MAX)) | xid;
-    if candidate < next {
-        candidate
-    } else {
-        candidate.saturating_sub(1 << 32)
-    }
+    state_cache_formats::widen(xid.into_inner(), next_full_xid())
 }
 
 /// Whether the id is of this transaction or one of its live subtransactions.
@@ -75,7 +71,8 @@ pub fn own_full_xid() -> u64 {
     unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value
 }
 
-fn next_full_xid() -> u64 {
+/// The next full id to be given out.
+pub fn next_full_xid() -> u64 {
     // SAFETY: takes an LWLock for a moment; never called with one of ours held.
     unsafe { pg_sys::ReadNextFullTransactionId() }.value
 }

@@ -14,6 +14,8 @@ use std::rc::Rc;
 pub struct Class {
     /// Its name, in server encoding.
     pub name: Box<[u8]>,
+    /// Whether its changes may be left to the worker (write mode `behind`).
+    pub behind: bool,
     /// Snapshots to keep, the current one included; `None` keeps all.
     pub keep: Option<i64>,
     /// Whether duplicates are skipped.
@@ -83,6 +85,21 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
     class.ok_or_else(|| Error::UnknownClass { class: text(name) })
 }
 
+/// The names of the classes whose write mode is `behind`.
+pub fn behind(relation: pg_sys::Oid) -> Vec<Box<[u8]>> {
+    let mut names = Vec::new();
+    // SAFETY: the relation is `state_class`, whose first two columns are name and write mode, both NOT NULL.
+    unsafe {
+        scan(relation, &[], COLUMNS, |values, _| {
+            if varlena::detoasted_bytes(values[1].cast_mut_ptr()) == b"behind" {
+                names.push(varlena::detoasted_bytes(values[0].cast_mut_ptr()).into());
+            }
+        });
+    }
+    names.sort();
+    names
+}
+
 /// The channels of all classes, each as often as it is named.
 pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
     let mut channels = Vec::new();
@@ -103,6 +120,21 @@ unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
 }
 
 impl Class {
+    /// A class without a row in `state_class`, with that table's defaults.
+    pub fn undefined(name: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            behind: false,
+            keep: Some(1),
+            dedup: true,
+            ttl: None,
+            cache_ttl: None,
+            max_entries: None,
+            channel: c"state_updated".to_owned(),
+            counters: CounterSet::of_class(name),
+        }
+    }
+
     /// # Safety
     /// The columns are those of a row of `state_class`.
     unsafe fn from_columns(name: &[u8], values: &[pg_sys::Datum], nulls: &[bool]) -> Self {
@@ -123,6 +155,8 @@ impl Class {
         };
         Self {
             name: name.into(),
+            // SAFETY: a text column that is NOT NULL.
+            behind: unsafe { varlena::detoasted_bytes(values[1].cast_mut_ptr()) } == b"behind",
             keep: integer(2).map(i64::from),
             dedup: nulls[3] || values[3].value() & 0xff != 0,
             ttl: interval(4),

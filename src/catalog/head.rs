@@ -1,7 +1,7 @@
 //! Head rows, for what the extension does on its own account: telling subscribers, and making sure that a
 //! duplicate is one of the newest version.
 
-use super::scan::scan;
+use super::scan::{Wanted, scan_rows};
 use crate::varlena;
 use pgrx::pg_sys;
 
@@ -13,6 +13,8 @@ pub struct HeadRow {
     pub deleted: bool,
     /// Hash of the document.
     pub hash: Option<u128>,
+    /// The transaction that wrote the row.
+    pub xid: pg_sys::TransactionId,
 }
 
 /// The first columns of `state_head`: class, key, version, hash, size, deleted.
@@ -21,18 +23,17 @@ const COLUMNS: usize = 6;
 /// The head row of a state as it is now, if there is one.
 pub fn read(relation: pg_sys::Oid, class: &[u8], key: &[u8]) -> Option<HeadRow> {
     let mut found = None;
-    // SAFETY: the relation is `state_head`; a hash is a bytea.
+    let wanted = [Wanted::Text(class), Wanted::Text(key)];
+    // SAFETY: the relation is `state_head`, whose primary key is (class, key); a hash is a bytea.
     unsafe {
-        scan(relation, &[class, key], COLUMNS, |values, nulls| {
-            let hash = (!nulls[3]).then(|| varlena::detoasted_bytes(values[3].cast_mut_ptr()));
+        scan_rows(relation, &wanted, COLUMNS, std::ptr::null_mut(), |row| {
+            let hash =
+                (!row.nulls[3]).then(|| varlena::detoasted_bytes(row.values[3].cast_mut_ptr()));
             found = Some(HeadRow {
-                version: if nulls[2] {
-                    0
-                } else {
-                    values[2].value() as i64
-                },
-                deleted: !nulls[5] && values[5].value() & 0xff != 0,
+                version: row.bigint(2),
+                deleted: !row.nulls[5] && row.values[5].value() & 0xff != 0,
                 hash: hash.and_then(|hash| Some(u128::from_be_bytes(hash.try_into().ok()?))),
+                xid: row.xmin,
             });
         });
     }

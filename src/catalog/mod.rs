@@ -8,8 +8,12 @@
 
 mod access;
 mod class;
+mod extension;
+mod floor;
 mod head;
+mod history;
 mod scan;
+mod user_code;
 
 use crate::error::{Error, Result};
 use crate::shared;
@@ -21,7 +25,9 @@ use std::rc::Rc;
 
 pub use access::Access;
 pub use class::{Class, interval_microseconds};
+pub use floor::bucket;
 pub use head::HeadRow;
+pub use history::Trace;
 
 /// The extension as installed in this database.
 pub struct Catalog {
@@ -35,6 +41,12 @@ pub struct Catalog {
     pub snapshot: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
+    /// OID of `state_floor`.
+    pub floor: pg_sys::Oid,
+    /// OID of `state_trace`.
+    pub trace: pg_sys::Oid,
+    /// OID of `state_horizon`.
+    pub horizon: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -42,6 +54,7 @@ pub struct Catalog {
     /// Prepared statements on these tables.
     pub statements: Statements,
     classes: class::Classes,
+    user_code: user_code::Memo,
     access: access::Memo,
 }
 
@@ -82,6 +95,17 @@ pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
 }
 
+/// The extension as it is installed in this database, if it is, for who is called by no SQL function.
+///
+/// # Errors
+/// `42P01` if its tables are not where they belong.
+pub fn installed() -> Result<Option<Rc<Catalog>>> {
+    match extension::schema() {
+        Some(schema) => up_to_date(|| schema).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// What has become of an installation; `42P01` if it was dropped.
 pub fn renewed(catalog: &Catalog) -> Result<Rc<Catalog>> {
     up_to_date(|| catalog.namespace)
@@ -110,6 +134,7 @@ fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
         Some(known) if known.is(&loaded) => {
             known.classes.forget();
             known.access.forget();
+            known.user_code.forget();
             known
         }
         _ => Rc::new(loaded),
@@ -131,6 +156,11 @@ impl Catalog {
                 relation(c"state_snapshot")?,
                 relation(c"state_class")?,
             );
+            let (floor, trace, horizon) = (
+                relation(c"state_floor")?,
+                relation(c"state_trace")?,
+                relation(c"state_horizon")?,
+            );
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -144,18 +174,22 @@ impl Catalog {
                 head,
                 snapshot,
                 class,
+                floor,
+                trace,
+                horizon,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
                 classes: class::Classes::default(),
+                user_code: user_code::Memo::default(),
                 access: access::Memo::default(),
             })
         }
     }
 
     fn is(&self, other: &Self) -> bool {
-        (&self.schema, self.head, self.snapshot, self.class)
-            == (&other.schema, other.head, other.snapshot, other.class)
+        let tables = |c: &Self| [c.head, c.snapshot, c.class, c.floor, c.trace, c.horizon];
+        self.schema == other.schema && tables(self) == tables(other)
     }
 
     /// Whether the tables are the ones that names in SQL lead to now. Asked with a lock on them held, the
@@ -171,59 +205,11 @@ impl Catalog {
     /// Whether the tables are gone, and not only renamed, in a transaction that can have dropped them: one
     /// that has written something.
     pub fn may_be_dropped_by_us(&self) -> bool {
-        // SAFETY: looks at this backend's transaction state and into the system cache.
+        // SAFETY: looks at this backend's transaction state.
         unsafe {
             pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
-                && !pg_sys::SearchSysCacheExists(
-                    pg_sys::SysCacheIdentifier::RELOID as i32,
-                    pg_sys::Datum::from(self.head),
-                    pg_sys::Datum::from(0usize),
-                    pg_sys::Datum::from(0usize),
-                    pg_sys::Datum::from(0usize),
-                )
+                && !crate::sys::relation_exists(self.head)
         }
-    }
-
-    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
-    pub fn rows_may_be_rewritten(&self) -> bool {
-        // SAFETY: the relation is open.
-        self.any_table(|table| unsafe {
-            let triggers = (*table).trigdesc;
-            (*(*table).rd_rel).relhasrules
-                || !triggers.is_null()
-                    && ((*triggers).trig_insert_before_row || (*triggers).trig_update_before_row)
-        })
-    }
-
-    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
-    pub fn runs_user_code(&self) -> bool {
-        /// Triggers that the installation script makes on either table.
-        const OWN_TRIGGERS: i32 = 3;
-        // SAFETY: the relation is open.
-        self.any_table(|table| unsafe {
-            let (about, triggers) = (&*(*table).rd_rel, (*table).trigdesc);
-            about.relhasrules
-                || about.relrowsecurity
-                || about.relchecks > 0
-                || !triggers.is_null() && (*triggers).numtriggers > OWN_TRIGGERS
-        })
-    }
-
-    /// Whether something holds for `state_head` or `state_snapshot`.
-    fn any_table(&self, holds: impl Fn(pg_sys::Relation) -> bool) -> bool {
-        [self.head, self.snapshot].into_iter().any(|table| {
-            // SAFETY: opened and closed in pairs; a lock that is too weak to be in anybody's way.
-            unsafe {
-                let lock = pg_sys::AccessShareLock as i32;
-                let relation = pg_sys::try_relation_open(table, lock);
-                if relation.is_null() {
-                    return false;
-                }
-                let holds = holds(relation);
-                pg_sys::relation_close(relation, lock);
-                holds
-            }
-        })
     }
 
     /// The class of that name; `42704` if there is none.
@@ -231,9 +217,45 @@ impl Catalog {
         self.classes.get(name, self.class)
     }
 
+    /// The same, with what a new class has for one that is not defined any more.
+    pub fn class_or_default(&self, name: &[u8]) -> Result<Rc<Class>> {
+        match self.class(name) {
+            Err(Error::UnknownClass { .. }) => Ok(Rc::new(Class::undefined(name))),
+            known => known,
+        }
+    }
+
     /// The head row of a state as it is now, whoever asks.
     pub fn head_row(&self, class: &[u8], key: &[u8]) -> Option<HeadRow> {
         head::read(self.head, class, key)
+    }
+
+    /// The names of the `behind` classes.
+    pub fn behind_classes(&self) -> Vec<Box<[u8]>> {
+        class::behind(self.class)
+    }
+
+    /// The highest version that a state of this key's bucket had whose head row is gone, 0 for none.
+    pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
+        floor::read(self.floor, class, key)
+    }
+
+    /// The latest transaction of which tombstones or traces were dropped, as a snapshot sees it; 0 for none.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn horizon(&self, snapshot: pg_sys::Snapshot) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { history::horizon(self.horizon, snapshot) }
+    }
+
+    /// Calls `each` for what a snapshot sees of the changes that no head row tells.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn traces(&self, snapshot: pg_sys::Snapshot, each: impl FnMut(Trace<'_>)) {
+        // SAFETY: the caller's promise.
+        unsafe { history::traces(self.trace, snapshot, each) }
     }
 
     /// The channels of all classes.

@@ -65,17 +65,17 @@ pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64)>) ->
     packs
 }
 
-/// A message about changes.
-pub fn changes(class: &[u8], operation: Operation, pack: &[u8], stamp: Option<Stamp>) -> Vec<u8> {
+/// A message about changes, to be finished.
+pub fn changes(class: &[u8], operation: Operation, pack: &[u8]) -> Vec<u8> {
     let mut message = head(Some(class), operation.name());
     message.extend(b",\"changes\":[");
     message.extend(pack);
     message.push(b']');
-    finish(message, stamp)
+    message
 }
 
-/// A message that entries are to be dropped. A pattern that does not fit stands for all.
-pub fn invalidate(class: Option<&[u8]>, pattern: &[u8], stamp: Option<Stamp>) -> Vec<u8> {
+/// A message that entries are to be dropped, to be finished. A pattern that does not fit stands for all.
+pub fn invalidate(class: Option<&[u8]>, pattern: &[u8]) -> Vec<u8> {
     let mut message = head(class, b"invalidate");
     message.extend(b",\"pattern\":");
     let pattern = quoted(pattern);
@@ -84,7 +84,7 @@ pub fn invalidate(class: Option<&[u8]>, pattern: &[u8], stamp: Option<Stamp>) ->
     } else {
         message.extend(b"\"*\"");
     }
-    finish(message, stamp)
+    message
 }
 
 fn head(class: Option<&[u8]>, operation: &[u8]) -> Vec<u8> {
@@ -99,8 +99,9 @@ fn head(class: Option<&[u8]>, operation: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Without shared memory nobody counts messages, and both are null.
-fn finish(mut message: Vec<u8>, stamp: Option<Stamp>) -> Vec<u8> {
+/// Ends a message with its place among the others. Without shared memory nobody counts messages, and both parts
+/// of it are null.
+pub fn finish(mut message: Vec<u8>, stamp: Option<Stamp>) -> Vec<u8> {
     let stamp = match stamp {
         Some(Stamp { epoch, seq }) => format!(",\"seq\":{seq},\"epoch\":\"{epoch:x}\"}}"),
         None => ",\"seq\":null,\"epoch\":null}".to_owned(),

@@ -1,44 +1,72 @@
-//! Telling subscribers: what a transaction changed, coalesced into few messages of its commit.
+//! Telling subscribers what a transaction changed, in few messages.
+//!
+//! # Contract
+//!
+//! The messages of a database are numbered 1, 2, 3 … (`seq`) in the order in which they are delivered,
+//! without gaps, over all channels; a new run of numbers has another `epoch`. All messages up to a `seq` that
+//! was read belong to commits that a snapshot taken afterwards sees, and what that snapshot does not see is
+//! told with a higher one.
+//!
+//! **With the commit** (`state_cache.notify = commit`). NOTIFY takes a lock of its own late in a commit, which
+//! it holds until the transaction has ended: that makes the order of delivery that of the commits. We take the
+//! same lock a little earlier, at the end of our work before the commit record ([`Prepared::send`]), give the
+//! messages the next numbers, and store the last of them when the commit has become visible ([`commit`]):
+//! before the lock is released, since transactions run their callbacks before they release their locks.
+//! A transaction that fails on the way stores nothing, so there is no gap.
+//!
+//! Whatever runs between our callback and the commit record holds up all commits that notify. That is little:
+//! the server calls the callback registered last first, and ours was registered when the server started, so
+//! it comes after those of libraries that are loaded later, or that wait for a first use to register theirs.
+//! In a session that has loaded the library itself there are no numbers and the lock is not taken early.
+//! Where another library changes the tables after our callback all the same, everything is told to be dropped
+//! ([`tell_late`]); it continues the transaction's numbers.
+//!
+//! **By the worker** (`state_cache.notify = worker`, and for changes that are left to the worker in any case:
+//! NOTIFY needs a transaction id and a commit record, which they do without). Before the commit record the
+//! changes are encoded; when it is visible and L1 shows it, they are appended to the ring in shared memory,
+//! under one lightweight lock. The worker ([`Teller`]) merges them and sends the messages in a transaction of
+//! its own, numbered like any other. It hears of changes in the order in which they were published, and tells
+//! of no change that is not visible. If it falls behind by more than the ring holds, it begins a new epoch
+//! and tells subscribers to drop everything.
+//! Where there is no worker the messages go with the commit, and a worker is asked for. One that leaves while
+//! a transaction commits is called back by that transaction.
+//!
+//! The two ways may be mixed, in one transaction too. A change may then be told before one that is older, of
+//! the same state; it has the higher version.
+//!
+//! **Without shared memory** nobody numbers messages: `seq` and `epoch` are null, and all goes with the commit.
 
 mod message;
+mod messages;
+mod outbox;
+mod requests;
+mod teller;
 
-use crate::cache::stats::{Counter, CounterSet};
-use crate::catalog::{Catalog, c_string};
-use crate::error::{Error, Result};
+use crate::catalog::Catalog;
+use crate::error::Result;
 use crate::settings::{self, Notify};
-use crate::{shared, sys};
-use message::{Operation, Stamp};
-use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use crate::shared::{self, Database};
+use messages::Message;
+use state_cache_ring::Record;
 
-/// Channel of invalidations that belong to no class's own channel.
-const INVALIDATE_CHANNEL: &CStr = c"cache_invalidate";
-/// Channel of classes that `state_class` does not know (rows put into the tables by hand).
-const DEFAULT_CHANNEL: &CStr = c"state_updated";
-/// More messages than this about one class in one commit, and subscribers are told to drop the class
-/// instead.
-const MAX_MESSAGES: usize = 8;
+pub use outbox::{clear, commit, tell_late};
+pub use requests::{
+    has_requests, request_invalidation, requested, subtransaction_aborted, subtransaction_committed,
+};
+pub use state_cache_ring::Change;
+pub use teller::Teller;
 
 /// Something that subscribers are to hear.
 #[derive(Debug, Clone)]
 pub struct News {
     /// The class's name; empty for all of the database.
     pub class: Box<[u8]>,
-    /// The key.
+    /// The key, or a pattern.
     pub key: Box<[u8]>,
     /// What happened.
     pub change: Change,
-}
-
-/// What happened to a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It has this version now.
-    Set(i64),
-    /// It was deleted by this version.
-    Delete(i64),
-    /// Anything may have happened, to anything.
-    Everything,
+    /// The change is left to the worker, so it tells of it too.
+    pub behind: bool,
 }
 
 impl News {
@@ -48,91 +76,59 @@ impl News {
             class: Box::default(),
             key: Box::default(),
             change: Change::Everything,
+            behind: false,
         }
     }
 }
 
-/// Queues the messages of this transaction's commit.
-pub fn queue(catalog: &Catalog, news: &[News]) -> Result<()> {
-    if settings::notify() == Notify::Off || news.is_empty() {
-        return Ok(());
-    }
-    if news.iter().any(|news| news.change == Change::Everything) {
-        let mut channels = catalog.channels();
-        channels.push(INVALIDATE_CHANNEL.to_owned());
-        channels.sort();
-        channels.dedup();
-        for channel in channels {
-            send(&channel, &message::invalidate(None, b"*", stamp(catalog)));
-        }
-        return Ok(());
-    }
-    let mut classes: BTreeMap<&[u8], Vec<&News>> = BTreeMap::new();
-    for news in news {
-        classes.entry(&news.class).or_default().push(news);
-    }
-    for (class, news) in classes {
-        queue_class(catalog, class, &news)?;
-    }
-    Ok(())
+/// What a transaction has to tell, made ready before its commit record.
+#[derive(Default)]
+pub struct Prepared {
+    /// Sent with the commit.
+    messages: Vec<Message>,
+    /// Left to the worker, as the ring holds them.
+    records: Vec<u8>,
 }
 
-fn queue_class(catalog: &Catalog, class: &[u8], news: &[&News]) -> Result<()> {
-    let (channel, counters) = match catalog.class(class) {
-        Ok(class) => (class.channel.clone(), class.counters.clone()),
-        Err(Error::UnknownClass { .. }) => {
-            (DEFAULT_CHANNEL.to_owned(), CounterSet::of_class(class))
+/// One transaction may fill this part of the ring; of one that changes more only the classes are told.
+const LARGEST_SHARE: usize = 4;
+
+/// Makes ready what is to be told.
+pub fn prepare(catalog: &Catalog, mut news: Vec<News>) -> Result<Prepared> {
+    let setting = settings::notify();
+    if setting == Notify::Off || news.is_empty() {
+        return Ok(Prepared::default());
+    }
+    let by_worker = match (shared::database(), shared::ring()) {
+        (Some(database), Some(ring)) => {
+            let worker_tells = setting == Notify::Worker && has_worker(database);
+            let by_worker: Vec<_> = news
+                .extract_if(.., |news| news.behind || worker_tells)
+                .collect();
+            let records: Vec<_> = by_worker
+                .iter()
+                .map(|news| Record {
+                    database: catalog.database,
+                    class: &news.class,
+                    key: &news.key,
+                    change: news.change,
+                })
+                .collect();
+            state_cache_ring::encode(catalog.database, &records, ring.capacity() / LARGEST_SHARE)
         }
-        Err(error) => return Err(error),
+        _ => Vec::new(),
     };
-    let mut packs = Vec::new();
-    for operation in [Operation::Update, Operation::Delete] {
-        let changes = news
-            .iter()
-            .filter_map(|news| match (news.change, operation) {
-                (Change::Set(version), Operation::Update)
-                | (Change::Delete(version), Operation::Delete) => Some((&*news.key, version)),
-                _ => None,
-            });
-        packs.extend(
-            message::pack(class, changes)
-                .into_iter()
-                .map(|pack| (operation, pack)),
-        );
-    }
-    if packs.len() > MAX_MESSAGES {
-        send(
-            &channel,
-            &message::invalidate(Some(class), b"*", stamp(catalog)),
-        );
-        counters.count(Counter::Notifications);
-        return Ok(());
-    }
-    for (operation, pack) in packs {
-        send(
-            &channel,
-            &message::changes(class, operation, &pack, stamp(catalog)),
-        );
-        counters.count(Counter::Notifications);
-    }
-    Ok(())
+    Ok(Prepared {
+        messages: messages::messages(catalog, &news)?,
+        records: by_worker,
+    })
 }
 
-/// Queues the message that entries matching a pattern are to be dropped; `None` means all classes.
-pub fn queue_invalidation(catalog: &Catalog, class: Option<&[u8]>, pattern: &[u8]) {
-    if settings::notify() != Notify::Off {
-        send(
-            INVALIDATE_CHANNEL,
-            &message::invalidate(class, pattern, stamp(catalog)),
-        );
+/// Whether there is a worker; it is asked for if not.
+fn has_worker(database: &Database) -> bool {
+    let has = database.has_worker();
+    if !has {
+        database.wake_worker();
     }
-}
-
-fn stamp(catalog: &Catalog) -> Option<Stamp> {
-    shared::next_message(catalog.database).map(|(epoch, seq)| Stamp { epoch, seq })
-}
-
-fn send(channel: &CStr, message: &[u8]) {
-    let message: CString = c_string(message);
-    sys::async_notify(channel, &message);
+    has
 }

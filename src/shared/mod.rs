@@ -7,34 +7,46 @@
 //! postmaster runs `startup` again on fresh memory: nothing in the block survives, or has to.
 //! While a lock is held nothing allocates, waits for SQL or raises an error.
 
+mod databases;
+mod dropped;
+mod report;
+
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
+use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use databases::{Database, Databases, MAX_DATABASES, NEVER};
+pub use report::{Activity, ErrorText, Stage};
 pub use state_cache_l1::Key;
 
 /// L1 as the backends use it.
 pub type SharedL1 = L1<LwLocks>;
+
+/// The ring of changes that the workers have not told yet.
+pub type SharedRing = Ring<LwLocks>;
 
 /// Name of the memory block and of the lock tranche, as `pg_shmem_allocations` and `pg_stat_activity`
 /// show them.
 const NAME: &CStr = c"state_cache";
 /// L1 wants its memory aligned to two cache lines, so that partitions do not share one.
 const ALIGNMENT: usize = 128;
-/// Counters of messages; databases share them by number, which costs a subscriber nothing but gaps.
-const SEQUENCES: usize = 64;
+/// Locks of the tranche behind those of L1, and which one guards what.
+const OTHER_LOCKS: usize = 2;
+const SLOTS_LOCK: usize = 0;
+const RING_LOCK: usize = 1;
 
 /// What stands in front of L1.
 #[repr(C, align(128))]
 struct ServerState {
-    /// When this memory was set up, in microseconds: tells one run of the server from the next.
-    epoch: AtomicU64,
-    /// Messages sent so far, by database.
-    sequences: [AtomicU64; SEQUENCES],
+    /// When this memory was set up, in microseconds since 2000: tells one run of the server from the next.
+    start: AtomicU64,
+    /// What is shared about each database.
+    databases: Databases,
 }
 
 /// Where the block is mapped. Written by [`startup`] only, in the postmaster: at the start and, because
@@ -46,6 +58,16 @@ struct Mapping(UnsafeCell<Option<Mapped>>);
 struct Mapped {
     state: NonNull<ServerState>,
     l1: SharedL1,
+    ring: SharedRing,
+    /// The tranche, of which L1 has the first `geometry().locks()`.
+    locks: LwLocks,
+}
+
+impl Mapped {
+    /// The number of the lock of the slots.
+    fn slots_lock(&self) -> usize {
+        self.l1.geometry().locks() + SLOTS_LOCK
+    }
 }
 
 // SAFETY: a PostgreSQL process has one thread that runs our code.
@@ -58,7 +80,6 @@ fn mapped() -> Option<&'static Mapped> {
 
 static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-static mut PREVIOUS_OBJECT_ACCESS: pg_sys::object_access_hook_type = None;
 
 /// Asks for the memory, if the library is being preloaded; later there is none to be had.
 pub fn init() {
@@ -69,8 +90,7 @@ pub fn init() {
             pg_sys::shmem_request_hook = Some(request);
             PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
             pg_sys::shmem_startup_hook = Some(startup);
-            PREVIOUS_OBJECT_ACCESS = pg_sys::object_access_hook;
-            pg_sys::object_access_hook = Some(object_access);
+            dropped::init();
         }
     }
 }
@@ -80,16 +100,88 @@ pub fn l1() -> Option<&'static SharedL1> {
     mapped().map(|mapped| &mapped.l1)
 }
 
-/// The epoch of this server's run and the next message number of a database; `None` without shared memory.
-pub fn next_message(database: u32) -> Option<(u64, u64)> {
-    let mapped = mapped()?;
+/// The ring of changes, if the library was preloaded.
+pub fn ring() -> Option<&'static SharedRing> {
+    mapped().map(|mapped| &mapped.ring)
+}
+
+fn state() -> Option<&'static ServerState> {
     // SAFETY: the block outlives the process and holds only atomics.
-    let state = unsafe { mapped.state.as_ref() };
-    let sequence = &state.sequences[database as usize % SEQUENCES];
-    Some((
-        state.epoch.load(Ordering::Relaxed),
-        sequence.fetch_add(1, Ordering::Relaxed) + 1,
-    ))
+    mapped().map(|mapped| unsafe { mapped.state.as_ref() })
+}
+
+/// When this run of the server began, in microseconds since 2000; `None` without shared memory.
+pub fn server_start() -> Option<u64> {
+    state().map(|state| state.start.load(Ordering::Relaxed))
+}
+
+/// What is shared about this session's database; `None` without shared memory, or when more databases than
+/// [`MAX_DATABASES`] are in use.
+pub fn database() -> Option<&'static Database> {
+    thread_local! {
+        static MINE: std::cell::Cell<Option<&'static Database>> = const { std::cell::Cell::new(None) };
+    }
+    if let Some(mine) = MINE.get() {
+        return Some(mine);
+    }
+    let (mapped, all, oid) = (mapped()?, databases()?, sys::my_database());
+    let known = all.find(oid).is_some();
+    let mine = all.find_or_take(oid, &mapped.locks, mapped.slots_lock(), mapped.ring.head())?;
+    MINE.set(Some(mine));
+    if !known {
+        // A worker looks what there is to do from now on.
+        mine.wake_worker();
+    }
+    Some(mine)
+}
+
+/// This process becomes the worker of a database; whether it may.
+pub fn claim(database: &Database, now: i64) -> bool {
+    // SAFETY: plain globals of this process; its latch is in shared memory.
+    let (pid, latch) = unsafe { (pg_sys::MyProcPid as u32, pg_sys::MyLatch) };
+    with_slots(true, || database.claim(pid, latch, now)).unwrap_or(false)
+}
+
+/// Says what the worker of a database is doing; an empty text for nothing.
+pub fn set_activity(database: &Database, activity: &str) {
+    with_slots(true, || database.report.set_activity(activity));
+}
+
+/// Counts an error of the worker of a database, to be shown in its view.
+pub fn set_error(database: &Database, error: &str) {
+    let now = sys::now();
+    with_slots(true, || database.report.set_error(error, now));
+}
+
+/// What the worker of a database is doing, and its last error.
+pub fn texts(database: &Database) -> Option<(Activity, ErrorText)> {
+    with_slots(false, || database.report.texts())
+}
+
+/// Gives back the slot of a database that no longer exists. For commit callbacks.
+fn forget_slot(oid: u32) {
+    if let (Some(mapped), Some(databases)) = (mapped(), databases()) {
+        databases.forget(oid, &mapped.locks, mapped.slots_lock());
+    }
+}
+
+/// Does something short under the lock of the slots; `None` without shared memory.
+fn with_slots<T>(exclusive: bool, f: impl FnOnce() -> T) -> Option<T> {
+    let mapped = mapped()?;
+    let lock = mapped.slots_lock();
+    if exclusive {
+        mapped.locks.lock_exclusive(lock);
+    } else {
+        mapped.locks.lock_shared(lock);
+    }
+    let result = f();
+    mapped.locks.unlock(lock);
+    Some(result)
+}
+
+/// What is shared about all databases; `None` without shared memory.
+pub fn databases() -> Option<&'static Databases> {
+    state().map(|state| &state.databases)
 }
 
 /// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with
@@ -119,8 +211,17 @@ pub fn key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) 
     }
 }
 
+/// Bytes of L1, rounded up so that what follows is aligned.
+fn l1_bytes() -> usize {
+    Geometry::for_memory(crate::settings::memory())
+        .bytes()
+        .next_multiple_of(ALIGNMENT)
+}
+
+/// The block: the server's state, L1, the ring.
 fn bytes() -> usize {
-    size_of::<ServerState>() + Geometry::for_memory(crate::settings::memory()).bytes() + ALIGNMENT
+    let ring = SharedRing::bytes(crate::settings::notify_buffer());
+    size_of::<ServerState>() + l1_bytes() + ring + ALIGNMENT
 }
 
 unsafe extern "C-unwind" fn request() {
@@ -130,7 +231,7 @@ unsafe extern "C-unwind" fn request() {
             previous();
         }
         pg_sys::RequestAddinShmemSpace(bytes());
-        let locks = Geometry::for_memory(crate::settings::memory()).locks();
+        let locks = Geometry::for_memory(crate::settings::memory()).locks() + OTHER_LOCKS;
         pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), locks as i32);
     }
 }
@@ -154,45 +255,32 @@ unsafe extern "C-unwind" fn startup() {
         };
         let state = NonNull::new_unchecked(block.cast::<ServerState>());
         let memory = NonNull::new_unchecked(block.add(size_of::<ServerState>()));
+        let ring = memory.add(l1_bytes());
         let l1 = if found {
             L1::attach(memory, geometry, locks)
         } else {
             std::ptr::write_bytes(block, 0, size_of::<ServerState>());
             state
                 .as_ref()
-                .epoch
+                .start
                 .store(pg_sys::GetCurrentTimestamp() as u64, Ordering::Relaxed);
+            std::ptr::write_bytes(ring.as_ptr(), 0, SharedRing::bytes(0));
             L1::init(memory, geometry, locks)
         };
-        *MAPPED.0.get() = Some(Mapped { state, l1 });
+        let ring_lock = geometry.locks() + RING_LOCK;
+        let ring = Ring::attach(ring, crate::settings::notify_buffer(), locks, ring_lock);
+        *MAPPED.0.get() = Some(Mapped {
+            state,
+            l1,
+            ring,
+            locks,
+        });
         pg_sys::LWLockRelease(lock);
     }
 }
 
-/// A dropped database's number may come back (CREATE DATABASE … OID), so its entries go at once. Nobody
-/// is connected to it any more, and if the drop fails it merely starts cold.
-unsafe extern "C-unwind" fn object_access(
-    access: pg_sys::ObjectAccessType::Type,
-    class: pg_sys::Oid,
-    object: pg_sys::Oid,
-    sub_object: i32,
-    arg: *mut std::ffi::c_void,
-) {
-    // SAFETY: passes on what it was given.
-    unsafe {
-        if let Some(previous) = PREVIOUS_OBJECT_ACCESS {
-            previous(access, class, object, sub_object, arg);
-        }
-    }
-    if access == pg_sys::ObjectAccessType::OAT_DROP
-        && class == pg_sys::DatabaseRelationId
-        && let Some(l1) = l1()
-    {
-        l1.forget_database(object.to_u32());
-    }
-}
-
-/// L1's locks: lock `n` is the `n`th of our tranche.
+/// Lock `n` is the `n`th of our tranche.
+#[derive(Clone, Copy)]
 pub struct LwLocks {
     first: *mut pg_sys::LWLockPadded,
 }
@@ -204,14 +292,15 @@ unsafe impl Send for LwLocks {}
 
 impl LwLocks {
     fn lock(&self, n: usize) -> *mut pg_sys::LWLock {
-        // SAFETY: L1 asks for `n < Geometry::locks()`, which is what was requested.
+        // SAFETY: L1 asks for `n < Geometry::locks()`, the rest of the server's state for at most as many
+        // more as were requested.
         unsafe { &raw mut (*self.first.add(n)).lock }
     }
 }
 
 impl Locks for LwLocks {
     fn lock_shared(&self, n: usize) {
-        // SAFETY: never acquired twice by one process: L1 holds one lock at a time.
+        // SAFETY: never acquired twice by one process: only one lock is held at a time.
         unsafe { sys::lwlock_acquire(self.lock(n), pg_sys::LWLockMode::LW_SHARED) };
     }
 

@@ -16,7 +16,8 @@ pub enum Setting {
 }
 
 /// The settable columns, their types and the defaults of a new class.
-const COLUMNS: [(&str, pg_sys::Oid, &str); 6] = [
+const COLUMNS: [(&str, pg_sys::Oid, &str); 7] = [
+    ("write_mode", pg_sys::TEXTOID, "'through'"),
     ("keep", pg_sys::INT4OID, "1"),
     ("dedup", pg_sys::BOOLOID, "true"),
     ("ttl", pg_sys::INTERVALOID, "NULL"),

@@ -61,7 +61,7 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let deleted = boolean(&row, 2);
+    let deleted = row.boolean(2);
     let content = if deleted || (row.column(6).is_none() && catalog.access().row_security) {
         Content::Absent
     } else {
@@ -71,9 +71,9 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
         }
     };
     Ok(Some(Stored {
-        version: bigint(&row, 1),
-        expires_at: expiry(&row, 3),
-        head_xid: xid(&row, 4),
+        version: row.bigint(1),
+        expires_at: row.expiry(3),
+        head_xid: row.xid(4),
         content,
     }))
 }
@@ -96,8 +96,50 @@ fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> 
     Ok(StoredDocument {
         bytes: bytes.to_vec(),
         hash,
-        xid: xid(row, 7),
+        xid: row.xid(7),
     })
+}
+
+/// The head row that a version is to be written over.
+pub struct Target {
+    /// The current version.
+    pub version: i64,
+    /// Whether that is a tombstone.
+    pub deleted: bool,
+    /// Hash of the document, `None` where there is none.
+    pub hash: Option<u128>,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Whether there is a snapshot of it.
+    pub has_snapshot: bool,
+}
+
+const TARGET: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, EXISTS (\
+     SELECT FROM @extschema@.state_snapshot s WHERE s.class OPERATOR(pg_catalog.=) $1 \
+     AND s.key OPERATOR(pg_catalog.=) $2 AND s.version OPERATOR(pg_catalog.=) h.version) \
+     FROM @extschema@.state_head h \
+     WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
+
+/// Reads the head row of a state under the active snapshot, whatever it holds.
+pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Target>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.target,
+        &catalog.schema,
+        || TARGET.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(rows.first().map(|row| Target {
+        version: row.bigint(1),
+        deleted: row.boolean(2),
+        hash: stored_hash(&row, 3),
+        expires_at: row.expiry(4),
+        has_snapshot: row.boolean(5),
+    }))
 }
 
 /// Locks the head row until the transaction ends, waiting for whoever holds it; without a head row,
@@ -119,27 +161,6 @@ pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
         [Some(varlena_datum(class)), Some(varlena_datum(key))],
     )?;
     Ok(())
-}
-
-fn boolean(row: &Row<'_>, column: i32) -> bool {
-    row.column(column)
-        .is_some_and(|datum| datum.value() & 0xff != 0)
-}
-
-fn bigint(row: &Row<'_>, column: i32) -> i64 {
-    row.column(column).map_or(0, |datum| datum.value() as i64)
-}
-
-fn expiry(row: &Row<'_>, column: i32) -> i64 {
-    row.column(column)
-        .map_or(i64::MAX, |datum| datum.value() as i64)
-}
-
-fn xid(row: &Row<'_>, column: i32) -> pg_sys::TransactionId {
-    row.column(column)
-        .map_or(pg_sys::InvalidTransactionId, |datum| {
-            pg_sys::TransactionId::from(datum.value() as u32)
-        })
 }
 
 /// A hash column; `None` for NULL and for anything that is not 16 bytes.

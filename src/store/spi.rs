@@ -2,6 +2,7 @@
 //! the cache protocol depends on.
 
 use crate::error::{Error, Result};
+use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 use std::ffi::CString;
@@ -84,15 +85,60 @@ impl Connection {
         self.execute(statement, arguments, false)
     }
 
+    /// Runs a query under the active snapshot and calls `each` for its rows, of which only
+    /// [`ROWS_AT_A_TIME`] are in memory at a time.
+    pub fn for_each<const N: usize>(
+        &self,
+        statement: &Statement,
+        arguments: [Option<pg_sys::Datum>; N],
+        mut each: impl FnMut(Row<'_>) -> Result<Proceed>,
+    ) -> Result<()> {
+        let (mut values, nulls) = split(arguments);
+        // SAFETY: as in `execute`; the portal lives in this connection's transaction and is closed here, or by
+        // the server on an error.
+        let portal = unsafe {
+            pg_sys::SPI_cursor_open(
+                std::ptr::null(),
+                statement.0,
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                true,
+            )
+        };
+        let mut proceed = Proceed::On;
+        while proceed == Proceed::On {
+            // SAFETY: the portal is open; the rows are freed before the next are fetched.
+            let rows = unsafe {
+                pg_sys::SPI_cursor_fetch(portal, true, ROWS_AT_A_TIME);
+                Rows {
+                    table: pg_sys::SPI_tuptable,
+                    count: pg_sys::SPI_processed as usize,
+                }
+            };
+            if rows.count == 0 {
+                break;
+            }
+            for row in rows.iter() {
+                proceed = each(row)?;
+                if proceed == Proceed::Stop {
+                    break;
+                }
+            }
+            // SAFETY: no row is referred to any more.
+            unsafe { pg_sys::SPI_freetuptable(rows.table) };
+        }
+        // SAFETY: opened above.
+        unsafe { pg_sys::SPI_cursor_close(portal) };
+        Ok(())
+    }
+
     fn execute<const N: usize>(
         &self,
         statement: &Statement,
         arguments: [Option<pg_sys::Datum>; N],
         read_only: bool,
     ) -> Result<Rows> {
-        let mut values = arguments.map(|argument| argument.unwrap_or(pg_sys::Datum::from(0usize)));
-        let nulls = arguments
-            .map(|argument| if argument.is_none() { b'n' } else { b' ' } as std::ffi::c_char);
+        let (mut values, nulls) = split(arguments);
         // SAFETY: as many values and nulls as the statement was prepared with; rows stay valid until the
         // connection closes.
         unsafe {
@@ -124,6 +170,28 @@ impl Drop for Connection {
     }
 }
 
+/// Rows fetched from a cursor at a time.
+const ROWS_AT_A_TIME: std::ffi::c_long = 500;
+
+/// Whether more rows are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proceed {
+    /// They are.
+    On,
+    /// They are not.
+    Stop,
+}
+
+/// Arguments as SPI takes them.
+fn split<const N: usize>(
+    arguments: [Option<pg_sys::Datum>; N],
+) -> ([pg_sys::Datum; N], [std::ffi::c_char; N]) {
+    let values = arguments.map(|argument| argument.unwrap_or(pg_sys::Datum::from(0usize)));
+    let nulls =
+        arguments.map(|argument| if argument.is_none() { b'n' } else { b' ' } as std::ffi::c_char);
+    (values, nulls)
+}
+
 /// The rows of one statement.
 pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
@@ -133,25 +201,66 @@ pub struct Rows {
 impl Rows {
     /// The only row, or none.
     pub fn first(&self) -> Option<Row<'_>> {
-        (self.count > 0 && !self.table.is_null()).then_some(Row { rows: self })
+        self.iter().next()
+    }
+
+    /// All rows.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let count = if self.table.is_null() { 0 } else { self.count };
+        (0..count).map(|number| Row { rows: self, number })
     }
 }
 
 /// One row; columns count from 1.
 pub struct Row<'a> {
     rows: &'a Rows,
+    number: usize,
 }
 
 impl Row<'_> {
     /// A column's value, `None` for NULL.
     pub fn column(&self, n: i32) -> Option<pg_sys::Datum> {
         let mut null = false;
-        // SAFETY: the table has at least one row; SPI checks the column number.
+        // SAFETY: the table has a row of that number; SPI checks the column number.
         let datum = unsafe {
             let table = self.rows.table;
-            pg_sys::SPI_getbinval(*(*table).vals, (*table).tupdesc, n, &mut null)
+            let row = *(*table).vals.add(self.number);
+            pg_sys::SPI_getbinval(row, (*table).tupdesc, n, &mut null)
         };
         (!null).then_some(datum)
+    }
+
+    /// A `text` column, copied; empty for NULL.
+    pub fn text(&self, n: i32) -> Box<[u8]> {
+        self.column(n).map_or_else(Box::default, |datum| {
+            // SAFETY: the statement gives text there; copied while the rows live.
+            unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) }.into()
+        })
+    }
+
+    /// A `boolean` column, false for NULL.
+    pub fn boolean(&self, n: i32) -> bool {
+        self.column(n)
+            .is_some_and(|datum| datum.value() & 0xff != 0)
+    }
+
+    /// A `bigint` or `timestamptz` column, 0 for NULL.
+    pub fn bigint(&self, n: i32) -> i64 {
+        self.column(n).map_or(0, |datum| datum.value() as i64)
+    }
+
+    /// When a state expires, `i64::MAX` for NULL.
+    pub fn expiry(&self, n: i32) -> i64 {
+        self.column(n)
+            .map_or(i64::MAX, |datum| datum.value() as i64)
+    }
+
+    /// A system column with a transaction id.
+    pub fn xid(&self, n: i32) -> pg_sys::TransactionId {
+        self.column(n)
+            .map_or(pg_sys::InvalidTransactionId, |datum| {
+                pg_sys::TransactionId::from(datum.value() as u32)
+            })
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Header {
     pub serial: AtomicU64,
     /// Chooses the partition that the next eviction begins with.
     pub rotor: AtomicU32,
+    /// Chunks of dirty entries, linked or reserved, and of their text forms.
+    pub dirty_chunks: AtomicU64,
     /// Chunks that class records have taken, for good.
     pub class_chunks: AtomicU32,
     /// First of the class records that await reuse.

@@ -2,12 +2,13 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 
 use crate::arena::{Arena, Chain, Writer};
 use crate::class::ClassId;
 use crate::entry::{
-    EntryHeader, HEADER, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry, SKIP, chunks_for, text_chunks,
+    EntryHeader, HEADER, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry, SKIP, chunks_for, flags_of,
+    text_chunks,
 };
 use crate::geometry::{CHUNK, DOMAINS, Geometry, NO_CHUNK};
 use crate::locks::Locks;
@@ -25,7 +26,7 @@ pub struct L1<K: Locks> {
 pub enum Refused {
     /// It is more than a quarter of the cache, or a name is too long.
     TooLarge,
-    /// Eviction did not free enough.
+    /// Eviction did not free enough, or dirty entries would get more than their share.
     Full,
     /// The entry that the text form belongs to is no longer there, or has one already.
     Gone,
@@ -61,6 +62,8 @@ pub struct Memory {
     pub used: u64,
     /// Free chunks.
     pub free: u64,
+    /// Chunks of dirty entries, linked or reserved, and of their text forms: part of `used`.
+    pub dirty: u64,
     /// Entries linked.
     pub entries: u64,
 }
@@ -114,7 +117,7 @@ impl<K: Locks> L1<K> {
         id[0] as usize & (self.arena.partitions().len() - 1)
     }
 
-    fn shard_mut(&self, key: &Key<'_>) -> ShardMut<'_, K> {
+    pub(crate) fn shard_mut(&self, key: &Key<'_>) -> ShardMut<'_, K> {
         ShardMut::lock(self, self.partition_of(key.id.words()))
     }
 
@@ -132,7 +135,9 @@ impl<K: Locks> L1<K> {
     ///
     /// [`Refused::TooLarge`] for more than a quarter of the chunks or names over the limits,
     /// [`Refused::Full`] when there is nothing left to evict, or nothing of the class whose
-    /// `max_entries` is reached.
+    /// `max_entries` is reached (dirty entries are not evicted, not even for a dirty one), and for a
+    /// dirty entry when more than one chunk in [`DIRTY_SHARE`](crate::DIRTY_SHARE) would be dirty. An
+    /// older dirty entry of the key counts until it has been replaced.
     pub fn reserve(&self, entry: &NewEntry<'_>) -> Result<Block, Refused> {
         let (class, key) = (entry.key.class, entry.key.key);
         if class.len() > MAX_CLASS || key.len() > MAX_KEY {
@@ -144,27 +149,34 @@ impl<K: Locks> L1<K> {
         if data + skip > self.arena.chunks() as usize / 4 {
             return Err(Refused::TooLarge);
         }
-        let claimed = match entry.max_entries {
-            Some(max) => self.claim(&entry.key, entry.class, max, entry.loaded_at)?,
-            None => false,
-        };
-        let (chain, table) = match self.take_with_table(data, skip, entry.loaded_at) {
-            Ok(chains) => chains,
+        let chunks = (data + skip) as u64;
+        if entry.dirty.is_some() && !self.claim_dirty(chunks) {
+            return Err(Refused::Full);
+        }
+        let (chain, table, claimed) = match self.take_for(entry, data, skip) {
+            Ok(taken) => taken,
             Err(refused) => {
-                self.unclaim(entry.class, claimed);
+                if entry.dirty.is_some() {
+                    self.unclaim_dirty(chunks);
+                }
                 return Err(refused);
             }
         };
+        let (since, base, owner) = entry
+            .dirty
+            .map_or((0, 0, 0), |d| (d.since, d.base, d.owner));
         let header = EntryHeader {
             id: entry.key.id.words(),
             incarnation: entry.key.incarnation,
-            version: entry.version,
-            head_xid: entry.head_xid,
-            doc_xid: entry.doc_xid,
+            version: AtomicI64::new(entry.version),
+            head_xid: AtomicU64::new(entry.head_xid),
+            doc_xid: AtomicU64::new(entry.doc_xid),
             hash: [entry.hash as u64, (entry.hash >> 64) as u64],
             expires_at: entry.expires_at,
             loaded_at: entry.loaded_at,
             serial: self.arena.header().serial.fetch_add(1, Relaxed) + 1,
+            since: AtomicI64::new(since),
+            base: AtomicI64::new(base),
             domain_generation: AtomicU64::new(0),
             db: entry.key.db,
             class: entry.class.0,
@@ -178,7 +190,9 @@ impl<K: Locks> L1<K> {
             bucket_next: AtomicU32::new(NO_CHUNK),
             newer: AtomicU32::new(NO_CHUNK),
             older: AtomicU32::new(NO_CHUNK),
+            owner,
             visited: AtomicU8::new(0),
+            flags: AtomicU8::new(flags_of(entry.dirty)),
         };
         if let Some(first) = self.arena.chunk(chain.head) {
             // SAFETY: the chunk was just taken from the free list, so it is ours alone; it is aligned
@@ -199,6 +213,26 @@ impl<K: Locks> L1<K> {
             head: chain.head,
             claimed,
         })
+    }
+
+    /// Room under the class's limit, and the chains of the entry's bytes and of its skip table.
+    fn take_for(
+        &self,
+        entry: &NewEntry<'_>,
+        data: usize,
+        skip: usize,
+    ) -> Result<(Chain, Option<Chain>, bool), Refused> {
+        let claimed = match entry.max_entries {
+            Some(max) => self.claim(&entry.key, entry.class, max, entry.loaded_at)?,
+            None => false,
+        };
+        match self.take_with_table(data, skip, entry.loaded_at) {
+            Ok((chain, table)) => Ok((chain, table, claimed)),
+            Err(refused) => {
+                self.unclaim(entry.class, claimed);
+                Err(refused)
+            }
+        }
     }
 
     /// The chains of an entry's bytes and of its skip table.
@@ -251,6 +285,9 @@ impl<K: Locks> L1<K> {
     pub fn discard(&self, block: Block) {
         if let Some(entry) = self.header_of(&block) {
             self.unclaim(ClassId(entry.class), block.claimed);
+            if entry.is_dirty() {
+                self.unclaim_dirty(u64::from(entry.chunks));
+            }
             self.arena.release(block.head, entry.chunks);
         }
     }
@@ -258,11 +295,16 @@ impl<K: Locks> L1<K> {
     /// Makes a block the entry of its key, in place of an older one, under the domain's present
     /// generation. For the committer of the change itself: nothing is checked. Allocates nothing,
     /// cannot fail.
+    ///
+    /// A clean block replaces a dirty entry as it does any: the tables hold something newer. A dirty
+    /// block takes over from a dirty entry the version that the tables hold ([`Dirty::base`]) and since
+    /// when they have been behind ([`Dirty::since`]), but not that it was put aside.
     pub fn link(&self, block: Block) {
         if let Some(entry) = self.header_of(&block) {
             let shard = ShardMut::lock(self, self.partition_of(entry.id));
             let generation = self.domain(entry.db).generation();
-            let garbage = self.link_locked(&shard, block, entry, generation);
+            let old = self.find_same(&shard, block.head, entry);
+            let garbage = self.link_locked(&shard, block, entry, old, generation);
             drop(shard);
             if let Some(garbage) = garbage {
                 garbage.release(&self.arena);
@@ -271,7 +313,8 @@ impl<K: Locks> L1<K> {
     }
 
     /// Makes a block the entry of its key if no commit has touched its stripe or domain since `token`
-    /// was made and none is in progress; else discards it and returns false.
+    /// was made, none is in progress, and there is no dirty entry, which is newer than anything filled;
+    /// else discards it and returns false.
     ///
     /// The check is made under the partition's lock: a committer that enters after it takes that lock
     /// later, to link or remove, and so has the last word.
@@ -280,15 +323,19 @@ impl<K: Locks> L1<K> {
             return false;
         };
         let shard = ShardMut::lock(self, self.partition_of(entry.id));
+        let old = self.find_same(&shard, block.head, entry);
         let id = KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64);
         if self.stripe(id).quiet_generation() != Some(token.stripe_generation)
             || self.domain(entry.db).quiet_generation() != Some(token.domain_generation)
+            || old
+                .and_then(|old| shard.entry(old))
+                .is_some_and(EntryHeader::is_dirty)
         {
             drop(shard);
             self.discard(block);
             return false;
         }
-        let garbage = self.link_locked(&shard, block, entry, token.domain_generation);
+        let garbage = self.link_locked(&shard, block, entry, old, token.domain_generation);
         drop(shard);
         if let Some(garbage) = garbage {
             garbage.release(&self.arena);
@@ -296,12 +343,13 @@ impl<K: Locks> L1<K> {
         true
     }
 
-    /// Links under the exclusive lock; returns the entry replaced.
+    /// Links under the exclusive lock in place of `old`; returns the entry replaced.
     fn link_locked(
         &self,
         shard: &ShardMut<'_, K>,
         block: Block,
         entry: &EntryHeader,
+        old: Option<u32>,
         generation: u64,
     ) -> Option<Garbage> {
         entry.domain_generation.store(generation, Relaxed);
@@ -312,11 +360,25 @@ impl<K: Locks> L1<K> {
         class
             .bytes
             .fetch_add(entry.occupied_chunks() * CHUNK as u64, Relaxed);
-        let old = self.find_same(shard, block.head, entry);
+        let replaced = old.and_then(|o| shard.entry(o));
+        if let (true, Some(before)) = (entry.is_dirty(), replaced) {
+            // The tables may have got a version after the block was made.
+            let base = match before.dirty() {
+                Some(dirty) => {
+                    entry.since.fetch_min(dirty.since, Relaxed);
+                    dirty.base
+                }
+                // Of one that its domain has made unreadable nobody knows what the tables hold.
+                None if shard.is_stale(before) => 0,
+                None => before.version.load(Relaxed),
+            };
+            entry.base.fetch_max(base, Relaxed);
+        }
         // A new version takes the place of the old one and counts as a visit: writing a state is using
         // it. At the head of the FIFO it would be the first that the hand meets after wrapping round.
-        let newer = old
-            .and_then(|o| shard.entry(o))
+        // Where the one is dirty and the other is not, they belong to different lists.
+        let newer = replaced
+            .filter(|o| o.is_dirty() == entry.is_dirty())
             .map(|o| o.newer.load(Relaxed));
         let garbage = old.and_then(|o| shard.detach(o));
         let newer = match &garbage {
@@ -368,30 +430,41 @@ impl<K: Locks> L1<K> {
         let shard = self.shard_mut(key);
         let entry = shard
             .find_or_abandon(key)
-            .and_then(|head| shard.entry(head));
-        if let Some(entry) = entry
-            && entry.serial == serial
-            && entry.text().is_none()
-        {
-            entry.text_len.store(len, Relaxed);
-            entry.text_head.store(chain.head, Relaxed);
-            let bytes = u64::from(count) * CHUNK as u64;
-            self.class(ClassId(entry.class))
-                .bytes
-                .fetch_add(bytes, Relaxed);
-            return Ok(());
-        }
+            .and_then(|head| shard.entry(head))
+            .filter(|entry| entry.serial == serial && entry.text().is_none());
+        let attached = match entry {
+            None => Err(Refused::Gone),
+            // The text form of an entry that is not evicted is not evicted either.
+            Some(entry) if !shard.count_text(entry, count) => Err(Refused::Full),
+            Some(entry) => {
+                entry.text_len.store(len, Relaxed);
+                entry.text_head.store(chain.head, Relaxed);
+                Ok(())
+            }
+        };
         drop(shard);
-        self.arena.push(chain);
-        Err(Refused::Gone)
+        if attached.is_err() {
+            self.arena.push(chain);
+        }
+        attached
     }
 
-    /// Removes the entry of a key; was there one? Not counted as an eviction. Allocates nothing, cannot
-    /// fail.
+    /// Removes the entry of a key, dirty or not; was there one? For whoever has written something newer
+    /// to the tables. Not counted as an eviction. Allocates nothing, cannot fail.
     pub fn remove(&self, key: &Key<'_>) -> bool {
+        self.remove_entry(key, |_| true)
+    }
+
+    /// As [`L1::remove`], but leaves a dirty entry, and returns false then.
+    pub fn remove_clean(&self, key: &Key<'_>) -> bool {
+        self.remove_entry(key, |entry| !entry.is_dirty())
+    }
+
+    fn remove_entry(&self, key: &Key<'_>, gone: impl FnOnce(&EntryHeader) -> bool) -> bool {
         let shard = self.shard_mut(key);
         let garbage = shard
             .find_or_abandon(key)
+            .filter(|head| shard.entry(*head).is_some_and(gone))
             .and_then(|head| shard.detach(head));
         drop(shard);
         let found = garbage.is_some();

@@ -51,6 +51,8 @@ pub(crate) struct ClassRecord {
     pub bytes: AtomicU64,
     /// Blocks reserved under a limit and not yet linked or discarded.
     pub reserved: AtomicU64,
+    /// Dirty ones among the entries linked.
+    pub dirty: AtomicU64,
     name_len: AtomicU8,
     name: [AtomicU8; MAX_CLASS],
 }
@@ -294,7 +296,12 @@ impl<K: Locks> L1<K> {
                 link.store(record.next.load(Relaxed), Relaxed);
                 record.next.store(header.class_free.load(Relaxed), Relaxed);
                 header.class_free.store(chunk, Relaxed);
-                for gauge in [&record.entries, &record.bytes, &record.reserved] {
+                for gauge in [
+                    &record.entries,
+                    &record.bytes,
+                    &record.reserved,
+                    &record.dirty,
+                ] {
                     gauge.store(0, SeqCst);
                 }
                 for counter in self.counters(ClassId(chunk)) {
@@ -314,6 +321,7 @@ static NOBODY: ClassRecord = ClassRecord {
     entries: AtomicU64::new(0),
     bytes: AtomicU64::new(0),
     reserved: AtomicU64::new(0),
+    dirty: AtomicU64::new(0),
     name_len: AtomicU8::new(0),
     name: [const { AtomicU8::new(0) }; MAX_CLASS],
 };

@@ -1,8 +1,9 @@
 //! What an entry is: its key, its header in shared memory, and what callers hand in and get back.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::class::ClassId;
+use crate::dirty::Dirty;
 use crate::geometry::{CHUNK, NO_CHUNK};
 
 /// Longest class name in bytes (PostgreSQL's NAMEDATALEN - 1).
@@ -14,8 +15,16 @@ pub const MAX_KEY: usize = 255;
 /// Bytes of the header at the start of an entry's first chunk.
 pub(crate) const HEADER: usize = size_of::<EntryHeader>();
 
-// A usual class and key fit into the first chunk, so that a lookup compares them in one piece.
-const _: () = assert!(HEADER <= 152);
+// A usual class and key fit into the first chunk, so that a lookup compares them in one piece: 88 bytes
+// are left for them, a class name of 20 and a key of two UUIDs in hexadecimal or so. The header is three
+// cache lines of 64 bytes, as it was before it could say that an entry is dirty.
+const _: () = assert!(HEADER <= 168);
+
+/// Bit of [`EntryHeader::flags`]: the entry is dirty, and so in its partition's list of such.
+pub(crate) const DIRTY: u8 = 1;
+
+/// Bit of [`EntryHeader::flags`]: the dirty entry has been put aside.
+pub(crate) const PARKED: u8 = 2;
 
 /// Every so many chunks of a long chain, the skip table names one.
 pub(crate) const SKIP: usize = 64;
@@ -71,6 +80,8 @@ pub struct NewEntry<'a> {
     /// When it was written or filled, in the same unit. Eviction takes it for the present: entries
     /// with `expires_at` at or before it are victims at once.
     pub loaded_at: i64,
+    /// What makes the entry dirty; `None` is clean.
+    pub dirty: Option<Dirty>,
     /// The value.
     pub value: &'a [u8],
 }
@@ -101,6 +112,8 @@ pub struct EntryInfo {
     pub class: ClassId,
     /// Bytes of chunks that the entry and its text form occupy.
     pub bytes: u64,
+    /// What makes the entry dirty; `None` is clean.
+    pub dirty: Option<Dirty>,
 }
 
 /// The start of an entry's first chunk. The plain fields are written before the entry is linked and
@@ -109,13 +122,17 @@ pub struct EntryInfo {
 pub(crate) struct EntryHeader {
     pub id: [u64; 2],
     pub incarnation: u64,
-    pub version: i64,
-    pub head_xid: u64,
-    pub doc_xid: u64,
+    pub version: AtomicI64,
+    pub head_xid: AtomicU64,
+    pub doc_xid: AtomicU64,
     pub hash: [u64; 2],
     pub expires_at: i64,
     pub loaded_at: i64,
     pub serial: u64,
+    /// Of a dirty entry: [`Dirty::since`].
+    pub since: AtomicI64,
+    /// Of a dirty entry: [`Dirty::base`].
+    pub base: AtomicI64,
     pub domain_generation: AtomicU64,
     pub db: u32,
     pub class: u32,
@@ -129,11 +146,15 @@ pub(crate) struct EntryHeader {
     pub text_head: AtomicU32,
     pub text_len: AtomicU32,
     pub bucket_next: AtomicU32,
-    /// Neighbour towards the head of the FIFO.
+    /// Neighbour towards the head of the FIFO, or of the dirty list.
     pub newer: AtomicU32,
-    /// Neighbour towards the tail of the FIFO.
+    /// Neighbour towards the tail of the FIFO, or of the dirty list.
     pub older: AtomicU32,
+    /// Of a dirty entry: [`Dirty::owner`].
+    pub owner: u32,
     pub visited: AtomicU8,
+    /// [`DIRTY`] and [`PARKED`].
+    pub flags: AtomicU8,
 }
 
 /// How many chunks hold `bytes` bytes of header, names and value, and how many the skip table over
@@ -148,6 +169,15 @@ pub(crate) fn chunks_for(bytes: usize) -> (usize, usize) {
 /// Chunks of a text form of `len` bytes.
 pub(crate) fn text_chunks(len: u32) -> u32 {
     len.div_ceil(CHUNK as u32)
+}
+
+/// The flags of an entry that is dirty, or not.
+pub(crate) fn flags_of(dirty: Option<Dirty>) -> u8 {
+    match dirty {
+        None => 0,
+        Some(Dirty { parked: false, .. }) => DIRTY,
+        Some(Dirty { parked: true, .. }) => DIRTY | PARKED,
+    }
 }
 
 impl EntryHeader {
@@ -188,6 +218,19 @@ impl EntryHeader {
         }
     }
 
+    pub fn is_dirty(&self) -> bool {
+        self.flags.load(Relaxed) & DIRTY != 0
+    }
+
+    pub fn dirty(&self) -> Option<Dirty> {
+        self.is_dirty().then(|| Dirty {
+            since: self.since.load(Relaxed),
+            base: self.base.load(Relaxed),
+            owner: self.owner,
+            parked: self.flags.load(Relaxed) & PARKED != 0,
+        })
+    }
+
     pub fn occupied_chunks(&self) -> u64 {
         let text = self.text().map_or(0, |(_, len)| text_chunks(len));
         u64::from(self.chunks) + u64::from(text)
@@ -195,9 +238,9 @@ impl EntryHeader {
 
     pub fn info(&self) -> EntryInfo {
         EntryInfo {
-            version: self.version,
-            head_xid: self.head_xid,
-            doc_xid: self.doc_xid,
+            version: self.version.load(Relaxed),
+            head_xid: self.head_xid.load(Relaxed),
+            doc_xid: self.doc_xid.load(Relaxed),
             hash: u128::from(self.hash[0]) | u128::from(self.hash[1]) << 64,
             expires_at: self.expires_at,
             loaded_at: self.loaded_at,
@@ -206,6 +249,7 @@ impl EntryHeader {
             serial: self.serial,
             class: ClassId(self.class),
             bytes: self.occupied_chunks() * CHUNK as u64,
+            dirty: self.dirty(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Eviction: SIEVE, a FIFO with a visited bit and a hand that moves from the oldest entry to the newest.
 //!
 //! A hit only sets a bit, under the shared lock. The hand clears bits as it passes and takes the first
-//! entry without one. Entries of a changed domain and expired ones go at once.
+//! entry without one. Entries of a changed domain and expired ones go at once. Dirty entries are not in
+//! the FIFO, so the hand never meets them, however many there are.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -53,7 +54,7 @@ impl<K: Locks> ShardMut<'_, K> {
         let mut at = lists.hand.load(Relaxed);
         for _ in 0..STEPS {
             if at == NO_CHUNK {
-                at = lists.tail.load(Relaxed);
+                at = lists.clean.tail.load(Relaxed);
             }
             if at == NO_CHUNK {
                 return Sweep::Empty;
@@ -77,14 +78,14 @@ impl<K: Locks> ShardMut<'_, K> {
     }
 
     /// One round from the hand over the entries of one class, which leaves the others and the hand
-    /// alone. False when the class has no entry here.
+    /// alone. False when the class has no clean entry here.
     fn sweep_class(&self, class: ClassId, now: i64) -> bool {
         let lists = self.lists();
         let mut at = lists.hand.load(Relaxed);
         let mut first = None;
-        for _ in 1..self.steps() {
+        for _ in 1..self.steps_of(&lists.clean) {
             if at == NO_CHUNK {
-                at = lists.tail.load(Relaxed);
+                at = lists.clean.tail.load(Relaxed);
             }
             let Some(entry) = self.entry(at) else {
                 self.abandon();
@@ -116,24 +117,33 @@ impl<K: Locks> ShardMut<'_, K> {
 
 impl<K: Locks> L1<K> {
     /// Frees the chunks of one entry. False when there is none left to evict.
+    ///
+    /// The rotor gives the first partition only. Were it asked for each, processes that take turns at it
+    /// could each see their own half of the partitions, and miss the clean entries of the other half
+    /// where dirty ones leave few.
     fn evict_one(&self, now: i64) -> bool {
         let partitions = self.arena.partitions();
+        let first = self.arena.header().rotor.fetch_add(1, Relaxed) as usize;
         let mut empty = 0;
         // After four rounds others set bits as fast as the hand clears them: take what is there.
         let patience = 4 * partitions.len() + 16;
         let mut tries = 0;
-        while empty < partitions.len() {
-            let n =
-                self.arena.header().rotor.fetch_add(1, Relaxed) as usize & (partitions.len() - 1);
-            if partitions[n].entries.load(Relaxed) == 0 {
-                empty += 1;
-                continue;
+        for i in 0.. {
+            let n = first.wrapping_add(i) & (partitions.len() - 1);
+            if partitions[n].clean.entries.load(Relaxed) != 0 {
+                tries += 1;
+                match ShardMut::lock(self, n).sweep(now, tries > patience) {
+                    Sweep::Evicted => return true,
+                    Sweep::Tired => {
+                        empty = 0;
+                        continue;
+                    }
+                    Sweep::Empty => {}
+                }
             }
-            tries += 1;
-            match ShardMut::lock(self, n).sweep(now, tries > patience) {
-                Sweep::Evicted => return true,
-                Sweep::Empty => empty += 1,
-                Sweep::Tired => {}
+            empty += 1;
+            if empty == partitions.len() {
+                break;
             }
         }
         false

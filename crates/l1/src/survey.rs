@@ -6,27 +6,27 @@ use crate::cache::{L1, Memory};
 use crate::entry::{EntryHeader, EntryInfo, HEADER, MAX_CLASS, MAX_KEY};
 use crate::geometry::{CHUNK, NO_CHUNK};
 use crate::locks::Locks;
-use crate::partition::{Shard, ShardMut};
+use crate::partition::{List, Shard, ShardMut};
 
 /// Class and key of an entry, copied out of its chain.
-struct Names {
+pub(crate) struct Names {
     bytes: [u8; MAX_CLASS + MAX_KEY],
     class_len: usize,
     len: usize,
 }
 
 impl Names {
-    fn class(&self) -> &[u8] {
+    pub fn class(&self) -> &[u8] {
         &self.bytes[..self.class_len]
     }
 
-    fn key(&self) -> &[u8] {
+    pub fn key(&self) -> &[u8] {
         &self.bytes[self.class_len..self.len]
     }
 }
 
 impl<K: Locks> Shard<'_, K> {
-    fn names(&self, chunk: u32, entry: &EntryHeader) -> Option<Names> {
+    pub fn names(&self, chunk: u32, entry: &EntryHeader) -> Option<Names> {
         let class_len = usize::from(entry.class_len);
         let len = class_len + usize::from(entry.key_len);
         let mut names = Names {
@@ -45,18 +45,42 @@ impl<K: Locks> Shard<'_, K> {
         }
         .then_some(names)
     }
+
+    /// Appends the readable entries of one incarnation in `list`, a list of this partition.
+    pub fn copy_list(
+        &self,
+        list: &List,
+        db: u32,
+        incarnation: u64,
+        found: &mut Vec<(Names, EntryInfo)>,
+    ) {
+        let mut at = list.head.load(Relaxed);
+        for _ in 0..self.steps_of(list) {
+            let Some(entry) = self.entry(at) else { break };
+            if entry.db == db
+                && entry.incarnation == incarnation
+                && !self.is_stale(entry)
+                && let Some(names) = self.names(at, entry)
+            {
+                found.push((names, entry.info()));
+            }
+            at = entry.older.load(Relaxed);
+        }
+    }
 }
 
 impl<K: Locks> L1<K> {
-    /// Walks one partition under its exclusive lock and removes the entries that `gone` says.
-    fn remove_in(
+    /// Walks one list of partition `n` under its exclusive lock and removes the entries that `gone`
+    /// says. Clean ones count as evictions.
+    pub(crate) fn remove_in(
         &self,
         n: usize,
+        list: &List,
         mut gone: impl FnMut(&ShardMut<'_, K>, u32, &EntryHeader) -> bool,
     ) {
         let shard = ShardMut::lock(self, n);
-        let mut at = shard.lists().tail.load(Relaxed);
-        for _ in 0..shard.steps() {
+        let mut at = list.tail.load(Relaxed);
+        for _ in 0..shard.steps_of(list) {
             if at == NO_CHUNK {
                 return;
             }
@@ -66,7 +90,11 @@ impl<K: Locks> L1<K> {
             };
             let next = entry.newer.load(Relaxed);
             if gone(&shard, at, entry) {
-                shard.evict_on_request(at);
+                if entry.is_dirty() {
+                    shard.drop_entry(at);
+                } else {
+                    shard.evict_on_request(at);
+                }
             }
             at = next;
         }
@@ -74,7 +102,8 @@ impl<K: Locks> L1<K> {
 
     /// Removes the entries of one incarnation for which `pred(class, key, info)` is true; returns how
     /// many. They count as evictions. Entries that can no longer be read, because their domain has
-    /// changed or they fail their check, are removed unasked and not part of the result.
+    /// changed or they fail their check, are removed unasked and not part of the result. Dirty entries
+    /// stay, and `pred` is not asked about them.
     ///
     /// `pred` runs under the partition's exclusive lock: it must not block, call the cache, allocate
     /// from PostgreSQL or raise errors.
@@ -85,8 +114,8 @@ impl<K: Locks> L1<K> {
         mut pred: impl FnMut(&[u8], &[u8], &EntryInfo) -> bool,
     ) -> u64 {
         let mut removed = 0;
-        for n in 0..self.arena.partitions().len() {
-            self.remove_in(n, |shard, at, entry| {
+        for (n, partition) in self.arena.partitions().iter().enumerate() {
+            self.remove_in(n, &partition.clean, |shard, at, entry| {
                 if entry.db != db || entry.incarnation != incarnation {
                     return false;
                 }
@@ -104,24 +133,15 @@ impl<K: Locks> L1<K> {
         removed
     }
 
-    /// Calls `f(class, key, info)` for every readable entry of one incarnation. Each partition is copied
-    /// under its shared lock; `f` runs without one.
+    /// Calls `f(class, key, info)` for every readable entry of one incarnation, dirty or clean. Each
+    /// partition is copied under its shared lock; `f` runs without one.
     pub fn for_each(&self, db: u32, incarnation: u64, mut f: impl FnMut(&[u8], &[u8], &EntryInfo)) {
-        for n in 0..self.arena.partitions().len() {
+        for (n, partition) in self.arena.partitions().iter().enumerate() {
             let mut found: Vec<(Names, EntryInfo)> = Vec::new();
             {
                 let shard = Shard::lock(self, n);
-                let mut at = shard.lists().head.load(Relaxed);
-                for _ in 0..shard.steps() {
-                    let Some(entry) = shard.entry(at) else { break };
-                    if entry.db == db
-                        && entry.incarnation == incarnation
-                        && !shard.is_stale(entry)
-                        && let Some(names) = shard.names(at, entry)
-                    {
-                        found.push((names, entry.info()));
-                    }
-                    at = entry.older.load(Relaxed);
+                for list in [&partition.dirty, &partition.clean] {
+                    shard.copy_list(list, db, incarnation, &mut found);
                 }
             }
             for (names, info) in &found {
@@ -130,11 +150,43 @@ impl<K: Locks> L1<K> {
         }
     }
 
-    /// Removes the entries and class records of a database that no longer exists. No process may be at
-    /// work in that database.
+    /// Calls `f(database, incarnation, class, key)` for every readable entry: first those that were used since
+    /// the hand last passed them, then the others, each newest first within its partition. No process may be
+    /// changing the cache much, or entries are passed over or come twice.
+    pub fn for_each_resident(&self, mut f: impl FnMut(u32, u64, &[u8], &[u8])) {
+        for used in [true, false] {
+            for (n, partition) in self.arena.partitions().iter().enumerate() {
+                let mut found: Vec<(u32, u64, Names)> = Vec::new();
+                {
+                    let shard = Shard::lock(self, n);
+                    for list in [&partition.dirty, &partition.clean] {
+                        let mut at = list.head.load(Relaxed);
+                        for _ in 0..shard.steps_of(list) {
+                            let Some(entry) = shard.entry(at) else { break };
+                            if (entry.visited.load(Relaxed) != 0) == used
+                                && !shard.is_stale(entry)
+                                && let Some(names) = shard.names(at, entry)
+                            {
+                                found.push((entry.db, entry.incarnation, names));
+                            }
+                            at = entry.older.load(Relaxed);
+                        }
+                    }
+                }
+                for (db, incarnation, names) in &found {
+                    f(*db, *incarnation, names.class(), names.key());
+                }
+            }
+        }
+    }
+
+    /// Removes the entries, dirty ones too, and the class records of a database that no longer exists.
+    /// No process may be at work in that database.
     pub fn forget_database(&self, db: u32) {
-        for n in 0..self.arena.partitions().len() {
-            self.remove_in(n, |_, _, entry| entry.db == db);
+        for (n, partition) in self.arena.partitions().iter().enumerate() {
+            for list in [&partition.dirty, &partition.clean] {
+                self.remove_in(n, list, |_, _, entry| entry.db == db);
+            }
         }
         self.forget_classes(db);
     }
@@ -143,12 +195,13 @@ impl<K: Locks> L1<K> {
     pub fn memory(&self) -> Memory {
         let chunk_bytes = u64::from(self.arena.chunks()) * CHUNK as u64;
         let free = self.arena.free_chunks() * CHUNK as u64;
-        let entries = |p: &crate::partition::Partition| u64::from(p.entries.load(Relaxed));
+        let entries = |p: &crate::partition::Partition| u64::from(p.entries());
         Memory {
             total: self.geometry().bytes() as u64,
             chunk_bytes,
             used: chunk_bytes - free,
             free,
+            dirty: self.arena.header().dirty_chunks.load(Relaxed) * CHUNK as u64,
             entries: self.arena.partitions().iter().map(entries).sum(),
         }
     }

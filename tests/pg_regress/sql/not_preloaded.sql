@@ -14,6 +14,18 @@ LISTEN state_updated;
 \o '|sed -e \'/^$/d\' -e \'s/ received from server process with PID [0-9]*//\''
 SELECT state_set('not preloaded', '{"n": 2}');
 \o
+-- There is no worker to leave them to.
+SET state_cache.notify = worker;
+LISTEN cache_invalidate;
+\o '|sed -e \'/^$/d\' -e \'s/ received from server process with PID [0-9]*//\''
+BEGIN;
+SELECT state_set('not preloaded', '{"n": 3}');
+SELECT state_invalidate('not*');
+COMMIT;
+\o
+RESET state_cache.notify;
+SELECT epoch, seq FROM state_cursor();
+SELECT * FROM state_cache_workers;
 UNLISTEN *;
 -- Another session, another load of the library: the same.
 \c

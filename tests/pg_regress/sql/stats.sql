@@ -55,11 +55,14 @@ SELECT delta();
 -- A conflict.
 SELECT complaint($$SELECT state_set('doc', '{}', expected_version => 1, class => 'stats')$$);
 SELECT delta();
--- An expired entry, found by a read.
-SELECT state_set('short', '{"n": 1}', ttl => '20 ms', class => 'stats');
+-- An expired entry, found by a read; the worker passes over a row that is locked.
+SELECT state_set('short', '{"n": 1}', ttl => '500 ms', class => 'stats');
 SELECT delta();
-SELECT pg_sleep(0.03);
+BEGIN;
+SELECT version FROM state_head WHERE class = 'stats' AND key = 'short' FOR UPDATE;
+SELECT pg_sleep(0.6);
 SELECT state_get('short', class => 'stats');
+COMMIT;
 SELECT delta() LIKE '%expirations +1%';
 -- SERIALIZABLE reads the tables.
 SELECT state_set('doc', '{"n": 4}', class => 'stats');

@@ -1,4 +1,4 @@
-//! What the tests in `tests/suite` share: servers of their own ([`Server`]), short ways to speak to them
+//! What the tests in `tests/suite` share: servers of their own ([`Server`]), a connection pooler ([`Proxy`]), short ways to speak to them
 //! ([`Sql`]), and a check of the tables as a whole ([`inconsistencies`]).
 //!
 //! `STATE_CACHE_BIN` names the directory of the server's programs, the extension installed beside them
@@ -11,10 +11,12 @@
 
 mod consistency;
 mod home;
+mod proxy;
 mod server;
 mod sql;
 
 pub use consistency::inconsistencies;
+pub use proxy::Proxy;
 pub use server::{Server, kill};
 pub use sql::{Sql, code};
 

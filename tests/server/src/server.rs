@@ -120,18 +120,44 @@ impl Server {
 
     /// Stops it as an administrator would.
     pub fn stop(&self) {
+        self.stop_in_mode("fast");
+    }
+
+    /// Stops it; `mode` is one of `pg_ctl`'s.
+    pub fn stop_in_mode(&self, mode: &str) {
         succeed(
             self.program("pg_ctl")
                 .arg("--pgdata")
                 .arg(self.data())
-                .args(["--mode=fast", "--wait", "stop"]),
+                .args(["--wait", "stop"])
+                .arg(format!("--mode={mode}")),
         );
     }
 
     /// Kills the postmaster as a crash would; the backends go when they notice.
     pub fn kill_postmaster(&self) {
+        kill(self.postmaster());
+    }
+
+    /// Kills the postmaster and all its children, as the loss of the machine would.
+    pub fn kill_everything(&self) {
+        let postmaster = self.postmaster();
+        // Stopped, it can start no more of them.
+        succeed(Command::new("sh").args(["-c", &format!("kill -STOP {postmaster}")]));
+        let children = children_of(postmaster);
+        let all: Vec<String> = std::iter::once(postmaster)
+            .chain(children)
+            .map(|pid| pid.to_string())
+            .collect();
+        // One that has ended by itself meanwhile is no error.
+        let _ = Command::new("sh")
+            .args(["-c", &format!("kill -KILL {} 2>/dev/null", all.join(" "))])
+            .status();
+    }
+
+    fn postmaster(&self) -> u32 {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
-        kill(pid.lines().next().unwrap().trim().parse().unwrap());
+        pid.lines().next().unwrap().trim().parse().unwrap()
     }
 
     /// How often it has come up so far, to be given to [`Server::await_recovery`].
@@ -166,6 +192,14 @@ impl Server {
             .user("postgres")
             .dbname(database)
             .connect(NoTls)
+    }
+
+    /// How to connect to database `postgres`, for what makes its connections itself.
+    pub fn parameters(&self) -> String {
+        format!(
+            "host={} port={PORT} user=postgres dbname=postgres",
+            self.home.path().display()
+        )
     }
 
     /// One of the server's programs, to be run as the server's user, with the environment that leads it
@@ -212,6 +246,21 @@ impl Drop for Server {
             );
         }
     }
+}
+
+/// The processes whose parent is `parent`.
+fn children_of(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name in parentheses may hold anything; the parent is the second field after it.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(is_child)
+        .collect()
 }
 
 /// `kill -9`.

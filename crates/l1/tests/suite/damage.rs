@@ -1,6 +1,6 @@
 //! Stray writes into the memory: wrong answers are possible then, hangs and crashes are not.
 
-use state_cache_l1::{ClassId, Lookup, MIN_MEMORY, View, Want};
+use state_cache_l1::{ClassId, Dirty, Lookup, MIN_MEMORY, View, Want};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, new_entry, pattern};
 
@@ -53,6 +53,12 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                 let len = random.below(30_000) as usize;
                 let mut entry = new_entry(key(name), class, round, &buffer[..len]);
                 entry.max_entries = (random.below(4) == 0).then_some(40);
+                entry.dirty = (random.below(3) == 0).then_some(Dirty {
+                    since: round,
+                    base: 0,
+                    owner: 10,
+                    parked: false,
+                });
                 if let Ok(block) = cache.reserve(&entry) {
                     cache.link(block);
                 }
@@ -60,6 +66,10 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                 match cache.read(&key(name), Want::Value, &mut buffer) {
                     Lookup::Hit(info) => {
                         let _ = cache.attach_text(&key(name), info.serial, b"text form");
+                        cache.set_parked(&key(name), info.serial, round % 2 == 0);
+                        if random.below(3) == 0 {
+                            cache.settle(&key(name), info.serial, round, 1, round);
+                        }
                     }
                     Lookup::Damaged => drop(cache.remove(&key(name))),
                     Lookup::Miss | Lookup::TooSmall { .. } => {}
@@ -68,6 +78,10 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
             }
             cache.for_each(DB, INCARNATION, |_, _, _| ());
             cache.remove_if(DB, INCARNATION, |_, _, info| info.version < round - 3);
+            cache.for_each_dirty(DB, INCARNATION, |_, _, _| ());
+            if round % 8 == 7 {
+                cache.drop_dirty(DB, |_, _, key| key.ends_with(b"1"));
+            }
             cache.for_each_class(DB, |_, id| assert!(cache.gauges(id) != (7, 7)));
             cache.class_record(DB, names[round as usize].as_bytes());
             if round % 10 == 9 {

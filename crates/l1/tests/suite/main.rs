@@ -3,6 +3,10 @@
 
 mod classes;
 mod damage;
+mod dirty;
+mod dirty_model;
+mod dirty_threads;
+mod dirty_worker;
 mod eviction;
 mod hit_rate;
 mod marks;

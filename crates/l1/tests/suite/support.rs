@@ -179,6 +179,7 @@ pub fn new_entry<'a>(key: Key<'a>, class: ClassId, version: i64, value: &'a [u8]
         hash: u128::from(mix(value.len() as u64)),
         expires_at: i64::MAX,
         loaded_at: version,
+        dirty: None,
         value,
     }
 }

@@ -1,16 +1,22 @@
 //! The suite. Each module holds one subject, each test is named by the claim it proves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod behind;
+mod changes;
 mod crash;
 mod dump;
+mod expiry;
 mod faults;
 mod identity;
 mod interrupted;
 mod memory;
+mod messages;
 mod model;
 mod notify;
 mod replication;
 mod standby;
 mod stress;
+mod subscriber;
 mod unused;
 mod upkeep;
+mod workers;

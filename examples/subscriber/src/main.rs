@@ -1,0 +1,39 @@
+//! Prints what changes as it comes, until it is stopped.
+//!
+//! `subscriber 'host=… dbname=…'`
+
+use state_cache_subscriber::{Error, Options, Subscriber};
+use std::process::ExitCode;
+use tokio::sync::broadcast::error::RecvError;
+
+async fn follow(config: tokio_postgres::Config) -> Result<(), Error> {
+    let subscriber = Subscriber::connect(config, Options::default()).await?;
+    let mut events = subscriber.events();
+    loop {
+        match events.recv().await {
+            Ok(event) => println!("{event:?}"),
+            Err(RecvError::Lagged(missed)) => println!("({missed} events not shown)"),
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let [parameters] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
+        return Err("subscriber 'host=… user=… dbname=…'".into());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(follow(parameters.parse()?))?)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("subscriber: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Versions that a flush has left to the worker, at COMMIT; and dirty versions that must be written before
+//! a state is written through.
+
+use super::staged::{Content, Flushed, Place, State};
+use super::{Batch, with};
+use crate::behind::{self, Unwritten, Wrote};
+use crate::cache::StateRef;
+use crate::cache::publish::{LeftBy, NewValue};
+use crate::cache::read::Version;
+use crate::cache::stats::Counter;
+use crate::catalog::Catalog;
+use crate::error::{Error, Result, Shown};
+use crate::identity::Impersonation;
+use std::rc::Rc;
+
+/// Gives what is left to L1; what L1 does not take is written to the tables. Whether something was written.
+pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
+    let left = with(|batch| batch.all_left(catalog));
+    if left.is_empty() {
+        return Ok(false);
+    }
+    let by_hand = with(|batch| batch.by_hand.any());
+    // What was changed by hand as well is in the tables; there the two are put in order.
+    let accepted =
+        !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
+    let mut wrote = false;
+    for id in left {
+        if by_hand && is_overruled(catalog, id) {
+            with(|batch| batch.forget_left(id));
+            continue;
+        }
+        if !accepted || !with(|batch| batch.give_to_l1(catalog, id)) {
+            write_left(catalog, id)?;
+            wrote = true;
+        }
+    }
+    Ok(wrote)
+}
+
+/// Writes what this transaction has left of a class, or of all; how many states.
+pub fn write_all(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
+    let left = with(|batch| {
+        let all = batch.all_left(catalog).into_iter();
+        let wanted = all.filter(|id| {
+            let state = batch.states.get(id);
+            state.is_some_and(|state| class.is_none_or(|class| *state.class.name == *class))
+        });
+        wanted.collect::<Vec<_>>()
+    });
+    for &id in &left {
+        write_left(catalog, id)?;
+    }
+    Ok(left.len() as u64)
+}
+
+/// `40001` if a state was written through without the locks of a `behind` class, and its class has become
+/// one since: somebody may have acknowledged a change of it that the tables do not hold.
+pub fn check_classes(catalog: &Catalog) -> Result<()> {
+    let unlocked = with(|batch| {
+        let in_tables = batch.states.iter().filter(|(id, state)| {
+            state.belongs_to(catalog, **id)
+                && state
+                    .flushed
+                    .as_ref()
+                    .is_some_and(|flushed| matches!(flushed.place, Place::Tables { locked: false }))
+        });
+        let mut classes: Vec<_> = in_tables
+            .map(|(_, state)| Rc::clone(&state.class))
+            .collect();
+        classes.sort_by(|a, b| a.name.cmp(&b.name));
+        classes.dedup_by(|a, b| a.name == b.name);
+        classes
+    });
+    for class in unlocked {
+        match catalog.class(&class.name) {
+            Ok(now) if now.behind => {
+                return Err(Error::ClassRedefined {
+                    class: crate::error::text(&class.name),
+                });
+            }
+            Ok(_) | Err(Error::UnknownClass { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Before a state of a `behind` class is written through: writes the version that only L1 or this
+/// transaction holds. From here on the tables are what the change builds upon.
+pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
+    let (catalog, class) = (&state.catalog, &state.class);
+    if with(|batch| batch.left(state))?.is_some() {
+        return write_left(catalog, id);
+    }
+    if with(|batch| batch.states.get(&id).is_some_and(State::is_in_tables)) {
+        return Ok(());
+    }
+    let Some((info, dirty, version)) = behind::unwritten(catalog, class, state.key) else {
+        return Ok(());
+    };
+    let wrote = {
+        let _writer = behind::become_writer(catalog, dirty.owner);
+        behind::write(catalog, class, state.key, &version)?
+    };
+    match wrote {
+        Wrote::Version(number) => with(|batch| batch.wrote_down(id, number, version)),
+        // The change by hand may be this transaction's own, and fail with it.
+        Wrote::Superseded if with(|batch| batch.by_hand.any()) => {}
+        Wrote::Superseded => behind::forget(catalog, class, state.key, &info),
+    }
+    Ok(())
+}
+
+/// Before a state is read or changed: a version that this transaction has left, and that it has changed by
+/// hand since, is forgotten if the change by hand has the last word (see `behind`).
+pub fn heed_changes_by_hand(state: &StateRef<'_>) -> Result<()> {
+    let may_be = with(|batch| -> Result<_> {
+        let by_hand = &batch.by_hand;
+        let touched = by_hand.all() || by_hand.has(&state.class.name, state.key);
+        Ok(touched && batch.left(state)?.is_some())
+    })?;
+    let id = Batch::id(&state.catalog, &state.class.name, state.key);
+    if may_be && is_overruled(&state.catalog, id) {
+        with(|batch| batch.forget_left(id));
+    }
+    Ok(())
+}
+
+/// Whether a change by hand in this transaction has the last word over a version that it has left.
+fn is_overruled(catalog: &Catalog, id: u128) -> bool {
+    let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
+        return false;
+    };
+    let Some(Flushed {
+        version,
+        place: Place::Left { base, .. },
+        ..
+    }) = known.flushed
+    else {
+        return false;
+    };
+    match catalog.head_row(&known.class.name, &known.key) {
+        Some(head) => head.version > version,
+        None => base > 0 || with(|batch| batch.by_hand.truncated()),
+    }
+}
+
+/// Writes a version that this transaction has left, if it has.
+pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
+    let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
+        return Ok(());
+    };
+    let Some(Flushed {
+        version,
+        expires_at,
+        content: Content::Document { document, hash },
+        place: Place::Left { stager, base, .. },
+    }) = known.flushed
+    else {
+        return Ok(());
+    };
+    let unwritten = Unwritten {
+        version,
+        document: document.to_vec(),
+        hash,
+        expires_at,
+        base,
+    };
+    let class = catalog.class(&known.class.name)?;
+    let wrote = {
+        let _stager = Impersonation::begin(&stager, catalog.runs_user_code());
+        behind::write(catalog, &class, &known.key, &unwritten)?
+    };
+    class.counters.count(Counter::WrittenThrough);
+    match wrote {
+        Wrote::Version(number) => {
+            with(|batch| batch.wrote_down(id, number, unwritten));
+            Ok(())
+        }
+        Wrote::Superseded => {
+            // A change by hand has the last word; without the dirty version a retry builds upon it.
+            if !with(|batch| batch.by_hand.any())
+                && let Some((info, ..)) = behind::unwritten(catalog, &class, &known.key)
+            {
+                behind::forget(catalog, &class, &known.key, &info);
+            }
+            let found = catalog.head_row(&class.name, &known.key);
+            Err(Error::Conflict {
+                state: Shown::new(&class.name, &known.key),
+                expected: base,
+                found: found.map_or(0, |head| head.version),
+            })
+        }
+    }
+}
+
+impl Batch {
+    /// The states whose versions are left, in the order in which states are locked.
+    fn all_left(&self, catalog: &Catalog) -> Vec<u128> {
+        let mut left: Vec<_> = self
+            .states
+            .iter()
+            .filter(|(id, state)| {
+                state.belongs_to(catalog, **id)
+                    && state.flushed.as_ref().is_some_and(Flushed::is_left)
+            })
+            .collect();
+        left.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
+        left.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// A version that was left has been overruled: the tables count.
+    fn forget_left(&mut self, id: u128) {
+        self.frames.save(id, self.states.get(&id), &self.scope);
+        if let Some(state) = self.states.get_mut(&id) {
+            state.flushed = None;
+            if !state.is_dirty() {
+                state.forget_views();
+            }
+        }
+    }
+
+    /// Whether L1 takes a version that is left.
+    fn give_to_l1(&mut self, catalog: &Catalog, id: u128) -> bool {
+        let Some(state) = self.states.get(&id) else {
+            return false;
+        };
+        let Some(Flushed {
+            version,
+            expires_at,
+            content: Content::Document { document, hash },
+            place:
+                Place::Left {
+                    stager,
+                    base,
+                    over_own_rows,
+                    ..
+                },
+        }) = &state.flushed
+        else {
+            return false;
+        };
+        let new = NewValue {
+            class: &state.class,
+            version: Version {
+                number: *version,
+                expires_at: *expires_at,
+                hash: *hash,
+            },
+            document,
+        };
+        let left_by = LeftBy {
+            owner: stager.user,
+            base: *base,
+            over_own_rows: *over_own_rows,
+        };
+        let name = (&*state.class.name, &*state.key);
+        let taken = self.publication.leave(catalog, name, &new, left_by);
+        if taken {
+            state.class.counters.count(Counter::LeftBehind);
+        }
+        taken
+    }
+
+    /// A version that was only here or in L1 is a row of this transaction now.
+    fn wrote_down(&mut self, id: u128, version: i64, unwritten: Unwritten) {
+        self.frames.save(id, self.states.get(&id), &self.scope);
+        if let Some(state) = self.states.get_mut(&id) {
+            state.flushed = Some(Flushed {
+                version,
+                expires_at: unwritten.expires_at,
+                content: Content::Document {
+                    document: Rc::new(unwritten.document),
+                    hash: unwritten.hash,
+                },
+                place: Place::Tables { locked: true },
+            });
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Changes by hand that are about to commit, where states have dirty entries.
+//!
+//! What they change may have the last word over a dirty version (see `behind`). Whether it has is decided
+//! here, before the commit, under the locks that keep committers from building upon a version that is about
+//! to be dropped.
+
+use super::functions::dirty;
+use super::lock::{lock, lock_class};
+use super::write::{Wrote, settle, unwritten};
+use crate::batch::{self, StateName};
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result};
+use crate::shared;
+use crate::sys;
+use std::rc::Rc;
+
+/// These states were changed by hand.
+pub fn before_keys_commit(catalog: &Rc<Catalog>, names: &[StateName]) -> Result<()> {
+    if shared::l1().is_none() {
+        return Ok(());
+    }
+    for (class, key) in names {
+        if let Some(class) = behind_class(catalog, class)? {
+            let class = lock(catalog, class, key)?;
+            drop_if_superseded(catalog, &class, key);
+        }
+    }
+    Ok(())
+}
+
+/// Any state may have been changed by hand, or all rows are gone (`truncated`).
+pub fn before_all_commit(catalog: &Rc<Catalog>, truncated: bool) -> Result<()> {
+    if shared::l1().is_none() {
+        return Ok(());
+    }
+    for class in catalog.behind_classes() {
+        lock_class(catalog, &class);
+    }
+    if truncated {
+        // They go all at once.
+        return Ok(());
+    }
+    for ((class, key), _) in dirty(catalog, None) {
+        if let Some(class) = behind_class(catalog, &class)? {
+            drop_if_superseded(catalog, &class, &key);
+        }
+    }
+    Ok(())
+}
+
+fn behind_class(catalog: &Catalog, name: &[u8]) -> Result<Option<Rc<Class>>> {
+    match catalog.class(name) {
+        Ok(class) => Ok(class.behind.then_some(class)),
+        Err(Error::UnknownClass { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) {
+    let Some((info, dirty, version)) = unwritten(catalog, class, key) else {
+        return;
+    };
+    let head = catalog.head_row(&class.name, key);
+    let superseded = match &head {
+        Some(head) => head.version > version.version,
+        None => dirty.base > 0,
+    };
+    if superseded {
+        if head.is_none() {
+            batch::raise_floor(class, key, version.version);
+        }
+        settle(catalog, class, key, &info, sys::now(), Wrote::Superseded);
+    }
+}

@@ -1,0 +1,115 @@
+//! Write-behind: a commit in a class of write mode `behind` leaves its change in L1, dirty, and the worker
+//! of the database writes it to L3 later.
+//!
+//! # Contract
+//!
+//! The newest version of a state of such a class is the dirty entry in L1 if there is one, else what L3
+//! holds. Every reader gets the newest version, whatever its snapshot is: a version that L3 has never held
+//! belongs to no snapshot, and one that was seen must not be taken back.
+//!
+//! **Locks**, all heavyweight, taken in this order and held until the transaction has published or failed:
+//! 1. The *class lock* ([`lock`]): shared by whoever changes a state of the class, exclusive for whoever
+//!    changes the class's write mode. The mode is read again under it.
+//! 2. The *state lock*: exclusive, taken when a flush decides what becomes of a state, so that the version
+//!    it builds upon is the newest until its own has taken its place. States in the order of class and key.
+//!    For very many states the exclusive class lock takes its place.
+//! 3. Row locks of L3, by what writes there.
+//!
+//! **A flush** that may leave its change ([`may_leave`]) decides version and document under these locks and
+//! writes nothing. At COMMIT, before the commit record, L1 memory for it is reserved; what L1 does not take
+//! is written to L3 then. After the commit record the entry is linked, dirty. A transaction that has done
+//! nothing else has no transaction id and writes no WAL.
+//!
+//! **A change that is written through** in such a class (a delete, one that L1 has no room for, one that
+//! user code on the tables must see, one while there is no worker) is decided upon in the same way and then
+//! written at once, over what L3 holds; the dirty version it builds upon is never written, so a state that
+//! L3 rejects can be mended or deleted. Only for a role to which L1 does not answer (row-level security) the
+//! dirty version is written first, and the change is then like any other.
+//!
+//! **Writing a dirty version** ([`write`]) takes no state lock, so committers do not wait for it. It holds
+//! L3's row lock and never writes below what is there:
+//! - L3 holds a higher version, or held a row when the state became dirty and holds none now: a change by
+//!   hand has the last word, the dirty version is dropped.
+//! - L3 holds this version and this document: somebody else has written it.
+//! - L3 holds this version and another document: a change by hand, which is overwritten by the next version.
+//!
+//! A change by hand that is about to commit decides itself whether it has the last word (`by_hand`), under
+//! the state locks, so that nobody builds upon a version that it drops.
+//!
+//! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one stays
+//! dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
+//!
+//! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
+//! newest at some moment, at most `flush_interval` and one flush before.
+
+mod by_hand;
+mod dropped;
+mod flusher;
+mod functions;
+mod lock;
+mod redefine;
+mod write;
+
+use crate::cache::StateRef;
+use crate::catalog::Catalog;
+use crate::{shared, sys};
+use state_cache_l1::{Dirty, Lookup, Want};
+
+pub use by_hand::{before_all_commit, before_keys_commit};
+pub use dropped::forget_dropped;
+pub use flusher::Flusher;
+pub use functions::dirty as dirty_states;
+pub use lock::{forget as forget_locks, lock, lock_for_many};
+pub use redefine::{before_all_classes_go, before_class_changes};
+pub use write::{Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write};
+
+/// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
+pub fn may_leave(catalog: &Catalog) -> bool {
+    shared::l1().is_some()
+        && !sys::recovery_in_progress()
+        // What is not in L3 is invisible to the checks of SERIALIZABLE, to policies and to triggers.
+        && !sys::isolation_is_serializable()
+        && catalog.access().l1
+        && !catalog.runs_user_code()
+        && has_worker()
+}
+
+/// Whether the worker accepts changes; it is asked for if there is none.
+fn has_worker() -> bool {
+    let Some(database) = shared::database() else {
+        return false;
+    };
+    if database.is_accepting() {
+        return true;
+    }
+    if !database.has_worker()
+        && database.want_worker()
+        && let Some(databases) = shared::databases()
+    {
+        databases.wake_launcher();
+    }
+    false
+}
+
+/// Whether the worker has put the state's dirty entry aside.
+pub fn is_parked(state: &StateRef<'_>) -> bool {
+    dirty(state).is_some_and(|dirty| dirty.parked)
+}
+
+/// Whether L1 holds a dirty entry of the state.
+pub fn is_dirty(state: &StateRef<'_>) -> bool {
+    dirty(state).is_some()
+}
+
+/// Version that L3 held when the state's dirty entry was first made, `None` if it has none.
+pub fn base(state: &StateRef<'_>) -> Option<i64> {
+    dirty(state).map(|dirty| dirty.base)
+}
+
+fn dirty(state: &StateRef<'_>) -> Option<Dirty> {
+    let key = state.catalog.l1_key(&state.class, state.key);
+    match shared::l1()?.read(&key, Want::Info, &mut []) {
+        Lookup::Hit(info) => info.dirty,
+        _ => None,
+    }
+}

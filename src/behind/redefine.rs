@@ -1,0 +1,53 @@
+//! A class changes its write mode, or goes: what is dirty is written first, in the same transaction.
+//!
+//! The trigger on `state_class` calls this before the row changes, so that it holds for
+//! `state_class_define` and for a change by hand alike.
+
+use super::functions;
+use super::lock::lock_class;
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// A class's name, and whether its write mode is `behind`.
+type Mode = (Box<[u8]>, bool);
+
+/// A row of `state_class` is about to become another, or to come or go.
+pub fn before_class_changes(
+    catalog: &Rc<Catalog>,
+    before: Option<Mode>,
+    after: Option<Mode>,
+) -> Result<()> {
+    if before == after {
+        return Ok(());
+    }
+    if let Some((class, true)) = before {
+        lock_class(catalog, &class);
+        functions::flush(catalog, Some(&class))?;
+    }
+    if let Some((class, true)) = after {
+        lock_class(catalog, &class);
+        // Whoever is writing the class through right now does not take the locks. They hold a lock on the
+        // table until they end, and those who come later look at the class again (`batch::leave`).
+        // SAFETY: raises PostgreSQL's own errors; the lock is released with the transaction.
+        unsafe {
+            pg_sys::LockRelationOid(catalog.head, pg_sys::ShareRowExclusiveLock as i32);
+        }
+    }
+    Ok(())
+}
+
+/// All rows of `state_class` are about to go.
+pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
+    let of_dirty = functions::dirty(catalog, None)
+        .into_iter()
+        .map(|((class, _), _)| class);
+    let classes: BTreeSet<_> = of_dirty.chain(catalog.behind_classes()).collect();
+    for class in classes {
+        lock_class(catalog, &class);
+    }
+    functions::flush(catalog, None)?;
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Writing a dirty version to L3, and what becomes of its entry then.
+
+use crate::batch;
+use crate::cache::own_full_xid;
+use crate::cache::publish::{Settlement, Wrote as Settled};
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result, Shown};
+use crate::identity::{Identity, Impersonation};
+use crate::shared;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, NewVersion, Replaced, Target};
+use crate::sys;
+use pgrx::pg_sys;
+use state_cache_l1::{Dirty, EntryInfo, View};
+
+/// Attempts at one version before giving up; each lost one means that somebody else has written the state.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// A version that L3 may not hold.
+pub struct Unwritten {
+    /// Its number.
+    pub version: i64,
+    /// Binary jsonb.
+    pub document: Vec<u8>,
+    /// Hash of the document.
+    pub hash: u128,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// Version that L3 held when the state became dirty, 0 for none or a tombstone (which retention may drop):
+    /// if L3 holds no row now, the row was deleted by hand.
+    pub base: i64,
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrote {
+    /// L3 holds it, as this version.
+    Version(i64),
+    /// A change by hand has the last word.
+    Superseded,
+}
+
+/// The dirty entry of a state, if there is one.
+pub fn unwritten(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+) -> Option<(EntryInfo, Dirty, Unwritten)> {
+    let copied = shared::l1()?.with_value(&catalog.l1_key(class, key), |info, value| {
+        let dirty = info.dirty?;
+        let mut document = vec![0; value.len()];
+        value.read(0, &mut document)?;
+        Some((*info, dirty, document))
+    });
+    let View::Hit(Some((info, dirty, document))) = copied else {
+        return None;
+    };
+    let unwritten = Unwritten {
+        version: info.version,
+        document,
+        hash: info.hash,
+        expires_at: info.expires_at,
+        base: dirty.base,
+    };
+    Some((info, dirty, unwritten))
+}
+
+/// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at
+/// once; where that role is gone, the owner of the tables. Never the worker itself: defaults, triggers and
+/// index expressions that others have put on the tables would run as a superuser.
+pub fn become_writer(catalog: &Catalog, owner: u32) -> Impersonation {
+    let owner = pg_sys::Oid::from(owner);
+    match sys::role_exists(owner) {
+        true => Impersonation::begin(&Identity::of(owner), false),
+        false => Impersonation::owner_of(catalog.head),
+    }
+}
+
+/// Writes a version to L3, in this transaction.
+pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten) -> Result<Wrote> {
+    for _ in 0..MAX_ATTEMPTS {
+        let head = {
+            let _snapshot = PushedSnapshot::latest();
+            store::target(catalog, &class.name, key)?
+        };
+        let number = match &head {
+            None if unwritten.base > 0 => return Ok(Wrote::Superseded),
+            Some(head) if head.version > unwritten.version => return Ok(Wrote::Superseded),
+            Some(head) if head.version == unwritten.version => {
+                if head.hash == Some(unwritten.hash) && head.has_snapshot {
+                    if head.expires_at == unwritten.expires_at
+                        || touch(catalog, class, key, head, unwritten)?
+                    {
+                        return Ok(Wrote::Version(head.version));
+                    }
+                    continue;
+                }
+                unwritten.version + 1
+            }
+            _ => unwritten.version,
+        };
+        if let Some(version) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
+            return Ok(Wrote::Version(version));
+        }
+        check_may_retry(class, key, unwritten.version, head.as_ref())?;
+    }
+    Err(Error::Swallowed {
+        state: Shown::new(&class.name, key),
+    })
+}
+
+fn touch(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    head: &Target,
+    unwritten: &Unwritten,
+) -> Result<bool> {
+    let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
+    Ok(touched.is_some())
+}
+
+fn replaced(head: &Target) -> Replaced {
+    Replaced {
+        version: head.version,
+        hash: head.hash,
+    }
+}
+
+/// The version written, `None` if the head row is not what it was.
+fn write_over(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    head: Option<&Target>,
+    unwritten: &Unwritten,
+    number: i64,
+) -> Result<Option<i64>> {
+    let new = NewVersion {
+        number,
+        document: &unwritten.document,
+        hash: unwritten.hash,
+        parent: head.filter(|head| !head.deleted).map(|head| head.version),
+        expires_at: unwritten.expires_at,
+    };
+    let Some(head) = head else {
+        return store::insert(catalog, class, key, &new);
+    };
+    let in_place = class.keep == Some(1)
+        && !head.deleted
+        && head.has_snapshot
+        && catalog.may_replace_snapshots();
+    if in_place {
+        return store::replace(catalog, class, key, replaced(head), &new);
+    }
+    store::update(catalog, class, key, replaced(head), &new)
+}
+
+/// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
+/// version of the tombstone.
+pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<i64> {
+    for _ in 0..MAX_ATTEMPTS {
+        let head = {
+            let _snapshot = PushedSnapshot::latest();
+            store::target(catalog, &class.name, key)?
+        };
+        let deleted = match &head {
+            None => store::insert_tombstone(catalog, class, key, version + 1)?,
+            Some(head) => {
+                let number = version.max(head.version) + 1;
+                store::delete(catalog, class, key, replaced(head), number)?
+            }
+        };
+        if let Some(number) = deleted {
+            return Ok(number);
+        }
+        check_may_retry(class, key, version, head.as_ref())?;
+    }
+    Err(Error::Swallowed {
+        state: Shown::new(&class.name, key),
+    })
+}
+
+/// Says what becomes of a dirty entry if this transaction, which has written it, commits.
+pub fn settle(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    info: &EntryInfo,
+    read_at: i64,
+    wrote: Wrote,
+) {
+    batch::settle(Settlement {
+        database: catalog.database,
+        incarnation: catalog.incarnation,
+        class: (*class.name).into(),
+        key: key.into(),
+        serial: info.serial,
+        read_at,
+        wrote: match wrote {
+            Wrote::Version(version) => Settled::Version {
+                version,
+                xid: own_full_xid(),
+            },
+            Wrote::Superseded => Settled::Nothing,
+        },
+    });
+}
+
+/// Drops a dirty entry at once: a committed change by hand has the last word.
+pub fn forget(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo) {
+    if let Some(l1) = shared::l1() {
+        l1.drop_dirty_entry(&catalog.l1_key(class, key), info.serial);
+    }
+}
+
+/// `40001` where looking again would not help: the transaction's snapshot does not see the row as it is now.
+fn check_may_retry(class: &Class, key: &[u8], version: i64, head: Option<&Target>) -> Result<()> {
+    if !sys::isolation_uses_transaction_snapshot() {
+        return Ok(());
+    }
+    Err(Error::Conflict {
+        state: Shown::new(&class.name, key),
+        expected: version,
+        found: head.map_or(0, |head| head.version),
+    })
+}

@@ -1,0 +1,81 @@
+//! Whether code of users runs when the tables are written; remembered until a relation changes.
+
+use super::{Catalog, STALE};
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+/// What there is on `state_head` and `state_snapshot` that users have put there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserCode {
+    /// Triggers, rules, policies or constraints: something of theirs runs.
+    runs: bool,
+    /// Something that may turn a row into another one.
+    rewrites: bool,
+}
+
+/// What was found out.
+#[derive(Default)]
+pub struct Memo(Cell<Option<UserCode>>);
+
+impl Memo {
+    /// Forgets it.
+    pub fn forget(&self) {
+        self.0.set(None);
+    }
+}
+
+impl Catalog {
+    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
+    pub fn rows_may_be_rewritten(&self) -> bool {
+        self.user_code().rewrites
+    }
+
+    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
+    pub fn runs_user_code(&self) -> bool {
+        self.user_code().runs
+    }
+
+    fn user_code(&self) -> UserCode {
+        if !STALE.get()
+            && let Some(known) = self.user_code.0.get()
+        {
+            return known;
+        }
+        let found = [self.head, self.snapshot].map(UserCode::of);
+        let found = UserCode {
+            runs: found.iter().any(|found| found.runs),
+            rewrites: found.iter().any(|found| found.rewrites),
+        };
+        // What has changed while the tables were opened is found out the next time.
+        if !STALE.get() {
+            self.user_code.0.set(Some(found));
+        }
+        found
+    }
+}
+
+impl UserCode {
+    /// What there is on a table; nothing on one that is gone.
+    fn of(table: pg_sys::Oid) -> Self {
+        /// Triggers that the installation script makes on either table.
+        const OWN_TRIGGERS: i32 = 3;
+        // SAFETY: opened and closed in pairs; a lock that is too weak to be in anybody's way.
+        unsafe {
+            let lock = pg_sys::AccessShareLock as i32;
+            let relation = pg_sys::try_relation_open(table, lock);
+            if relation.is_null() {
+                return Self::default();
+            }
+            let (about, triggers) = (&*(*relation).rd_rel, (*relation).trigdesc.as_ref());
+            let rewrites = about.relhasrules
+                || triggers
+                    .is_some_and(|on| on.trig_insert_before_row || on.trig_update_before_row);
+            let runs = rewrites
+                || about.relrowsecurity
+                || about.relchecks > 0
+                || triggers.is_some_and(|on| on.numtriggers > OWN_TRIGGERS);
+            pg_sys::relation_close(relation, lock);
+            Self { runs, rewrites }
+        }
+    }
+}

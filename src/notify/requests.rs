@@ -1,0 +1,115 @@
+//! Invalidations asked for by `state_invalidate`: told at COMMIT, unless what asked for them is rolled back.
+
+use super::{Change, News};
+use crate::catalog::Catalog;
+use crate::sys;
+use pgrx::pg_sys;
+use state_cache_ring::Name;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// More requests than this in one transaction, and everything is to be dropped.
+const MAX_REQUESTS: usize = 1000;
+
+/// Nesting level of the top transaction.
+const TOP: i32 = 1;
+
+/// What this transaction has asked for. Each with the nesting level of the outermost subtransaction that did,
+/// since what that rolls back was not asked for.
+#[derive(Default)]
+struct Requests {
+    catalog: Option<Rc<Catalog>>,
+    /// Class (empty for all) and pattern.
+    patterns: BTreeMap<Name, i32>,
+    /// More than [`MAX_REQUESTS`].
+    everything: bool,
+}
+
+thread_local! {
+    static REQUESTS: RefCell<Requests> = RefCell::default();
+}
+
+fn nest_level() -> i32 {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// Asks for the message that entries matching a pattern are to be dropped; `None` means all classes. On a
+/// standby nobody can listen.
+pub fn request_invalidation(catalog: &Rc<Catalog>, class: Option<&[u8]>, pattern: &[u8]) {
+    if sys::recovery_in_progress() {
+        return;
+    }
+    REQUESTS.with_borrow_mut(|requests| {
+        requests.catalog = Some(Rc::clone(catalog));
+        let name = (class.unwrap_or_default().into(), pattern.into());
+        let level = nest_level();
+        requests
+            .patterns
+            .entry(name)
+            .and_modify(|known| *known = level.min(*known))
+            .or_insert(level);
+        if requests.patterns.len() > MAX_REQUESTS {
+            // Whatever is rolled back from here on: the list is gone.
+            requests.everything = true;
+            requests.patterns.clear();
+        }
+    });
+}
+
+/// Whether anything was asked for.
+pub fn has_requests() -> bool {
+    REQUESTS.with_borrow(|requests| requests.everything || !requests.patterns.is_empty())
+}
+
+/// What was asked for, and of which installation.
+pub fn requested() -> Option<(Rc<Catalog>, Vec<News>)> {
+    REQUESTS.with_borrow(|requests| {
+        let catalog = requests.catalog.clone()?;
+        if requests.everything {
+            return Some((catalog, vec![News::everything()]));
+        }
+        let news = requests.patterns.keys().map(|(class, pattern)| News {
+            class: class.clone(),
+            key: pattern.clone(),
+            change: Change::Matching,
+            behind: false,
+        });
+        Some((catalog, news.collect()))
+    })
+}
+
+/// Runs what cannot fail. The requests are never borrowed across a call into the server, so they are free.
+fn in_callback(f: impl FnOnce(&mut Requests)) {
+    REQUESTS.with(|requests| {
+        if let Ok(mut requests) = requests.try_borrow_mut() {
+            f(&mut requests);
+        }
+    });
+}
+
+/// The running subtransaction commits: what it has asked for, its parent has.
+pub fn subtransaction_committed() {
+    let parent = nest_level().saturating_sub(1).max(TOP);
+    in_callback(|requests| {
+        for known in requests.patterns.values_mut() {
+            *known = parent.min(*known);
+        }
+    });
+}
+
+/// The running subtransaction aborts: what it has asked for is forgotten.
+pub fn subtransaction_aborted() {
+    let level = nest_level();
+    in_callback(|requests| requests.patterns.retain(|_, known| *known < level));
+}
+
+/// Forgets everything. Frees memory and allocates none.
+pub fn clear() {
+    in_callback(|requests| {
+        if requests.catalog.is_some() {
+            *requests = Requests::default();
+        }
+    });
+}

@@ -1,0 +1,182 @@
+//! What `state_changes` reads, and what it needs kept of changes that no head row tells.
+
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Proceed, Row, Statement};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::{Catalog, Class};
+use crate::error::Result;
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    heads: OnceCell<Statement>,
+    head: OnceCell<Statement>,
+    newest_keys: OnceCell<Statement>,
+    count: OnceCell<Statement>,
+    trace: OnceCell<Statement>,
+    raise_floor: OnceCell<Statement>,
+    raise_horizon: OnceCell<Statement>,
+}
+
+/// What matters of a head row to whoever catches up.
+pub struct Head {
+    /// The current version.
+    pub version: i64,
+    /// Whether that is a tombstone.
+    pub deleted: bool,
+    /// When it expires, `i64::MAX` for never.
+    pub expires_at: i64,
+    /// The transaction that wrote the row.
+    pub xid: pg_sys::TransactionId,
+}
+
+impl Head {
+    /// Of columns 1 to 4.
+    fn of(row: &Row<'_>) -> Self {
+        Self {
+            version: row.bigint(1),
+            deleted: row.boolean(2),
+            expires_at: row.expiry(3),
+            xid: row.xid(4),
+        }
+    }
+}
+
+/// Calls `each` with class, key and head of all states that the current role sees under the active snapshot.
+pub fn heads(
+    catalog: &Catalog,
+    mut each: impl FnMut(&[u8], &[u8], &Head) -> Result<()>,
+) -> Result<()> {
+    const SQL: &str =
+        "SELECT version, deleted, expires_at, xmin, class, key FROM @extschema@.state_head";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.changes.heads,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[],
+    )?;
+    connection.for_each(statement, [], |row| {
+        each(&row.text(5), &row.text(6), &Head::of(&row))?;
+        Ok(Proceed::On)
+    })
+}
+
+/// One of them.
+pub fn head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Head>> {
+    const SQL: &str = "SELECT version, deleted, expires_at, xmin FROM @extschema@.state_head \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.changes.head,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let name = [Some(varlena_datum(class)), Some(varlena_datum(key))];
+    let rows = connection.query(statement, name)?;
+    Ok(rows.first().map(|row| Head::of(&row)))
+}
+
+/// Calls `each` with the keys of a class's states, those written last first, until it has enough.
+pub fn newest_keys(
+    catalog: &Catalog,
+    class: &Class,
+    mut each: impl FnMut(&[u8]) -> Result<Proceed>,
+) -> Result<()> {
+    const SQL: &str = "SELECT key FROM @extschema@.state_head \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND NOT deleted ORDER BY updated_at DESC, key";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.changes.newest_keys,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID],
+    )?;
+    let name = Some(varlena_datum(&class.name));
+    connection.for_each(statement, [name], |row| each(&row.text(1)))
+}
+
+/// How many states a class has.
+pub fn count(catalog: &Catalog, class: &Class) -> Result<u64> {
+    const SQL: &str = "SELECT pg_catalog.count(*) FROM @extschema@.state_head \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND NOT deleted";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.changes.count,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(statement, [Some(varlena_datum(&class.name))])?;
+    let count = rows.first().map_or(0, |row| row.bigint(1));
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Runs a statement that writes a table of ours; how many rows it gave back.
+pub(super) fn write<const N: usize>(
+    catalog: &Catalog,
+    slot: &OnceCell<Statement>,
+    sql: &str,
+    types: [pg_sys::Oid; N],
+    arguments: [Option<pg_sys::Datum>; N],
+) -> Result<usize> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(slot, &catalog.schema, || sql.to_owned(), &types)?;
+    let _own = OwnWrite::begin();
+    Ok(connection.modify(statement, arguments)?.iter().count())
+}
+
+/// Notes that a state, or for `None` that anything may have changed in a way that no head row shows.
+pub fn trace(catalog: &Catalog, name: Option<(&[u8], &[u8])>) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.changes.trace,
+        "INSERT INTO @extschema@.state_trace (class, key) VALUES ($1, $2)",
+        [pg_sys::TEXTOID, pg_sys::TEXTOID],
+        [
+            name.map(|(class, _)| varlena_datum(class)),
+            name.map(|(_, key)| varlena_datum(key)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Lets new states of a bucket begin above a version.
+pub fn raise_floor(catalog: &Catalog, class: &[u8], bucket: i16, version: i64) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.changes.raise_floor,
+        "INSERT INTO @extschema@.state_floor AS f (class, bucket, version) VALUES ($1, $2, $3) \
+         ON CONFLICT (class, bucket) DO UPDATE SET version = EXCLUDED.version \
+         WHERE f.version OPERATOR(pg_catalog.<) EXCLUDED.version",
+        [pg_sys::TEXTOID, pg_sys::INT2OID, pg_sys::INT8OID],
+        [
+            Some(varlena_datum(class)),
+            Some(pg_sys::Datum::from(bucket)),
+            Some(bigint_datum(version)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Changes by transactions up to this one, given by its full id, may no longer be known.
+pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
+    // SAFETY: reads what was read from the control file at the start.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    write(
+        catalog,
+        &catalog.statements.changes.raise_horizon,
+        "INSERT INTO @extschema@.state_horizon AS h (system, xid) VALUES ($1, $2) \
+         ON CONFLICT (system) DO UPDATE SET xid = EXCLUDED.xid \
+         WHERE h.xid OPERATOR(pg_catalog.<) EXCLUDED.xid",
+        [pg_sys::INT8OID, pg_sys::XID8OID],
+        [
+            Some(bigint_datum(system as i64)),
+            Some(bigint_datum(xid as i64)),
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! What the worker's upkeep reads and deletes. Rows that somebody else has locked are left for later.
+
+use super::changes::write;
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Statement};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    lock_expired: OnceCell<Statement>,
+    earliest_expiry: OnceCell<Statement>,
+    tombstones: OnceCell<Statement>,
+    lock_tombstone: OnceCell<Statement>,
+    drop_snapshots: OnceCell<Statement>,
+    drop_tombstone: OnceCell<Statement>,
+    lock_traces: OnceCell<Statement>,
+    drop_trace: OnceCell<Statement>,
+    keeping_classes: OnceCell<Statement>,
+    snapshots: OnceCell<Statement>,
+    lock_snapshot: OnceCell<Statement>,
+    prune: OnceCell<Statement>,
+}
+
+/// Fires deferrable triggers and constraints with each statement for the rest of the transaction: in the place
+/// where the role is right, and not at the commit.
+pub fn set_constraints_immediate() {
+    let mut statement = pg_sys::ConstraintsSetStmt {
+        type_: pg_sys::NodeTag::T_ConstraintsSetStmt,
+        constraints: std::ptr::null_mut(),
+        deferred: false,
+    };
+    // SAFETY: as SET CONSTRAINTS ALL IMMEDIATE; no list means all.
+    unsafe { pg_sys::AfterTriggerSetState(&mut statement) };
+}
+
+/// A place in the order in which states expire.
+#[derive(Debug, Clone)]
+pub struct Expiring {
+    /// When the state expires.
+    pub expires_at: i64,
+    /// Its class.
+    pub class: Box<[u8]>,
+    /// Its key.
+    pub key: Box<[u8]>,
+}
+
+impl Expiring {
+    /// Before all states.
+    pub fn first() -> Self {
+        Self {
+            expires_at: i64::MIN,
+            class: Box::default(),
+            key: Box::default(),
+        }
+    }
+}
+
+/// Locks up to `limit` states behind `after` that have expired by `now`.
+pub fn lock_expired(
+    catalog: &Catalog,
+    after: &Expiring,
+    now: i64,
+    limit: i64,
+) -> Result<Vec<Expiring>> {
+    const SQL: &str = "SELECT expires_at, class, key FROM @extschema@.state_head \
+         WHERE expires_at OPERATOR(pg_catalog.<=) $4 AND NOT deleted \
+         AND ROW(expires_at, class, key) OPERATOR(pg_catalog.>) ROW($1, $2, $3) \
+         ORDER BY expires_at, class, key LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.lock_expired,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[
+            pg_sys::TIMESTAMPTZOID,
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::TIMESTAMPTZOID,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(bigint_datum(after.expires_at)),
+            Some(varlena_datum(&after.class)),
+            Some(varlena_datum(&after.key)),
+            Some(bigint_datum(now)),
+            Some(bigint_datum(limit)),
+        ],
+    )?;
+    let expiring = rows.iter().map(|row| Expiring {
+        expires_at: row.bigint(1),
+        class: row.text(2),
+        key: row.text(3),
+    });
+    Ok(expiring.collect())
+}
+
+/// When the next state expires; `None` if none ever does.
+pub fn earliest_expiry(catalog: &Catalog) -> Result<Option<i64>> {
+    const SQL: &str = "SELECT expires_at FROM @extschema@.state_head \
+         WHERE expires_at IS NOT NULL AND NOT deleted ORDER BY expires_at, class, key LIMIT 1";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.earliest_expiry,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[],
+    )?;
+    let rows = connection.query(statement, [])?;
+    Ok(rows.first().map(|row| row.bigint(1)))
+}
+
+/// A tombstone.
+pub struct Tombstone {
+    /// Class of the state.
+    pub class: Box<[u8]>,
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// Version of the tombstone.
+    pub version: i64,
+    /// When it was written.
+    pub updated_at: i64,
+    /// By which transaction.
+    pub xid: pg_sys::TransactionId,
+}
+
+/// Up to `limit` tombstones behind this class and key, in that order.
+pub fn tombstones(
+    catalog: &Catalog,
+    after: &(Box<[u8]>, Box<[u8]>),
+    limit: i64,
+) -> Result<Vec<Tombstone>> {
+    const SQL: &str = "SELECT class, key, version, updated_at, xmin FROM @extschema@.state_head \
+         WHERE deleted AND ROW(class, key) OPERATOR(pg_catalog.>) ROW($1, $2) ORDER BY class, key LIMIT $3";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.tombstones,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(&after.0)),
+            Some(varlena_datum(&after.1)),
+            Some(bigint_datum(limit)),
+        ],
+    )?;
+    let tombstones = rows.iter().map(|row| Tombstone {
+        class: row.text(1),
+        key: row.text(2),
+        version: row.bigint(3),
+        updated_at: row.bigint(4),
+        xid: row.xid(5),
+    });
+    Ok(tombstones.collect())
+}
+
+/// Deletes a tombstone and all snapshots of its state; whether it was still there and nobody had it locked.
+pub fn drop_tombstone(catalog: &Catalog, tombstone: &Tombstone) -> Result<bool> {
+    const TYPES: [pg_sys::Oid; 3] = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID];
+    let statements = &catalog.statements.upkeep;
+    let arguments = || {
+        [
+            Some(varlena_datum(&tombstone.class)),
+            Some(varlena_datum(&tombstone.key)),
+            Some(bigint_datum(tombstone.version)),
+        ]
+    };
+    let locked = write(
+        catalog,
+        &statements.lock_tombstone,
+        "SELECT version FROM @extschema@.state_head \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3 AND deleted FOR UPDATE SKIP LOCKED",
+        TYPES,
+        arguments(),
+    )?;
+    if locked == 0 {
+        return Ok(false);
+    }
+    write(
+        catalog,
+        &statements.drop_snapshots,
+        "DELETE FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.<=) $3",
+        TYPES,
+        arguments(),
+    )?;
+    let dropped = write(
+        catalog,
+        &statements.drop_tombstone,
+        "DELETE FROM @extschema@.state_head WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3 AND deleted RETURNING version",
+        TYPES,
+        arguments(),
+    )?;
+    Ok(dropped > 0)
+}
+
+/// Deletes up to `limit` traces made by `until`, if `may_go` says so of the transaction that made it; how many
+/// there were, and how many of them went.
+pub fn drop_traces(
+    catalog: &Catalog,
+    until: i64,
+    limit: i64,
+    mut may_go: impl FnMut(pg_sys::TransactionId) -> bool,
+) -> Result<(usize, usize)> {
+    let statements = &catalog.statements.upkeep;
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements.lock_traces,
+        &catalog.schema,
+        || {
+            "SELECT ctid, xmin FROM @extschema@.state_trace \
+             WHERE made_at OPERATOR(pg_catalog.<=) $1 LIMIT $2 FOR UPDATE SKIP LOCKED"
+                .to_owned()
+        },
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+    )?;
+    let _own = OwnWrite::begin();
+    let arguments = [Some(bigint_datum(until)), Some(bigint_datum(limit))];
+    let rows = connection.modify(statement, arguments)?;
+    let (mut found, mut dropped) = (0, 0);
+    for row in rows.iter() {
+        found += 1;
+        if may_go(row.xid(2)) {
+            dropped += 1;
+            write(
+                catalog,
+                &statements.drop_trace,
+                "DELETE FROM @extschema@.state_trace WHERE ctid OPERATOR(pg_catalog.=) $1",
+                [pg_sys::TIDOID],
+                [row.column(1)],
+            )?;
+        }
+    }
+    Ok((found, dropped))
+}
+
+/// The classes that keep a limited number of snapshots, and how many.
+pub fn keeping_classes(catalog: &Catalog) -> Result<Vec<(Box<[u8]>, i64)>> {
+    const SQL: &str = "SELECT class, keep::pg_catalog.int8 FROM @extschema@.state_class WHERE keep IS NOT NULL ORDER BY class";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.keeping_classes,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[],
+    )?;
+    let rows = connection.query(statement, [])?;
+    Ok(rows
+        .iter()
+        .map(|row| (row.text(1), row.bigint(2)))
+        .collect())
+}
+
+/// Up to `limit` snapshots (key and version) of a class behind this one, in that order.
+pub fn snapshots(
+    catalog: &Catalog,
+    class: &[u8],
+    after: &(Box<[u8]>, i64),
+    limit: i64,
+) -> Result<Vec<(Box<[u8]>, i64)>> {
+    const SQL: &str = "SELECT key, version FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND ROW(key, version) OPERATOR(pg_catalog.>) ROW($2, $3) ORDER BY key, version LIMIT $4";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.snapshots,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(&after.0)),
+            Some(bigint_datum(after.1)),
+            Some(bigint_datum(limit)),
+        ],
+    )?;
+    Ok(rows
+        .iter()
+        .map(|row| (row.text(1), row.bigint(2)))
+        .collect())
+}
+
+/// Deletes a snapshot, unless it is current or a recovery point, or somebody has it locked.
+pub fn prune(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<()> {
+    const TYPES: [pg_sys::Oid; 3] = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID];
+    let statements = &catalog.statements.upkeep;
+    let arguments = || {
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(key)),
+            Some(bigint_datum(version)),
+        ]
+    };
+    let locked = write(
+        catalog,
+        &statements.lock_snapshot,
+        "SELECT FROM @extschema@.state_snapshot s WHERE s.class OPERATOR(pg_catalog.=) $1 \
+         AND s.key OPERATOR(pg_catalog.=) $2 AND s.version OPERATOR(pg_catalog.=) $3 AND NOT s.recovery_point \
+         AND NOT EXISTS (SELECT FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
+         AND h.key OPERATOR(pg_catalog.=) $2 AND h.version OPERATOR(pg_catalog.=) $3) \
+         FOR UPDATE OF s SKIP LOCKED",
+        TYPES,
+        arguments(),
+    )?;
+    if locked > 0 {
+        write(
+            catalog,
+            &statements.prune,
+            "DELETE FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
+             AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3",
+            TYPES,
+            arguments(),
+        )?;
+    }
+    Ok(())
+}
