@@ -51,7 +51,7 @@ fn main() {
         "decode µs",
         "replay µs"
     );
-    for level in [-5, -1, 1, 2, 3, 4, 6, 9] {
+    for level in [-1, 1, 3, 5, 6, 9, 19] {
         for max_chain in [16, 32] {
             print(&sessions, level, max_chain, last);
         }
@@ -135,9 +135,10 @@ fn encode(session: &Session, level: i32, max_chain: u32) -> Vec<Encoded> {
 fn replay(decoder: &mut Decoder, session: &Session, stored: &[Encoded], version: usize) -> Vec<u8> {
     let keyframe = version - stored[version].layout.depth as usize;
     let mut document = Vec::new();
-    for at in keyframe..=version {
-        document = match &stored[at].form {
-            Form::Whole => session.documents[at].clone(),
+    let chain = session.documents.iter().zip(stored);
+    for (whole, encoded) in chain.take(version + 1).skip(keyframe) {
+        document = match &encoded.form {
+            Form::Whole => whole.clone(),
             Form::Packed(packed) => decoder.decode(packed, Some(&document)).unwrap(),
         };
     }
