@@ -447,6 +447,17 @@ fn every_flipped_byte_of_a_pair_is_met() {
 }
 
 #[test]
+fn bytes_behind_the_last_element_are_damage() {
+    let sound = encode(&tree(&json!([[true]]))).unwrap();
+    let mut longer = sound.clone();
+    longer.extend([0; 4]);
+    // The entry of the inner array: a container that ends 12 bytes into the data instead of 8.
+    longer[4..8].copy_from_slice(&0xD000_000C_u32.to_ne_bytes());
+    assert_eq!(exercise(&longer, &sound), Err(Damaged));
+    assert_eq!(exercise(&sound, &longer), Err(Damaged));
+}
+
+#[test]
 fn cut_bytes_and_noise_neither_panic_nor_grow() {
     let mut random = Random::new(5);
     let sound = encode(&tree(&json!({"a": {"b": [1, 2]}, "c": [[]]}))).unwrap();
