@@ -18,6 +18,7 @@
 mod append;
 mod build;
 mod container;
+mod diff;
 mod error;
 mod format;
 mod hash;
@@ -29,6 +30,7 @@ mod source;
 
 pub use append::append;
 pub use container::is_object;
+pub use diff::diff;
 pub use error::{DocumentError, PatternError};
 pub use hash::hash;
 pub use merge::{StackGuard, merge_patch, update, update_section};
