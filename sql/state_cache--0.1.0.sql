@@ -15,7 +15,11 @@ CREATE TABLE state_class (
 	ttl         interval CHECK (ttl > interval '0'),
 	cache_ttl   interval CHECK (cache_ttl > interval '0'),
 	max_entries integer CHECK (max_entries >= 1),
-	channel     text NOT NULL DEFAULT 'state_updated' CHECK (octet_length(channel) BETWEEN 1 AND 63)
+	channel     text NOT NULL DEFAULT 'state_updated' CHECK (octet_length(channel) BETWEEN 1 AND 63),
+	keep_for    interval CHECK (keep_for > interval '0'),
+	compression boolean NOT NULL DEFAULT true,
+	checkpoint_types text[] CHECK (array_position(checkpoint_types, NULL) IS NULL),
+	agent_phases text[] CHECK (array_position(agent_phases, NULL) IS NULL)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
@@ -26,11 +30,15 @@ COMMENT ON COLUMN state_class.ttl IS 'a state not written for so long reads as a
 COMMENT ON COLUMN state_class.cache_ttl IS 'how long an entry may serve reads from L1, counted from its write or fill; NULL: no limit';
 COMMENT ON COLUMN state_class.max_entries IS 'how many states of the class L1 holds at most; NULL: no limit of its own';
 COMMENT ON COLUMN state_class.channel IS 'channel that hears of changes in this class';
+COMMENT ON COLUMN state_class.keep_for IS 'how long a snapshot is kept that is neither current nor a recovery point; NULL: no limit';
+COMMENT ON COLUMN state_class.compression IS 'whether snapshots may be stored as deltas and compressed keyframes';
+COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes beside auto; NULL: the usual ones';
+COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
 
-INSERT INTO state_class (class, channel) VALUES
-	('run', 'state_updated'),
-	('swarm', 'state_updated'),
-	('config', 'config_changed');
+INSERT INTO state_class (class, channel, keep, keep_for) VALUES
+	('run', 'state_updated', NULL, interval '30 days'),
+	('swarm', 'state_updated', 1, NULL),
+	('config', 'config_changed', 1, NULL);
 
 CREATE TABLE state_head (
 	class      text COLLATE "C" NOT NULL,
@@ -129,13 +137,15 @@ CREATE TABLE state_snapshot (
 	delta             bytea,
 	PRIMARY KEY (class, key, version)
 );
+-- Compressed already.
+ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
 COMMENT ON TABLE state_snapshot IS 'kept versions of states, each whole (keyframe) or as a delta';
 COMMENT ON COLUMN state_snapshot.class IS 'class of the state';
 COMMENT ON COLUMN state_snapshot.key IS 'name of the state within its class';
 COMMENT ON COLUMN state_snapshot.version IS 'version this snapshot holds';
 COMMENT ON COLUMN state_snapshot.parent_version IS 'version it was made from; NULL where there was no state before';
-COMMENT ON COLUMN state_snapshot.state IS 'the whole document (keyframe)';
-COMMENT ON COLUMN state_snapshot.delta IS 'the difference from an earlier version; not written by this release';
+COMMENT ON COLUMN state_snapshot.state IS 'the whole document; NULL where delta holds it';
+COMMENT ON COLUMN state_snapshot.delta IS 'the document in packed form: compressed, or as the difference from the snapshot before; state_at() reads it';
 COMMENT ON COLUMN state_snapshot.hash IS 'state_hash() of the document';
 COMMENT ON COLUMN state_snapshot.checkpoint_type IS 'why the snapshot was taken';
 COMMENT ON COLUMN state_snapshot.recovery_point IS 'whether recovery may go back to it';
@@ -144,12 +154,53 @@ COMMENT ON COLUMN state_snapshot.execution_context IS 'whatever the caller wants
 COMMENT ON COLUMN state_snapshot.created_at IS 'when it was written';
 COMMENT ON COLUMN state_snapshot.writer IS 'transaction that wrote it, on the server where it was written';
 
+CREATE FUNCTION state_at(key text, version bigint, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_at';
+COMMENT ON FUNCTION state_at(text, bigint, text) IS 'the state as a kept version holds it; NULL if that version is not kept';
+
 CREATE VIEW state_current WITH (security_invoker = true) AS
-	SELECT h.class, h.key, h.version, s.state, h.updated_at
+	SELECT h.class, h.key, h.version, COALESCE(s.state, state_at(h.key, h.version, h.class)) AS state, h.updated_at
 	FROM state_head h
 	JOIN state_snapshot s ON s.class = h.class AND s.key = h.key AND s.version = h.version
 	WHERE NOT h.deleted AND (h.expires_at IS NULL OR h.expires_at > statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
+
+-- What was found damaged, and what was done about it.
+CREATE TABLE state_recovery_log (
+	id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+	class      text COLLATE "C" NOT NULL,
+	key        text COLLATE "C" NOT NULL,
+	version    bigint,
+	error_type text NOT NULL,
+	severity   text NOT NULL CHECK (severity IN ('info', 'warning', 'error', 'critical', 'fatal')),
+	fault      text NOT NULL,
+	strategy   text NOT NULL,
+	outcome    text NOT NULL,
+	restored_version bigint
+);
+COMMENT ON TABLE state_recovery_log IS 'damage found in stored states and recoveries, and what came of them';
+COMMENT ON SEQUENCE state_recovery_log_id_seq IS 'numbers of the entries of state_recovery_log';
+COMMENT ON COLUMN state_recovery_log.id IS 'number of the entry';
+COMMENT ON COLUMN state_recovery_log.found_at IS 'when it was found';
+COMMENT ON COLUMN state_recovery_log.class IS 'class of the state';
+COMMENT ON COLUMN state_recovery_log.key IS 'name of the state within its class';
+COMMENT ON COLUMN state_recovery_log.version IS 'version that was damaged, or current before a recovery; NULL where there was none';
+COMMENT ON COLUMN state_recovery_log.error_type IS 'context_corruption for class run, state_corruption for others; none for a recovery that was asked for';
+COMMENT ON COLUMN state_recovery_log.severity IS 'info, warning, error, critical or fatal';
+COMMENT ON COLUMN state_recovery_log.fault IS 'what was wrong';
+COMMENT ON COLUMN state_recovery_log.strategy IS 'what was done: restart, resume, rollback, repair';
+COMMENT ON COLUMN state_recovery_log.outcome IS 'what came of it';
+COMMENT ON COLUMN state_recovery_log.restored_version IS 'version whose content the state has now';
+
+CREATE TABLE state_damaged (
+	log_id bigint NOT NULL REFERENCES state_recovery_log (id) ON DELETE CASCADE,
+	LIKE state_snapshot,
+	PRIMARY KEY (class, key, version, log_id)
+);
+ALTER TABLE state_damaged ALTER delta SET STORAGE EXTERNAL;
+COMMENT ON TABLE state_damaged IS 'damaged snapshots that state_verify() has put aside, as they were found';
+COMMENT ON COLUMN state_damaged.log_id IS 'entry of state_recovery_log';
 
 -- The rows of the three classes above come with CREATE EXTENSION, and again from a dump that holds
 -- what the user made of them: the dumped row wins.
@@ -171,6 +222,9 @@ SELECT pg_catalog.pg_extension_config_dump('state_class', '');
 SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
+SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
+SELECT pg_catalog.pg_extension_config_dump('state_recovery_log_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- What watches the tables
@@ -327,6 +381,54 @@ CREATE FUNCTION state_batch_status(OUT class text, OUT key text, OUT dirty boole
 COMMENT ON FUNCTION state_batch_status() IS 'what the transaction has staged or, in an explicit batch, read';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Snapshots. What changes here is written at once, inside the transaction.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT 'auto',
+		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
+		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run',
+		OUT action text, OUT version bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
+COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
+	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
+
+CREATE FUNCTION state_history(key text, class text DEFAULT 'run',
+		OUT version bigint, OUT parent_version bigint, OUT checkpoint_type text, OUT agent_phase text,
+		OUT recovery_point boolean, OUT execution_context jsonb, OUT encoding text,
+		OUT bytes_stored bigint, OUT bytes bigint, OUT created_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 50 AS 'MODULE_PATHNAME', 'state_history';
+COMMENT ON FUNCTION state_history(text, text) IS 'the kept versions of the state, newest first; encoding is whole, compressed or delta';
+
+CREATE FUNCTION state_diff(key text, from_version bigint, to_version bigint, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_diff';
+COMMENT ON FUNCTION state_diff(text, bigint, bigint, text) IS 'JSON Patch (RFC 6902) that makes one kept version into another';
+
+CREATE FUNCTION state_restore(key text, version bigint, expected_version bigint DEFAULT NULL, class text DEFAULT 'run')
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_restore';
+COMMENT ON FUNCTION state_restore(text, bigint, bigint, text) IS 'makes a new version with the content of a kept one, which becomes its parent; the new version';
+
+CREATE FUNCTION state_recover(key text, kind text DEFAULT 'rollback', class text DEFAULT 'run',
+		OUT action text, OUT version bigint, OUT from_version bigint, OUT recovery_point boolean,
+		OUT checkpoint_type text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_recover';
+COMMENT ON FUNCTION state_recover(text, text, text)
+	IS 'reinstates an intact snapshot: the newest recovery point (rollback), the newest (resume) or the oldest (restart)';
+
+CREATE FUNCTION state_prune(class text, keep integer DEFAULT NULL, older_than interval DEFAULT NULL,
+		recovery_points boolean DEFAULT false) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_prune';
+COMMENT ON FUNCTION state_prune(text, integer, interval, boolean)
+	IS 'deletes the snapshots that are beyond the newest and older than that; with neither named, those that the class does not keep; how many';
+
+CREATE FUNCTION state_verify(class text DEFAULT NULL, repair boolean DEFAULT false,
+		OUT class text, OUT key text, OUT version bigint, OUT fault text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_verify';
+COMMENT ON FUNCTION state_verify(text, boolean)
+	IS 'checks every stored version of a class, or of all; with repair, damaged ones are put aside and their states go back to the newest intact version';
+
+-- ---------------------------------------------------------------------------------------------------
 -- Catch-up
 -- ---------------------------------------------------------------------------------------------------
 
@@ -357,9 +459,12 @@ COMMENT ON FUNCTION state_warm(text, integer) IS 'fills L1 with states of the cl
 
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
-		max_entries integer DEFAULT NULL, channel text DEFAULT NULL) RETURNS void
+		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
+		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL)
+	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
-COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text)
+COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
+		interval, boolean, text[], text[])
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint

@@ -65,7 +65,8 @@ impl<'a> Call<'a> {
         unsafe { (*self.fcinfo).context }
     }
 
-    fn datum(&self, n: usize) -> Option<pg_sys::Datum> {
+    /// An argument as it is.
+    pub fn argument(&self, n: usize) -> Option<pg_sys::Datum> {
         // SAFETY: `n` is below the number of declared arguments, all of which are present.
         unsafe {
             let args = (*self.fcinfo).args.as_slice(n + 1);
@@ -80,7 +81,7 @@ impl<'a> Call<'a> {
     /// A `text` argument, in server encoding.
     pub fn text(&self, n: usize) -> Option<&'a [u8]> {
         // SAFETY: the SQL declaration says text, so the datum is a varlena.
-        self.datum(n).map(|datum| unsafe { varlena(datum) })
+        self.argument(n).map(|datum| unsafe { varlena(datum) })
     }
 
     /// A `text` argument that must not be NULL.
@@ -90,65 +91,42 @@ impl<'a> Call<'a> {
 
     /// A `jsonb` argument in binary form: the root container, without the varlena header.
     pub fn required_jsonb(&self, n: usize, name: &str) -> Result<&'a [u8]> {
+        self.jsonb(n).ok_or_else(|| Error::null_argument(name))
+    }
+
+    /// A `jsonb` argument in binary form.
+    pub fn jsonb(&self, n: usize) -> Option<&'a [u8]> {
         // SAFETY: the SQL declaration says jsonb, so the datum is a varlena.
-        self.datum(n)
-            .map(|datum| unsafe { varlena(datum) })
-            .ok_or_else(|| Error::null_argument(name))
+        self.argument(n).map(|datum| unsafe { varlena(datum) })
     }
 
     /// A `bigint` argument.
     pub fn bigint(&self, n: usize) -> Option<i64> {
-        self.datum(n).map(|datum| datum.value() as i64)
+        self.argument(n).map(|datum| datum.value() as i64)
     }
 
     /// An `integer` argument.
     pub fn integer(&self, n: usize) -> Option<i32> {
-        self.datum(n).map(|datum| datum.value() as i32)
+        self.argument(n).map(|datum| datum.value() as i32)
     }
 
     /// A `boolean` argument.
     pub fn boolean(&self, n: usize) -> Option<bool> {
-        self.datum(n).map(|datum| datum.value() & 0xff != 0)
+        self.argument(n).map(|datum| datum.value() & 0xff != 0)
     }
 
     /// An `interval` argument.
     pub fn interval(&self, n: usize) -> Option<pg_sys::Interval> {
         // SAFETY: the SQL declaration says interval, which is passed by pointer.
-        self.datum(n)
+        self.argument(n)
             .map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() })
     }
 
     /// A `text[]` argument, element by element; arrays of several dimensions are read in storage order.
     pub fn text_array(&self, n: usize) -> Option<Vec<Option<&'a [u8]>>> {
-        let datum = self.datum(n)?;
-        // SAFETY: the SQL declaration says text[]; the deconstructed elements live as long as the call.
-        unsafe {
-            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-            let (mut elements, mut nulls, mut count) =
-                (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(
-                array,
-                pg_sys::TEXTOID,
-                -1,
-                false,
-                pg_sys::TYPALIGN_INT as std::ffi::c_char,
-                &mut elements,
-                &mut nulls,
-                &mut count,
-            );
-            let count = usize::try_from(count).unwrap_or(0);
-            Some(
-                (0..count)
-                    .map(|i| {
-                        if *nulls.add(i) {
-                            None
-                        } else {
-                            Some(varlena(*elements.add(i)))
-                        }
-                    })
-                    .collect(),
-            )
-        }
+        let datum = self.argument(n)?;
+        // SAFETY: the SQL declaration says text[]; the elements live as long as the call.
+        Some(unsafe { varlena::text_elements(datum) })
     }
 
     /// The result NULL.

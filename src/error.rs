@@ -52,6 +52,36 @@ pub fn warn_unwritten(state: &Shown, version: i64) {
     .report(PgLogLevel::WARNING);
 }
 
+/// Warns that a read was answered with an earlier version than the current one, which is damaged.
+pub fn warn_recovered(state: &Shown, damaged: i64, fault: &str, answered: i64) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "state \"{}\" is damaged in version {damaged}, answered with version {answered}",
+            state.0
+        ),
+        function_name!(),
+    )
+    .set_detail(fault.to_owned())
+    .set_hint("state_recover() makes the newest intact version current again.")
+    .report(PgLogLevel::WARNING);
+}
+
+/// Warns that nothing was pruned of a state, since a version that needs what would go is damaged.
+pub fn warn_not_pruned(state: &Shown, version: i64, fault: &str) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "state \"{}\" is not pruned: its version {version} is damaged",
+            state.0
+        ),
+        function_name!(),
+    )
+    .set_detail(fault.to_owned())
+    .set_hint("state_verify() with repair puts damaged versions aside.")
+    .report(PgLogLevel::WARNING);
+}
+
 /// What can go wrong; see [`Error::raise`] for the SQLSTATEs.
 #[derive(Debug)]
 pub enum Error {
@@ -110,6 +140,16 @@ pub enum Error {
         state: Shown,
         version: i64,
         fault: &'static str,
+    },
+    /// A version that somebody names is not kept, or never was.
+    VersionNotKept { state: Shown, version: i64 },
+    /// There is no intact version to go back to; so many are kept.
+    NothingToRecover { state: Shown, kept: usize },
+    /// A name that is not one of those known.
+    UnknownLabel {
+        what: &'static str,
+        name: String,
+        known: String,
     },
     /// The extension's tables are not where its functions are.
     NotInstalled,
@@ -233,7 +273,26 @@ impl Error {
                 Code::ERRCODE_DATA_CORRUPTED,
                 format!("state \"{}\" is damaged in version {version}: {fault}", state.0),
             )
-            .set_hint("Restore it from a backup or write it anew; state_hash() gives the hash of a document."),
+            .set_hint("state_recover() goes back to an intact version; without one restore it from a backup or write it anew."),
+            Self::VersionNotKept { state, version } => new(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                format!("version {version} of state \"{}\" is not kept", state.0),
+            )
+            .set_hint("state_history() lists the versions that are."),
+            Self::NothingToRecover { state, kept: 0 } => new(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                format!("no version of state \"{}\" is kept", state.0),
+            ),
+            Self::NothingToRecover { state, kept } => new(
+                Code::ERRCODE_DATA_CORRUPTED,
+                format!("none of the {kept} kept versions of state \"{}\" is intact", state.0),
+            )
+            .set_hint("Restore it from a backup or write it anew."),
+            Self::UnknownLabel { what, name, known } => new(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("{what} \"{name}\" is not known"),
+            )
+            .set_hint(format!("Known here: {known}.")),
             Self::NotInstalled => new(
                 Code::ERRCODE_UNDEFINED_TABLE,
                 "the tables of extension state_cache are missing".to_owned(),

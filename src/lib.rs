@@ -17,6 +17,7 @@ mod notify;
 mod settings;
 mod shared;
 mod snapshot;
+mod snapshots;
 mod store;
 mod sys;
 mod upkeep;

@@ -17,6 +17,17 @@ pub enum Notify {
     Off,
 }
 
+/// What a read does that meets a damaged version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum OnCorruption {
+    /// It fails.
+    #[name = c"error"]
+    Error,
+    /// It answers with the newest intact version, and a warning.
+    #[name = c"recover"]
+    Recover,
+}
+
 /// (default, least, most) of `state_cache.memory`, in kB.
 const MEMORY_KB: (i32, i32, i32) = (64 * 1024, 1024, i32::MAX / 2);
 /// (default, least, most) of `state_cache.max_state_size`, in kB. The most is jsonb's own limit.
@@ -35,8 +46,17 @@ const WORKER_IDLE_TIMEOUT_S: (i32, i32, i32) = (300, 1, 86_400);
 /// (default, least, most) of `state_cache.tombstone_retention`, in seconds.
 const TOMBSTONE_RETENTION_S: (i32, i32, i32) = (7 * 86_400, 0, i32::MAX);
 
+/// (default, least, most) of `state_cache.max_delta_chain`. With 16 a read replays 8 deltas on average, and the
+/// recorded sessions take an eighth more than without a limit; 0 stores every version whole. The most is what the
+/// packed form can say.
+const MAX_DELTA_CHAIN_BOUNDS: (i32, i32, i32) = (16, 0, 100);
+
 static MEMORY: GucSetting<i32> = GucSetting::<i32>::new(MEMORY_KB.0);
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static COMPRESSION: GucSetting<bool> = GucSetting::<bool>::new(true);
+static MAX_DELTA_CHAIN: GucSetting<i32> = GucSetting::<i32>::new(MAX_DELTA_CHAIN_BOUNDS.0);
+static ON_CORRUPTION: GucSetting<OnCorruption> =
+    GucSetting::<OnCorruption>::new(OnCorruption::Error);
 static DEDUP: GucSetting<bool> = GucSetting::<bool>::new(true);
 static NOTIFY: GucSetting<Notify> = GucSetting::<Notify>::new(Notify::Commit);
 static MAX_STATE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(MAX_STATE_SIZE_KB.0);
@@ -62,6 +82,21 @@ pub fn enabled() -> bool {
 /// Whether a change that leaves the document as it is stored is skipped.
 pub fn dedup() -> bool {
     DEDUP.get()
+}
+
+/// Whether snapshots are packed in classes that want it.
+pub fn compression() -> bool {
+    COMPRESSION.get()
+}
+
+/// How many deltas a read of a version may have to replay.
+pub fn max_delta_chain() -> u32 {
+    u32::try_from(MAX_DELTA_CHAIN.get()).unwrap_or(0)
+}
+
+/// What a read does that meets a damaged version.
+pub fn on_corruption() -> OnCorruption {
+    ON_CORRUPTION.get()
 }
 
 /// How subscribers hear of this session's changes.
@@ -202,6 +237,36 @@ fn define_worker_settings(preloading: bool) {
     );
 }
 
+/// The settings of snapshots.
+fn define_snapshot_settings() {
+    GucRegistry::define_bool_guc(
+        c"state_cache.compression",
+        c"Stores snapshots as deltas and compressed keyframes.",
+        c"A class can switch it off for itself; what is stored already can be read in any case.",
+        &COMPRESSION,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"state_cache.max_delta_chain",
+        c"How many deltas a read of a version may have to replay.",
+        c"More of them store a history in less space and make cold reads slower; 0 stores no deltas.",
+        &MAX_DELTA_CHAIN,
+        MAX_DELTA_CHAIN_BOUNDS.1,
+        MAX_DELTA_CHAIN_BOUNDS.2,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"state_cache.on_corruption",
+        c"What a read does that meets a damaged version.",
+        c"error raises an error, recover answers with the newest intact version and a warning.",
+        &ON_CORRUPTION,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
 /// Registers the settings and reserves their prefix.
 pub fn init() {
     // SAFETY: a plain global of this process.
@@ -265,6 +330,7 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    define_snapshot_settings();
     define_worker_settings(preloading);
     #[cfg(feature = "fault_injection")]
     crate::fault::init();

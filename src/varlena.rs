@@ -23,6 +23,54 @@ pub unsafe fn detoasted_bytes<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
     }
 }
 
+/// Bytes of a varlena value behind its header once it is detoasted; only the header is read.
+///
+/// # Safety
+/// `value` is a varlena datum.
+pub unsafe fn raw_size(value: pg_sys::Datum) -> usize {
+    // SAFETY: the caller's promise.
+    let size = unsafe { pg_sys::toast_raw_datum_size(value) };
+    size.saturating_sub(VARHDRSZ)
+}
+
+/// The elements of a `text[]` value, `None` for NULL; arrays of several dimensions are read in storage order.
+///
+/// # Safety
+/// `array` is a `text[]` datum; it outlives `'a`, as does the current memory context.
+pub unsafe fn text_elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
+        let count = usize::try_from(count).unwrap_or(0);
+        let element = |i| {
+            let is_null: bool = *nulls.add(i);
+            (!is_null).then(|| detoasted_bytes((*elements.add(i)).cast_mut_ptr()))
+        };
+        (0..count).map(element).collect()
+    }
+}
+
+/// Copies of the elements of a `text[]` value that are not NULL.
+///
+/// # Safety
+/// `array` is a `text[]` datum.
+pub unsafe fn text_array(array: pg_sys::Datum) -> Vec<Box<[u8]>> {
+    // SAFETY: the caller's promise.
+    let elements = unsafe { text_elements(array) };
+    elements.into_iter().flatten().map(Into::into).collect()
+}
+
 /// `VARATT_IS_EXTERNAL` or `VARATT_IS_COMPRESSED`.
 ///
 /// # Safety

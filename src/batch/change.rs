@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 /// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`. What another
 /// role has staged is flushed first.
-fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+pub(super) fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(function.as_ptr());
@@ -264,6 +264,7 @@ fn new_pending(
         dedup,
         expected,
         folded: None,
+        checkpoint: None,
     }
 }
 

@@ -170,12 +170,17 @@ fn mark(catalog: &Rc<Catalog>) {
             let new = match &flushed.content {
                 // What was flushed may have been changed by hand since.
                 _ if by_hand.all() => New::Nothing,
-                Content::Document { document, hash } => New::Version(NewValue {
+                Content::Document {
+                    document,
+                    hash,
+                    storage,
+                } => New::Version(NewValue {
                     class: &state.class,
                     version: Version {
                         number: flushed.version,
                         expires_at: flushed.expires_at,
                         hash: *hash,
+                        storage: *storage,
                     },
                     document,
                 }),

@@ -19,7 +19,7 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::{Identity, Impersonation};
 use crate::snapshot::PushedSnapshot;
-use crate::store;
+use crate::store::{self, Storage};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -41,6 +41,15 @@ pub struct Outcome {
     pub version: i64,
     /// Bytes of the document written.
     pub bytes: usize,
+}
+
+/// What the flush of one state came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// What was done.
+    pub action: Action,
+    /// Version that is current now; 0 if there is none.
+    pub version: i64,
 }
 
 /// What was done.
@@ -140,19 +149,28 @@ fn lock_many(catalog: &Catalog, dirty: &[u128]) {
 
 /// Writes what is staged of one state, outside an explicit batch.
 pub fn flush_one(state: &StateRef<'_>) -> Result<()> {
+    flush_now(state, None).map(|_| ())
+}
+
+/// Writes what is staged of one state; what was done, if there was something.
+pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Result<Option<Done>> {
     let timer = Timer::start();
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
     let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
-        return Ok(());
+        return Ok(None);
     };
-    let outcome = flush_state(&state.catalog, id, known, &pending, None)?;
+    let outcome = flush_state(&state.catalog, id, known, &pending, on_conflict)?;
     if outcome.action != Action::Unchanged && state.catalog.rows_may_be_rewritten() {
         with(|batch| batch.spill(false));
     }
+    let done = Done {
+        action: outcome.action,
+        version: outcome.version,
+    };
     count(&[outcome], &timer);
-    Ok(())
+    Ok(Some(done))
 }
 
 /// `40001` if a state that the batch has only read has moved; asked as the role that read it.
@@ -201,7 +219,7 @@ fn flush_state(
     let runs_user_code = catalog.runs_user_code();
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
-    let decide = is_behind && catalog.access().l1;
+    let decide = is_behind && catalog.access().l1 && !pending.is_urgent();
     if is_behind && !decide {
         leave::bring_down(&state, id)?;
     }
@@ -237,9 +255,7 @@ fn flush_state(
         }
     };
     let (action, version, bytes) = match &written {
-        Written::Document {
-            version, document, ..
-        } => (Action::Written, *version, document.len()),
+        Written::Document { made, document, .. } => (Action::Written, made.version, document.len()),
         Written::Deleted { version } => (Action::Deleted, *version, 0),
         Written::Left {
             version,
@@ -303,13 +319,19 @@ impl Batch {
             }
             Written::Nothing { version } => return known.correct_view(version, None, None),
             Written::Document {
-                version,
+                made,
                 document,
                 hash,
                 expires_at,
             } => {
+                let (version, storage) = (made.version, made.storage);
                 known.correct_view(version, Some(&document), Some(expires_at));
-                (version, expires_at, Content::Document { document, hash })
+                let content = Content::Document {
+                    document,
+                    hash,
+                    storage,
+                };
+                (version, expires_at, content)
             }
             Written::Left {
                 version,
@@ -342,7 +364,12 @@ impl Batch {
                     is_news: is_new || was_news,
                     over_own_rows,
                 };
-                (version, expires_at, Content::Document { document, hash })
+                let content = Content::Document {
+                    document,
+                    hash,
+                    storage: Storage::UNKNOWN,
+                };
+                (version, expires_at, content)
             }
             Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
             Written::Touched {

@@ -11,6 +11,7 @@ use crate::cache::stats::Counter;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
+use crate::store::Made;
 use std::rc::Rc;
 
 /// Gives what is left to L1; what L1 does not take is written to the tables. Whether something was written.
@@ -103,7 +104,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
         behind::write(catalog, class, state.key, &version)?
     };
     match wrote {
-        Wrote::Version(number) => with(|batch| batch.wrote_down(id, number, version)),
+        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, version)),
         // The change by hand may be this transaction's own, and fail with it.
         Wrote::Superseded if with(|batch| batch.by_hand.any()) => {}
         Wrote::Superseded => behind::forget(catalog, class, state.key, &info),
@@ -153,7 +154,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(Flushed {
         version,
         expires_at,
-        content: Content::Document { document, hash },
+        content: Content::Document { document, hash, .. },
         place: Place::Left { stager, base, .. },
     }) = known.flushed
     else {
@@ -173,8 +174,8 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     };
     class.counters.count(Counter::WrittenThrough);
     match wrote {
-        Wrote::Version(number) => {
-            with(|batch| batch.wrote_down(id, number, unwritten));
+        Wrote::Version(made) => {
+            with(|batch| batch.wrote_down(id, made, unwritten));
             Ok(())
         }
         Wrote::Superseded => {
@@ -228,7 +229,12 @@ impl Batch {
         let Some(Flushed {
             version,
             expires_at,
-            content: Content::Document { document, hash },
+            content:
+                Content::Document {
+                    document,
+                    hash,
+                    storage,
+                },
             place:
                 Place::Left {
                     stager,
@@ -246,6 +252,7 @@ impl Batch {
                 number: *version,
                 expires_at: *expires_at,
                 hash: *hash,
+                storage: *storage,
             },
             document,
         };
@@ -263,15 +270,16 @@ impl Batch {
     }
 
     /// A version that was only here or in L1 is a row of this transaction now.
-    fn wrote_down(&mut self, id: u128, version: i64, unwritten: Unwritten) {
+    fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         if let Some(state) = self.states.get_mut(&id) {
             state.flushed = Some(Flushed {
-                version,
+                version: made.version,
                 expires_at: unwritten.expires_at,
                 content: Content::Document {
                     document: Rc::new(unwritten.document),
                     hash: unwritten.hash,
+                    storage: made.storage,
                 },
                 place: Place::Tables { locked: true },
             });

@@ -45,6 +45,7 @@ mod frames;
 mod functions;
 mod leave;
 mod read_functions;
+mod save;
 mod settlements;
 pub mod staged;
 mod view;
@@ -62,7 +63,9 @@ use std::rc::Rc;
 pub use callbacks::init;
 pub use change::expire;
 pub use leave::write_all as write_left;
+pub use save::{Saved, save, settle_before_recovery};
 pub use settlements::settle;
+pub use view::read;
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
 pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {

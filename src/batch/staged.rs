@@ -3,6 +3,7 @@
 use crate::cache::read::Ground;
 use crate::catalog::Class;
 use crate::identity::Identity;
+use crate::store::{AUTO, Checkpoint, Storage};
 use pgrx::pg_sys;
 use state_cache_document::{self as document, DocumentError};
 use std::rc::Rc;
@@ -93,6 +94,21 @@ pub struct Pending {
     pub expected: Option<i64>,
     /// What operations were applied to that are no longer kept apart.
     pub folded: Option<Ground>,
+    /// What `state_save` says about it.
+    pub checkpoint: Option<Rc<Checkpoint>>,
+}
+
+impl Pending {
+    /// Whether it must not be left to the worker: L1 keeps nothing beside the document.
+    pub fn is_urgent(&self) -> bool {
+        self.checkpoint.as_deref().is_some_and(|it| {
+            *it.checkpoint_type != *AUTO
+                || it.recovery_point
+                || it.agent_phase.is_some()
+                || it.execution_context.is_some()
+                || it.parent.is_some()
+        })
+    }
 }
 
 /// A change.
@@ -251,7 +267,11 @@ impl Flushed {
 #[derive(Clone)]
 pub enum Content {
     /// This document.
-    Document { document: Bytes, hash: u128 },
+    Document {
+        document: Bytes,
+        hash: u128,
+        storage: Storage,
+    },
     /// A document that is in the tables only.
     Unkept,
     /// A tombstone.

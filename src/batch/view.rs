@@ -9,6 +9,7 @@ use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
+use crate::store::Storage;
 use crate::sys;
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -268,6 +269,7 @@ fn from_view<F: Form>(state: &StateRef<'_>, view: View, form: &mut F) -> Result<
         number,
         expires_at,
         hash: 0,
+        storage: Storage::UNKNOWN,
     };
     if version.is_expired() {
         return Ok(Found::Absent(number));
@@ -341,7 +343,12 @@ pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found
     let Some(Flushed {
         version,
         expires_at,
-        content: Content::Document { document, hash },
+        content:
+            Content::Document {
+                document,
+                hash,
+                storage,
+            },
         ..
     }) = left
     else {
@@ -351,6 +358,7 @@ pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found
         number: version,
         expires_at,
         hash,
+        storage,
     };
     Ok(version.unless_expired(form.make(&document)?))
 }

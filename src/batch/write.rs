@@ -8,11 +8,11 @@ use super::staged::{Bytes, Intent, Pending, State};
 use super::view::read_beneath;
 use super::{OnConflict, with};
 use crate::cache::StateRef;
-use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{Found, Ground, Version};
+use crate::cache::forms::{Document, Head, IfIntact, SameAs};
+use crate::cache::read::{Found, Ground, from_table};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
-use crate::store::{self, NewVersion, Replaced};
+use crate::store::{self, Base, Made, NewVersion, Replaced, Storage};
 use crate::{behind, sys};
 use std::rc::Rc;
 
@@ -28,18 +28,25 @@ struct Current {
     expires_at: Option<i64>,
     /// Whether it is what the change would make of it.
     same: bool,
+    /// The document, where the next version may be stored as the difference from it.
+    document: Option<Vec<u8>>,
+    /// How it is stored.
+    storage: Storage,
 }
 
 impl Current {
     fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
         let found = match wanted {
-            Some(&SameAs { document, hash }) => {
-                read_beneath(state, &mut SameAs { document, hash })?
+            Some(wanted) if state.class.packs() => {
+                read_beneath(state, &mut IfIntact)?.map(|document| {
+                    let same = document.as_deref() == Some(wanted.document);
+                    (same, document)
+                })
             }
-            None => match read_beneath(state, &mut Head)? {
-                Found::Absent(last) => Found::Absent(last),
-                Found::State(version, ()) => Found::State(version, false),
-            },
+            Some(&SameAs { document, hash }) => {
+                read_beneath(state, &mut SameAs { document, hash })?.map(|same| (same, None))
+            }
+            None => read_beneath(state, &mut Head)?.map(|()| (false, None)),
         };
         let Ground { number, hash } = found.ground();
         Ok(match found {
@@ -49,14 +56,27 @@ impl Current {
                 hash,
                 expires_at: None,
                 same: false,
+                document: None,
+                storage: Storage::UNKNOWN,
             },
-            Found::State(Version { expires_at, .. }, same) => Self {
+            Found::State(version, (same, document)) => Self {
                 number,
                 last: number,
                 hash,
-                expires_at: Some(expires_at),
+                expires_at: Some(version.expires_at),
                 same,
+                document,
+                storage: version.storage,
             },
+        })
+    }
+
+    /// What the next version may be stored as the difference from.
+    fn base(&self) -> Option<Base<'_>> {
+        Some(Base {
+            version: self.number,
+            document: self.document.as_deref()?,
+            storage: self.storage,
         })
     }
 
@@ -84,7 +104,7 @@ impl Current {
 /// What was written.
 pub enum Written {
     Document {
-        version: i64,
+        made: Made,
         document: Bytes,
         hash: u128,
         expires_at: i64,
@@ -168,7 +188,7 @@ pub fn write(
     };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
     let expires_at = pending.expiry.after(current.expires_at);
-    if current.same && (pending.dedup || is_operation) {
+    if current.same && (pending.dedup || is_operation) && is_repeated(state, pending, &current)? {
         if decide {
             return Ok(Some(touch_left(state, &current, document, expires_at)));
         }
@@ -187,21 +207,57 @@ pub fn write(
         hash,
         parent: (current.number > 0).then_some(current.number),
         expires_at,
+        base: current.base(),
+        checkpoint: pending.checkpoint.as_deref(),
     };
     let (catalog, class) = (&state.catalog, &state.class);
-    let version = if current.last == 0 {
+    let made = if current.last == 0 {
         store::insert(catalog, class, state.key, &new)?
-    } else if class.keep == Some(1) && current.is_intact() && catalog.may_replace_snapshots() {
+    } else if class.keeps_one()
+        && current.is_intact()
+        && !current.storage.is_recovery_point()
+        && catalog.may_replace_snapshots()
+    {
         store::replace(catalog, class, state.key, current.replaced(), &new)?
     } else {
         store::update(catalog, class, state.key, current.replaced(), &new)?
     };
-    Ok(version.map(|version| Written::Document {
-        version,
+    Ok(made.map(|made| Written::Document {
+        made,
         document,
         hash,
         expires_at,
     }))
+}
+
+/// Whether nothing but the document would be new in a version with the same document. A checkpoint is compared
+/// with what L3 holds, and only if that is intact: L1 does not know all of it, and a damaged row is to be mended.
+fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &Current) -> Result<bool> {
+    let Some(checkpoint) = &pending.checkpoint else {
+        return Ok(true);
+    };
+    if !checkpoint.is_skippable() {
+        return Ok(false);
+    }
+    if !is_in_tables(state)? {
+        // What was left is no more than its document.
+        return Ok(!pending.is_urgent());
+    }
+    let is_intact = match from_table(state, &mut IfIntact)? {
+        Found::State(version, document) => {
+            version.ground() == current.ground() && document.is_some()
+        }
+        Found::Absent(_) => false,
+    };
+    let stored = store::label(&state.catalog, &state.class.name, state.key, current.number)?;
+    Ok(is_intact
+        && stored.is_some_and(|stored| {
+            (stored.checkpoint_type, stored.agent_phase)
+                == (
+                    checkpoint.checkpoint_type.clone(),
+                    checkpoint.agent_phase.clone(),
+                )
+        }))
 }
 
 /// The highest version that a state of this one's bucket had whose head row is gone, 0 for none.

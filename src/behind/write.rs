@@ -8,7 +8,9 @@ use crate::error::{Error, Result, Shown};
 use crate::identity::{Identity, Impersonation};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, NewVersion, Replaced, Target};
+use crate::store::{
+    self, Base, Content, Made, NewVersion, Replaced, Storage, Stored, StoredDocument, Target,
+};
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Dirty, EntryInfo, View};
@@ -35,7 +37,7 @@ pub struct Unwritten {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrote {
     /// L3 holds it, as this version.
-    Version(i64),
+    Version(Made),
     /// A change by hand has the last word.
     Superseded,
 }
@@ -91,7 +93,10 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
                     if head.expires_at == unwritten.expires_at
                         || touch(catalog, class, key, head, unwritten)?
                     {
-                        return Ok(Wrote::Version(head.version));
+                        return Ok(Wrote::Version(Made {
+                            version: head.version,
+                            storage: Storage::UNKNOWN,
+                        }));
                     }
                     continue;
                 }
@@ -99,8 +104,8 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
             }
             _ => unwritten.version,
         };
-        if let Some(version) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
-            return Ok(Wrote::Version(version));
+        if let Some(made) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
+            return Ok(Wrote::Version(made));
         }
         check_may_retry(class, key, unwritten.version, head.as_ref())?;
     }
@@ -135,25 +140,51 @@ fn write_over(
     head: Option<&Target>,
     unwritten: &Unwritten,
     number: i64,
-) -> Result<Option<i64>> {
+) -> Result<Option<Made>> {
+    let base = match head {
+        Some(head) if class.packs() && head.has_snapshot => {
+            stored(catalog, class, key)?.filter(|(version, _)| *version == head.version)
+        }
+        _ => None,
+    };
     let new = NewVersion {
         number,
         document: &unwritten.document,
         hash: unwritten.hash,
         parent: head.filter(|head| !head.deleted).map(|head| head.version),
         expires_at: unwritten.expires_at,
+        base: base.as_ref().map(|(version, document)| Base {
+            version: *version,
+            document: &document.bytes,
+            storage: document.storage,
+        }),
+        checkpoint: None,
     };
     let Some(head) = head else {
         return store::insert(catalog, class, key, &new);
     };
-    let in_place = class.keep == Some(1)
+    let in_place = class.keeps_one()
         && !head.deleted
         && head.has_snapshot
+        && !head.is_recovery_point
         && catalog.may_replace_snapshots();
     if in_place {
         return store::replace(catalog, class, key, replaced(head), &new);
     }
     store::update(catalog, class, key, replaced(head), &new)
+}
+
+/// The version that L3 holds, if it is intact.
+fn stored(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<(i64, StoredDocument)>> {
+    let _snapshot = PushedSnapshot::latest();
+    Ok(match store::read(catalog, class, key)? {
+        Some(Stored {
+            version,
+            content: Content::Intact(document),
+            ..
+        }) => Some((version, document)),
+        _ => None,
+    })
 }
 
 /// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
@@ -198,8 +229,8 @@ pub fn settle(
         serial: info.serial,
         read_at,
         wrote: match wrote {
-            Wrote::Version(version) => Settled::Version {
-                version,
+            Wrote::Version(made) => Settled::Version {
+                version: made.version,
                 xid: own_full_xid(),
             },
             Wrote::Superseded => Settled::Nothing,

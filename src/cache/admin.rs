@@ -3,6 +3,7 @@
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::{self, Catalog, interval_microseconds};
 use crate::error::{Error, Result, text};
+use crate::snapshots::{self, Retention};
 use crate::store::{self, Setting};
 use crate::{notify, shared};
 use pgrx::pg_sys;
@@ -64,6 +65,23 @@ fn duration(room: &mut Option<pg_sys::Interval>, name: &str) -> Result<Setting> 
     }
 }
 
+/// A list of names, of which an empty one stands for the usual names.
+fn names(call: &Call<'_>, n: usize, argument: &str) -> Result<Setting> {
+    let Some(names) = call.text_array(n) else {
+        return Ok(Setting::Unnamed);
+    };
+    for name in &names {
+        check_name(
+            argument,
+            name.ok_or_else(|| Error::null_argument(argument))?,
+        )?;
+    }
+    Ok(Setting::Value(match names.is_empty() {
+        true => None,
+        false => call.argument(n),
+    }))
+}
+
 fn check_write_mode(mode: Option<&[u8]>) -> Result<()> {
     match mode {
         None | Some(b"through" | b"behind") => Ok(()),
@@ -99,7 +117,8 @@ sql_functions! {
         Ok(call::count_datum(evicted))
     }
 
-    /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel)`
+    /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for, compression,
+    /// checkpoint_types, agent_phases)`
     fn state_class_define(call) {
         let catalog = catalog::current(call.function())?;
         let name = call.required_text(0, "class")?;
@@ -112,6 +131,7 @@ sql_functions! {
         }
         let named = |datum: Option<pg_sys::Datum>| datum.map_or(Setting::Unnamed, |datum| Setting::Value(Some(datum)));
         let (mut ttl, mut cache_ttl) = (call.interval(4), call.interval(5));
+        let mut keep_for = call.interval(8);
         let settings = [
             named(write_mode.map(call::varlena_datum)),
             limit(call, 2, "keep")?,
@@ -120,6 +140,10 @@ sql_functions! {
             duration(&mut cache_ttl, "cache_ttl")?,
             limit(call, 6, "max_entries")?,
             named(channel.map(call::varlena_datum)),
+            duration(&mut keep_for, "keep_for")?,
+            named(call.boolean(9).map(call::boolean_datum)),
+            names(call, 10, "checkpoint_types")?,
+            names(call, 11, "agent_phases")?,
         ];
         let before = match catalog.class(name) {
             Ok(class) => Some(class.keep),
@@ -131,8 +155,9 @@ sql_functions! {
             (Some(_), None | Some(0)) | (None, _) => false,
             (Some(before), Some(keep)) => before.is_none_or(|before| before > i64::from(keep)),
         };
-        if keeps_fewer {
-            store::prune_class(&catalog, call::varlena_datum(name))?;
+        if keeps_fewer && let Some(keep) = call.integer(2) {
+            let keep = Retention { keep: Some(keep.into()), ..Retention::ALL };
+            snapshots::prune(&catalog, name, &keep)?;
         }
         Ok(call::void_datum())
     }

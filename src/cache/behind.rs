@@ -10,7 +10,7 @@ use super::read::{
 use super::stats::Counter;
 use crate::error::{Error, Result, warn_unwritten};
 use crate::shared;
-use crate::store::{self, Stored};
+use crate::store::{self, Storage, Stored};
 use crate::sys;
 use state_cache_l1::EntryInfo;
 
@@ -114,6 +114,7 @@ fn found<T>(info: &EntryInfo, value: T) -> Found<T> {
         number: info.version,
         expires_at: info.expires_at,
         hash: info.hash,
+        storage: Storage::from_bits(info.stored),
     };
     version.unless_expired(value)
 }

@@ -179,6 +179,29 @@ impl Form for Nothing {
     }
 }
 
+/// The whole document as bytes of ours, for a change that can do without: it mends a damaged one.
+pub struct IfIntact;
+
+impl Form for IfIntact {
+    type Output = Option<Vec<u8>>;
+
+    fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<Option<Vec<u8>>>> {
+        match Document.take(l1, key) {
+            Taken::Entry(info, document) => Taken::Entry(info, document.map(Some)),
+            Taken::Damaged => Taken::Damaged,
+            Taken::Miss => Taken::Miss,
+        }
+    }
+
+    fn make(&mut self, document: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(Some(document.to_vec()))
+    }
+
+    fn make_of_damaged(&mut self, _: Error) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
+
 /// Whether the state is stored with exactly these bytes: the hash first, then the bytes.
 pub struct SameAs<'a> {
     /// Binary jsonb.

@@ -341,6 +341,7 @@ fn reserve(
         loaded_at: sys::statement_timestamp(),
         value: new.document,
         dirty,
+        stored: new.version.storage.bits(),
     });
     match reserved {
         Ok(block) => Some(block),

@@ -5,11 +5,12 @@ use super::behind;
 use super::stats::{Counter, Timer};
 use super::visibility::{is_own, is_visible, same_visibility, widen};
 use crate::catalog::Class;
-use crate::error::{Error, Result};
-use crate::settings;
+use crate::error::{Error, Result, warn_recovered};
+use crate::settings::{self, OnCorruption};
 use crate::shared::{self, Key, SharedL1};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Content, Stored};
+use crate::snapshots;
+use crate::store::{self, Content, Storage, Stored};
 use crate::sys;
 use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
 
@@ -22,6 +23,8 @@ pub struct Version {
     pub expires_at: i64,
     /// Hash of its document, 0 where that is not known.
     pub hash: u128,
+    /// How L3 stores it, as far as that is known.
+    pub storage: Storage,
 }
 
 /// What a change builds upon. Two reads that found the same ground found the same document, also where
@@ -109,6 +112,14 @@ impl<T> Found<T> {
         }
     }
 
+    /// The same with another form.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Found<U> {
+        match self {
+            Self::Absent(last) => Found::Absent(last),
+            Self::State(version, value) => Found::State(version, f(value)),
+        }
+    }
+
     /// The state's version and form, if there is one.
     pub fn state(self) -> Option<(Version, T)> {
         match self {
@@ -131,6 +142,47 @@ pub enum Reader {
 /// snapshot. `own_rows` says that the transaction has rows of its own in the tables (flushed, or made by
 /// hand): then L3 is asked.
 pub fn read<F: Form>(
+    state: &StateRef<'_>,
+    reader: Reader,
+    own_rows: bool,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    match read_exactly(state, reader, own_rows, form) {
+        Err(Error::Damaged { version, fault, .. })
+            if reader == Reader::Caller && settings::on_corruption() == OnCorruption::Recover =>
+        {
+            recovered(state, version, fault, form)
+        }
+        answer => answer,
+    }
+}
+
+/// The newest intact version in place of a damaged one, with a warning.
+fn recovered<F: Form>(
+    state: &StateRef<'_>,
+    damaged: i64,
+    fault: &'static str,
+    form: &mut F,
+) -> Result<Found<F::Output>> {
+    let name = (&*state.class.name, state.key);
+    let Some((number, kept)) = snapshots::newest_intact(&state.catalog, name, damaged)? else {
+        return Err(Error::Damaged {
+            state: state.shown(),
+            version: damaged,
+            fault,
+        });
+    };
+    warn_recovered(&state.shown(), damaged, fault, number);
+    let version = Version {
+        number,
+        expires_at: i64::MAX,
+        hash: kept.hash,
+        storage: kept.storage,
+    };
+    Ok(Found::State(version, form.make(&kept.document)?))
+}
+
+fn read_exactly<F: Form>(
     state: &StateRef<'_>,
     reader: Reader,
     own_rows: bool,
@@ -264,6 +316,7 @@ fn from_l1<F: Form>(
                     number: info.version,
                     expires_at: info.expires_at,
                     hash: info.hash,
+                    storage: Storage::from_bits(info.stored),
                 },
                 value,
             )
@@ -314,6 +367,7 @@ pub(super) fn offer(
             expires_at: stored.expires_at,
             loaded_at: sys::statement_timestamp(),
             dirty: None,
+            stored: document.storage.bits(),
             value: &document.bytes,
         };
         return stored.expires_at > entry.loaded_at && insert(state, l1, &entry, token);
@@ -433,6 +487,10 @@ pub(super) fn from_l3<F: Form>(
         hash: match &stored.content {
             Content::Intact(document) => document.hash,
             Content::Absent | Content::Damaged(_) => 0,
+        },
+        storage: match &stored.content {
+            Content::Intact(document) => document.storage,
+            Content::Absent | Content::Damaged(_) => Storage::UNKNOWN,
         },
     };
     if version.is_expired() {

@@ -28,6 +28,14 @@ pub struct Class {
     pub max_entries: Option<u32>,
     /// Channel that hears of its changes.
     pub channel: CString,
+    /// How long snapshots are kept that are neither current nor recovery points, in microseconds.
+    pub keep_for: Option<i64>,
+    /// Whether snapshots may be packed.
+    pub compression: bool,
+    /// Checkpoint types that it takes beside `auto`; `None` for the usual ones.
+    pub checkpoint_types: Option<Vec<Box<[u8]>>>,
+    /// Agent phases that it takes; `None` for the usual ones.
+    pub agent_phases: Option<Vec<Box<[u8]>>>,
     /// What is counted of it.
     pub counters: Rc<CounterSet>,
 }
@@ -71,7 +79,9 @@ impl Classes {
 }
 
 /// Columns of `state_class` in their order.
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 12;
+/// The column with the channel.
+const CHANNEL: usize = 7;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
@@ -116,10 +126,20 @@ pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
 /// The columns are those of a row of `state_class`.
 unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
     // SAFETY: a text column that is NOT NULL.
-    super::c_string(unsafe { varlena::detoasted_bytes(values[COLUMNS - 1].cast_mut_ptr()) })
+    super::c_string(unsafe { varlena::detoasted_bytes(values[CHANNEL].cast_mut_ptr()) })
 }
 
 impl Class {
+    /// Whether a version is written over the snapshot of the one before, which is not kept.
+    pub fn keeps_one(&self) -> bool {
+        self.keep == Some(1)
+    }
+
+    /// Whether snapshots are packed, as deltas or compressed.
+    pub fn packs(&self) -> bool {
+        self.compression && !self.keeps_one() && crate::settings::compression()
+    }
+
     /// A class without a row in `state_class`, with that table's defaults.
     pub fn undefined(name: &[u8]) -> Self {
         Self {
@@ -131,6 +151,10 @@ impl Class {
             cache_ttl: None,
             max_entries: None,
             channel: c"state_updated".to_owned(),
+            keep_for: None,
+            compression: true,
+            checkpoint_types: None,
+            agent_phases: None,
             counters: CounterSet::of_class(name),
         }
     }
@@ -153,6 +177,10 @@ impl Class {
                 Some(unsafe { *values[n].cast_mut_ptr::<pg_sys::Interval>() })
             }
         };
+        let names = |n: usize| {
+            // SAFETY: a text[] column, read before the scan goes on.
+            (!nulls[n]).then(|| unsafe { varlena::text_array(values[n]) })
+        };
         Self {
             name: name.into(),
             // SAFETY: a text column that is NOT NULL.
@@ -164,6 +192,10 @@ impl Class {
             max_entries: integer(6).and_then(|n| u32::try_from(n).ok()),
             // SAFETY: the caller's promise.
             channel: unsafe { channel(values) },
+            keep_for: interval(8).map(|i| interval_microseconds(&i)),
+            compression: nulls[9] || values[9].value() & 0xff != 0,
+            checkpoint_types: names(10),
+            agent_phases: names(11),
             counters: CounterSet::of_class(name),
         }
     }

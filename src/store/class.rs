@@ -1,6 +1,5 @@
 //! Defining a class.
 
-use super::own_write::OwnWrite;
 use super::spi::Connection;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
@@ -16,7 +15,7 @@ pub enum Setting {
 }
 
 /// The settable columns, their types and the defaults of a new class.
-const COLUMNS: [(&str, pg_sys::Oid, &str); 7] = [
+const COLUMNS: [(&str, pg_sys::Oid, &str); 11] = [
     ("write_mode", pg_sys::TEXTOID, "'through'"),
     ("keep", pg_sys::INT4OID, "1"),
     ("dedup", pg_sys::BOOLOID, "true"),
@@ -24,6 +23,10 @@ const COLUMNS: [(&str, pg_sys::Oid, &str); 7] = [
     ("cache_ttl", pg_sys::INTERVALOID, "NULL"),
     ("max_entries", pg_sys::INT4OID, "NULL"),
     ("channel", pg_sys::TEXTOID, "'state_updated'"),
+    ("keep_for", pg_sys::INTERVALOID, "NULL"),
+    ("compression", pg_sys::BOOLOID, "true"),
+    ("checkpoint_types", pg_sys::TEXTARRAYOID, "NULL"),
+    ("agent_phases", pg_sys::TEXTARRAYOID, "NULL"),
 ];
 
 /// Parameters: the name, then for each column whether it is named, and its value.
@@ -63,28 +66,6 @@ fn insert_sql() -> String {
         names.join(", "),
         values(|n| COLUMNS[n].2).join(", ")
     )
-}
-
-const PRUNE: &str = "DELETE FROM @extschema@.state_snapshot s \
-     USING @extschema@.state_head h, @extschema@.state_class c \
-     WHERE c.class OPERATOR(pg_catalog.=) $1 AND s.class OPERATOR(pg_catalog.=) $1 \
-     AND h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) s.key \
-     AND s.version OPERATOR(pg_catalog.<=) (h.version OPERATOR(pg_catalog.-) c.keep)";
-
-/// Deletes the snapshots that a class no longer keeps. The flush deletes one snapshot for each that it
-/// writes, so this is needed only when a class keeps fewer than before.
-pub fn prune_class(catalog: &Catalog, name: pg_sys::Datum) -> Result<()> {
-    let connection = Connection::open()?;
-    let statement = connection.prepare(
-        &catalog.statements.prune_class,
-        &catalog.schema,
-        || PRUNE.to_owned(),
-        &[pg_sys::TEXTOID],
-    )?;
-    // No current version changes: L1 need not hear of it.
-    let _own = OwnWrite::begin();
-    connection.modify(statement, [Some(name)])?;
-    Ok(())
 }
 
 /// Changes what is named of a class, or creates it.

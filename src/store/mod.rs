@@ -6,24 +6,32 @@
 
 mod changes;
 mod class;
+mod history;
 mod own_write;
+mod pruning;
 mod read;
 mod spi;
+mod storage;
 mod upkeep;
 mod write;
 
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
-pub use class::{Setting, define as define_class, prune_class};
+pub use class::{Setting, define as define_class};
+pub use history::{
+    Kept, Label, LogEntry, Version as KeptVersion, classes, delete_snapshot, kept, keys, label,
+    lock_if_free, log, prunable_states, put_aside, rewrite_as_keyframe, versions,
+};
 pub use own_write::{is_by_hand, is_caller_by_hand};
-pub use read::{Content, Stored, Target, lock, read, target};
+pub use read::{Content, Stored, StoredDocument, Target, lock, read, target};
 pub use spi::Proceed;
+pub use storage::{Base, Fault, Storage};
 pub use upkeep::{
-    Expiring, Tombstone, drop_tombstone, drop_traces, earliest_expiry, keeping_classes,
-    lock_expired, prune, set_constraints_immediate, snapshots, tombstones,
+    Expiring, Tombstone, drop_tombstone, drop_traces, earliest_expiry, limited_classes,
+    lock_expired, set_constraints_immediate, tombstones,
 };
 pub use write::{
-    NewVersion, Replaced, delete, expire, first_version, insert, insert_tombstone, replace, touch,
-    update,
+    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, first_version, insert,
+    insert_tombstone, replace, touch, update,
 };
 
 use spi::Statement;
@@ -36,8 +44,8 @@ pub struct Statements {
     lock: OnceCell<Statement>,
     insert: OnceCell<Statement>,
     replace: OnceCell<Statement>,
-    update: [OnceCell<Statement>; write::PRUNINGS],
-    delete: [OnceCell<Statement>; write::PRUNINGS],
+    update: [OnceCell<Statement>; pruning::PRUNINGS],
+    delete: [OnceCell<Statement>; pruning::PRUNINGS],
     touch: OnceCell<Statement>,
     target: OnceCell<Statement>,
     first_version: OnceCell<Statement>,
@@ -46,7 +54,8 @@ pub struct Statements {
     expire: OnceCell<Statement>,
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
-    prune_class: OnceCell<Statement>,
+    rows_below: OnceCell<Statement>,
     changes: changes::Statements,
+    history: history::Statements,
     upkeep: upkeep::Statements,
 }

@@ -1,6 +1,7 @@
 //! Reading one state from L3.
 
 use super::spi::{Connection, Row};
+use super::storage::{Columns, Fault, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -26,7 +27,7 @@ pub enum Content {
     /// The state is deleted, or row-level security may be hiding the document.
     Absent,
     /// It is missing, or not what its hashes say.
-    Damaged(&'static str),
+    Damaged(Fault),
 }
 
 /// A document whose bytes agree with the hashes beside them.
@@ -37,16 +38,48 @@ pub struct StoredDocument {
     pub hash: u128,
     /// Transaction that wrote the snapshot row.
     pub xid: pg_sys::TransactionId,
+    /// How it is stored.
+    pub storage: Storage,
 }
 
-const READ: &str = "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state \
+const READ: &str = "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state, \
+         s.delta, s.recovery_point \
          FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
          ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
          AND s.version OPERATOR(pg_catalog.=) h.version \
          WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
 
+/// The snapshot row of a head row.
+struct Snapshot {
+    xid: pg_sys::TransactionId,
+    /// What head and snapshot say.
+    hashes: [Option<u128>; 2],
+    columns: Columns,
+    is_recovery_point: bool,
+}
+
 /// Reads a state under the active snapshot; `None` if it has no head row there.
 pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    let Some((mut stored, snapshot)) = read_rows(catalog, class, key)? else {
+        return Ok(None);
+    };
+    if let Some(snapshot) = snapshot {
+        let name = (&*class.name, key, stored.version);
+        stored.content = match document(catalog, name, snapshot)? {
+            Ok(document) => Content::Intact(document),
+            Err(MISSING) if catalog.access().row_security => Content::Absent,
+            Err(fault) => Content::Damaged(fault),
+        };
+    }
+    Ok(Some(stored))
+}
+
+/// The head row of a state, and the snapshot row if the state is not deleted.
+fn read_rows(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+) -> Result<Option<(Stored, Option<Snapshot>)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.read,
@@ -61,43 +94,45 @@ pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Store
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let deleted = row.boolean(2);
-    let content = if deleted || (row.column(6).is_none() && catalog.access().row_security) {
-        Content::Absent
-    } else {
-        match document(&row) {
-            Ok(document) => Content::Intact(document),
-            Err(fault) => Content::Damaged(fault),
-        }
-    };
-    Ok(Some(Stored {
+    let (is_deleted, has_snapshot) = (row.boolean(2), row.column(6).is_some());
+    let stored = Stored {
         version: row.bigint(1),
         expires_at: row.expiry(3),
         head_xid: row.xid(4),
-        content,
-    }))
+        content: match is_deleted || catalog.access().row_security {
+            true => Content::Absent,
+            false => Content::Damaged("its snapshot is missing"),
+        },
+    };
+    let snapshot = (has_snapshot && !is_deleted).then(|| Snapshot {
+        xid: row.xid(7),
+        hashes: [5, 8].map(|column| stored_hash(&row, column)),
+        columns: Columns::of(&row, 9, 10),
+        is_recovery_point: row.boolean(11),
+    });
+    Ok(Some((stored, snapshot)))
 }
 
-fn document(row: &Row<'_>) -> std::result::Result<StoredDocument, &'static str> {
-    if row.column(6).is_none() {
-        return Err("its snapshot is missing");
-    }
-    let Some(state) = row.column(9) else {
-        return Err("its snapshot holds no whole document");
+fn document(
+    catalog: &Catalog,
+    name: (&[u8], &[u8], i64),
+    snapshot: Snapshot,
+) -> Result<std::result::Result<StoredDocument, Fault>> {
+    let is_recovery_point = snapshot.is_recovery_point;
+    let (bytes, storage) = match unpack(catalog, name, snapshot.columns, is_recovery_point)? {
+        Ok(unpacked) => unpacked,
+        Err(fault) => return Ok(Err(fault)),
     };
-    // SAFETY: a jsonb column; the copy is made before the connection closes.
-    let bytes = unsafe { varlena::detoasted_bytes(state.cast_mut_ptr()) };
-    let hash = state_cache_document::hash(bytes);
-    for column in [5, 8] {
-        if stored_hash(row, column) != Some(hash) {
-            return Err("the document does not match its hash");
-        }
+    let hash = state_cache_document::hash(&bytes);
+    if snapshot.hashes.iter().any(|stored| *stored != Some(hash)) {
+        return Ok(Err("the document does not match its hash"));
     }
-    Ok(StoredDocument {
-        bytes: bytes.to_vec(),
+    Ok(Ok(StoredDocument {
+        bytes,
         hash,
-        xid: row.xid(7),
-    })
+        xid: snapshot.xid,
+        storage,
+    }))
 }
 
 /// The head row that a version is to be written over.
@@ -112,12 +147,14 @@ pub struct Target {
     pub expires_at: i64,
     /// Whether there is a snapshot of it.
     pub has_snapshot: bool,
+    /// Whether that is a recovery point.
+    pub is_recovery_point: bool,
 }
 
-const TARGET: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, EXISTS (\
-     SELECT FROM @extschema@.state_snapshot s WHERE s.class OPERATOR(pg_catalog.=) $1 \
-     AND s.key OPERATOR(pg_catalog.=) $2 AND s.version OPERATOR(pg_catalog.=) h.version) \
-     FROM @extschema@.state_head h \
+const TARGET: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, s.recovery_point \
+     FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
+     ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
+     AND s.version OPERATOR(pg_catalog.=) h.version \
      WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
 
 /// Reads the head row of a state under the active snapshot, whatever it holds.
@@ -138,7 +175,8 @@ pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Targ
         deleted: row.boolean(2),
         hash: stored_hash(&row, 3),
         expires_at: row.expiry(4),
-        has_snapshot: row.boolean(5),
+        has_snapshot: row.column(5).is_some(),
+        is_recovery_point: row.boolean(5),
     }))
 }
 

@@ -20,10 +20,7 @@ pub struct Statements {
     drop_tombstone: OnceCell<Statement>,
     lock_traces: OnceCell<Statement>,
     drop_trace: OnceCell<Statement>,
-    keeping_classes: OnceCell<Statement>,
-    snapshots: OnceCell<Statement>,
-    lock_snapshot: OnceCell<Statement>,
-    prune: OnceCell<Statement>,
+    limited_classes: OnceCell<Statement>,
 }
 
 /// Fires deferrable triggers and constraints with each statement for the rest of the transaction: in the place
@@ -247,91 +244,17 @@ pub fn drop_traces(
     Ok((found, dropped))
 }
 
-/// The classes that keep a limited number of snapshots, and how many.
-pub fn keeping_classes(catalog: &Catalog) -> Result<Vec<(Box<[u8]>, i64)>> {
-    const SQL: &str = "SELECT class, keep::pg_catalog.int8 FROM @extschema@.state_class WHERE keep IS NOT NULL ORDER BY class";
+/// The classes that keep a limited number of snapshots, or for a limited time.
+pub fn limited_classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
+    const SQL: &str = "SELECT class FROM @extschema@.state_class \
+         WHERE keep IS NOT NULL OR keep_for IS NOT NULL ORDER BY class";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.keeping_classes,
+        &catalog.statements.upkeep.limited_classes,
         &catalog.schema,
         || SQL.to_owned(),
         &[],
     )?;
     let rows = connection.query(statement, [])?;
-    Ok(rows
-        .iter()
-        .map(|row| (row.text(1), row.bigint(2)))
-        .collect())
-}
-
-/// Up to `limit` snapshots (key and version) of a class behind this one, in that order.
-pub fn snapshots(
-    catalog: &Catalog,
-    class: &[u8],
-    after: &(Box<[u8]>, i64),
-    limit: i64,
-) -> Result<Vec<(Box<[u8]>, i64)>> {
-    const SQL: &str = "SELECT key, version FROM @extschema@.state_snapshot \
-         WHERE class OPERATOR(pg_catalog.=) $1 \
-         AND ROW(key, version) OPERATOR(pg_catalog.>) ROW($2, $3) ORDER BY key, version LIMIT $4";
-    let connection = Connection::open()?;
-    let statement = connection.prepare(
-        &catalog.statements.upkeep.snapshots,
-        &catalog.schema,
-        || SQL.to_owned(),
-        &[
-            pg_sys::TEXTOID,
-            pg_sys::TEXTOID,
-            pg_sys::INT8OID,
-            pg_sys::INT8OID,
-        ],
-    )?;
-    let rows = connection.query(
-        statement,
-        [
-            Some(varlena_datum(class)),
-            Some(varlena_datum(&after.0)),
-            Some(bigint_datum(after.1)),
-            Some(bigint_datum(limit)),
-        ],
-    )?;
-    Ok(rows
-        .iter()
-        .map(|row| (row.text(1), row.bigint(2)))
-        .collect())
-}
-
-/// Deletes a snapshot, unless it is current or a recovery point, or somebody has it locked.
-pub fn prune(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<()> {
-    const TYPES: [pg_sys::Oid; 3] = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID];
-    let statements = &catalog.statements.upkeep;
-    let arguments = || {
-        [
-            Some(varlena_datum(class)),
-            Some(varlena_datum(key)),
-            Some(bigint_datum(version)),
-        ]
-    };
-    let locked = write(
-        catalog,
-        &statements.lock_snapshot,
-        "SELECT FROM @extschema@.state_snapshot s WHERE s.class OPERATOR(pg_catalog.=) $1 \
-         AND s.key OPERATOR(pg_catalog.=) $2 AND s.version OPERATOR(pg_catalog.=) $3 AND NOT s.recovery_point \
-         AND NOT EXISTS (SELECT FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
-         AND h.key OPERATOR(pg_catalog.=) $2 AND h.version OPERATOR(pg_catalog.=) $3) \
-         FOR UPDATE OF s SKIP LOCKED",
-        TYPES,
-        arguments(),
-    )?;
-    if locked > 0 {
-        write(
-            catalog,
-            &statements.prune,
-            "DELETE FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
-             AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3",
-            TYPES,
-            arguments(),
-        )?;
-    }
-    Ok(())
+    Ok(rows.iter().map(|row| row.text(1)).collect())
 }

@@ -4,8 +4,10 @@
 //! written, and the caller looks again.
 
 use super::own_write::OwnWrite;
+use super::pruning::{prune_gaps, pruning, pruning_sql, reach};
 use super::spi::{Connection, Statement};
-use crate::call::{bigint_datum, varlena_datum};
+use super::storage::{Base, Packed, Storage, pack};
+use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use pgrx::pg_sys::{self, panic::CaughtError};
@@ -13,8 +15,35 @@ use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 
-/// Ways of pruning, each with its own statement: a snapshot falls out of `keep`, or none does.
-pub const PRUNINGS: usize = 2;
+/// What the caller says about a snapshot beside its document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Why it was taken.
+    pub checkpoint_type: Box<[u8]>,
+    /// Whether recovery may go back to it.
+    pub recovery_point: bool,
+    /// Phase of the agent.
+    pub agent_phase: Option<Box<[u8]>>,
+    /// Whatever else belongs to it, in binary jsonb.
+    pub execution_context: Option<Vec<u8>>,
+    /// The version whose content it has, where that is not the one before.
+    pub parent: Option<i64>,
+}
+
+impl Checkpoint {
+    /// Whether it is skipped where nothing has changed: only the types that are taken as a matter of routine.
+    pub fn is_skippable(&self) -> bool {
+        !self.recovery_point
+            && self.parent.is_none()
+            && matches!(
+                &*self.checkpoint_type,
+                AUTO | b"intermediate" | b"pipeline_complete"
+            )
+    }
+}
+
+/// The type of a snapshot of which its writer says nothing.
+pub const AUTO: &[u8] = b"auto";
 
 /// A document to be written.
 pub struct NewVersion<'a> {
@@ -28,6 +57,19 @@ pub struct NewVersion<'a> {
     pub parent: Option<i64>,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// The version before, if that is at hand.
+    pub base: Option<Base<'a>>,
+    /// What the caller says about it.
+    pub checkpoint: Option<&'a Checkpoint>,
+}
+
+/// A version that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Its number.
+    pub version: i64,
+    /// How it is stored.
+    pub storage: Storage,
 }
 
 /// What a write replaces; if it is not there any more, nothing is written.
@@ -40,71 +82,50 @@ pub struct Replaced {
     pub hash: Option<u128>,
 }
 
-/// The versions of a `behind` class have gaps, so its snapshots are counted instead ([`prune_gaps`]).
-fn pruning(class: &Class) -> usize {
-    usize::from(class.keep.is_none() || class.behind)
-}
+/// The rows of the state in question.
+pub(super) const OF_STATE: &str =
+    "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
-/// Prunes a state of a `behind` class after a version was made; `tombstone`: that is one of those to be kept.
-fn prune_gaps(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    made: Option<i64>,
-    tombstone: bool,
-) -> Result<Option<i64>> {
-    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep) {
-        prune_state(catalog, class, key, keep - i64::from(tombstone))?;
-    }
-    Ok(made)
-}
-
-/// The part of a statement that prunes the snapshot that falls out of `keep` once the CTE `head` has made
-/// a version; `version` names the parameter with the snapshot's. It is named exactly: a range would visit
-/// every version of the state since the last VACUUM.
-fn pruning_sql(pruning: usize, version: &str) -> String {
-    if pruning > 0 {
-        return String::new();
-    }
+/// Its head row, if it is still the one to be replaced: that version, that hash unless it is NULL. A
+/// tombstone has no hash.
+fn unmoved(version: &str, hash: &str) -> String {
     format!(
-        ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
-         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
-         AND s.version OPERATOR(pg_catalog.=) {version})"
+        "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) {version} \
+         AND ({hash} IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) {hash})"
     )
 }
-
-/// The rows of the state in question.
-const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
-
-/// Its head row, if it is still the one to be replaced: version $3, hash $4 unless that is NULL. A
-/// tombstone has no hash.
-const UNMOVED: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-     AND version OPERATOR(pg_catalog.=) $3 \
-     AND ($4 IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) $4)";
 
 /// The version that a state without a head row begins with: none is used again.
 const FIRST_VERSION: &str = "SELECT COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1 \
      FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
+/// The columns of a snapshot that [`new_version`] gives, and its parameters.
+const NEW_COLUMNS: &str = "class, key, version, parent_version, hash, \
+     checkpoint_type, recovery_point, agent_phase, execution_context, state, delta";
+const NEW_VALUES: &str = "$1, $2, version, $13, $3, $9, $10, $11, $12, $7, $8";
+
 fn insert_sql() -> String {
     format!(
         "WITH head AS (INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at) \
-         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $7), $3, $4, $5 \
+         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $6), $3, $4, $5 \
          ON CONFLICT (class, key) DO NOTHING RETURNING version) \
-         INSERT INTO @extschema@.state_snapshot (class, key, version, state, hash) \
-         SELECT $1, $2, version, $6, $3 FROM head RETURNING version"
+         INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
+         SELECT {NEW_VALUES} FROM head RETURNING version"
     )
 }
 
+/// What becomes of the head row.
+const NEW_HEAD: &str = "version = $6, hash = $3, size = $4, deleted = false, \
+     expires_at = $5, updated_at = pg_catalog.clock_timestamp()";
+
 fn update_sql(how: usize) -> String {
     format!(
-        "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = $11, hash = $5, size = $6, deleted = false, \
-         expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {UNMOVED} RETURNING version){} \
-         INSERT INTO @extschema@.state_snapshot (class, key, version, parent_version, state, hash) \
-         SELECT $1, $2, version, $8, $9, $5 FROM head RETURNING version",
-        pruning_sql(how, "$10")
+        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {} RETURNING version){} \
+         INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
+         SELECT {NEW_VALUES} FROM head RETURNING version",
+        unmoved("$14", "$15"),
+        pruning_sql(how, "$6", "$16", "$17")
     )
 }
 
@@ -112,16 +133,14 @@ fn update_sql(how: usize) -> String {
 /// the WAL of a new row.
 fn replace_sql() -> String {
     format!(
-        "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = $9, hash = $5, size = $6, deleted = false, \
-         expires_at = $7, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {UNMOVED} RETURNING version) \
+        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {} RETURNING version) \
          UPDATE @extschema@.state_snapshot \
-         SET version = $9, parent_version = version, hash = $5, \
-         checkpoint_type = DEFAULT, recovery_point = DEFAULT, agent_phase = NULL, \
-         execution_context = NULL, created_at = DEFAULT, writer = DEFAULT, state = $8, delta = NULL \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 AND EXISTS (SELECT FROM head) \
-         RETURNING version"
+         SET version = $6, parent_version = $13, hash = $3, \
+         checkpoint_type = $9, recovery_point = $10, agent_phase = $11, \
+         execution_context = $12, created_at = DEFAULT, writer = DEFAULT, state = $7, delta = $8 \
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $14 AND EXISTS (SELECT FROM head) \
+         RETURNING version",
+        unmoved("$14", "$15")
     )
 }
 
@@ -130,9 +149,10 @@ fn delete_sql(how: usize) -> String {
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = $6, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {UNMOVED} RETURNING version){} \
+         WHERE {} RETURNING version){} \
          SELECT version FROM head",
-        pruning_sql(how, "$5")
+        unmoved("$3", "$4"),
+        pruning_sql(how, "$6", "$5", "$7")
     )
 }
 
@@ -142,19 +162,11 @@ fn insert_tombstone_sql() -> String {
         .to_owned()
 }
 
-/// The snapshots that a state no longer keeps, found by counting: versions written behind leave gaps.
-fn prune_state_sql() -> String {
-    format!(
-        "DELETE FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.<=) \
-         (SELECT version FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-         ORDER BY version USING OPERATOR(pg_catalog.>) OFFSET $3 LIMIT 1)"
-    )
-}
-
 fn touch_sql() -> String {
     format!(
         "UPDATE @extschema@.state_head SET expires_at = $5 \
-         WHERE {UNMOVED} RETURNING version"
+         WHERE {} RETURNING version",
+        unmoved("$3", "$4")
     )
 }
 
@@ -169,22 +181,15 @@ pub fn insert(
     class: &Class,
     key: &[u8],
     new: &NewVersion<'_>,
-) -> Result<Option<i64>> {
+) -> Result<Option<Made>> {
+    let packed = pack_new(class, &NewVersion { base: None, ..*new });
     let statement = || {
         run(catalog, &catalog.statements.insert, insert_sql, || {
-            [
-                text(&class.name),
-                text(key),
-                hash(Some(new.hash)),
-                size(new.document),
-                expiry(new.expires_at),
-                document(new.document),
-                bigint(Some(new.number)),
-            ]
+            new_version(class, key, new, &packed)
         })
     };
     let state = Shown::new(&class.name, key);
-    PgTryBuilder::new(AssertUnwindSafe(statement))
+    let made = PgTryBuilder::new(AssertUnwindSafe(statement))
         .catch_when(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, move |error| {
             let is_ours = matches!(&error, CaughtError::PostgresError(report)
                 if report.message().contains("state_snapshot_pkey"));
@@ -194,7 +199,53 @@ pub fn insert(
             let state = state.clone();
             Error::Raced { state }.raise()
         })
-        .execute()
+        .execute()?;
+    Ok(packed.made(made))
+}
+
+fn pack_new(class: &Class, new: &NewVersion<'_>) -> Packed {
+    let is_recovery_point = new.checkpoint.is_some_and(|it| it.recovery_point);
+    pack(class, new.number, new.document, new.base, is_recovery_point)
+}
+
+impl Packed {
+    /// The version that a statement has written it as.
+    fn made(&self, version: Option<i64>) -> Option<Made> {
+        let storage = self.storage;
+        version.map(|version| Made { version, storage })
+    }
+}
+
+/// The parameters $1 to $13 of a statement that writes a version.
+fn new_version(
+    class: &Class,
+    key: &[u8],
+    new: &NewVersion<'_>,
+    packed: &Packed,
+) -> [Parameter; 13] {
+    let checkpoint = new.checkpoint;
+    let context = checkpoint.and_then(|it| it.execution_context.as_deref());
+    [
+        text(&class.name),
+        text(key),
+        hash(Some(new.hash)),
+        size(new.document),
+        expiry(new.expires_at),
+        bigint(Some(new.number)),
+        jsonb(packed.delta.is_none().then_some(new.document)),
+        bytea(packed.delta.as_deref()),
+        text(checkpoint.map_or(AUTO, |it| &it.checkpoint_type)),
+        boolean(checkpoint.is_some_and(|it| it.recovery_point)),
+        optional_text(checkpoint.and_then(|it| it.agent_phase.as_deref())),
+        jsonb(context),
+        bigint(checkpoint.and_then(|it| it.parent).or(new.parent)),
+    ]
+}
+
+/// Several groups of parameters in a row. `N` is their number in all.
+fn join<const N: usize>(groups: &[&[Parameter]]) -> [Parameter; N] {
+    let mut parameters = groups.iter().copied().flatten().copied();
+    std::array::from_fn(|_| parameters.next().unwrap_or((pg_sys::TEXTOID, None)))
 }
 
 /// Writes a version after the one to be replaced; `None` when that is not current any more.
@@ -204,53 +255,52 @@ pub fn update(
     key: &[u8],
     replaced: Replaced,
     new: &NewVersion<'_>,
-) -> Result<Option<i64>> {
-    let how = pruning(class);
+) -> Result<Option<Made>> {
+    let packed = pack_new(class, new);
+    let is_keyframe = packed.storage.depth() == 0;
+    let how = pruning(class, is_keyframe);
     let made = run(
         catalog,
         &catalog.statements.update[how],
         || update_sql(how),
-        || {
-            [
-                text(&class.name),
-                text(key),
-                bigint(Some(replaced.version)),
-                hash(replaced.hash),
-                hash(Some(new.hash)),
-                size(new.document),
-                expiry(new.expires_at),
-                bigint(new.parent),
-                document(new.document),
-                bigint(class.keep.map(|keep| new.number - keep)),
-                bigint(Some(new.number)),
-            ]
+        || -> [Parameter; 17] {
+            join(&[
+                &new_version(class, key, new, &packed),
+                &[
+                    bigint(Some(replaced.version)),
+                    hash(replaced.hash),
+                    bigint(class.keep.map(|keep| new.number - keep + 1)),
+                    bigint(Some(reach(new.base))),
+                ],
+            ])
         },
     )?;
-    prune_gaps(catalog, class, key, made, false)
+    if is_keyframe {
+        prune_gaps(catalog, class, key, made, false)?;
+    }
+    Ok(packed.made(made))
 }
 
-/// Writes a version over the snapshot of the one to be replaced, which must be there; as [`update`]
-/// otherwise.
+/// Writes a version over the snapshot of the one to be replaced, which must be there and no recovery point;
+/// as [`update`] otherwise.
 pub fn replace(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
     replaced: Replaced,
     new: &NewVersion<'_>,
-) -> Result<Option<i64>> {
-    run(catalog, &catalog.statements.replace, replace_sql, || {
-        [
-            text(&class.name),
-            text(key),
-            bigint(Some(replaced.version)),
-            hash(replaced.hash),
-            hash(Some(new.hash)),
-            size(new.document),
-            expiry(new.expires_at),
-            document(new.document),
-            bigint(Some(new.number)),
-        ]
-    })
+) -> Result<Option<Made>> {
+    let packed = pack_new(class, new);
+    let made = run(
+        catalog,
+        &catalog.statements.replace,
+        replace_sql,
+        || -> [Parameter; 15] {
+            let replaced = [bigint(Some(replaced.version)), hash(replaced.hash)];
+            join(&[&new_version(class, key, new, &packed), &replaced])
+        },
+    )?;
+    Ok(packed.made(made))
 }
 
 /// Puts a tombstone in place of the version to be replaced; its version `number`, or `None` as for [`update`].
@@ -261,7 +311,11 @@ pub fn delete(
     replaced: Replaced,
     number: i64,
 ) -> Result<Option<i64>> {
-    let how = pruning(class);
+    let how = pruning(class, true);
+    let reach = match class.packs() {
+        true => 2 * i64::from(crate::settings::max_delta_chain()) + 1,
+        false => 1,
+    };
     let made = run(
         catalog,
         &catalog.statements.delete[how],
@@ -272,12 +326,14 @@ pub fn delete(
                 text(key),
                 bigint(Some(replaced.version)),
                 hash(replaced.hash),
-                bigint(class.keep.map(|keep| number - keep)),
+                bigint(class.keep.map(|keep| number - keep + 1)),
                 bigint(Some(number)),
+                bigint(Some(reach)),
             ]
         },
     )?;
-    prune_gaps(catalog, class, key, made, true)
+    prune_gaps(catalog, class, key, made, true)?;
+    Ok(made)
 }
 
 /// Writes a tombstone for a state that has no head row; its version `number`, or `None` when there is a head
@@ -294,17 +350,6 @@ pub fn insert_tombstone(
         insert_tombstone_sql,
         || [text(&class.name), text(key), bigint(Some(number))],
     )
-}
-
-/// Deletes all but the newest `keep` snapshots of a state.
-fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
-    run(
-        catalog,
-        &catalog.statements.prune_state,
-        prune_state_sql,
-        || [text(&class.name), text(key), bigint(Some(keep))],
-    )?;
-    Ok(())
 }
 
 /// The version that a state without a head row would begin with.
@@ -342,11 +387,14 @@ fn expire_sql() -> String {
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version), \
-         pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
-         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
-         AND s.version OPERATOR(pg_catalog.=) (head.version OPERATOR(pg_catalog.-) $4)) \
-         SELECT version FROM head"
+         WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version){} \
+         SELECT version FROM head",
+        pruning_sql(
+            0,
+            "head.version",
+            "(head.version OPERATOR(pg_catalog.-) $4 OPERATOR(pg_catalog.+) 1)",
+            "1"
+        )
     )
 }
 
@@ -367,7 +415,7 @@ type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
 
 /// Runs a statement that returns the version it made. The parameters are built once SPI is connected, so
 /// that they are freed with the connection.
-fn run<const N: usize>(
+pub(super) fn run<const N: usize>(
     catalog: &Catalog,
     slot: &OnceCell<Statement>,
     sql: impl FnOnce() -> String,
@@ -383,11 +431,11 @@ fn run<const N: usize>(
     Ok(version.map(|version| version.value() as i64))
 }
 
-fn text(text: &[u8]) -> Parameter {
+pub(super) fn text(text: &[u8]) -> Parameter {
     (pg_sys::TEXTOID, Some(varlena_datum(text)))
 }
 
-fn bigint(value: Option<i64>) -> Parameter {
+pub(super) fn bigint(value: Option<i64>) -> Parameter {
     (pg_sys::INT8OID, value.map(bigint_datum))
 }
 
@@ -396,8 +444,20 @@ fn hash(hash: Option<u128>) -> Parameter {
     (pg_sys::BYTEAOID, bytes.map(|bytes| varlena_datum(&bytes)))
 }
 
-fn document(document: &[u8]) -> Parameter {
-    (pg_sys::JSONBOID, Some(varlena_datum(document)))
+fn optional_text(text: Option<&[u8]>) -> Parameter {
+    (pg_sys::TEXTOID, text.map(varlena_datum))
+}
+
+fn jsonb(document: Option<&[u8]>) -> Parameter {
+    (pg_sys::JSONBOID, document.map(varlena_datum))
+}
+
+fn bytea(bytes: Option<&[u8]>) -> Parameter {
+    (pg_sys::BYTEAOID, bytes.map(varlena_datum))
+}
+
+fn boolean(value: bool) -> Parameter {
+    (pg_sys::BOOLOID, Some(boolean_datum(value)))
 }
 
 /// The size of a document, which is at most 256 MiB.

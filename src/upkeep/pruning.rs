@@ -1,79 +1,73 @@
-//! Finding the snapshots beyond those that a class keeps. Each write deletes the one that falls out; here are
-//! those that it did not: put there by hand, or left when fewer were to be kept.
+//! Deleting the snapshots beyond those that a class keeps. Writes delete most of what falls out; here goes what
+//! they left: what grew too old, what was put there by hand, and what was left when fewer were to be kept.
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::snapshots::{Needed, Retention, prune_state};
 use crate::store;
-use std::collections::VecDeque;
 
-/// A snapshot of the class at hand: its key and version.
-pub type Version = (Box<[u8]>, i64);
+/// Key of a state of the class at hand.
+pub type Key = Box<[u8]>;
 
 /// How far a pass has come.
 #[derive(Clone)]
 pub struct Pruning {
-    /// The class that it is at, and how many snapshots of a state that keeps.
-    class: (Box<[u8]>, i64),
-    /// Classes to be done after it.
-    others: Vec<(Box<[u8]>, i64)>,
-    /// The last snapshot looked at.
-    after: (Box<[u8]>, i64),
-    /// The newest versions of its state so far, no more than are kept.
-    kept: VecDeque<i64>,
+    /// The class that it is at, and those to be done after it.
+    class: Box<[u8]>,
+    others: Vec<Box<[u8]>>,
+    /// The last state looked at.
+    after: Box<[u8]>,
+    /// When the pass began.
+    now: i64,
 }
 
 impl Pruning {
-    /// Before the first class; `None` if none keeps a limited number.
-    pub fn begin(catalog: &Catalog) -> Result<Option<Self>> {
-        let mut others = store::keeping_classes(catalog)?;
+    /// Before the first class; `None` if all of them keep everything.
+    pub fn begin(catalog: &Catalog, now: i64) -> Result<Option<Self>> {
+        let mut others = store::limited_classes(catalog)?;
         Ok(others.pop().map(|class| Self {
             class,
             others,
-            after: Default::default(),
-            kept: VecDeque::new(),
+            after: Box::default(),
+            now,
         }))
     }
 
-    /// The class that it is at.
-    pub fn class(&self) -> &[u8] {
-        &self.class.0
-    }
-
-    /// Looks at the next snapshots: those to be deleted, and where the pass goes on.
-    pub fn page(&self, catalog: &Catalog, limit: i64) -> Result<(Vec<Version>, Option<Self>)> {
-        let (class, keep) = &self.class;
-        let page = store::snapshots(catalog, class, &self.after, limit)?;
-        let is_last = (page.len() as i64) < limit;
+    /// The next states that may have too many, and where the pass goes on.
+    pub fn page(&self, catalog: &Catalog, limit: i64) -> Result<(Vec<Key>, Option<Self>)> {
+        let retention = self.retention(catalog)?;
+        let keys = store::prunable_states(
+            catalog,
+            &self.class,
+            &self.after,
+            retention.keep,
+            retention.before,
+            limit,
+        )?;
         let mut next = self.clone();
-        let excess = next.excess(page, *keep);
-        if !is_last {
-            return Ok((excess, Some(next)));
+        if let (Some(last), true) = (keys.last(), keys.len() as i64 == limit) {
+            next.after.clone_from(last);
+            return Ok((keys, Some(next)));
         }
-        let others = &mut next.others;
-        let next = others.pop().map(|class| Self {
-            class,
-            others: std::mem::take(others),
-            after: Default::default(),
-            kept: VecDeque::new(),
-        });
-        Ok((excess, next))
+        next.after = Box::default();
+        let others = next.others.pop();
+        let next = others.map(|class| Self { class, ..next });
+        Ok((keys, next))
     }
 
-    /// The oldest of each state, where there are more than are kept; the page is in order.
-    fn excess(&mut self, page: Vec<(Box<[u8]>, i64)>, keep: i64) -> Vec<(Box<[u8]>, i64)> {
-        let mut excess = Vec::new();
-        for (key, version) in page {
-            if key != self.after.0 {
-                self.kept.clear();
-            }
-            self.kept.push_back(version);
-            if self.kept.len() as i64 > keep
-                && let Some(oldest) = self.kept.pop_front()
-            {
-                excess.push((key.clone(), oldest));
-            }
-            self.after = (key, version);
+    /// Prunes a state, unless somebody has it locked: what others build upon stays as long as they do, since
+    /// storing them anew would cost more than it frees.
+    pub fn prune(&self, catalog: &Catalog, key: &[u8]) -> Result<()> {
+        if store::lock_if_free(catalog, &self.class, key)? {
+            let class = catalog.class_or_default(&self.class)?;
+            let retention = Retention::of_class(&class, self.now);
+            prune_state(catalog, &class, key, &retention, Needed::Stays)?;
         }
-        excess
+        Ok(())
+    }
+
+    fn retention(&self, catalog: &Catalog) -> Result<Retention> {
+        let class = catalog.class_or_default(&self.class)?;
+        Ok(Retention::of_class(&class, self.now))
     }
 }

@@ -251,20 +251,20 @@ impl Retention {
             return Ok(Stage::Idle);
         }
         self.looked_at_snapshots = Some(now);
-        Ok(match Pruning::begin(catalog)? {
+        Ok(match Pruning::begin(catalog, now)? {
             Some(pruning) => Stage::Snapshots(pruning),
             None => Stage::Idle,
         })
     }
 
     fn prune(&mut self, catalog: &Catalog, pruning: Pruning) -> Result<Stage> {
-        let (excess, next) = pruning.page(catalog, self.page)?;
+        let (keys, next) = pruning.page(catalog, BATCH.min(self.page))?;
         let next = next.map_or(Stage::Idle, Stage::Snapshots);
         self.beyond = Some(next.clone());
         let _owner = Impersonation::owner_of(catalog.snapshot);
         store::set_constraints_immediate();
-        for (key, version) in excess {
-            store::prune(catalog, pruning.class(), &key, version)?;
+        for key in keys {
+            pruning.prune(catalog, &key)?;
         }
         Ok(next)
     }

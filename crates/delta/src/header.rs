@@ -18,7 +18,7 @@ use crate::{Error, MAX_DOCUMENT};
 const KEYFRAME: u8 = 0x51;
 
 /// First byte of a delta of the first format.
-const DELTA: u8 = 0x52;
+pub const DELTA: u8 = 0x52;
 
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 4;

@@ -23,7 +23,7 @@ mod policy;
 pub use decoder::Decoder;
 pub use encoder::{Base, Encoded, Encoder, Form};
 pub use error::{Error, Fault};
-pub use header::{Header, Kind, MAX_HEADER};
+pub use header::{DELTA, Header, Kind, MAX_HEADER};
 pub use layout::{Layout, MAX_DEPTH};
 
 /// The most bytes a document can have: jsonb's lengths have 28 bits.

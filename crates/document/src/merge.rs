@@ -208,6 +208,30 @@ fn deep(
     guard: StackGuard,
 ) -> Result<Builder, DocumentError> {
     guard();
+    let outcomes = outcomes(base, patch)?;
+    let mut object = Builder::object(out, outcomes.len())?;
+    for (key, _) in &outcomes {
+        put_key(&mut object, out, key)?;
+    }
+    for (_, outcome) in &outcomes {
+        match outcome {
+            Outcome::Copied(item) => object.put(out, item)?,
+            Outcome::Merged { base, patch } => {
+                let child = deep(out, base.as_ref(), patch, guard)?;
+                object.adopt(out, child)?;
+            }
+        }
+    }
+    Ok(object)
+}
+
+/// What becomes of the keys, in order. Not inlined: what it keeps on the stack would be there at every level
+/// of the recursion.
+#[inline(never)]
+fn outcomes<'a>(
+    base: Option<&Item<'a>>,
+    patch: &Item<'a>,
+) -> Result<Vec<(&'a [u8], Outcome<'a>)>, DocumentError> {
     let base = match base {
         Some(item) if item.is_object() => Container::of_item(item)?.pairs()?,
         _ => Vec::new(),
@@ -228,18 +252,5 @@ fn deep(
         }
         Some(item) => outcomes.push((key, Outcome::Copied(item))),
     });
-    let mut object = Builder::object(out, outcomes.len())?;
-    for (key, _) in &outcomes {
-        put_key(&mut object, out, key)?;
-    }
-    for (_, outcome) in &outcomes {
-        match outcome {
-            Outcome::Copied(item) => object.put(out, item)?,
-            Outcome::Merged { base, patch } => {
-                let child = deep(out, base.as_ref(), patch, guard)?;
-                object.adopt(out, child)?;
-            }
-        }
-    }
-    Ok(object)
+    Ok(outcomes)
 }

@@ -175,6 +175,7 @@ impl<K: Locks> L1<K> {
             expires_at: entry.expires_at,
             loaded_at: entry.loaded_at,
             serial: self.arena.header().serial.fetch_add(1, Relaxed) + 1,
+            stored: entry.stored,
             since: AtomicI64::new(since),
             base: AtomicI64::new(base),
             domain_generation: AtomicU64::new(0),

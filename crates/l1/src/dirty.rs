@@ -298,6 +298,7 @@ mod tests {
             expires_at: i64::MAX,
             loaded_at: 0,
             dirty,
+            stored: 0,
             value: &[0; 1_000],
         });
         l1.link(block.unwrap());

@@ -15,10 +15,10 @@ pub const MAX_KEY: usize = 255;
 /// Bytes of the header at the start of an entry's first chunk.
 pub(crate) const HEADER: usize = size_of::<EntryHeader>();
 
-// A usual class and key fit into the first chunk, so that a lookup compares them in one piece: 88 bytes
-// are left for them, a class name of 20 and a key of two UUIDs in hexadecimal or so. The header is three
-// cache lines of 64 bytes, as it was before it could say that an entry is dirty.
-const _: () = assert!(HEADER <= 168);
+// A usual class and key fit into the first chunk, so that a lookup compares them in one piece: 80 bytes
+// are left for them, a class name of 12 and a key of two UUIDs in hexadecimal or so. The header is three
+// cache lines of 64 bytes.
+const _: () = assert!(HEADER <= 176);
 
 /// Bit of [`EntryHeader::flags`]: the entry is dirty, and so in its partition's list of such.
 pub(crate) const DIRTY: u8 = 1;
@@ -82,6 +82,8 @@ pub struct NewEntry<'a> {
     pub loaded_at: i64,
     /// What makes the entry dirty; `None` is clean.
     pub dirty: Option<Dirty>,
+    /// How the tables store the value, in the caller's terms; 0 where that is not known.
+    pub stored: u64,
     /// The value.
     pub value: &'a [u8],
 }
@@ -114,6 +116,8 @@ pub struct EntryInfo {
     pub bytes: u64,
     /// What makes the entry dirty; `None` is clean.
     pub dirty: Option<Dirty>,
+    /// How the tables store the value, in the caller's terms; 0 where that is not known.
+    pub stored: u64,
 }
 
 /// The start of an entry's first chunk. The plain fields are written before the entry is linked and
@@ -129,6 +133,7 @@ pub(crate) struct EntryHeader {
     pub expires_at: i64,
     pub loaded_at: i64,
     pub serial: u64,
+    pub stored: u64,
     /// Of a dirty entry: [`Dirty::since`].
     pub since: AtomicI64,
     /// Of a dirty entry: [`Dirty::base`].
@@ -250,6 +255,7 @@ impl EntryHeader {
             class: ClassId(self.class),
             bytes: self.occupied_chunks() * CHUNK as u64,
             dirty: self.dirty(),
+            stored: self.stored,
         }
     }
 }

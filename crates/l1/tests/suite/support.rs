@@ -180,6 +180,7 @@ pub fn new_entry<'a>(key: Key<'a>, class: ClassId, version: i64, value: &'a [u8]
         expires_at: i64::MAX,
         loaded_at: version,
         dirty: None,
+        stored: 0,
         value,
     }
 }

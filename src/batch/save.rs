@@ -1,0 +1,111 @@
+//! Checkpoints: a whole document that is written at once.
+
+use super::flush::{self, Action};
+use super::{Batch, change, leave, with};
+use crate::cache::StateRef;
+use crate::error::{Error, Result};
+use crate::store::Checkpoint;
+use crate::{behind, shared};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// What a checkpoint came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Saved {
+    /// What was done.
+    pub action: SaveAction,
+    /// The version that holds the document: one of which there is a row, unless the row is the worker's to write.
+    pub version: i64,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaveAction {
+    /// A version was written.
+    Saved,
+    /// The state is stored like that already, and intact.
+    Unchanged,
+    /// The version is left to the worker.
+    Deferred,
+}
+
+impl SaveAction {
+    /// As `state_save` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Saved => "saved",
+            Self::Unchanged => "unchanged",
+            Self::Deferred => "deferred",
+        }
+    }
+}
+
+/// Replaces the whole document and writes it, whether or not a batch is open; only a rollback of the transaction,
+/// or of the subtransaction, takes it back.
+pub fn save(
+    state: &StateRef<'_>,
+    document: &[u8],
+    checkpoint: Checkpoint,
+    expected: Option<i64>,
+    ttl: Option<pg_sys::Interval>,
+    function: &CStr,
+) -> Result<Saved> {
+    change::set(state, document, expected, ttl, function)?;
+    let on_conflict = with(|batch| -> Result<_> {
+        batch.forget_staged_before(state);
+        let on_conflict = batch
+            .scope
+            .explicit
+            .as_ref()
+            .map(|explicit| explicit.on_conflict);
+        if let Some(pending) = &mut batch.changing(state)?.pending {
+            pending.dedup &= checkpoint.is_skippable();
+            pending.checkpoint = Some(Rc::new(checkpoint));
+        }
+        Ok(on_conflict)
+    })?;
+    let Some(done) = flush::flush_now(state, on_conflict)? else {
+        // Only a trigger on the tables that changes the same state can have come before.
+        return Err(Error::Swallowed {
+            state: state.shown(),
+        });
+    };
+    let action = match done.action {
+        Action::Unchanged => SaveAction::Unchanged,
+        _ if with(|batch| batch.left(state))?.is_some() => SaveAction::Deferred,
+        Action::Written | Action::Deleted => SaveAction::Saved,
+    };
+    Ok(Saved {
+        action,
+        version: done.version,
+    })
+}
+
+/// Before somebody looks at the kept versions in order to go back: what this transaction has staged or left of the
+/// state, and what L1 alone holds of it, is written.
+pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    change::begin(state, function)?;
+    flush::flush_now(state, None)?;
+    let class = behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
+    if class.behind && shared::l1().is_some() {
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        leave::bring_down(state, id)?;
+    }
+    Ok(())
+}
+
+impl Batch {
+    /// What was staged of a state before the explicit batch began has been overtaken by what is written now:
+    /// dropping the batch does not bring it back.
+    fn forget_staged_before(&mut self, state: &StateRef<'_>) {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let knows = |explicit: &super::Explicit| explicit.before.contains_key(&id);
+        if self.scope.explicit.as_ref().is_some_and(knows) {
+            self.frames.save_scope(&self.scope);
+            if let Some(explicit) = &mut self.scope.explicit {
+                Rc::make_mut(&mut explicit.before).remove(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Snapshots: checkpoints, the history of a state, and going back in it.
+//!
+//! # Contract
+//!
+//! A snapshot row holds one version, whole or packed (`store::storage`). What is here keeps two rules.
+//!
+//! **Nothing is ever unreadable.** A delta needs the rows down to its keyframe. They go together, in one
+//! transaction, or the delta is stored as a keyframe first. Whoever deletes or rewrites snapshots of a state holds
+//! its head row's lock, as everyone does who makes a version, and looks only then; the current version is never
+//! deleted. So a writer that builds upon the current version finds it again, and a reader sees all of that or
+//! nothing, since it reads a chain under one snapshot.
+//!
+//! **Going back goes forward.** To restore or recover makes a new version, by the door through which every change
+//! goes (`batch`): L1, subscribers and the next duplicate agree with it at once, and history stays.
+//!
+//! A recovery point is stored as a keyframe, so that it depends on no other row, and is not pruned unless that is
+//! asked for.
+
+mod damage;
+mod history;
+mod labels;
+mod prune;
+mod recover;
+mod save;
+mod verify;
+
+pub use damage::newest_intact;
+pub use prune::{Needed, Retention, prune, prune_state};

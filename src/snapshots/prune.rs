@@ -1,0 +1,223 @@
+//! Deleting the versions that are not kept.
+
+use crate::call::{self, sql_functions};
+use crate::catalog::{self, Catalog, Class, interval_microseconds};
+use crate::error::{Error, Result, Shown};
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, KeptVersion};
+use crate::sys;
+use pgrx::pg_sys;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// States looked at in one query.
+const PAGE: i64 = 100;
+
+/// Which snapshots go. The current version never does.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// How many of the newest stay; `None` for no such limit.
+    pub keep: Option<i64>,
+    /// Those made before this time go, in microseconds since 2000; `None` for no such limit.
+    pub before: Option<i64>,
+    /// Whether a snapshot must be beyond both limits to go, and not beyond either.
+    pub both: bool,
+    /// Whether recovery points go too.
+    pub recovery_points: bool,
+}
+
+impl Retention {
+    /// Everything stays.
+    pub const ALL: Self = Self {
+        keep: None,
+        before: None,
+        both: false,
+        recovery_points: false,
+    };
+
+    /// What a class keeps at that time.
+    pub fn of_class(class: &Class, now: i64) -> Self {
+        Self {
+            keep: class.keep,
+            before: class.keep_for.map(|time| now.saturating_sub(time)),
+            ..Self::ALL
+        }
+    }
+
+    /// Whether it lets anything go.
+    pub fn is_limited(&self) -> bool {
+        self.keep.is_some() || self.before.is_some()
+    }
+
+    /// Whether a snapshot goes before which there are `newer` newer ones.
+    fn drops(&self, version: &KeptVersion, newer: i64) -> bool {
+        if version.label.recovery_point && !self.recovery_points {
+            return false;
+        }
+        let beyond = self.keep.map(|keep| newer >= keep);
+        let old = self.before.map(|before| version.created_at < before);
+        match (beyond, old) {
+            (Some(beyond), Some(old)) if self.both => beyond && old,
+            (beyond, old) => beyond.unwrap_or(false) || old.unwrap_or(false),
+        }
+    }
+}
+
+/// What becomes of a snapshot that others build upon and that would go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// It stays as long as they do.
+    Stays,
+    /// They are stored as keyframes, and it goes.
+    Goes,
+}
+
+/// Prunes all states of a class; how many snapshots went.
+pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u64> {
+    let class = catalog.class_or_default(class)?;
+    let mut pruned = 0;
+    let mut after: Box<[u8]> = Box::default();
+    loop {
+        let keys = {
+            let _snapshot = PushedSnapshot::transaction();
+            store::prunable_states(
+                catalog,
+                &class.name,
+                &after,
+                retention.keep,
+                retention.before,
+                PAGE,
+            )?
+        };
+        for key in &keys {
+            store::lock(catalog, &class.name, key)?;
+            pruned += prune_state(catalog, &class, key, retention, Needed::Goes)?;
+            pgrx::check_for_interrupts!();
+        }
+        match keys.into_iter().last() {
+            Some(last) => after = last,
+            None => return Ok(pruned),
+        }
+    }
+}
+
+/// Prunes a state whose head row is locked; how many snapshots went.
+pub fn prune_state(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    retention: &Retention,
+    needed: Needed,
+) -> Result<u64> {
+    // Taken after the lock: it sees what the last writer made.
+    let _snapshot = PushedSnapshot::transaction();
+    let head = store::target(catalog, &class.name, key)?;
+    let versions = store::versions(catalog, &class.name, key)?;
+    let current = head.as_ref().filter(|head| !head.deleted);
+    let current = current.map(|head| head.version);
+    // A tombstone counts as one of those that are kept.
+    let tombstones = i64::from(head.is_some_and(|head| head.deleted));
+    let mut dropped: BTreeSet<i64> = (tombstones..)
+        .zip(&versions)
+        .filter(|(newer, version)| {
+            Some(version.number) != current && retention.drops(version, *newer)
+        })
+        .map(|(_, version)| version.number)
+        .collect();
+    let orphans = orphans(&versions, &dropped);
+    match needed {
+        Needed::Stays => spare(&versions, &orphans, &mut dropped),
+        Needed::Goes => {
+            if let ControlFlow::Break(()) = rewrite(catalog, class, key, &orphans)? {
+                return Ok(0);
+            }
+        }
+    }
+    let mut pruned = 0;
+    for version in dropped {
+        pruned += u64::from(store::delete_snapshot(catalog, &class.name, key, version)?);
+    }
+    Ok(pruned)
+}
+
+/// The kept versions whose base goes.
+fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Vec<i64> {
+    let is_orphan = |version: &&KeptVersion| {
+        let base = version.encoding.base();
+        !dropped.contains(&version.number) && base.is_some_and(|base| dropped.contains(&base))
+    };
+    versions
+        .iter()
+        .filter(is_orphan)
+        .map(|version| version.number)
+        .collect()
+}
+
+/// Lets stay what the orphans build upon.
+fn spare(versions: &[KeptVersion], orphans: &[i64], dropped: &mut BTreeSet<i64>) {
+    for &orphan in orphans {
+        let mut wanted = Some(orphan);
+        // Newest first, so a base comes after what builds upon it.
+        for version in versions {
+            if Some(version.number) == wanted {
+                dropped.remove(&version.number);
+                wanted = version.encoding.base();
+            }
+        }
+    }
+}
+
+/// Stores the orphans as keyframes. A damaged one may yet be understood with what it builds upon, so then nothing
+/// of the state goes.
+fn rewrite(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    orphans: &[i64],
+) -> Result<ControlFlow<()>> {
+    for &version in orphans {
+        match store::kept(catalog, &class.name, key, version)? {
+            Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
+            Some(Err(fault)) => {
+                let state = Shown::new(&class.name, key);
+                crate::error::warn_not_pruned(&state, version, fault);
+                return Ok(ControlFlow::Break(()));
+            }
+            None => {}
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+sql_functions! {
+    /// `state_prune(class, keep, older_than, recovery_points)`
+    fn state_prune(call) {
+        let catalog = catalog::current(call.function())?;
+        let class = catalog.class(call.required_text(0, "class")?)?;
+        // SAFETY: raises PostgreSQL's own error in a read-only transaction; the name is NUL-terminated.
+        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_prune()".as_ptr()) };
+        let keep = match call.integer(1) {
+            Some(keep) if keep < 1 => {
+                return Err(Error::argument(format!("keep must be positive: {keep}")));
+            }
+            keep => keep.map(i64::from),
+        };
+        let now = sys::now();
+        let before = match call.interval(2) {
+            Some(age) if interval_microseconds(&age) < 0 => {
+                return Err(Error::argument("older_than must not be negative"));
+            }
+            age => age.map(|age| now.saturating_sub(interval_microseconds(&age))),
+        };
+        let named = Retention { keep, before, both: true, ..Retention::ALL };
+        let retention = Retention {
+            recovery_points: call.boolean(3).unwrap_or(false),
+            ..if named.is_limited() { named } else { Retention::of_class(&class, now) }
+        };
+        let pruned = match retention.is_limited() {
+            true => prune(&catalog, &class.name, &retention)?,
+            false => 0,
+        };
+        Ok(call::count_datum(pruned))
+    }
+}

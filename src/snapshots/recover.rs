@@ -1,0 +1,205 @@
+//! Going back to an earlier version.
+
+use super::damage::{error_type, first_intact, log, severity};
+use super::history::required_document;
+use super::labels::RECOVERY;
+use crate::batch::{self, Saved};
+use crate::cache::StateRef;
+use crate::call::{self, sql_functions};
+use crate::catalog;
+use crate::error::{Error, Result, text};
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Checkpoint, Kept, KeptVersion, Label, LogEntry};
+use std::ffi::CStr;
+
+/// Which version a recovery reinstates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The oldest that is kept: the run begins again.
+    Restart,
+    /// The newest that is intact: the run goes on.
+    Resume,
+    /// The newest recovery point, or without an intact one the newest version.
+    Rollback,
+}
+
+impl Kind {
+    fn parse(name: &[u8]) -> Result<Self> {
+        match name {
+            b"restart" => Ok(Self::Restart),
+            b"resume" => Ok(Self::Resume),
+            b"rollback" => Ok(Self::Rollback),
+            other => Err(Error::UnknownLabel {
+                what: "kind of recovery",
+                name: text(other),
+                known: "restart, resume, rollback".to_owned(),
+            }),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Resume => "resume",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    /// The version to be reinstated among those kept, newest first.
+    fn choose<'v>(
+        self,
+        state: &StateRef<'_>,
+        versions: &'v [KeptVersion],
+    ) -> Result<Option<(&'v KeptVersion, Kept)>> {
+        let name = (&*state.class.name, state.key);
+        if self == Self::Restart {
+            return first_intact(&state.catalog, name, versions.iter().rev());
+        }
+        if self == Self::Rollback {
+            let points = versions
+                .iter()
+                .filter(|version| version.label.recovery_point);
+            if let Some(found) = first_intact(&state.catalog, name, points)? {
+                return Ok(Some(found));
+            }
+        }
+        first_intact(&state.catalog, name, versions)
+    }
+}
+
+/// Makes a version with the content of an earlier one, and what that said of itself.
+pub fn reinstate(
+    state: &StateRef<'_>,
+    document: &[u8],
+    (version, label): (i64, Label),
+    expected: Option<i64>,
+    function: &CStr,
+) -> Result<Saved> {
+    let checkpoint = Checkpoint {
+        checkpoint_type: RECOVERY.into(),
+        recovery_point: false,
+        agent_phase: label.agent_phase,
+        execution_context: label.execution_context,
+        parent: Some(version),
+    };
+    batch::save(state, document, checkpoint, expected, None, function)
+}
+
+/// The label of a version; that of a plain change for one that no row holds yet.
+fn label(state: &StateRef<'_>, version: i64) -> Result<Label> {
+    let stored = store::label(&state.catalog, &state.class.name, state.key, version)?;
+    Ok(stored.unwrap_or(Label {
+        checkpoint_type: store::AUTO.into(),
+        recovery_point: false,
+        agent_phase: None,
+        execution_context: None,
+    }))
+}
+
+/// What a recovery came to.
+struct Recovered {
+    action: &'static str,
+    version: i64,
+    from: i64,
+    label: Label,
+}
+
+fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
+    batch::settle_before_recovery(state, c"state_recover()")?;
+    store::lock(&state.catalog, &state.class.name, state.key)?;
+    // The transaction's snapshot may be older than the lock.
+    let (versions, head) = {
+        let _snapshot = PushedSnapshot::transaction();
+        let versions = store::versions(&state.catalog, &state.class.name, state.key)?;
+        let head = store::target(&state.catalog, &state.class.name, state.key)?;
+        (versions, head)
+    };
+    let _snapshot = PushedSnapshot::transaction();
+    let Some((found, kept)) = kind.choose(state, &versions)? else {
+        return Err(Error::NothingToRecover {
+            state: state.shown(),
+            kept: versions.len(),
+        });
+    };
+    let current = head.as_ref().filter(|head| !head.deleted);
+    let is_current =
+        current.is_some_and(|head| head.version == found.number && head.hash == Some(kept.hash));
+    if is_current {
+        return Ok(Recovered {
+            action: "unchanged",
+            version: found.number,
+            from: found.number,
+            label: found.label.clone(),
+        });
+    }
+    let fault = match current {
+        Some(head) => {
+            let stored = store::kept(&state.catalog, &state.class.name, state.key, head.version)?;
+            match stored {
+                None => Some("its snapshot is missing"),
+                Some(Err(fault)) => Some(fault),
+                Some(Ok(stored)) if Some(stored.hash) != head.hash => {
+                    Some("the document does not match its hash")
+                }
+                Some(Ok(_)) => None,
+            }
+        }
+        None => None,
+    };
+    let name = (found.number, found.label.clone());
+    let saved = reinstate(state, &kept.document, name, None, c"state_recover()")?;
+    let (error_type, severity) = match fault {
+        Some(_) => (error_type(&state.class.name), severity(&state.class.name)),
+        None => ("none", "info"),
+    };
+    log(
+        &state.catalog,
+        &LogEntry {
+            state: (&state.class.name, state.key),
+            version: head.as_ref().map(|head| head.version),
+            error_type,
+            severity,
+            fault: fault.unwrap_or("a recovery was asked for"),
+            strategy: kind.name(),
+            outcome: &format!("version {} is current", saved.version),
+            restored: Some(found.number),
+        },
+    )?;
+    Ok(Recovered {
+        action: "recovered",
+        version: saved.version,
+        from: found.number,
+        label: found.label.clone(),
+    })
+}
+
+sql_functions! {
+    /// `state_restore(key, version, expected_version, class)`
+    fn state_restore(call) {
+        let key = call.required_text(0, "key")?;
+        let class = call.required_text(3, "class")?;
+        let state = StateRef::new(&catalog::current(call.function())?, class, key)?;
+        let version = call.bigint(1).ok_or_else(|| Error::null_argument("version"))?;
+        let document = required_document(&state, version)?;
+        let label = label(&state, version)?;
+        let saved = reinstate(&state, &document, (version, label), call.bigint(2), c"state_restore()")?;
+        Ok(call::bigint_datum(saved.version))
+    }
+
+    /// `state_recover(key, kind, class)`
+    fn state_recover(call) {
+        let key = call.required_text(0, "key")?;
+        let kind = Kind::parse(call.required_text(1, "kind")?)?;
+        let class = call.required_text(2, "class")?;
+        let state = StateRef::new(&catalog::current(call.function())?, class, key)?;
+        let recovered = recover(&state, kind)?;
+        call.rows().push([
+            Some(call::varlena_datum(recovered.action.as_bytes())),
+            Some(call::bigint_datum(recovered.version)),
+            Some(call::bigint_datum(recovered.from)),
+            Some(call::boolean_datum(recovered.label.recovery_point)),
+            Some(call::varlena_datum(&recovered.label.checkpoint_type)),
+        ]);
+        Ok(call::void_datum())
+    }
+}

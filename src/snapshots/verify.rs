@@ -1,0 +1,168 @@
+//! Checking what L3 holds, and mending what can be mended.
+
+use super::damage::{error_type, first_intact, log, severity};
+use super::recover::reinstate;
+use crate::batch;
+use crate::cache::StateRef;
+use crate::call::{self, sql_functions};
+use crate::catalog::{self, Catalog};
+use crate::error::Result;
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Fault, LogEntry};
+use std::rc::Rc;
+
+/// States whose names are read in one query.
+const PAGE: i64 = 100;
+
+/// A version that is not what it should be.
+struct Finding {
+    version: i64,
+    fault: Fault,
+    is_current: bool,
+    /// Whether there is a row of it.
+    has_row: bool,
+}
+
+/// What is wrong with a state, newest version first, under the active snapshot.
+fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> {
+    let head = store::target(catalog, class, key)?;
+    let current = head.as_ref().filter(|head| !head.deleted);
+    let mut findings = Vec::new();
+    if let Some(head) = current
+        && !head.has_snapshot
+    {
+        findings.push(Finding {
+            version: head.version,
+            fault: "its snapshot is missing",
+            is_current: true,
+            has_row: false,
+        });
+    }
+    for version in store::versions(catalog, class, key)? {
+        let is_current = current.is_some_and(|head| head.version == version.number);
+        let fault = match store::kept(catalog, class, key, version.number)? {
+            Some(Err(fault)) => Some(fault),
+            Some(Ok(kept)) if is_current => current
+                .filter(|head| head.hash != Some(kept.hash))
+                .map(|_| "head and snapshot have different hashes"),
+            Some(Ok(_)) | None => None,
+        };
+        findings.extend(fault.map(|fault| Finding {
+            version: version.number,
+            fault,
+            is_current,
+            has_row: true,
+        }));
+    }
+    Ok(findings)
+}
+
+/// Puts the damaged versions of a state aside and makes the newest intact one current again, if the current one is
+/// among them. What is left without an intact version stays as it was found.
+fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
+    let state = StateRef {
+        catalog: Rc::clone(catalog),
+        class: catalog.class_or_default(class)?,
+        key,
+    };
+    batch::settle_before_recovery(&state, c"state_verify()")?;
+    store::lock(catalog, class, key)?;
+    let _snapshot = PushedSnapshot::transaction();
+    let findings = examine(catalog, class, key)?;
+    let versions = store::versions(catalog, class, key)?;
+    let intact = first_intact(catalog, (class, key), &versions)?;
+    let current_is_damaged = findings.iter().any(|finding| finding.is_current);
+    for finding in &findings {
+        let outcome = match (&intact, finding.is_current) {
+            (None, _) => "there is no intact version; left as it was found".to_owned(),
+            (Some((intact, _)), true) => {
+                format!("put aside; version {} is restored", intact.number)
+            }
+            (Some(_), false) => "put aside".to_owned(),
+        };
+        let entry = LogEntry {
+            state: (class, key),
+            version: Some(finding.version),
+            error_type: error_type(class),
+            severity: match (&intact, finding.is_current) {
+                (None, true) => "fatal",
+                (Some(_), true) => severity(class),
+                (_, false) => "warning",
+            },
+            fault: finding.fault,
+            strategy: "repair",
+            outcome: &outcome,
+            restored: intact
+                .as_ref()
+                .filter(|_| finding.is_current)
+                .map(|(intact, _)| intact.number),
+        };
+        let id = log(catalog, &entry)?;
+        if intact.is_some() && finding.has_row {
+            let _owner = Impersonation::owner_of(catalog.snapshot);
+            store::put_aside(catalog, class, key, finding.version, id)?;
+        }
+    }
+    if let (true, Some((version, kept))) = (current_is_damaged, intact) {
+        let label = (version.number, version.label.clone());
+        reinstate(&state, &kept.document, label, None, c"state_verify()")?;
+    }
+    Ok(())
+}
+
+sql_functions! {
+    /// `state_verify(class, repair)`
+    fn state_verify(call) {
+        let catalog = catalog::current(call.function())?;
+        let repairs = call.boolean(1).unwrap_or(false);
+        let classes = match call.text(0) {
+            Some(class) => {
+                catalog.class(class)?;
+                vec![class.into()]
+            }
+            None => {
+                let _snapshot = PushedSnapshot::transaction();
+                store::classes(&catalog)?
+            }
+        };
+        if repairs {
+            // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
+            unsafe { pgrx::pg_sys::PreventCommandIfReadOnly(c"state_verify()".as_ptr()) };
+            catalog.check_may_change()?;
+        }
+        let mut rows = call.rows();
+        for class in classes {
+            let mut after: Box<[u8]> = Box::default();
+            loop {
+                let keys = {
+                    let _snapshot = PushedSnapshot::transaction();
+                    store::keys(&catalog, &class, &after, PAGE)?
+                };
+                for key in &keys {
+                    pgrx::check_for_interrupts!();
+                    let findings = {
+                        let _snapshot = PushedSnapshot::transaction();
+                        examine(&catalog, &class, key)?
+                    };
+                    for finding in &findings {
+                        rows.push([
+                            Some(call::varlena_datum(&class)),
+                            Some(call::varlena_datum(key)),
+                            Some(call::bigint_datum(finding.version)),
+                            Some(call::varlena_datum(finding.fault.as_bytes())),
+                        ]);
+                    }
+                    if repairs && !findings.is_empty() {
+                        repair(&catalog, &class, key)?;
+                    }
+                }
+                match keys.into_iter().last() {
+                    Some(last) => after = last,
+                    None => break,
+                }
+            }
+        }
+        Ok(call::void_datum())
+    }
+}

@@ -1,0 +1,475 @@
+//! Reading and changing the kept versions of one state.
+
+use super::changes::write;
+use super::spi::{Connection, Row, Statement};
+use super::storage::{Columns, Fault, Storage, pack, unpack};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::{Catalog, Class};
+use crate::error::Result;
+use crate::varlena;
+use pgrx::pg_sys;
+use state_cache_delta::{Header, MAX_HEADER};
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    versions: OnceCell<Statement>,
+    version: OnceCell<Statement>,
+    label: OnceCell<Statement>,
+    rewrite: OnceCell<Statement>,
+    delete: OnceCell<Statement>,
+    lock_if_free: OnceCell<Statement>,
+    prunable: OnceCell<Statement>,
+    log: OnceCell<Statement>,
+    put_aside: OnceCell<Statement>,
+    classes: OnceCell<Statement>,
+    keys: OnceCell<Statement>,
+}
+
+/// What a snapshot says of itself beside its document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Why it was taken.
+    pub checkpoint_type: Box<[u8]>,
+    /// Whether recovery may go back to it.
+    pub recovery_point: bool,
+    /// Phase of the agent.
+    pub agent_phase: Option<Box<[u8]>>,
+    /// Whatever else belongs to it, in binary jsonb.
+    pub execution_context: Option<Vec<u8>>,
+}
+
+/// How a snapshot row holds its document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As jsonb.
+    Whole,
+    /// Compressed.
+    Compressed,
+    /// As the difference from that version.
+    Delta(i64),
+    /// In a way that cannot be read.
+    Unreadable,
+}
+
+impl Encoding {
+    /// As `state_history` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Compressed => "compressed",
+            Self::Delta(_) => "delta",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// The version that it builds upon, if any.
+    pub fn base(self) -> Option<i64> {
+        match self {
+            Self::Delta(base) => Some(base),
+            Self::Whole | Self::Compressed | Self::Unreadable => None,
+        }
+    }
+}
+
+/// A kept version, without its document.
+pub struct Version {
+    /// Its number.
+    pub number: i64,
+    /// The version that it was made from.
+    pub parent: Option<i64>,
+    /// What it says of itself.
+    pub label: Label,
+    /// How it is stored.
+    pub encoding: Encoding,
+    /// Bytes of the column that holds the document, as stored.
+    pub bytes_stored: i64,
+    /// Bytes of the document in binary form.
+    pub bytes: i64,
+    /// When it was written.
+    pub created_at: i64,
+}
+
+const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+
+/// The kept versions of a state under the active snapshot, newest first.
+pub fn versions(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Version>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.versions,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, execution_context, \
+                 created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
+                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 ORDER BY version USING OPERATOR(pg_catalog.>)"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(rows.iter().map(|row| version(&row)).collect())
+}
+
+/// A row of [`versions`].
+fn version(row: &Row<'_>) -> Version {
+    let number = row.bigint(1);
+    let (encoding, bytes) = match (row.column(9), row.column(10)) {
+        // SAFETY: a jsonb column, of which only the header is read.
+        (Some(state), _) => (Encoding::Whole, unsafe { varlena::raw_size(state) }),
+        (None, Some(_)) => packed(&row.text(10), number),
+        (None, None) => (Encoding::Unreadable, 0),
+    };
+    Version {
+        number,
+        parent: row.column(2).map(|_| row.bigint(2)),
+        label: label_of(row, [3, 4, 5, 6]),
+        encoding,
+        bytes_stored: row.bigint(8),
+        bytes: bytes as i64,
+        created_at: row.bigint(7),
+    }
+}
+
+/// What the header of a packed document says: its encoding and the bytes of the document.
+fn packed(header: &[u8], number: i64) -> (Encoding, usize) {
+    let Ok(header) = Header::read(header) else {
+        return (Encoding::Unreadable, 0);
+    };
+    let encoding = match header.base_version(number) {
+        Ok(None) => Encoding::Compressed,
+        Ok(Some(base)) => Encoding::Delta(base),
+        Err(_) => Encoding::Unreadable,
+    };
+    (encoding, header.whole_bytes as usize)
+}
+
+/// From the columns `checkpoint_type`, `recovery_point`, `agent_phase` and `execution_context`.
+fn label_of(row: &Row<'_>, [kind, recovery_point, phase, context]: [i32; 4]) -> Label {
+    Label {
+        checkpoint_type: row.text(kind),
+        recovery_point: row.boolean(recovery_point),
+        agent_phase: row.column(phase).map(|_| row.text(phase)),
+        execution_context: row.column(context).map(|_| row.text(context).into()),
+    }
+}
+
+/// Reads the label of a version under the active snapshot; `None` if it is not kept.
+pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<Option<Label>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.label,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(statement, named(class, key, version))?;
+    Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4])))
+}
+
+fn named(class: &[u8], key: &[u8], version: i64) -> [Option<pg_sys::Datum>; 3] {
+    [
+        Some(varlena_datum(class)),
+        Some(varlena_datum(key)),
+        Some(bigint_datum(version)),
+    ]
+}
+
+/// A kept version with its document.
+pub struct Kept {
+    /// Binary jsonb.
+    pub document: Vec<u8>,
+    /// Hash of the document.
+    pub hash: u128,
+    /// How it is stored.
+    pub storage: Storage,
+}
+
+/// Reads a version under the active snapshot: `None` if it is not kept, and what is wrong with it if it is not
+/// what its hash says.
+pub fn kept(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<Option<std::result::Result<Kept, Fault>>> {
+    let row = {
+        let connection = Connection::open()?;
+        let statement = connection.prepare(
+            &catalog.statements.history.version,
+            &catalog.schema,
+            || {
+                format!(
+                    "SELECT state, delta, hash, recovery_point FROM @extschema@.state_snapshot \
+                     WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+                )
+            },
+            &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+        )?;
+        let rows = connection.query(statement, named(class, key, version))?;
+        rows.first()
+            .map(|row| (Columns::of(&row, 1, 2), row.text(3), row.boolean(4)))
+    };
+    let Some((columns, stored_hash, is_recovery_point)) = row else {
+        return Ok(None);
+    };
+    let name = (class, key, version);
+    let (document, storage) = match unpack(catalog, name, columns, is_recovery_point)? {
+        Ok(unpacked) => unpacked,
+        Err(fault) => return Ok(Some(Err(fault))),
+    };
+    let hash = state_cache_document::hash(&document);
+    Ok(Some(if *stored_hash == hash.to_be_bytes() {
+        Ok(Kept {
+            document,
+            hash,
+            storage,
+        })
+    } else {
+        Err("the document does not match its hash")
+    }))
+}
+
+/// Stores a version as a keyframe, which it is not yet.
+pub fn rewrite_as_keyframe(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    version: i64,
+    kept: &Kept,
+) -> Result<()> {
+    let is_recovery_point = kept.storage.is_recovery_point();
+    let packed = pack(class, version, &kept.document, None, is_recovery_point);
+    let whole = packed.delta.is_none().then_some(kept.document.as_slice());
+    let [class, key, version] = named(&class.name, key, version);
+    write(
+        catalog,
+        &catalog.statements.history.rewrite,
+        "UPDATE @extschema@.state_snapshot SET state = $4, delta = $5 \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3",
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::JSONBOID,
+            pg_sys::BYTEAOID,
+        ],
+        [
+            class,
+            key,
+            version,
+            whole.map(varlena_datum),
+            packed.delta.as_deref().map(varlena_datum),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Deletes a snapshot; whether it was there.
+pub fn delete_snapshot(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<bool> {
+    let deleted = write(
+        catalog,
+        &catalog.statements.history.delete,
+        "DELETE FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3 RETURNING version",
+        [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+        named(class, key, version),
+    )?;
+    Ok(deleted > 0)
+}
+
+/// Locks the head row until the transaction ends unless somebody else has it locked; whether nobody has.
+pub fn lock_if_free(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<bool> {
+    // Without a head row there is nothing to lock, and nobody who writes.
+    let locked = write(
+        catalog,
+        &catalog.statements.history.lock_if_free,
+        "SELECT version FROM @extschema@.state_head WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE SKIP LOCKED",
+        [pg_sys::TEXTOID, pg_sys::TEXTOID],
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(locked > 0 || catalog.head_row(class, key).is_none())
+}
+
+/// Up to `limit` keys behind `after`, of states that have more than `keep` snapshots or one made before `before`.
+pub fn prunable_states(
+    catalog: &Catalog,
+    class: &[u8],
+    after: &[u8],
+    keep: Option<i64>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Box<[u8]>>> {
+    const SQL: &str = "SELECT key FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.>) $2 GROUP BY key \
+         HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) $3 \
+         OR pg_catalog.min(created_at) OPERATOR(pg_catalog.<) $4 ORDER BY key LIMIT $5";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.prunable,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::TIMESTAMPTZOID,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(after)),
+            keep.map(bigint_datum),
+            before.map(bigint_datum),
+            Some(bigint_datum(limit)),
+        ],
+    )?;
+    Ok(rows.iter().map(|row| row.text(1)).collect())
+}
+
+/// What goes into `state_recovery_log`.
+pub struct LogEntry<'a> {
+    /// Class and key of the state.
+    pub state: (&'a [u8], &'a [u8]),
+    /// Version that was damaged, or current before.
+    pub version: Option<i64>,
+    /// What kind of error it is.
+    pub error_type: &'static str,
+    /// How bad it is.
+    pub severity: &'static str,
+    /// What was wrong.
+    pub fault: &'a str,
+    /// What was done.
+    pub strategy: &'static str,
+    /// What came of it.
+    pub outcome: &'a str,
+    /// Version whose content the state has now.
+    pub restored: Option<i64>,
+}
+
+/// Adds an entry to `state_recovery_log`; its number.
+pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<i64> {
+    const SQL: &str = "INSERT INTO @extschema@.state_recovery_log \
+         (class, key, version, error_type, severity, fault, strategy, outcome, restored_version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id";
+    let connection = Connection::open()?;
+    let text = pg_sys::TEXTOID;
+    let statement = connection.prepare(
+        &catalog.statements.history.log,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[
+            text,
+            text,
+            pg_sys::INT8OID,
+            text,
+            text,
+            text,
+            text,
+            text,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let string = |text: &str| Some(varlena_datum(text.as_bytes()));
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(entry.state.0)),
+            Some(varlena_datum(entry.state.1)),
+            entry.version.map(bigint_datum),
+            string(entry.error_type),
+            string(entry.severity),
+            string(entry.fault),
+            string(entry.strategy),
+            string(entry.outcome),
+            entry.restored.map(bigint_datum),
+        ],
+    )?;
+    Ok(rows.first().map_or(0, |row| row.bigint(1)))
+}
+
+/// Moves a snapshot to `state_damaged`.
+pub fn put_aside(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+    log_id: i64,
+) -> Result<()> {
+    const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3 RETURNING *) \
+         INSERT INTO @extschema@.state_damaged SELECT $4, gone.* FROM gone";
+    let [class, key, version] = named(class, key, version);
+    write(
+        catalog,
+        &catalog.statements.history.put_aside,
+        SQL,
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
+        [class, key, version, Some(bigint_datum(log_id))],
+    )?;
+    Ok(())
+}
+
+/// The names of all classes that have states, in order.
+pub fn classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.classes,
+        &catalog.schema,
+        || {
+            "SELECT class FROM @extschema@.state_class UNION SELECT class FROM @extschema@.state_head \
+             UNION SELECT class FROM @extschema@.state_snapshot ORDER BY class"
+                .to_owned()
+        },
+        &[],
+    )?;
+    let rows = connection.query(statement, [])?;
+    Ok(rows.iter().map(|row| row.text(1)).collect())
+}
+
+/// Up to `limit` keys of a class behind `after` that have a head row or a snapshot, in order.
+pub fn keys(catalog: &Catalog, class: &[u8], after: &[u8], limit: i64) -> Result<Vec<Box<[u8]>>> {
+    const SQL: &str = "SELECT key FROM (\
+         (SELECT key FROM @extschema@.state_head WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.>) $2 ORDER BY key LIMIT $3) UNION \
+         (SELECT DISTINCT key FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.>) $2 ORDER BY key LIMIT $3)) k ORDER BY key LIMIT $3";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.keys,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(after)),
+            Some(bigint_datum(limit)),
+        ],
+    )?;
+    Ok(rows.iter().map(|row| row.text(1)).collect())
+}

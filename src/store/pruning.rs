@@ -1,0 +1,92 @@
+//! Pruning with a write: what falls out of `keep` goes in the statement that makes the next version.
+
+use super::storage::Base;
+use super::write::{OF_STATE, bigint, run, text};
+use crate::catalog::{Catalog, Class};
+use crate::error::Result;
+
+/// Ways of pruning, each with its own statement: snapshots fall out of `keep`, or none does.
+pub const PRUNINGS: usize = 2;
+
+/// Which statement prunes after a version was made. Snapshots go in groups, a keyframe with the deltas that
+/// build upon it, so none goes before a new keyframe begins the next group. The versions of a `behind` class have
+/// gaps, so its snapshots are counted instead ([`prune_gaps`]).
+pub(super) fn pruning(class: &Class, is_keyframe: bool) -> usize {
+    usize::from(class.keep.is_none() || class.behind || !is_keyframe)
+}
+
+/// Prunes a state of a `behind` class after a version was made; `tombstone`: that is one of those to be kept.
+pub(super) fn prune_gaps(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    made: Option<i64>,
+    tombstone: bool,
+) -> Result<()> {
+    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep) {
+        prune_state(catalog, class, key, keep - i64::from(tombstone))?;
+    }
+    Ok(())
+}
+
+/// Snapshots that depend on no other row.
+const IS_KEYFRAME: &str = "(k.delta IS NULL \
+     OR pg_catalog.substring(k.delta, 1, 1) OPERATOR(pg_catalog.<>) pg_catalog.decode('52', 'hex'))";
+const _: () = assert!(state_cache_delta::DELTA == 0x52);
+
+/// The part of a statement that prunes once the CTE `head` has made version `made`: what comes before the
+/// keyframe of `oldest`, the oldest version to be kept. `reach` bounds how far below that is looked, since the
+/// search visits every version since the last VACUUM; what is further down is upkeep's.
+pub(super) fn pruning_sql(pruning: usize, made: &str, oldest: &str, reach: &str) -> String {
+    if pruning > 0 {
+        return String::new();
+    }
+    format!(
+        ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
+         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
+         AND s.version OPERATOR(pg_catalog.<) \
+         CASE WHEN {oldest} OPERATOR(pg_catalog.>=) {made} THEN {made} ELSE \
+         (SELECT k.version FROM @extschema@.state_snapshot k \
+         WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
+         AND k.version OPERATOR(pg_catalog.<=) {oldest} \
+         AND k.version OPERATOR(pg_catalog.>=) ({oldest} OPERATOR(pg_catalog.-) {reach}) AND {IS_KEYFRAME} \
+         ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) END \
+         AND s.version OPERATOR(pg_catalog.>=) ({oldest} OPERATOR(pg_catalog.-) {reach}) \
+         AND NOT s.recovery_point)"
+    )
+}
+
+/// How far below the oldest version to be kept the groups end that may go when a version with this base is made.
+pub(super) fn reach(base: Option<Base<'_>>) -> i64 {
+    match base.map_or(0, |base| base.storage.depth()) {
+        // Documents that are stored whole make groups of one.
+        0 => 1,
+        depth => i64::from(depth) + i64::from(crate::settings::max_delta_chain()) + 1,
+    }
+}
+
+/// The snapshots that a state no longer keeps, found by counting: versions written behind leave gaps.
+fn prune_state_sql() -> String {
+    format!(
+        "DELETE FROM @extschema@.state_snapshot WHERE {OF_STATE} AND NOT recovery_point \
+         AND version OPERATOR(pg_catalog.<) \
+         CASE WHEN $3 OPERATOR(pg_catalog.<=) 0 THEN 9223372036854775807 ELSE \
+         (SELECT k.version FROM @extschema@.state_snapshot k \
+         WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 AND {IS_KEYFRAME} \
+         AND k.version OPERATOR(pg_catalog.<=) (SELECT version FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+         ORDER BY version USING OPERATOR(pg_catalog.>) \
+         OFFSET GREATEST($3 OPERATOR(pg_catalog.-) 1, 0) LIMIT 1) \
+         ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) END"
+    )
+}
+
+/// Deletes all but the newest `keep` snapshots of a state.
+fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
+    run(
+        catalog,
+        &catalog.statements.prune_state,
+        prune_state_sql,
+        || [text(&class.name), text(key), bigint(Some(keep))],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! How a document is put into a snapshot row and taken out of it again.
+//!
+//! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the
+//! snapshot before. Packing is `state_cache_delta`'s; here are the rows. A delta is read together with the
+//! rows that it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between
+//! is seen half-way. A row is never believed: what comes out is compared with the hash beside it.
+
+use super::spi::{Connection, Row};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::{Catalog, Class};
+use crate::error::Result;
+use crate::settings;
+use crate::varlena;
+use pgrx::pg_sys;
+use state_cache_delta::{Base as PackBase, Decoder, Encoder, Form, Header, Layout};
+use std::cell::RefCell;
+
+/// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
+const RECOVERY_POINT: u64 = 1 << 63;
+
+/// How a version is stored, as L1 carries it along: what the next version needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Storage(u64);
+
+impl Storage {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self(0);
+
+    fn new(layout: Layout, is_recovery_point: bool) -> Self {
+        Self(layout.pack() | if is_recovery_point { RECOVERY_POINT } else { 0 })
+    }
+
+    /// From what [`Storage::bits`] gave.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// For L1.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Deltas to be replayed, and the sizes that the next version is measured by.
+    fn layout(self) -> Option<Layout> {
+        Layout::unpack(self.0 & !RECOVERY_POINT)
+    }
+
+    /// Whether recovery may go back to it; such a snapshot stays when the next version is written.
+    pub fn is_recovery_point(self) -> bool {
+        self.0 & RECOVERY_POINT != 0
+    }
+
+    /// Deltas to be replayed to read it.
+    pub fn depth(self) -> u32 {
+        self.layout().map_or(0, |layout| layout.depth)
+    }
+}
+
+/// The version before, which the next one may be stored as a difference from.
+#[derive(Clone, Copy)]
+pub struct Base<'a> {
+    /// Its number.
+    pub version: i64,
+    /// Binary jsonb.
+    pub document: &'a [u8],
+    /// How it is stored.
+    pub storage: Storage,
+}
+
+/// What goes into a row.
+pub struct Packed {
+    /// The column `delta`; without it `state` holds the document.
+    pub delta: Option<Vec<u8>>,
+    /// How the version is stored then.
+    pub storage: Storage,
+}
+
+/// Level of compression.
+const LEVEL: i32 = 3;
+
+thread_local! {
+    /// Contexts of the compressor are dear to make. One of each for the session, made when first used.
+    static ENCODER: RefCell<Option<Encoder>> = const { RefCell::new(None) };
+    static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+}
+
+/// Decides how a version is stored. A recovery point depends on no other row.
+pub fn pack(
+    class: &Class,
+    version: i64,
+    document: &[u8],
+    base: Option<Base<'_>>,
+    is_recovery_point: bool,
+) -> Packed {
+    let whole = Packed {
+        delta: None,
+        storage: Storage::new(Layout::keyframe(document.len()), is_recovery_point),
+    };
+    if !class.packs() {
+        return whole;
+    }
+    let base = base.filter(|_| !is_recovery_point).and_then(|base| {
+        Some(PackBase {
+            version: base.version,
+            document: base.document,
+            layout: base.storage.layout()?,
+        })
+    });
+    let max_chain = settings::max_delta_chain();
+    ENCODER.with_borrow_mut(|encoder| {
+        if encoder.is_none() {
+            *encoder = Encoder::new(LEVEL).ok();
+        }
+        let encoded = encoder
+            .as_mut()
+            .and_then(|encoder| encoder.encode(document, version, base, max_chain).ok());
+        // Out of memory for the compressor: whole is as good.
+        encoded.map_or(whole, |encoded| Packed {
+            storage: Storage::new(encoded.layout, is_recovery_point),
+            delta: match encoded.form {
+                Form::Whole => None,
+                Form::Packed(bytes) => Some(bytes),
+            },
+        })
+    })
+}
+
+/// A snapshot row's document columns, copied out of it.
+pub enum Columns {
+    /// `state`.
+    Whole(Vec<u8>),
+    /// `delta`.
+    Packed(Vec<u8>),
+    /// Neither.
+    Neither,
+}
+
+impl Columns {
+    /// Copies them out of the columns `state` and `delta` of a row.
+    pub(super) fn of(row: &Row<'_>, state: i32, delta: i32) -> Self {
+        // SAFETY: a jsonb or bytea column; the copy is made before the connection closes.
+        let bytes = |datum: pg_sys::Datum| unsafe {
+            varlena::detoasted_bytes(datum.cast_mut_ptr()).to_vec()
+        };
+        match (row.column(state), row.column(delta)) {
+            (Some(state), _) => Self::Whole(bytes(state)),
+            (None, Some(delta)) => Self::Packed(bytes(delta)),
+            (None, None) => Self::Neither,
+        }
+    }
+}
+
+/// What is wrong with a stored version.
+pub type Fault = &'static str;
+
+/// The document of a row and how it is stored, or what is wrong with it. No connection to SPI is open.
+pub fn unpack(
+    catalog: &Catalog,
+    (class, key, version): (&[u8], &[u8], i64),
+    columns: Columns,
+    is_recovery_point: bool,
+) -> Result<std::result::Result<(Vec<u8>, Storage), Fault>> {
+    let packed = match columns {
+        Columns::Whole(document) => {
+            let storage = Storage::new(Layout::keyframe(document.len()), is_recovery_point);
+            return Ok(Ok((document, storage)));
+        }
+        Columns::Packed(packed) => packed,
+        Columns::Neither => return Ok(Err("its snapshot holds no document")),
+    };
+    let header = match Header::read(&packed) {
+        Ok(header) => header,
+        Err(fault) => return Ok(Err(fault.message())),
+    };
+    let storage = Storage::new(header.layout(packed.len()), is_recovery_point);
+    let chain = match chain(catalog, (class, key, version), packed, header)? {
+        Ok(chain) => chain,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    Ok(replay(chain).map(|document| (document, storage)))
+}
+
+/// The rows from a version down to the keyframe that it builds upon; the keyframe is last.
+fn chain(
+    catalog: &Catalog,
+    (class, key, version): (&[u8], &[u8], i64),
+    packed: Vec<u8>,
+    header: Header,
+) -> Result<std::result::Result<Vec<Columns>, Fault>> {
+    let mut chain = vec![Columns::Packed(packed)];
+    let mut base = match header.base_version(version) {
+        Ok(base) => base,
+        Err(fault) => return Ok(Err(fault.message())),
+    };
+    let depth = header.layout(0).depth;
+    // Rows of one page, oldest last; the chain may turn out longer than its top says.
+    let mut page = Vec::new().into_iter();
+    let mut below = version;
+    while let Some(wanted) = base {
+        let row = match page.next() {
+            Some(row) => row,
+            None => {
+                let rows = rows_below(catalog, class, key, below, depth.max(1))?;
+                page = rows.into_iter();
+                match page.next() {
+                    Some(row) => row,
+                    None => return Ok(Err(MISSING)),
+                }
+            }
+        };
+        let (number, columns) = row;
+        below = number;
+        if number > wanted {
+            continue;
+        }
+        if number < wanted {
+            return Ok(Err(MISSING));
+        }
+        base = match &columns {
+            Columns::Packed(packed) => {
+                let header = Header::read(packed);
+                match header.and_then(|header| header.base_version(number)) {
+                    Ok(base) => base,
+                    Err(fault) => return Ok(Err(fault.message())),
+                }
+            }
+            Columns::Whole(_) => None,
+            Columns::Neither => return Ok(Err("a version that it builds upon holds no document")),
+        };
+        chain.push(columns);
+    }
+    Ok(Ok(chain))
+}
+
+/// A row of the chain is not there, or row-level security hides it.
+pub const MISSING: Fault = "a version that it builds upon is missing";
+
+/// The newest `limit` snapshots of a state below a version, newest first.
+fn rows_below(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    below: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Columns)>> {
+    const SQL: &str = "SELECT version, state, delta FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.<) $3 \
+         ORDER BY version USING OPERATOR(pg_catalog.>) LIMIT $4";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.rows_below,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(key)),
+            Some(bigint_datum(below)),
+            Some(bigint_datum(limit.into())),
+        ],
+    )?;
+    let row = |row: Row<'_>| (row.bigint(1), Columns::of(&row, 2, 3));
+    Ok(rows.iter().map(row).collect())
+}
+
+/// Makes the document of the first of these rows, beginning with the last.
+fn replay(chain: Vec<Columns>) -> std::result::Result<Vec<u8>, Fault> {
+    DECODER.with_borrow_mut(|decoder| {
+        if decoder.is_none() {
+            *decoder = Decoder::new().ok();
+        }
+        let Some(decoder) = decoder else {
+            return Err("there is no memory to unpack it");
+        };
+        let mut document: Option<Vec<u8>> = None;
+        for row in chain.into_iter().rev() {
+            document = Some(match row {
+                Columns::Whole(whole) => whole,
+                Columns::Packed(packed) => decoder
+                    .decode(&packed, document.as_deref())
+                    .map_err(|fault| fault.message())?,
+                Columns::Neither => return Err(MISSING),
+            });
+        }
+        document.ok_or(MISSING)
+    })
+}
