@@ -84,8 +84,8 @@ mod tests {
     fn a_layout_survives_packing() {
         let largest = (1 << 28) - 1;
         for depth in [0, 1, 16, 254, 255] {
-            for keyframe in [1, 2, 0x1234_567, largest] {
-                for delta in [0, 1, 0x765_4321, largest] {
+            for keyframe in [1, 2, 0x0123_4567, largest] {
+                for delta in [0, 1, 0x0765_4321, largest] {
                     let layout = layout(depth, keyframe, delta);
                     assert_eq!(Layout::unpack(layout.pack()), Some(layout));
                 }

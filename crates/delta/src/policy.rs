@@ -2,16 +2,17 @@
 
 use crate::layout::{Layout, MAX_DEPTH};
 
-/// Documents below this many bytes are stored whole: compressed on their own they save a few dozen bytes, less than
-/// the row around them takes, and whole they are read without any work. Calibrated on recorded agent steps.
+/// Documents below this many bytes are stored whole, so that they are read without any work. Calibrated on parts of
+/// recorded agent states: compressed on their own, those of 128 to 255 bytes save 30 bytes, those of 384 to 511
+/// save 140, and from 512 on a third and more.
 const LEAST_PACKED: usize = 512;
 
 /// A delta must save this many bytes against a keyframe, or each read of the version would depend on another row
 /// for nothing that shows beside the size of the row.
 const LEAST_SAVED: usize = 64;
 
-/// A delta of at most a 16th of the document is taken without compressing the document for comparison: JSON of
-/// agents compresses 3 to 8 times.
+/// A delta of at most a 16th of the document is taken without compressing the document for comparison. Recorded
+/// agent states compress to a quarter; up to 12 times smaller, the comparison would have the same outcome.
 const CLEARLY_SMALL: usize = 16;
 
 /// Whether a chain that ends in `base` may get another delta.
