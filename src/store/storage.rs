@@ -75,8 +75,9 @@ pub struct Packed {
     pub storage: Storage,
 }
 
-/// Level of compression.
-const LEVEL: i32 = 3;
+/// Level of compression. On the recorded sessions 6 stores a tenth less than 3 and takes 44 us for a document of
+/// 11 KB where that takes 18; 9 takes twice that and stores no less.
+const LEVEL: i32 = 6;
 
 thread_local! {
     /// Contexts of the compressor are dear to make. One of each for the session, made when first used.
