@@ -12,6 +12,7 @@ use crate::batch::StateName;
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
+use crate::identity::Impersonation;
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
 use crate::{settings, shared, store, sys};
@@ -312,9 +313,11 @@ fn write_together(
             if lock == Lock::HardlyWait {
                 sys::set_local(c"lock_timeout", c"50ms");
             }
-            // Deferred triggers would otherwise run at the commit, as this worker.
-            store::set_constraints_immediate();
             let catalog = catalog::renewed(catalog)?;
+            // Deferred triggers would otherwise run at the commit, as this worker. In a security-restricted
+            // operation, which the writers inherit, nobody can put anything off to the commit after all.
+            store::set_constraints_immediate();
+            let _owner = Impersonation::owner_of(catalog.head);
             for ((class, key), _) in states {
                 if flush_state(&catalog, class, key)? {
                     CounterSet::of_class(class).count(Counter::BehindFlushed);
