@@ -86,8 +86,10 @@ impl Task for Flusher {
             // Perhaps it was the states' fault after all: the next ones will tell.
             worker::accept(true);
         }
-        // Until all has been looked at, a failure must not make this task believe that nothing is dirty.
+        // Until all has been looked at, a failure must not make this task believe that nothing is dirty, nor
+        // the worker that it may leave.
         self.looked = None;
+        self.holds_work = shared::l1().is_some_and(|l1| l1.backlog(sys::my_database()).0 > 0);
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
             super::forget_dropped();

@@ -213,6 +213,28 @@ fn a_flusher_that_fails_before_it_looks_knows_that_there_is_something_to_write()
 }
 
 #[test]
+fn a_worker_that_is_sent_away_while_it_cannot_look_leaves_its_work_to_the_next() {
+    let server = server(&[SHORT]);
+    let mut client = server.connect();
+    client.run("SELECT state_set('doc 1', '1', class => 'left')");
+    await_written(&mut client);
+    let mut holder = lock_catalog(&server);
+    // Else there is something to tell as well, and the worker knows of that.
+    client.run("SET state_cache.notify = off");
+    client.run("SELECT state_set('doc 1', '2', class => 'left')");
+    await_failures(&mut client, 1);
+    let pid = worker(&mut client);
+    client.run(&format!("SELECT pg_terminate_backend({pid})"));
+    eventually("the worker to leave", || worker(&mut client) != pid);
+    holder.run("COMMIT");
+    let start = Instant::now();
+    eventually("it to be written", || {
+        unwritten(&mut client).is_empty() || start.elapsed() > 4 * LOCK_WAITS
+    });
+    assert_eq!(unwritten(&mut client), Vec::<String>::new());
+}
+
+#[test]
 fn a_shutdown_does_not_wait_for_the_next_attempt_of_a_flusher_that_has_failed() {
     let server = server(&[SHORT]);
     let mut client = server.connect();
