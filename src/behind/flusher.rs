@@ -12,6 +12,7 @@ use crate::batch::StateName;
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
+use crate::identity::Impersonation;
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
 use crate::{settings, shared, store, sys};
@@ -85,8 +86,10 @@ impl Task for Flusher {
             // Perhaps it was the states' fault after all: the next ones will tell.
             worker::accept(true);
         }
-        // Until all has been looked at, a failure must not make this task believe that nothing is dirty.
+        // Until all has been looked at, a failure must not make this task believe that nothing is dirty, nor
+        // the worker that it may leave.
         self.looked = None;
+        self.holds_work = shared::l1().is_some_and(|l1| l1.backlog(sys::my_database()).0 > 0);
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
             super::forget_dropped();
@@ -312,9 +315,11 @@ fn write_together(
             if lock == Lock::HardlyWait {
                 sys::set_local(c"lock_timeout", c"50ms");
             }
-            // Deferred triggers would otherwise run at the commit, as this worker.
-            store::set_constraints_immediate();
             let catalog = catalog::renewed(catalog)?;
+            // Deferred triggers would otherwise run at the commit, as this worker. In a security-restricted
+            // operation, which the writers inherit, nobody can put anything off to the commit after all.
+            store::set_constraints_immediate();
+            let _owner = Impersonation::owner_of(catalog.head);
             for ((class, key), _) in states {
                 if flush_state(&catalog, class, key)? {
                     CounterSet::of_class(class).count(Counter::BehindFlushed);

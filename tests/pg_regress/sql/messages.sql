@@ -146,6 +146,19 @@ SELECT state_set('b', '{"n": 4}', class => 'messages_behind');
 SELECT state_set('a', '{"n": 10}', class => 'messages');
 COMMIT;
 CALL await_told();
+-- Nothing of a duplicate, which gives a state of a class with ttl a new expiry.
+SELECT state_class_define('messages_behind', ttl => '1 hour');
+SELECT state_set('t', '{"n": 1}', class => 'messages_behind');
+CALL await_told();
+SELECT state_set('t', '{"n": 1}', class => 'messages_behind');
+SELECT state_set('t', '{"n": 1}', class => 'messages_behind');
+CALL await_told();
+BEGIN;
+SELECT state_set('t', '{"n": 2}', class => 'messages_behind');
+SELECT count(*) FROM state_batch_commit();
+SELECT state_set('t', '{"n": 2}', class => 'messages_behind');
+COMMIT;
+CALL await_told();
 -- Nothing of what is rolled back.
 BEGIN;
 SELECT state_set('a', '{"n": 5}', class => 'messages_behind');

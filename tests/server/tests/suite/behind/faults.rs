@@ -174,6 +174,86 @@ fn a_killed_worker_costs_what_was_not_written_and_no_more() {
     assert_eq!(seen_and_stored(&mut client, "doc").1, "v2 3");
 }
 
+/// Locks a catalog that a worker reads in each of its transactions, as VACUUM FULL does.
+fn lock_catalog(server: &Server) -> Client {
+    let mut holder = server.connect();
+    holder.run("BEGIN; LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE");
+    holder
+}
+
+/// Waits until the flusher has waited for that lock in vain, so many times.
+fn await_failures(client: &mut Client, times: usize) {
+    let waits =
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'state_cache worker'
+        AND wait_event_type = 'Lock' AND query = 'write-behind')";
+    for n in 1..=times {
+        eventually(&format!("the flusher to wait, {n}"), || client.flag(waits));
+        eventually(&format!("it to give up, {n}"), || !client.flag(waits));
+    }
+}
+
+#[test]
+fn a_flusher_that_fails_before_it_looks_knows_that_there_is_something_to_write() {
+    let server = server(&[SHORT]);
+    let mut client = server.connect();
+    // Written by the worker, which knows then that nothing is left.
+    client.run("SELECT state_set('doc 1', '1', class => 'left')");
+    await_written(&mut client);
+    let mut holder = lock_catalog(&server);
+    client.run("SELECT state_set('doc 1', '2', class => 'left')");
+    await_failures(&mut client, 1);
+    holder.run("COMMIT");
+    // It tries again by itself, and soon: nobody changes anything that would wake it.
+    let start = Instant::now();
+    eventually("it to be written", || {
+        unwritten(&mut client).is_empty() || start.elapsed() > 4 * LOCK_WAITS
+    });
+    assert_eq!(unwritten(&mut client), Vec::<String>::new());
+    assert_eq!(seen_and_stored(&mut client, "doc 1").1, "v2 2");
+}
+
+#[test]
+fn a_worker_that_is_sent_away_while_it_cannot_look_leaves_its_work_to_the_next() {
+    let server = server(&[SHORT]);
+    let mut client = server.connect();
+    client.run("SELECT state_set('doc 1', '1', class => 'left')");
+    await_written(&mut client);
+    let mut holder = lock_catalog(&server);
+    // Else there is something to tell as well, and the worker knows of that.
+    client.run("SET state_cache.notify = off");
+    client.run("SELECT state_set('doc 1', '2', class => 'left')");
+    await_failures(&mut client, 1);
+    let pid = worker(&mut client);
+    client.run(&format!("SELECT pg_terminate_backend({pid})"));
+    eventually("the worker to leave", || worker(&mut client) != pid);
+    holder.run("COMMIT");
+    let start = Instant::now();
+    eventually("it to be written", || {
+        unwritten(&mut client).is_empty() || start.elapsed() > 4 * LOCK_WAITS
+    });
+    assert_eq!(unwritten(&mut client), Vec::<String>::new());
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_the_next_attempt_of_a_flusher_that_has_failed() {
+    let server = server(&[SHORT]);
+    let mut client = server.connect();
+    prepare(&mut client, 1);
+    let mut holder = lock_catalog(&server);
+    client.run("SELECT state_set('doc 1', '2', class => 'left')");
+    // By then it makes a pause of eight seconds, longer than a worker goes on that cannot write.
+    await_failures(&mut client, 4);
+    holder.run("COMMIT");
+    drop((holder, client));
+    server.stop();
+    server.start();
+    let mut client = server.connect();
+    assert_eq!(
+        seen_and_stored(&mut client, "doc 1"),
+        ("v2 2".into(), "v2 2".into())
+    );
+}
+
 /// A backend that dies on its way takes shared memory along; before that point it has acknowledged nothing.
 #[test]
 fn a_backend_killed_before_it_has_left_its_change_has_left_nothing() {

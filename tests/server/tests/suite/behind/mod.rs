@@ -7,7 +7,9 @@ mod installations;
 mod leaving;
 mod poison;
 mod rate;
+mod rows_go;
 mod stress;
+mod writers;
 
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually};
