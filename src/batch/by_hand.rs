@@ -448,8 +448,8 @@ impl Row {
                 "hash of state_snapshot must have 16 bytes",
             ),
             (
-                self.is_null(11) == self.is_null(12),
-                "state_snapshot must hold either state or delta",
+                self.is_null(11) && self.is_null(12),
+                "state_snapshot must hold state or delta",
             ),
         ];
         faults

@@ -1,7 +1,7 @@
 //! How a document is put into a snapshot row and taken out of it again.
 //!
 //! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the
-//! snapshot before. Packing is `state_cache_delta`'s; here are the rows. A delta is read together with the
+//! snapshot before. Where somebody has put a document into `state` by hand, that counts. Packing is `state_cache_delta`'s; here are the rows. A delta is read together with the
 //! rows that it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between
 //! is seen half-way. A row is never believed: what comes out is compared with the hash beside it.
 

@@ -235,7 +235,9 @@ fn a_worker_leaves_when_the_extension_is_dropped() {
     inside.run("SELECT call_worker()");
     await_state(&mut client, "other", &["idle"]);
     assert_eq!(shown(&mut client, "other", "pid"), second);
-    assert_eq!(shown(&mut client, "other", "failures"), "0");
+    // A task gives way to the statement's locks.
+    let error = shown(&mut client, "other", "last_error");
+    assert!(error == "NULL" || error.contains("lock timeout"), "{error}");
 }
 
 /// Has a worker of the database `postgres` leave. Another may follow at once: a call that this one had not seen

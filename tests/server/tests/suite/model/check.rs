@@ -10,7 +10,7 @@ impl Case {
         let sql = format!(
             "SELECT state_get(k), state_get_text(k), state_version(k), state_exists(k) /* of every state */
                  , (SELECT (m.version, m.state) FROM state_get_many(ARRAY[k]) m),
-                 h.version, s.state, h.expires_at IS NOT NULL
+                 h.version, CASE WHEN s.version > 0 THEN coalesce(s.state, state_at(k, s.version)) END, h.expires_at IS NOT NULL
              FROM unnest('{{{}}}'::text[]) WITH ORDINALITY k (k, n) LEFT JOIN state_head h ON (h.class, h.key) = ('run', k)
                  LEFT JOIN state_snapshot s ON (s.class, s.key, s.version) = ('run', k, h.version) AND NOT h.deleted
              ORDER BY n",
