@@ -142,7 +142,16 @@ fn is_overruled(catalog: &Catalog, id: u128) -> bool {
     };
     match catalog.head_row(&known.class.name, &known.key) {
         Some(head) => head.version > version,
-        None => base > 0 || with(|batch| batch.by_hand.truncated()),
+        None => with(|batch| {
+            let truncated = batch.by_hand.truncated();
+            if base > 0 && !truncated {
+                // The caller has been told of that version: it is not used again.
+                batch
+                    .by_hand
+                    .raise_floor(&known.class.name, &known.key, version);
+            }
+            base > 0 || truncated
+        }),
     }
 }
 

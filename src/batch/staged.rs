@@ -364,14 +364,24 @@ impl State {
     pub fn unstage(&mut self) {
         self.pending = None;
         self.beneath = None;
-        match self.flushed.as_ref().map(|flushed| &flushed.place) {
-            // What was left is here only.
-            Some(Place::Left { command, .. }) => {
-                let command = *command;
-                self.views.retain(|(made, _)| *made < command);
-            }
-            _ => self.forget_views(),
-        }
+        let Some(Flushed {
+            version,
+            expires_at,
+            content: Content::Document { document, .. },
+            place: Place::Left { command, .. },
+        }) = &self.flushed
+        else {
+            return self.forget_views();
+        };
+        // What was left is here only. Of many views the one of it may have been given up.
+        let (command, version) = (*command, Some(*version));
+        let view = View::Document {
+            document: Rc::clone(document),
+            version,
+            expires_at: *expires_at,
+        };
+        self.views.retain(|(made, _)| *made < command);
+        self.push_view(command.saturating_sub(1), view);
     }
 
     /// Whether a document is staged, and not only an end or a new expiry.

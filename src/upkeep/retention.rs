@@ -171,7 +171,7 @@ impl Retention {
 
     fn drop_traces(&mut self, catalog: &Catalog, until: i64) -> Result<Stage> {
         self.beyond = Some(Stage::first_tombstone());
-        let seen = SeenByAll::of(catalog.trace);
+        let seen = SeenByAll::of(catalog.trace)?;
         let mut horizon = 0;
         let (found, dropped) = {
             let _owner = Impersonation::owner_of(catalog.trace);
@@ -213,7 +213,7 @@ impl Retention {
             _ => self.snapshots(catalog, now)?,
         };
         self.beyond = Some(next.clone());
-        let seen = SeenByAll::of(catalog.head);
+        let seen = SeenByAll::of(catalog.head)?;
         let (mut horizon, mut floors) = (0, BTreeMap::new());
         {
             let _owner = Impersonation::owner_of(catalog.head);
@@ -289,20 +289,24 @@ struct SeenByAll {
 }
 
 impl SeenByAll {
-    fn of(table: pg_sys::Oid) -> Self {
+    /// As far as a table goes; [`Error::NotInstalled`] if it is gone.
+    fn of(table: pg_sys::Oid) -> Result<Self> {
         // SAFETY: opened and closed in a pair; a lock that is too weak to be in anybody's way. Within half a
         // circle of the next id, as every horizon of the server is.
         let oldest = unsafe {
             let lock = pg_sys::AccessShareLock as i32;
-            let relation = pg_sys::table_open(table, lock);
+            let relation = pg_sys::try_relation_open(table, lock);
+            if relation.is_null() {
+                return Err(Error::NotInstalled);
+            }
             let oldest = pg_sys::GetOldestNonRemovableTransactionId(relation);
-            pg_sys::table_close(relation, lock);
+            pg_sys::relation_close(relation, lock);
             oldest
         };
         let next = next_full_xid();
-        Self {
+        Ok(Self {
             below: state_cache_formats::widen_at_most(oldest.into_inner(), next),
-        }
+        })
     }
 
     fn includes(&self, xid: u64) -> bool {

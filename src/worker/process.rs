@@ -297,10 +297,10 @@ impl Worker {
             }
             Err(failure) => {
                 task.said(None);
-                // It is no error to have been called a moment too late.
+                // It is no error to have been called a moment too late, or while the extension was created anew.
                 if failure.not_installed && !self.sees_extension() {
                     outcome.gone = true;
-                } else {
+                } else if !failure.not_installed || self.tasks[n].found_no_tables() {
                     self.tell(n, &failure);
                 }
             }

@@ -55,6 +55,8 @@ pub struct Scheduled {
     retry: Backoff,
     /// The error that was logged last.
     pub logged: Option<String>,
+    /// Its last call found no tables.
+    found_no_tables: bool,
 }
 
 /// The longest pause after errors of a task.
@@ -68,6 +70,7 @@ impl Scheduled {
             next: Next::Now,
             retry: Backoff::new(LONGEST_PAUSE),
             logged: None,
+            found_no_tables: false,
         }
     }
 
@@ -122,6 +125,11 @@ impl Scheduled {
         self.task.run(round)
     }
 
+    /// Its call found no tables; whether the one before found none either.
+    pub fn found_no_tables(&mut self) -> bool {
+        std::mem::replace(&mut self.found_no_tables, true)
+    }
+
     /// What it said; `None` for an error.
     pub fn said(&mut self, next: Option<Next>) {
         match next {
@@ -129,6 +137,7 @@ impl Scheduled {
                 self.next = next;
                 self.retry.succeeded();
                 self.logged = None;
+                self.found_no_tables = false;
             }
             None => self.retry.failed(Instant::now()),
         }
