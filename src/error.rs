@@ -141,6 +141,12 @@ pub enum Error {
         version: i64,
         fault: &'static str,
     },
+    /// A snapshot that another one builds upon is deleted or changed by hand.
+    Needed { state: Shown, version: i64, by: i64 },
+    /// A version is to be made that is kept already: the head row was moved back by hand.
+    KeptAlready { state: Shown, version: i64 },
+    /// A role under row-level security wants to prune or repair: it does not see all that counts.
+    PartialView,
     /// A version that somebody names is not kept, or never was.
     VersionNotKept { state: Shown, version: i64 },
     /// There is no intact version to go back to; so many are kept.
@@ -274,6 +280,27 @@ impl Error {
                 format!("state \"{}\" is damaged in version {version}: {fault}", state.0),
             )
             .set_hint("state_recover() goes back to an intact version; without one restore it from a backup or write it anew."),
+            Self::Needed { state, version, by } => new(
+                Code::ERRCODE_FOREIGN_KEY_VIOLATION,
+                format!(
+                    "version {version} of state \"{}\" is needed by version {by}, which is stored as the difference from it",
+                    state.0
+                ),
+            )
+            .set_hint("state_prune() deletes snapshots and stores anew what builds upon them."),
+            Self::KeptAlready { state, version } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!(
+                    "version {version} of state \"{}\" is kept already: its head row was moved back by hand",
+                    state.0
+                ),
+            )
+            .set_hint("Set its version in state_head to that of the newest snapshot, and go back with state_restore()."),
+            Self::PartialView => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "snapshots cannot be pruned or repaired under row-level security".to_owned(),
+            )
+            .set_hint("Have a role do it that sees all rows, such as the owner of the tables."),
             Self::VersionNotKept { state, version } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("version {version} of state \"{}\" is not kept", state.0),

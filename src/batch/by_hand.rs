@@ -11,6 +11,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::notify;
+use crate::snapshots;
 use crate::store;
 use crate::{behind, varlena};
 use pgrx::pg_sys;
@@ -230,6 +231,9 @@ sql_functions! {
         }
         // SAFETY: as above; the rows live as long as the call.
         let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
+        if snapshots::by_hand::apply() {
+            changed.keep_chains(&catalog)?;
+        }
         let committing = with(|batch| {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
@@ -316,6 +320,24 @@ struct ChangedRows {
     untraced: bool,
     /// Version of the first state's head row, if that is gone.
     gone: Option<i64>,
+    /// Version of the first state's snapshot, if that is gone or holds another document now.
+    lost: Option<i64>,
+    /// Version of the last state's snapshot, if that is a recovery point and depends on other rows.
+    dependent: Option<i64>,
+}
+
+impl ChangedRows {
+    /// Sees to it that no version is left without what it builds upon.
+    fn keep_chains(&self, catalog: &Catalog) -> Result<()> {
+        if let (Some((class, key)), Some(version)) = (&self.names[0], self.lost) {
+            snapshots::by_hand::check_not_needed(catalog, class, key, version)?;
+        }
+        let last = self.names.iter().flatten().next_back();
+        if let (Some((class, key)), Some(version)) = (last, self.dependent) {
+            snapshots::by_hand::settle_recovery_point(catalog, class, key, version)?;
+        }
+        Ok(())
+    }
 }
 
 /// What a row trigger is called for. `23514` if the row after is none that the extension could have written.
@@ -352,12 +374,23 @@ unsafe fn changed_rows(
             }
         }
         let version = first.as_ref().map(|row| row.integer(2));
+        let inserted =
+            (*trigger).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT;
+        let is_same = first
+            .iter()
+            .zip(&second)
+            .any(|(before, after)| before.holds_as(after));
+        let is_lost = !on_head && !inserted && !is_same;
+        let dependent = after.filter(|row| !on_head && row.is_dependent_recovery_point());
+        let dependent = dependent.map(|row| row.integer(2));
         let names = [first.map(|row| row.name()), second.map(|row| row.name())];
         let gone = on_head && (deleted || names[1].is_some() && names[0] != names[1]);
         Ok(ChangedRows {
             names,
             untraced: gone || !on_head,
             gone: version.filter(|_| gone),
+            lost: version.filter(|_| is_lost),
+            dependent,
         })
     }
 }
@@ -415,6 +448,23 @@ impl Row {
         (self.bytes(0).into(), self.bytes(1).into())
     }
 
+    /// Whether two snapshots are of the same version and hold the same document in the same form.
+    fn holds_as(&self, other: &Self) -> bool {
+        self.name() == other.name()
+            && self.integer(2) == other.integer(2)
+            && [4, 11, 12]
+                .into_iter()
+                .all(|n| self.is_null(n) == other.is_null(n) && self.bytes(n) == other.bytes(n))
+    }
+
+    /// Whether a snapshot is a recovery point that is stored as the difference from another version.
+    fn is_dependent_recovery_point(&self) -> bool {
+        let is_recovery_point = !self.is_null(6) && self.values[6].value() & 0xff != 0;
+        is_recovery_point
+            && self.is_null(11)
+            && self.bytes(12).first() == Some(&state_cache_delta::DELTA)
+    }
+
     /// What a row of `state_head` (class, key, version, hash, size, …) breaks.
     fn head_fault(&self) -> Option<&'static str> {
         let faults = [
@@ -443,6 +493,14 @@ impl Row {
     /// What a row of `state_snapshot` (class, key, version, parent_version, hash, …, state, delta) breaks.
     fn snapshot_fault(&self) -> Option<&'static str> {
         let faults = [
+            (
+                !(1..=MAX_KEY).contains(&self.bytes(1).len()),
+                "key of state_snapshot must have 1 to 255 bytes",
+            ),
+            (
+                !(1..=MAX_VERSION).contains(&self.integer(2)),
+                "version of state_snapshot must be above 0 and at most 2^62",
+            ),
             (
                 self.bytes(4).len() != HASH,
                 "hash of state_snapshot must have 16 bytes",

@@ -8,6 +8,7 @@ use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
+use crate::settings::{self, OnCorruption};
 use crate::snapshot::PushedSnapshot;
 use crate::store::Storage;
 use crate::sys;
@@ -40,7 +41,10 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
     if with(|batch| batch.scope.explicit.is_some()) {
-        let ground = if own {
+        let ground = if !own && settings::on_corruption() == OnCorruption::Recover {
+            // What was answered may be an earlier version than what is there.
+            Some(committed_ground(state)?)
+        } else if own {
             with(|batch| batch.operations_base(state))?
         } else {
             Some(found.ground())

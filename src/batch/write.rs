@@ -198,6 +198,11 @@ pub fn write(
     if decide {
         return leave_version(state, &current, document, hash, expires_at).map(Some);
     }
+    // It may be that L1 holds what is damaged in L3.
+    let is_reinstated = pending
+        .checkpoint
+        .as_ref()
+        .is_some_and(|it| it.parent.is_some());
     let new = NewVersion {
         number: match current.last {
             0 => floor(state) + 1,
@@ -207,7 +212,7 @@ pub fn write(
         hash,
         parent: (current.number > 0).then_some(current.number),
         expires_at,
-        base: current.base(),
+        base: current.base().filter(|_| !is_reinstated),
         checkpoint: pending.checkpoint.as_deref(),
     };
     let (catalog, class) = (&state.catalog, &state.class);
@@ -250,14 +255,12 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &Current) -> Re
         Found::Absent(_) => false,
     };
     let stored = store::label(&state.catalog, &state.class.name, state.key, current.number)?;
-    Ok(is_intact
-        && stored.is_some_and(|stored| {
-            (stored.checkpoint_type, stored.agent_phase)
-                == (
-                    checkpoint.checkpoint_type.clone(),
-                    checkpoint.agent_phase.clone(),
-                )
-        }))
+    let is_said_again = |stored: store::Label| {
+        stored.checkpoint_type == checkpoint.checkpoint_type
+            && stored.agent_phase == checkpoint.agent_phase
+            && stored.execution_context == checkpoint.execution_context
+    };
+    Ok(is_intact && stored.is_some_and(is_said_again))
 }
 
 /// The highest version that a state of this one's bucket had whose head row is gone, 0 for none.

@@ -173,9 +173,10 @@ fn recovered<F: Form>(
         });
     };
     warn_recovered(&state.shown(), damaged, fault, number);
+    let head = store::target(&state.catalog, &state.class.name, state.key)?;
     let version = Version {
         number,
-        expires_at: i64::MAX,
+        expires_at: head.map_or(i64::MAX, |head| head.expires_at),
         hash: kept.hash,
         storage: kept.storage,
     };

@@ -16,6 +16,7 @@
 //! A recovery point is stored as a keyframe, so that it depends on no other row, and is not pruned unless that is
 //! asked for.
 
+pub mod by_hand;
 mod damage;
 mod history;
 mod labels;

@@ -4,7 +4,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog, Class, interval_microseconds};
 use crate::error::{Error, Result, Shown};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, KeptVersion};
+use crate::store::{self, Fault, KeptVersion};
 use crate::sys;
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -36,10 +36,10 @@ impl Retention {
     };
 
     /// What a class keeps at that time.
-    pub fn of_class(class: &Class, now: i64) -> Self {
+    pub fn of_class(keep: Option<i64>, keep_for: Option<i64>, now: i64) -> Self {
         Self {
-            keep: class.keep,
-            before: class.keep_for.map(|time| now.saturating_sub(time)),
+            keep,
+            before: keep_for.map(|time| now.saturating_sub(time)),
             ..Self::ALL
         }
     }
@@ -74,6 +74,15 @@ pub enum Needed {
 
 /// Prunes all states of a class; how many snapshots went.
 pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u64> {
+    if catalog.access().row_security {
+        // A row that the caller does not see may be current, or need one that it sees.
+        return Err(Error::PartialView);
+    }
+    // Who may not change a row cannot store it anew.
+    let needed = match catalog.may_replace_snapshots() {
+        true => Needed::Goes,
+        false => Needed::Stays,
+    };
     let class = catalog.class_or_default(class)?;
     let mut pruned = 0;
     let mut after: Box<[u8]> = Box::default();
@@ -91,7 +100,7 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u
         };
         for key in &keys {
             store::lock(catalog, &class.name, key)?;
-            pruned += prune_state(catalog, &class, key, retention, Needed::Goes)?;
+            pruned += prune_state(catalog, &class, key, retention, needed)?;
             pgrx::check_for_interrupts!();
         }
         match keys.into_iter().last() {
@@ -141,7 +150,7 @@ pub fn prune_state(
 }
 
 /// The kept versions whose base goes.
-fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Vec<i64> {
+pub(super) fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Vec<i64> {
     let is_orphan = |version: &&KeptVersion| {
         let base = version.encoding.base();
         !dropped.contains(&version.number) && base.is_some_and(|base| dropped.contains(&base))
@@ -176,17 +185,28 @@ fn rewrite(
     orphans: &[i64],
 ) -> Result<ControlFlow<()>> {
     for &version in orphans {
-        match store::kept(catalog, &class.name, key, version)? {
-            Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
-            Some(Err(fault)) => {
-                let state = Shown::new(&class.name, key);
-                crate::error::warn_not_pruned(&state, version, fault);
-                return Ok(ControlFlow::Break(()));
-            }
-            None => {}
+        if let Some(fault) = store_as_keyframe(catalog, class, key, version)? {
+            let state = Shown::new(&class.name, key);
+            crate::error::warn_not_pruned(&state, version, fault);
+            return Ok(ControlFlow::Break(()));
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+/// Stores a version so that it depends on no other row; what is wrong with it if it cannot be read.
+pub(super) fn store_as_keyframe(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    version: i64,
+) -> Result<Option<Fault>> {
+    match store::kept(catalog, &class.name, key, version)? {
+        Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
+        Some(Err(fault)) => return Ok(Some(fault)),
+        None => {}
+    }
+    Ok(None)
 }
 
 sql_functions! {
@@ -212,7 +232,7 @@ sql_functions! {
         let named = Retention { keep, before, both: true, ..Retention::ALL };
         let retention = Retention {
             recovery_points: call.boolean(3).unwrap_or(false),
-            ..if named.is_limited() { named } else { Retention::of_class(&class, now) }
+            ..if named.is_limited() { named } else { Retention::of_class(class.keep, class.keep_for, now) }
         };
         let pruned = match retention.is_limited() {
             true => prune(&catalog, &class.name, &retention)?,

@@ -10,6 +10,7 @@ use crate::catalog;
 use crate::error::{Error, Result, text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Checkpoint, Kept, KeptVersion, Label, LogEntry};
+use crate::sys;
 use std::ffi::CStr;
 
 /// Which version a recovery reinstates.
@@ -105,6 +106,9 @@ struct Recovered {
 }
 
 fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
+    if state.catalog.access().row_security {
+        return Err(Error::PartialView);
+    }
     batch::settle_before_recovery(state, c"state_recover()")?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // The transaction's snapshot may be older than the lock.
@@ -122,8 +126,12 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         });
     };
     let current = head.as_ref().filter(|head| !head.deleted);
-    let is_current =
-        current.is_some_and(|head| head.version == found.number && head.hash == Some(kept.hash));
+    // One that has expired reads as absent.
+    let is_current = current.is_some_and(|head| {
+        head.version == found.number
+            && head.hash == Some(kept.hash)
+            && head.expires_at > sys::statement_timestamp()
+    });
     if is_current {
         return Ok(Recovered {
             action: "unchanged",

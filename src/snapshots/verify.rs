@@ -1,12 +1,13 @@
 //! Checking what L3 holds, and mending what can be mended.
 
 use super::damage::{error_type, first_intact, log, severity};
+use super::prune::{orphans, store_as_keyframe};
 use super::recover::reinstate;
 use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Fault, LogEntry};
@@ -20,8 +21,8 @@ struct Finding {
     version: i64,
     fault: Fault,
     is_current: bool,
-    /// Whether there is a row of it.
-    has_row: bool,
+    /// Whether there is a row of it to be put aside; one that is intact stays, whatever the head says of it.
+    has_bad_row: bool,
 }
 
 /// What is wrong with a state, newest version first, under the active snapshot.
@@ -36,23 +37,25 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
             version: head.version,
             fault: "its snapshot is missing",
             is_current: true,
-            has_row: false,
+            has_bad_row: false,
         });
     }
     for version in store::versions(catalog, class, key)? {
         let is_current = current.is_some_and(|head| head.version == version.number);
-        let fault = match store::kept(catalog, class, key, version.number)? {
-            Some(Err(fault)) => Some(fault),
-            Some(Ok(kept)) if is_current => current
-                .filter(|head| head.hash != Some(kept.hash))
-                .map(|_| "head and snapshot have different hashes"),
-            Some(Ok(_)) | None => None,
+        let (fault, has_bad_row) = match store::kept(catalog, class, key, version.number)? {
+            Some(Err(fault)) => (Some(fault), true),
+            Some(Ok(kept)) if is_current => {
+                let differs = current.filter(|head| head.hash != Some(kept.hash));
+                let fault = differs.map(|_| "head and snapshot have different hashes");
+                (fault, false)
+            }
+            Some(Ok(_)) | None => (None, false),
         };
         findings.extend(fault.map(|fault| Finding {
             version: version.number,
             fault,
             is_current,
-            has_row: true,
+            has_bad_row,
         }));
     }
     Ok(findings)
@@ -66,18 +69,38 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
         class: catalog.class_or_default(class)?,
         key,
     };
+    // A version of an undefined class cannot be written.
+    let is_defined = !matches!(catalog.class(class), Err(Error::UnknownClass { .. }));
     batch::settle_before_recovery(&state, c"state_verify()")?;
     store::lock(catalog, class, key)?;
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;
     let versions = store::versions(catalog, class, key)?;
-    let intact = first_intact(catalog, (class, key), &versions)?;
+    let intact = match is_defined {
+        true => first_intact(catalog, (class, key), &versions)?,
+        false => None,
+    };
     let current_is_damaged = findings.iter().any(|finding| finding.is_current);
+    if intact.is_some() {
+        let bad = findings.iter().filter(|finding| finding.has_bad_row);
+        let bad = bad.map(|finding| finding.version).collect();
+        // What is intact stays so without what it builds upon.
+        let _owner = Impersonation::owner_of(catalog.snapshot);
+        for version in orphans(&versions, &bad) {
+            store_as_keyframe(catalog, &state.class, key, version)?;
+        }
+    }
     for finding in &findings {
         let outcome = match (&intact, finding.is_current) {
+            (None, _) if !is_defined => "its class is not defined; left as it was found".to_owned(),
             (None, _) => "there is no intact version; left as it was found".to_owned(),
             (Some((intact, _)), true) => {
-                format!("put aside; version {} is restored", intact.number)
+                let aside = if finding.has_bad_row {
+                    "put aside; "
+                } else {
+                    ""
+                };
+                format!("{aside}version {} is restored", intact.number)
             }
             (Some(_), false) => "put aside".to_owned(),
         };
@@ -99,7 +122,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
                 .map(|(intact, _)| intact.number),
         };
         let id = log(catalog, &entry)?;
-        if intact.is_some() && finding.has_row {
+        if intact.is_some() && finding.has_bad_row {
             let _owner = Impersonation::owner_of(catalog.snapshot);
             store::put_aside(catalog, class, key, finding.version, id)?;
         }
@@ -130,6 +153,9 @@ sql_functions! {
             // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
             unsafe { pgrx::pg_sys::PreventCommandIfReadOnly(c"state_verify()".as_ptr()) };
             catalog.check_may_change()?;
+            if catalog.access().row_security {
+                return Err(Error::PartialView);
+            }
         }
         let mut rows = call.rows();
         for class in classes {

@@ -17,6 +17,7 @@ pub struct Statements {
     versions: OnceCell<Statement>,
     version: OnceCell<Statement>,
     label: OnceCell<Statement>,
+    next_version: OnceCell<Statement>,
     rewrite: OnceCell<Statement>,
     delete: OnceCell<Statement>,
     lock_if_free: OnceCell<Statement>,
@@ -176,6 +177,37 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
     )?;
     let rows = connection.query(statement, named(class, key, version))?;
     Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4])))
+}
+
+/// The next kept version above another one, and how it is stored, under the active snapshot.
+pub fn next_version(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<Option<(i64, Encoding)>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.next_version,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT version, state IS NOT NULL, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>) $3 \
+                 ORDER BY version LIMIT 1"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(statement, named(class, key, version))?;
+    Ok(rows.first().map(|row| {
+        let number = row.bigint(1);
+        let encoding = match row.boolean(2) {
+            true => Encoding::Whole,
+            false => packed(&row.text(3), number).0,
+        };
+        (number, encoding)
+    }))
 }
 
 fn named(class: &[u8], key: &[u8], version: i64) -> [Option<pg_sys::Datum>; 3] {
@@ -415,7 +447,10 @@ pub fn put_aside(
     const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
          AND version OPERATOR(pg_catalog.=) $3 RETURNING *) \
-         INSERT INTO @extschema@.state_damaged SELECT $4, gone.* FROM gone";
+         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta) \
+         SELECT $4, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta FROM gone";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,

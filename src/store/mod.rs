@@ -19,15 +19,15 @@ pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_hori
 pub use class::{Setting, define as define_class};
 pub use history::{
     Kept, Label, LogEntry, Version as KeptVersion, classes, delete_snapshot, kept, keys, label,
-    lock_if_free, log, prunable_states, put_aside, rewrite_as_keyframe, versions,
+    lock_if_free, log, next_version, prunable_states, put_aside, rewrite_as_keyframe, versions,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, StoredDocument, Target, lock, read, target};
 pub use spi::Proceed;
 pub use storage::{Base, Fault, Storage};
 pub use upkeep::{
-    Expiring, Tombstone, drop_tombstone, drop_traces, earliest_expiry, limited_classes,
-    lock_expired, set_constraints_immediate, tombstones,
+    Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,
+    limited_classes, lock_expired, set_constraints_immediate, tombstones,
 };
 pub use write::{
     AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, first_version, insert,

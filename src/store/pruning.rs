@@ -11,8 +11,9 @@ pub const PRUNINGS: usize = 2;
 /// Which statement prunes after a version was made. Snapshots go in groups, a keyframe with the deltas that
 /// build upon it, so none goes before a new keyframe begins the next group. The versions of a `behind` class have
 /// gaps, so its snapshots are counted instead ([`prune_gaps`]).
-pub(super) fn pruning(class: &Class, is_keyframe: bool) -> usize {
-    usize::from(class.keep.is_none() || class.behind || !is_keyframe)
+pub(super) fn pruning(catalog: &Catalog, class: &Class, is_keyframe: bool) -> usize {
+    let sees_all = !catalog.access().row_security;
+    usize::from(class.keep.is_none() || class.behind || !is_keyframe || !sees_all)
 }
 
 /// Prunes a state of a `behind` class after a version was made; `tombstone`: that is one of those to be kept.
@@ -23,7 +24,9 @@ pub(super) fn prune_gaps(
     made: Option<i64>,
     tombstone: bool,
 ) -> Result<()> {
-    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep) {
+    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep)
+        && !catalog.access().row_security
+    {
         prune_state(catalog, class, key, keep - i64::from(tombstone))?;
     }
     Ok(())

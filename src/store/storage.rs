@@ -9,6 +9,7 @@ use super::spi::{Connection, Row};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
+use crate::identity::Impersonation;
 use crate::settings;
 use crate::varlena;
 use pgrx::pg_sys;
@@ -201,6 +202,11 @@ fn chain(
         let row = match page.next() {
             Some(row) => row,
             None => {
+                // Who sees the version may see what it is made of, and gets only the version.
+                let _owner = catalog
+                    .access()
+                    .row_security
+                    .then(|| Impersonation::owner_of(catalog.snapshot));
                 let rows = rows_below(catalog, class, key, below, depth.max(1))?;
                 page = rows.into_iter();
                 match page.next() {

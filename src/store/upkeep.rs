@@ -4,7 +4,7 @@ use super::changes::write;
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, interval_microseconds};
 use crate::error::Result;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
@@ -244,9 +244,20 @@ pub fn drop_traces(
     Ok((found, dropped))
 }
 
-/// The classes that keep a limited number of snapshots, or for a limited time.
-pub fn limited_classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
-    const SQL: &str = "SELECT class FROM @extschema@.state_class \
+/// A class that keeps a limited number of snapshots, or for a limited time.
+#[derive(Debug, Clone)]
+pub struct LimitedClass {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// How many it keeps.
+    pub keep: Option<i64>,
+    /// For how long, in microseconds.
+    pub keep_for: Option<i64>,
+}
+
+/// The classes that do not keep everything.
+pub fn limited_classes(catalog: &Catalog) -> Result<Vec<LimitedClass>> {
+    const SQL: &str = "SELECT class, keep::pg_catalog.int8, keep_for FROM @extschema@.state_class \
          WHERE keep IS NOT NULL OR keep_for IS NOT NULL ORDER BY class";
     let connection = Connection::open()?;
     let statement = connection.prepare(
@@ -256,5 +267,13 @@ pub fn limited_classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
         &[],
     )?;
     let rows = connection.query(statement, [])?;
-    Ok(rows.iter().map(|row| row.text(1)).collect())
+    let classes = rows.iter().map(|row| LimitedClass {
+        name: row.text(1),
+        keep: row.column(2).map(|_| row.bigint(2)),
+        keep_for: row.column(3).map(|datum| {
+            // SAFETY: an interval column, which is passed by pointer, read while the rows live.
+            interval_microseconds(unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() })
+        }),
+    });
+    Ok(classes.collect())
 }

@@ -189,18 +189,27 @@ pub fn insert(
         })
     };
     let state = Shown::new(&class.name, key);
-    let made = PgTryBuilder::new(AssertUnwindSafe(statement))
-        .catch_when(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, move |error| {
-            let is_ours = matches!(&error, CaughtError::PostgresError(report)
+    let made = unless_kept(statement, move || Error::Raced {
+        state: state.clone(),
+    })?;
+    Ok(packed.made(made))
+}
+
+/// Runs a statement that makes a version; `error` if there is a snapshot of that already.
+fn unless_kept(
+    statement: impl FnOnce() -> Result<Option<i64>>,
+    error: impl Fn() -> Error + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
+) -> Result<Option<i64>> {
+    PgTryBuilder::new(AssertUnwindSafe(statement))
+        .catch_when(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, move |raised| {
+            let is_ours = matches!(&raised, CaughtError::PostgresError(report)
                 if report.message().contains("state_snapshot_pkey"));
             if !is_ours {
-                error.rethrow();
+                raised.rethrow();
             }
-            let state = state.clone();
-            Error::Raced { state }.raise()
+            error().raise()
         })
-        .execute()?;
-    Ok(packed.made(made))
+        .execute()
 }
 
 fn pack_new(class: &Class, new: &NewVersion<'_>) -> Packed {
@@ -258,23 +267,25 @@ pub fn update(
 ) -> Result<Option<Made>> {
     let packed = pack_new(class, new);
     let is_keyframe = packed.storage.depth() == 0;
-    let how = pruning(class, is_keyframe);
-    let made = run(
-        catalog,
-        &catalog.statements.update[how],
-        || update_sql(how),
-        || -> [Parameter; 17] {
-            join(&[
-                &new_version(class, key, new, &packed),
-                &[
-                    bigint(Some(replaced.version)),
-                    hash(replaced.hash),
-                    bigint(class.keep.map(|keep| new.number - keep + 1)),
-                    bigint(Some(reach(new.base))),
-                ],
-            ])
-        },
-    )?;
+    let how = pruning(catalog, class, is_keyframe);
+    let parameters = || -> [Parameter; 17] {
+        join(&[
+            &new_version(class, key, new, &packed),
+            &[
+                bigint(Some(replaced.version)),
+                hash(replaced.hash),
+                bigint(class.keep.map(|keep| new.number - keep + 1)),
+                bigint(Some(reach(new.base))),
+            ],
+        ])
+    };
+    let slot = &catalog.statements.update[how];
+    let statement = || run(catalog, slot, || update_sql(how), parameters);
+    let (state, version) = (Shown::new(&class.name, key), new.number);
+    let made = unless_kept(statement, move || Error::KeptAlready {
+        state: state.clone(),
+        version,
+    })?;
     if is_keyframe {
         prune_gaps(catalog, class, key, made, false)?;
     }
@@ -311,7 +322,7 @@ pub fn delete(
     replaced: Replaced,
     number: i64,
 ) -> Result<Option<i64>> {
-    let how = pruning(class, true);
+    let how = pruning(catalog, class, true);
     let reach = match class.packs() {
         true => 2 * i64::from(crate::settings::max_delta_chain()) + 1,
         false => 1,

@@ -4,7 +4,7 @@
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::snapshots::{Needed, Retention, prune_state};
-use crate::store;
+use crate::store::{self, LimitedClass};
 
 /// Key of a state of the class at hand.
 pub type Key = Box<[u8]>;
@@ -13,8 +13,8 @@ pub type Key = Box<[u8]>;
 #[derive(Clone)]
 pub struct Pruning {
     /// The class that it is at, and those to be done after it.
-    class: Box<[u8]>,
-    others: Vec<Box<[u8]>>,
+    class: LimitedClass,
+    others: Vec<LimitedClass>,
     /// The last state looked at.
     after: Box<[u8]>,
     /// When the pass began.
@@ -35,10 +35,10 @@ impl Pruning {
 
     /// The next states that may have too many, and where the pass goes on.
     pub fn page(&self, catalog: &Catalog, limit: i64) -> Result<(Vec<Key>, Option<Self>)> {
-        let retention = self.retention(catalog)?;
+        let retention = self.retention();
         let keys = store::prunable_states(
             catalog,
-            &self.class,
+            &self.class.name,
             &self.after,
             retention.keep,
             retention.before,
@@ -58,16 +58,14 @@ impl Pruning {
     /// Prunes a state, unless somebody has it locked: what others build upon stays as long as they do, since
     /// storing them anew would cost more than it frees.
     pub fn prune(&self, catalog: &Catalog, key: &[u8]) -> Result<()> {
-        if store::lock_if_free(catalog, &self.class, key)? {
-            let class = catalog.class_or_default(&self.class)?;
-            let retention = Retention::of_class(&class, self.now);
-            prune_state(catalog, &class, key, &retention, Needed::Stays)?;
+        if store::lock_if_free(catalog, &self.class.name, key)? {
+            let class = catalog.class_or_default(&self.class.name)?;
+            prune_state(catalog, &class, key, &self.retention(), Needed::Stays)?;
         }
         Ok(())
     }
 
-    fn retention(&self, catalog: &Catalog) -> Result<Retention> {
-        let class = catalog.class_or_default(&self.class)?;
-        Ok(Retention::of_class(&class, self.now))
+    fn retention(&self) -> Retention {
+        Retention::of_class(self.class.keep, self.class.keep_for, self.now)
     }
 }

@@ -27,7 +27,7 @@ pub fn inconsistencies(client: &mut Client) -> Vec<Vec<String>> {
              FROM state_snapshot JOIN state_class c USING (class)
              GROUP BY class, key, c.keep
              HAVING count(*) FILTER (WHERE NOT recovery_point)
-                 > c.keep + CASE WHEN bool_and(state IS NOT NULL) THEN 0 ELSE 2 * 16 END
+                 > c.keep + CASE WHEN bool_and(state IS NOT NULL) THEN 0 ELSE 2 * 24 END
          UNION ALL
          SELECT 'function and table differ', h.class, h.key, coalesce(c.version::text, 'absent')
              FROM state_head h LEFT JOIN state_current c USING (class, key)

@@ -58,7 +58,7 @@ fn chains_keep_to_their_bounds() {
                     (depth, deltas) = (depth + 1, deltas + stored);
                 }
                 assert!(depth <= max_chain.min(255), "{name}");
-                assert!(deltas <= 2 * keyframe, "{name}");
+                assert!(deltas <= 4 * keyframe, "{name}");
                 let counted = (
                     layout.depth,
                     layout.keyframe_bytes as usize,
