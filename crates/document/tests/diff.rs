@@ -67,10 +67,10 @@ fn applied(from: &[u8], operations: &[Json]) -> Value {
     document
 }
 
-/// Bytes that a patch may have: one replacement of the whole, and at most three bytes of padding before
-/// each operation and each value.
+/// Bytes that a patch may have, as the documentation of `diff` says: one replacement of the whole or 1 KB,
+/// and at most three bytes of padding before each operation and each value.
 fn largest(to: &[u8]) -> usize {
-    to.len() + to.len() / 8 + 80
+    (to.len() + 60).max(1_024) * 8 / 7
 }
 
 /// Checks a pair of documents; the number of operations by name.
@@ -229,7 +229,41 @@ fn patches_say_what_changed() {
             json!([{"op": "replace", "path": "", "value": "b"}]),
         ),
         (json!(null), json!(null), json!([])),
-        // Another kind further down, and containers that get empty.
+        // Few fields of a small object, and all of them; so also further down and among elements.
+        (
+            json!({"a": 1, "b": 2}),
+            json!({"a": 3, "b": 4}),
+            json!([
+                {"op": "replace", "path": "/a", "value": 3},
+                {"op": "replace", "path": "/b", "value": 4},
+            ]),
+        ),
+        (
+            json!({"a": 1, "b": {"c": true}}),
+            json!({}),
+            json!([{"op": "remove", "path": "/a"}, {"op": "remove", "path": "/b"}]),
+        ),
+        (
+            json!([1, {"a": {"b": 1, "c": 2}, "d": []}]),
+            json!([1, {"a": {"b": 3, "c": 4}, "d": [0]}]),
+            json!([
+                {"op": "replace", "path": "/1/a/b", "value": 3},
+                {"op": "replace", "path": "/1/a/c", "value": 4},
+                {"op": "add", "path": "/1/d/0", "value": 0},
+            ]),
+        ),
+        // A small array is no small object.
+        (
+            json!({"a": [1, 2, 3]}),
+            json!({"a": [4, 5, 6]}),
+            json!([{"op": "replace", "path": "/a", "value": [4, 5, 6]}]),
+        ),
+        (
+            json!([1, 2, 3]),
+            json!([]),
+            json!([{"op": "replace", "path": "", "value": []}]),
+        ),
+        // Another kind further down, and arrays that get empty.
         (
             json!({"keep": large(), "a": {"0": 1}}),
             json!({"keep": large(), "a": [1]}),
@@ -261,7 +295,7 @@ fn numbers_differ_by_their_scale() {
 }
 
 #[test]
-fn a_container_is_replaced_when_that_is_smaller() {
+fn an_array_is_replaced_when_that_is_smaller() {
     let from: Vec<usize> = (0..200).collect();
     let replaced = |count: usize| {
         let to = from.iter().map(|n| if *n < count { n + 1_000 } else { *n });
@@ -283,6 +317,93 @@ fn a_container_is_replaced_when_that_is_smaller() {
             .enumerate()
             .all(|(n, count)| *count == n + 1)
     );
+}
+
+/// An object of flags `k00`, `k01` and so on.
+fn flags(count: usize, value: bool) -> Value {
+    (0..count)
+        .map(|n| (format!("k{n:02}"), json!(value)))
+        .collect()
+}
+
+/// Checks a pair of documents in which nothing is added at the root: how often which operation is used.
+fn count(from: &Value, to: &Value) -> [usize; 4] {
+    let counts = check(&tree(from), &tree(to));
+    ["root", "replace", "add", "remove"].map(|name| counts.get(name).copied().unwrap_or(0))
+}
+
+#[test]
+fn an_object_is_replaced_when_its_operations_take_more_than_that_and_than_1_kb() {
+    let document = |count, value| json!({"o": flags(count, value), "keep": "x".repeat(5_000)});
+    for changed in 1..=40 {
+        // 56 bytes each: eight words, "op", "replace", "path", "/o/k00", "value" and nothing.
+        let kept = if changed * 56 <= 1_024 { changed } else { 1 };
+        let counts = count(&document(changed, true), &document(changed, false));
+        assert_eq!(counts, [0, kept, 0, 0], "{changed}");
+    }
+    // A replacement that takes more than 1 KB itself: 40 values of about 300 bytes.
+    let large = |mark: &str, changed: usize| -> Value {
+        let value = |n| if n < changed { mark } else { "x" }.repeat(300);
+        let object: Value = (0..40)
+            .map(|n| (format!("k{n:02}"), json!(value(n))))
+            .collect();
+        json!({"o": object, "keep": "x".repeat(20_000)})
+    };
+    assert_eq!(count(&large("x", 0), &large("y", 30)), [0, 30, 0, 0]);
+    assert_eq!(count(&large("x", 0), &large("y", 40)), [0, 1, 0, 0]);
+}
+
+/// `count` objects of five fields under keys of their own, of which the first `changed` differ in all of
+/// them between two values of `value`.
+fn records(count: usize, changed: usize, value: usize) -> Vec<Value> {
+    let record = |value: usize| json!({"a": value, "b": value, "c": value, "d": value, "e": value});
+    let records = (0..count).map(|n| record(if n < changed { value } else { 7 }));
+    records.collect()
+}
+
+#[test]
+fn small_objects_do_not_count_against_what_holds_them() {
+    // Five operations of about 70 bytes or one replacement of about 160, in an array of 1,100 bytes.
+    let document = |value| json!({"a": records(10, 4, value), "keep": "x".repeat(5_000)});
+    assert_eq!(count(&document(1), &document(2)), [0, 20, 0, 0]);
+    // Replacements of each element would take more than one of the array.
+    let document = |value| json!({"a": records(10, 10, value), "keep": "x".repeat(5_000)});
+    assert_eq!(count(&document(1), &document(2)), [0, 1, 0, 0]);
+}
+
+#[test]
+fn small_objects_within_a_small_object_count_with_all_their_operations() {
+    let nested =
+        |inner: Value| -> Value { (0..10).map(|n| (format!("e{n}"), inner.clone())).collect() };
+    let document = |inner| json!({"o": nested(inner), "keep": "x".repeat(20_000)});
+    // Ten times ten removals of about 45 bytes, or an object of 140.
+    assert_eq!(
+        count(&document(flags(10, true)), &document(json!({}))),
+        [0, 1, 0, 0]
+    );
+    // Ten removals.
+    assert_eq!(
+        count(&document(flags(1, true)), &document(json!({}))),
+        [0, 0, 0, 10]
+    );
+}
+
+#[test]
+fn small_objects_make_no_patch_larger_than_the_document() {
+    let keyed = |changed, value| -> Value {
+        let records = records(100, changed, value).into_iter().enumerate();
+        records
+            .map(|(n, record)| (format!("k{n:02}"), record))
+            .collect()
+    };
+    let counts = |changed| count(&keyed(changed, 1), &keyed(changed, 2));
+    // About 350 bytes for each object, or 160 replaced; about 12,000 for the document.
+    assert_eq!(counts(30), [0, 150, 0, 0]);
+    assert_eq!(counts(60), [0, 60, 0, 0]);
+    assert_eq!(counts(100), [1, 0, 0, 0]);
+    // What is left within 1 KB takes the replacement of the second object, not its operations.
+    let pair = |value| json!({"a": flags(15, value), "b": flags(8, value)});
+    assert_eq!(count(&pair(true), &pair(false)), [0, 16, 0, 0]);
 }
 
 #[test]
