@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod damage;
+mod size;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use state_cache_document::DocumentError::{self, Damaged};
 use state_cache_document::diff;
 use state_cache_histories::{Json, Random, decode, encode, history, kind};
 
@@ -295,118 +297,6 @@ fn numbers_differ_by_their_scale() {
 }
 
 #[test]
-fn an_array_is_replaced_when_that_is_smaller() {
-    let from: Vec<usize> = (0..200).collect();
-    let replaced = |count: usize| {
-        let to = from.iter().map(|n| if *n < count { n + 1_000 } else { *n });
-        let to = json!({"k": large(), "a": to.collect::<Vec<_>>()});
-        check(&tree(&json!({"k": large(), "a": from})), &tree(&to))
-    };
-    // 200 numbers of 12 bytes with their entries, and about 56 bytes for each operation.
-    let counts: Vec<usize> = (1..=200).map(|count| replaced(count)["replace"]).collect();
-    let turn = counts
-        .iter()
-        .position(|count| *count == 1 && counts[0] == 1)
-        .unwrap();
-    assert_eq!(turn, 0, "one number by itself");
-    let last = counts.iter().rposition(|count| *count > 1).unwrap();
-    assert!((35..55).contains(&last), "{last}");
-    assert!(
-        counts[..=last]
-            .iter()
-            .enumerate()
-            .all(|(n, count)| *count == n + 1)
-    );
-}
-
-/// An object of flags `k00`, `k01` and so on.
-fn flags(count: usize, value: bool) -> Value {
-    (0..count)
-        .map(|n| (format!("k{n:02}"), json!(value)))
-        .collect()
-}
-
-/// Checks a pair of documents in which nothing is added at the root: how often which operation is used.
-fn count(from: &Value, to: &Value) -> [usize; 4] {
-    let counts = check(&tree(from), &tree(to));
-    ["root", "replace", "add", "remove"].map(|name| counts.get(name).copied().unwrap_or(0))
-}
-
-#[test]
-fn an_object_is_replaced_when_its_operations_take_more_than_that_and_than_1_kb() {
-    let document = |count, value| json!({"o": flags(count, value), "keep": "x".repeat(5_000)});
-    for changed in 1..=40 {
-        // 56 bytes each: eight words, "op", "replace", "path", "/o/k00", "value" and nothing.
-        let kept = if changed * 56 <= 1_024 { changed } else { 1 };
-        let counts = count(&document(changed, true), &document(changed, false));
-        assert_eq!(counts, [0, kept, 0, 0], "{changed}");
-    }
-    // A replacement that takes more than 1 KB itself: 40 values of about 300 bytes.
-    let large = |mark: &str, changed: usize| -> Value {
-        let value = |n| if n < changed { mark } else { "x" }.repeat(300);
-        let object: Value = (0..40)
-            .map(|n| (format!("k{n:02}"), json!(value(n))))
-            .collect();
-        json!({"o": object, "keep": "x".repeat(20_000)})
-    };
-    assert_eq!(count(&large("x", 0), &large("y", 30)), [0, 30, 0, 0]);
-    assert_eq!(count(&large("x", 0), &large("y", 40)), [0, 1, 0, 0]);
-}
-
-/// `count` objects of five fields under keys of their own, of which the first `changed` differ in all of
-/// them between two values of `value`.
-fn records(count: usize, changed: usize, value: usize) -> Vec<Value> {
-    let record = |value: usize| json!({"a": value, "b": value, "c": value, "d": value, "e": value});
-    let records = (0..count).map(|n| record(if n < changed { value } else { 7 }));
-    records.collect()
-}
-
-#[test]
-fn small_objects_do_not_count_against_what_holds_them() {
-    // Five operations of about 70 bytes or one replacement of about 160, in an array of 1,100 bytes.
-    let document = |value| json!({"a": records(10, 4, value), "keep": "x".repeat(5_000)});
-    assert_eq!(count(&document(1), &document(2)), [0, 20, 0, 0]);
-    // Replacements of each element would take more than one of the array.
-    let document = |value| json!({"a": records(10, 10, value), "keep": "x".repeat(5_000)});
-    assert_eq!(count(&document(1), &document(2)), [0, 1, 0, 0]);
-}
-
-#[test]
-fn small_objects_within_a_small_object_count_with_all_their_operations() {
-    let nested =
-        |inner: Value| -> Value { (0..10).map(|n| (format!("e{n}"), inner.clone())).collect() };
-    let document = |inner| json!({"o": nested(inner), "keep": "x".repeat(20_000)});
-    // Ten times ten removals of about 45 bytes, or an object of 140.
-    assert_eq!(
-        count(&document(flags(10, true)), &document(json!({}))),
-        [0, 1, 0, 0]
-    );
-    // Ten removals.
-    assert_eq!(
-        count(&document(flags(1, true)), &document(json!({}))),
-        [0, 0, 0, 10]
-    );
-}
-
-#[test]
-fn small_objects_make_no_patch_larger_than_the_document() {
-    let keyed = |changed, value| -> Value {
-        let records = records(100, changed, value).into_iter().enumerate();
-        records
-            .map(|(n, record)| (format!("k{n:02}"), record))
-            .collect()
-    };
-    let counts = |changed| count(&keyed(changed, 1), &keyed(changed, 2));
-    // About 350 bytes for each object, or 160 replaced; about 12,000 for the document.
-    assert_eq!(counts(30), [0, 150, 0, 0]);
-    assert_eq!(counts(60), [0, 60, 0, 0]);
-    assert_eq!(counts(100), [1, 0, 0, 0]);
-    // What is left within 1 KB takes the replacement of the second object, not its operations.
-    let pair = |value| json!({"a": flags(15, value), "b": flags(8, value)});
-    assert_eq!(count(&pair(true), &pair(false)), [0, 16, 0, 0]);
-}
-
-#[test]
 fn a_patch_of_every_size_keeps_the_stride() {
     let from = |count: usize| -> Value { (0..count).map(|n| (format!("k{n}"), large())).collect() };
     for count in [0, 1, 31, 32, 33, 63, 64, 65, 100] {
@@ -490,116 +380,4 @@ fn the_guard_is_called_at_each_level() {
     LEVELS.set(0);
     diff(&bytes(1), &bytes(2), count_levels).unwrap();
     assert_eq!(LEVELS.get(), 51);
-}
-
-/// The patch between what may be damaged: within bounds, or refused.
-fn exercise(from: &[u8], to: &[u8]) -> Result<(), DocumentError> {
-    let patch = diff(from, to, no_guard)?;
-    assert!(
-        patch.len() <= largest(to),
-        "{} bytes for {}",
-        patch.len(),
-        to.len()
-    );
-    Ok(())
-}
-
-fn flipped(random: &mut Random, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = payload.to_vec();
-    for _ in 0..=random.below(4) {
-        // Headers and entries lie at the front: most flips go there.
-        let reach = if random.below(4) > 0 {
-            bytes.len().min(200)
-        } else {
-            bytes.len()
-        };
-        bytes[random.below(reach)] ^= 1 << random.below(8);
-    }
-    bytes
-}
-
-#[test]
-fn flipped_bits_neither_panic_nor_grow() {
-    let mut random = Random::new(4);
-    let mut refused = 0;
-    for seed in 0..330 {
-        for two in history(seed, 8).windows(2) {
-            let (from, to) = (encode(&two[0]).unwrap(), encode(&two[1]).unwrap());
-            let damaged = flipped(&mut random, &from);
-            for (from, to) in [
-                (&damaged, &to),
-                (&to, &damaged),
-                (&from, &damaged),
-                (&flipped(&mut random, &damaged), &damaged),
-            ] {
-                match exercise(from, to) {
-                    Ok(()) => {}
-                    Err(Damaged) => refused += 1,
-                    Err(other) => panic!("{other:?}"),
-                }
-            }
-        }
-    }
-    assert!(refused > 2_000, "{refused}");
-}
-
-#[test]
-fn every_flipped_byte_of_a_pair_is_met() {
-    let versions = history(10, 2);
-    let from = encode(&tree(
-        &json!({"a": [1, {"b": "c", "d": []}], "e": 2.5, "f": "text"}),
-    ))
-    .unwrap();
-    let to = encode(&versions[1]).unwrap();
-    for at in 0..from.len() {
-        for bit in 0..8 {
-            let mut damaged = from.clone();
-            damaged[at] ^= 1 << bit;
-            for (from, to) in [
-                (&damaged, &to),
-                (&to, &damaged),
-                (&from, &damaged),
-                (&damaged, &from),
-            ] {
-                assert!(matches!(exercise(from, to), Ok(()) | Err(Damaged)));
-            }
-        }
-    }
-}
-
-#[test]
-fn bytes_behind_the_last_element_are_damage() {
-    let sound = encode(&tree(&json!([[true]]))).unwrap();
-    let mut longer = sound.clone();
-    longer.extend([0; 4]);
-    // The entry of the inner array: a container that ends 12 bytes into the data instead of 8.
-    longer[4..8].copy_from_slice(&0xD000_000C_u32.to_ne_bytes());
-    assert_eq!(exercise(&longer, &sound), Err(Damaged));
-    assert_eq!(exercise(&sound, &longer), Err(Damaged));
-}
-
-#[test]
-fn cut_bytes_and_noise_neither_panic_nor_grow() {
-    let mut random = Random::new(5);
-    let sound = encode(&tree(&json!({"a": {"b": [1, 2]}, "c": [[]]}))).unwrap();
-    for cut in 0..sound.len() {
-        assert_eq!(exercise(&sound[..cut], &sound), Err(Damaged), "{cut}");
-        assert_eq!(exercise(&sound, &sound[..cut]), Err(Damaged), "{cut}");
-    }
-    let noise = |random: &mut Random| -> Vec<u8> {
-        let words = 1 + random.below(30);
-        let words = (0..words).flat_map(|_| {
-            // Small fields look like headers and entries more often than noise does.
-            let field = random.draw() & random.pick([0x3, 0xF, 0x3F, 0x0FFF_FFFF]);
-            let flags = random.draw() & 0xF000_0000;
-            u32::try_from(flags | field).unwrap().to_ne_bytes()
-        });
-        words.collect()
-    };
-    for _ in 0..30_000 {
-        let (from, to) = (noise(&mut random), noise(&mut random));
-        for (from, to) in [(&from, &to), (&sound, &to), (&from, &sound)] {
-            assert!(matches!(exercise(from, to), Ok(()) | Err(Damaged)));
-        }
-    }
 }
