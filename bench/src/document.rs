@@ -66,10 +66,16 @@ impl Document {
 }
 
 /// A linear congruential generator (Knuth's MMIX constants): documents must not differ between runs.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    /// A sequence of its own for every seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// A number below the bound.
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -84,7 +90,7 @@ impl Random {
 
     /// Words with a number or an identifier among them now and then, so that the text compresses about as
     /// well as recorded runs do.
-    fn sentence(&mut self, words: usize) -> String {
+    pub fn sentence(&mut self, words: usize) -> String {
         let words: Vec<String> = (0..words)
             .map(|_| match self.below(6) {
                 0 => format!("{:x}", self.below(1 << 31)),

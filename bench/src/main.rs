@@ -8,15 +8,21 @@
 //! row's figure is the median over the rounds.
 
 mod behind;
+mod cold;
 mod crew;
+mod database;
 mod document;
+mod growth;
 mod loops;
 mod messages;
 mod reads;
+mod recording;
 mod redis;
 mod report;
 mod rounds;
+mod snapshots;
 mod space;
+mod steps;
 mod subscriber;
 mod updates;
 mod wire;
@@ -46,7 +52,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last fills L1, which turns out the others'
 /// states.
-const ROWS: [&str; 15] = [
+const ROWS: [&str; 20] = [
     "get_small",
     "get_large",
     "path",
@@ -60,6 +66,11 @@ const ROWS: [&str; 15] = [
     "notify",
     "receipt",
     "written",
+    "snapshot_wal",
+    "snapshot_size",
+    "snapshot_steps",
+    "snapshot_cold",
+    "snapshot_growth",
     "hit_rate",
     "payload",
 ];
@@ -79,6 +90,11 @@ fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<R
         "notify" => messages::commits(connection, plan),
         "receipt" => messages::receipt(connection, plan),
         "written" => behind::written(connection, 60.0),
+        "snapshot_wal" => snapshots::wal(connection, plan),
+        "snapshot_size" => snapshots::size(connection),
+        "snapshot_steps" => steps::rate(connection, plan),
+        "snapshot_cold" => cold::reads(connection, plan),
+        "snapshot_growth" => growth::growth(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),

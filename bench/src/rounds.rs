@@ -59,10 +59,10 @@ impl Plan {
     /// Lets the sides run in turns and returns what each did in each round. A first turn of each warms up
     /// and is not counted. Which side goes first changes from turn to turn, so that none gains from its
     /// place.
-    pub fn alternate<const N: usize>(
+    pub fn alternate<S: Copy, const N: usize>(
         &self,
-        sides: [Side; N],
-        mut run: impl FnMut(Side) -> Result<Cost, Failure>,
+        sides: [S; N],
+        mut run: impl FnMut(S) -> Result<Cost, Failure>,
     ) -> Result<Vec<[Cost; N]>, Failure> {
         for side in sides {
             run(side)?;
@@ -117,6 +117,17 @@ impl Comparison {
             rate(self.sides[1])
         );
         self.row(rounds, sides)
+    }
+
+    /// How many times as long as the second side the first takes, with the time that an operation of each
+    /// took.
+    pub fn by_duration<const N: usize>(self, rounds: &[[Cost; N]]) -> Row {
+        let [first, second] = self.sides;
+        let figures = each(rounds, |round| round[second].rate() / round[first].rate());
+        Row {
+            figures,
+            ..self.by_time(rounds)
+        }
     }
 
     fn row<const N: usize>(self, rounds: &[[Cost; N]], sides: String) -> Row {

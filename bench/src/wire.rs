@@ -36,11 +36,12 @@ impl Connection {
     /// Connects and waits until the server is ready. Fails where the server wants a password: throwaway
     /// servers trust.
     pub fn open() -> Result<Self, Failure> {
-        let get = |name: &str| {
-            std::env::var(name)
-                .map_err(|_| format!("{name} is not set; run this under scripts/with-server"))
-        };
-        let (host, port) = (get("PGHOST")?, get("PGPORT")?);
+        Connection::open_database(&setting("PGDATABASE")?)
+    }
+
+    /// The same with another database.
+    pub fn open_database(database: &str) -> Result<Self, Failure> {
+        let (host, port) = (setting("PGHOST")?, setting("PGPORT")?);
         let stream: Box<dyn Stream> = if host.starts_with('/') {
             Box::new(UnixStream::connect(format!("{host}/.s.PGSQL.{port}"))?)
         } else {
@@ -54,7 +55,7 @@ impl Connection {
             unread: 0..0,
             output: Vec::with_capacity(INPUT_BYTES),
         };
-        let (user, database) = (get("PGUSER")?, get("PGDATABASE")?);
+        let user = setting("PGUSER")?;
         let parameters =
             format!("user\0{user}\0database\0{database}\0application_name\0state_cache_bench\0\0");
         let length = u32::try_from(8 + parameters.len())?;
@@ -219,6 +220,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Where the server is, from the environment.
+fn setting(name: &str) -> Result<String, Failure> {
+    std::env::var(name)
+        .map_err(|_| format!("{name} is not set; run this under scripts/with-server").into())
 }
 
 /// Appends a text as the protocol ends it.

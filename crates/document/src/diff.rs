@@ -4,9 +4,17 @@
 //! elements that they share at the front and at the back; what is left is compared place by place, and
 //! the surplus is added or removed. Elements are compared as bytes: 1.0 and 1.00 are different states.
 //!
-//! A container is replaced as a whole as soon as the operations within it take more bytes than that.
-//! So a patch is never much larger than the document that it leads to, whatever the two have in common,
-//! and no more operations than that are ever held.
+//! A container is replaced as a whole as soon as the operations within it take more bytes than that. An
+//! object is spared this while its operations stay within [`READABLE`]: which of a few fields changed is
+//! what a reader wants to know, while the places of an array say little once most of it is new. What a
+//! spared object takes beyond its replacement does not count against the containers around it: what
+//! becomes of them is decided as if it had been replaced.
+//!
+//! The patch as a whole never takes more than [`READABLE`] or a replacement of the whole document,
+//! whichever is more. An object that would lead beyond that is not spared; where those spared before it
+//! leave too little room even so, the patch is made again with none spared. So a patch is never much
+//! larger than the document that it leads to, whatever the two have in common, no more operations than
+//! that are ever held, and no container is compared more than twice.
 
 use core::cmp::Ordering;
 use core::ops::Range;
@@ -21,22 +29,29 @@ use crate::merge::StackGuard;
 /// The JSON Patch (RFC 6902) that makes `to` of `from`: a jsonb array of operations, empty when the
 /// documents are equal.
 ///
+/// Padding aside, which is at most a seventh, it takes no more bytes than `to` and 60, or than 1,024 where
+/// that is more.
+///
 /// # Errors
 /// [`Damaged`]; [`DocumentError::TooLarge`], which only a `to` close to the limit itself can bring
 /// about; and what `guard` raises.
 pub fn diff(from: &[u8], to: &[u8], guard: StackGuard) -> Result<Vec<u8>, DocumentError> {
     let from = Container::root_item(from)?;
     let to = Container::root_item(to)?;
-    let mut patch = Patch {
-        operations: Vec::new(),
-        paths: Vec::new(),
-        path: Vec::new(),
-        size: 0,
-        guard,
-    };
-    patch.compare(&from, &to, usize::MAX)?;
+    let most = READABLE.max(Change::Replace(to).size(0));
+    let mut patch = Patch::new(READABLE, most, guard);
+    if !patch.compare(&from, &to, most)? {
+        // What the objects were spared is what was too much: without, the replacement of the whole fits.
+        drop(patch);
+        patch = Patch::new(0, most, guard);
+        patch.compare(&from, &to, most)?;
+    }
     patch.build()
 }
+
+/// Bytes up to which the operations within an object are kept although a replacement takes less: about
+/// fifteen of them, which is as many as are read with ease.
+const READABLE: usize = 1_024;
 
 /// What is done at a path.
 #[derive(Clone, Copy)]
@@ -93,10 +108,18 @@ struct Patch<'a> {
     path: Vec<u8>,
     /// Sum of [`Change::size`] of the operations.
     size: usize,
+    /// The part of it that objects take beyond their replacements.
+    spared: usize,
+    /// Bytes of operations up to which an object is spared.
+    readable: usize,
+    /// What `size` must not exceed.
+    most: usize,
+    /// Whether it would have: nothing is added any more.
+    full: bool,
     guard: StackGuard,
 }
 
-/// Whether the operations stay within the size that was allowed. When they do not, they are incomplete
+/// Whether the operations stay within the cost that was allowed. When they do not, they are incomplete
 /// and for the caller to take back.
 type Fits = bool;
 
@@ -107,8 +130,27 @@ enum Elements<'a> {
 }
 
 impl<'a> Patch<'a> {
-    /// Adds what makes `to` of `from` at the current path, so that all operations together take no more
-    /// than `limit` bytes.
+    fn new(readable: usize, most: usize, guard: StackGuard) -> Self {
+        Patch {
+            operations: Vec::new(),
+            paths: Vec::new(),
+            path: Vec::new(),
+            size: 0,
+            spared: 0,
+            readable,
+            most,
+            full: false,
+            guard,
+        }
+    }
+
+    /// What the operations would take if each spared object were replaced.
+    fn cost(&self) -> usize {
+        self.size - self.spared
+    }
+
+    /// Adds what makes `to` of `from` at the current path, so that all operations together cost no more
+    /// than `limit`.
     fn compare(
         &mut self,
         from: &Item<'a>,
@@ -120,30 +162,39 @@ impl<'a> Patch<'a> {
         }
         let replace = Change::Replace(*to);
         if from.kind == CONTAINER && to.kind == CONTAINER {
-            let limit = limit.min(self.size + replace.size(self.path.len()));
-            if self.compare_elements(from, to, limit)? {
+            let replaced = self.cost() + replace.size(self.path.len());
+            if self.compare_elements(from, to, replaced, limit)? {
                 return Ok(true);
             }
         }
         Ok(self.push(replace, limit))
     }
 
-    /// The same for two containers, by operations within them; none is left when they do not fit, or
-    /// when one is an object and the other an array.
+    /// The same for two containers, by operations within them, where a replacement would bring the cost
+    /// to `replaced`. None is left when they do not fit, or when one is an object and the other an array.
     fn compare_elements(
         &mut self,
         from: &Item<'a>,
         to: &Item<'a>,
+        replaced: usize,
         limit: usize,
     ) -> Result<Fits, DocumentError> {
         (self.guard)();
-        let (operations, paths, size) = (self.operations.len(), self.paths.len(), self.size);
+        let (operations, paths) = (self.operations.len(), self.paths.len());
+        let (size, spared) = (self.size, self.spared);
         let fits = match (elements(from)?, elements(to)?) {
             (Elements::Object(from), Elements::Object(to)) => {
-                self.compare_objects(&from, &to, limit)?
+                // Once spared, the object costs what its replacement does: that must fit by itself.
+                let spare = if replaced <= limit {
+                    self.readable.min(self.most - self.size)
+                } else {
+                    0
+                };
+                let within = limit.min(replaced).max(self.cost() + spare);
+                self.compare_objects(&from, &to, within)? && self.spare(replaced, size + spare)
             }
             (Elements::Array(from), Elements::Array(to)) => {
-                self.compare_arrays(&from, &to, limit)?
+                self.compare_arrays(&from, &to, limit.min(replaced))?
             }
             _ => false,
         };
@@ -151,8 +202,20 @@ impl<'a> Patch<'a> {
             self.operations.truncate(operations);
             self.paths.truncate(paths);
             self.size = size;
+            self.spared = spared;
         }
         Ok(fits)
+    }
+
+    /// Lets the operations of an object cost no more than its replacement would, if they cost no more
+    /// anyway or their sizes keep within `readable`.
+    fn spare(&mut self, replaced: usize, readable: usize) -> Fits {
+        let over = self.cost().saturating_sub(replaced);
+        if over > 0 && self.size > readable {
+            return false;
+        }
+        self.spared += over;
+        true
     }
 
     fn compare_objects(
@@ -261,7 +324,11 @@ impl<'a> Patch<'a> {
     /// Adds an operation at the current path if there is room for it.
     fn push(&mut self, change: Change<'a>, limit: usize) -> Fits {
         let size = self.size + change.size(self.path.len());
-        if size > limit {
+        if self.full || size - self.spared > limit {
+            return false;
+        }
+        if size > self.most {
+            self.full = true;
             return false;
         }
         let start = self.paths.len();

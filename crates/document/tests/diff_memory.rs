@@ -62,7 +62,7 @@ fn memory_is_a_small_multiple_of_the_inputs() {
 
 fn measure() {
     let long = "~".repeat(50_000);
-    let version = |n: usize| -> [(&'static str, Json); 8] {
+    let version = |n: usize| -> [(&'static str, Json); 11] {
         [
             ("numbers", many(60_000, |at| number(at + n))),
             (
@@ -91,6 +91,24 @@ fn measure() {
                 "depth",
                 (0..1_500).fold(number(n), |inner, at| {
                     Json::Array(vec![inner, number(at + n), Json::Bool(n == 0)])
+                }),
+            ),
+            (
+                "small objects",
+                pairs(20_000, |at| pairs(3, |_| number(at + n))),
+            ),
+            (
+                "small objects that get empty",
+                many(5_000, |_| pairs(20 * n, number)),
+            ),
+            (
+                "depth of small objects",
+                (0..1_500).fold(number(n), |inner, at| {
+                    Json::object([
+                        ("a".to_owned(), inner),
+                        ("b".to_owned(), number(at + n)),
+                        (format!("c{n}"), Json::Bool(n == 0)),
+                    ])
                 }),
             ),
             (
