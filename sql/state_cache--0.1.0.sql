@@ -167,7 +167,7 @@ COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
 -- What was found damaged, and what was done about it.
 CREATE TABLE state_recovery_log (
-	id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	id         uuid PRIMARY KEY DEFAULT gen_random_uuid(),
 	found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
 	class      text COLLATE "C" NOT NULL,
 	key        text COLLATE "C" NOT NULL,
@@ -179,9 +179,10 @@ CREATE TABLE state_recovery_log (
 	outcome    text NOT NULL,
 	restored_version bigint
 );
+CREATE INDEX state_recovery_log_state ON state_recovery_log (class, key, found_at);
+COMMENT ON INDEX state_recovery_log_state IS 'what was found and done with a state, in order';
 COMMENT ON TABLE state_recovery_log IS 'damage found in stored states and recoveries, and what came of them';
-COMMENT ON SEQUENCE state_recovery_log_id_seq IS 'numbers of the entries of state_recovery_log';
-COMMENT ON COLUMN state_recovery_log.id IS 'number of the entry';
+COMMENT ON COLUMN state_recovery_log.id IS 'name of the entry; the same on every replica';
 COMMENT ON COLUMN state_recovery_log.found_at IS 'when it was found';
 COMMENT ON COLUMN state_recovery_log.class IS 'class of the state';
 COMMENT ON COLUMN state_recovery_log.key IS 'name of the state within its class';
@@ -194,7 +195,7 @@ COMMENT ON COLUMN state_recovery_log.outcome IS 'what came of it';
 COMMENT ON COLUMN state_recovery_log.restored_version IS 'version whose content the state has now';
 
 CREATE TABLE state_damaged (
-	log_id bigint NOT NULL REFERENCES state_recovery_log (id) ON DELETE CASCADE,
+	log_id uuid NOT NULL REFERENCES state_recovery_log (id),
 	LIKE state_snapshot,
 	PRIMARY KEY (class, key, version, log_id)
 );
@@ -223,7 +224,6 @@ SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
 SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
-SELECT pg_catalog.pg_extension_config_dump('state_recovery_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
 
 -- ---------------------------------------------------------------------------------------------------

@@ -171,6 +171,8 @@ pub enum Error {
     Raced { state: Shown },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
+    /// There is no memory to unpack a document.
+    OutOfMemory,
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -354,6 +356,10 @@ impl Error {
                 format!("class \"{class}\" was redefined by another transaction"),
             )
             .set_hint("Retry the transaction."),
+            Self::OutOfMemory => new(
+                Code::ERRCODE_OUT_OF_MEMORY,
+                "out of memory".to_owned(),
+            ),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
         }
     }

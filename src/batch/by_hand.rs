@@ -376,11 +376,12 @@ unsafe fn changed_rows(
         let version = first.as_ref().map(|row| row.integer(2));
         let inserted =
             (*trigger).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT;
-        let is_same = first
-            .iter()
-            .zip(&second)
-            .any(|(before, after)| before.holds_as(after));
-        let is_lost = !on_head && !inserted && !is_same;
+        let is_lost = !on_head
+            && !inserted
+            && !first
+                .iter()
+                .zip(&second)
+                .any(|(before, after)| before.holds_as(after));
         let dependent = after.filter(|row| !on_head && row.is_dependent_recovery_point());
         let dependent = dependent.map(|row| row.integer(2));
         let names = [first.map(|row| row.name()), second.map(|row| row.name())];

@@ -220,7 +220,7 @@ pub fn write(
         store::insert(catalog, class, state.key, &new)?
     } else if class.keeps_one()
         && current.is_intact()
-        && !current.storage.is_recovery_point()
+        && current.storage.may_be_replaced()
         && catalog.may_replace_snapshots()
     {
         store::replace(catalog, class, state.key, current.replaced(), &new)?

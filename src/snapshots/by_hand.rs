@@ -19,6 +19,8 @@ pub fn apply() -> bool {
 
 /// `23503` if the row of a version is gone, or holds something else now, that the next version builds upon.
 pub fn check_not_needed(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<()> {
+    // Nobody builds upon it meanwhile.
+    store::lock(catalog, class, key)?;
     let _snapshot = after_the_statement();
     let next = {
         // The caller may not see the version that needs it.

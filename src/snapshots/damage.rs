@@ -3,7 +3,7 @@
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
-use crate::store::{self, Kept, KeptVersion, LogEntry};
+use crate::store::{self, Contexts, Kept, KeptVersion, LogEntry, LogId};
 
 /// The first of these versions that is intact, with its document.
 pub fn first_intact<'v>(
@@ -25,7 +25,7 @@ pub fn newest_intact(
     (class, key): (&[u8], &[u8]),
     below: i64,
 ) -> Result<Option<(i64, Kept)>> {
-    let versions = store::versions(catalog, class, key)?;
+    let versions = store::versions(catalog, class, key, Contexts::LeftOut)?;
     let older = versions.iter().filter(|version| version.number < below);
     let found = first_intact(catalog, (class, key), older)?;
     Ok(found.map(|(version, kept)| (version.number, kept)))
@@ -48,7 +48,7 @@ pub fn severity(class: &[u8]) -> &'static str {
 }
 
 /// Notes what was found or done, whoever may write the log: whoever may recover a state need not.
-pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<i64> {
+pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<Option<LogId>> {
     let _owner = Impersonation::owner_of(catalog.head);
     store::log(catalog, entry)
 }

@@ -7,7 +7,7 @@ use crate::cache::read::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
-use crate::store;
+use crate::store::{self, Contexts};
 use pgrx::pg_sys;
 
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
@@ -75,7 +75,7 @@ sql_functions! {
     /// `state_history(key, class)`
     fn state_history(call) {
         let state = state(call, 1)?;
-        let versions = store::versions(&state.catalog, &state.class.name, state.key)?;
+        let versions = store::versions(&state.catalog, &state.class.name, state.key, Contexts::Read)?;
         let mut rows = call.rows();
         for version in versions {
             let label = version.label;

@@ -26,4 +26,4 @@ mod save;
 mod verify;
 
 pub use damage::newest_intact;
-pub use prune::{Needed, Retention, prune, prune_state};
+pub use prune::{Needed, Retention, prune, prune_state, would_prune};

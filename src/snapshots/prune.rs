@@ -4,7 +4,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog, Class, interval_microseconds};
 use crate::error::{Error, Result, Shown};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Fault, KeptVersion};
+use crate::store::{self, Contexts, Fault, KeptVersion};
 use crate::sys;
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -110,6 +110,17 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u
     }
 }
 
+/// Whether pruning a state would delete anything, as far as the active snapshot shows it.
+pub fn would_prune(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    retention: &Retention,
+) -> Result<bool> {
+    let (_, dropped) = choose(catalog, class, key, retention, Needed::Stays)?;
+    Ok(!dropped.is_empty())
+}
+
 /// Prunes a state whose head row is locked; how many snapshots went.
 pub fn prune_state(
     catalog: &Catalog,
@@ -120,8 +131,27 @@ pub fn prune_state(
 ) -> Result<u64> {
     // Taken after the lock: it sees what the last writer made.
     let _snapshot = PushedSnapshot::transaction();
+    let (orphans, dropped) = choose(catalog, class, key, retention, needed)?;
+    if let ControlFlow::Break(()) = rewrite(catalog, class, key, &orphans)? {
+        return Ok(0);
+    }
+    let mut pruned = 0;
+    for version in dropped {
+        pruned += u64::from(store::delete_snapshot(catalog, &class.name, key, version)?);
+    }
+    Ok(pruned)
+}
+
+/// The versions that are stored anew, and those that go, under the active snapshot.
+fn choose(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    retention: &Retention,
+    needed: Needed,
+) -> Result<(Vec<i64>, BTreeSet<i64>)> {
     let head = store::target(catalog, &class.name, key)?;
-    let versions = store::versions(catalog, &class.name, key)?;
+    let versions = store::versions(catalog, &class.name, key, Contexts::LeftOut)?;
     let current = head.as_ref().filter(|head| !head.deleted);
     let current = current.map(|head| head.version);
     // A tombstone counts as one of those that are kept.
@@ -134,19 +164,11 @@ pub fn prune_state(
         .map(|(_, version)| version.number)
         .collect();
     let orphans = orphans(&versions, &dropped);
-    match needed {
-        Needed::Stays => spare(&versions, &orphans, &mut dropped),
-        Needed::Goes => {
-            if let ControlFlow::Break(()) = rewrite(catalog, class, key, &orphans)? {
-                return Ok(0);
-            }
-        }
+    if needed == Needed::Goes {
+        return Ok((orphans, dropped));
     }
-    let mut pruned = 0;
-    for version in dropped {
-        pruned += u64::from(store::delete_snapshot(catalog, &class.name, key, version)?);
-    }
-    Ok(pruned)
+    spare(&versions, &orphans, &mut dropped);
+    Ok((Vec::new(), dropped))
 }
 
 /// The kept versions whose base goes.

@@ -9,7 +9,7 @@ use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result, text};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Checkpoint, Kept, KeptVersion, Label, LogEntry};
+use crate::store::{self, Checkpoint, Contexts, Kept, KeptVersion, Label, LogEntry};
 use crate::sys;
 use std::ffi::CStr;
 
@@ -87,7 +87,7 @@ pub fn reinstate(
 }
 
 /// The label of a version; that of a plain change for one that no row holds yet.
-fn label(state: &StateRef<'_>, version: i64) -> Result<Label> {
+pub(super) fn label(state: &StateRef<'_>, version: i64) -> Result<Label> {
     let stored = store::label(&state.catalog, &state.class.name, state.key, version)?;
     Ok(stored.unwrap_or(Label {
         checkpoint_type: store::AUTO.into(),
@@ -114,7 +114,12 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     // The transaction's snapshot may be older than the lock.
     let (versions, head) = {
         let _snapshot = PushedSnapshot::transaction();
-        let versions = store::versions(&state.catalog, &state.class.name, state.key)?;
+        let versions = store::versions(
+            &state.catalog,
+            &state.class.name,
+            state.key,
+            Contexts::LeftOut,
+        )?;
         let head = store::target(&state.catalog, &state.class.name, state.key)?;
         (versions, head)
     };
@@ -154,8 +159,14 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         }
         None => None,
     };
-    let name = (found.number, found.label.clone());
-    let saved = reinstate(state, &kept.document, name, None, c"state_recover()")?;
+    let label = label(state, found.number)?;
+    let saved = reinstate(
+        state,
+        &kept.document,
+        (found.number, label),
+        None,
+        c"state_recover()",
+    )?;
     let (error_type, severity) = match fault {
         Some(_) => (error_type(&state.class.name), severity(&state.class.name)),
         None => ("none", "info"),
@@ -171,6 +182,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
             strategy: kind.name(),
             outcome: &format!("version {} is current", saved.version),
             restored: Some(found.number),
+            once: false,
         },
     )?;
     Ok(Recovered {

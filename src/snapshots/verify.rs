@@ -2,7 +2,7 @@
 
 use super::damage::{error_type, first_intact, log, severity};
 use super::prune::{orphans, store_as_keyframe};
-use super::recover::reinstate;
+use super::recover::{label, reinstate};
 use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
@@ -10,7 +10,7 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Fault, LogEntry};
+use crate::store::{self, Contexts, Fault, LogEntry};
 use std::rc::Rc;
 
 /// States whose names are read in one query.
@@ -40,7 +40,7 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
             has_bad_row: false,
         });
     }
-    for version in store::versions(catalog, class, key)? {
+    for version in store::versions(catalog, class, key, Contexts::LeftOut)? {
         let is_current = current.is_some_and(|head| head.version == version.number);
         let (fault, has_bad_row) = match store::kept(catalog, class, key, version.number)? {
             Some(Err(fault)) => (Some(fault), true),
@@ -75,7 +75,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     store::lock(catalog, class, key)?;
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;
-    let versions = store::versions(catalog, class, key)?;
+    let versions = store::versions(catalog, class, key, Contexts::LeftOut)?;
     let intact = match is_defined {
         true => first_intact(catalog, (class, key), &versions)?,
         false => None,
@@ -120,16 +120,19 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
                 .as_ref()
                 .filter(|_| finding.is_current)
                 .map(|(intact, _)| intact.number),
+            // What is left is found each time.
+            once: intact.is_none(),
         };
-        let id = log(catalog, &entry)?;
-        if intact.is_some() && finding.has_bad_row {
+        let id = log(catalog, &entry)?.filter(|_| intact.is_some() && finding.has_bad_row);
+        if let Some(id) = id {
             let _owner = Impersonation::owner_of(catalog.snapshot);
-            store::put_aside(catalog, class, key, finding.version, id)?;
+            store::put_aside(catalog, class, key, finding.version, &id)?;
         }
     }
     if let (true, Some((version, kept))) = (current_is_damaged, intact) {
-        let label = (version.number, version.label.clone());
-        reinstate(&state, &kept.document, label, None, c"state_verify()")?;
+        let label = label(&state, version.number)?;
+        let version = (version.number, label);
+        reinstate(&state, &kept.document, version, None, c"state_verify()")?;
     }
     Ok(())
 }

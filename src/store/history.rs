@@ -3,7 +3,7 @@
 use super::changes::write;
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Fault, Storage, pack, unpack};
-use crate::call::{bigint_datum, varlena_datum};
+use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::varlena;
@@ -94,26 +94,45 @@ pub struct Version {
 
 const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
+/// What becomes of the execution contexts of versions, which may be large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contexts {
+    /// They are read.
+    Read,
+    /// They are not asked for: the labels have none.
+    LeftOut,
+}
+
 /// The kept versions of a state under the active snapshot, newest first.
-pub fn versions(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Version>> {
+pub fn versions(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    contexts: Contexts,
+) -> Result<Vec<Version>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.history.versions,
         &catalog.schema,
         || {
             format!(
-                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, execution_context, \
+                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
+                 CASE WHEN $3 THEN execution_context END, \
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
                  pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} \
                  ORDER BY version USING OPERATOR(pg_catalog.>)"
             )
         },
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::BOOLOID],
     )?;
     let rows = connection.query(
         statement,
-        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(key)),
+            Some(boolean_datum(contexts == Contexts::Read)),
+        ],
     )?;
     Ok(rows.iter().map(|row| version(&row)).collect())
 }
@@ -282,7 +301,14 @@ pub fn rewrite_as_keyframe(
     kept: &Kept,
 ) -> Result<()> {
     let is_recovery_point = kept.storage.is_recovery_point();
-    let packed = pack(class, version, &kept.document, None, is_recovery_point);
+    let packed = pack(
+        catalog,
+        class,
+        version,
+        &kept.document,
+        None,
+        is_recovery_point,
+    );
     let whole = packed.delta.is_none().then_some(kept.document.as_slice());
     let [class, key, version] = named(&class.name, key, version);
     write(
@@ -336,7 +362,8 @@ pub fn lock_if_free(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<bool>
     Ok(locked > 0 || catalog.head_row(class, key).is_none())
 }
 
-/// Up to `limit` keys behind `after`, of states that have more than `keep` snapshots or one made before `before`.
+/// Up to `limit` keys behind `after`, of states that may have more than `keep` snapshots or one made before
+/// `before` that is not current: of a deleted state, whose tombstone counts, none is.
 pub fn prunable_states(
     catalog: &Catalog,
     class: &[u8],
@@ -347,8 +374,13 @@ pub fn prunable_states(
 ) -> Result<Vec<Box<[u8]>>> {
     const SQL: &str = "SELECT key FROM @extschema@.state_snapshot \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.>) $2 GROUP BY key \
-         HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) $3 \
-         OR pg_catalog.min(created_at) OPERATOR(pg_catalog.<) $4 ORDER BY key LIMIT $5";
+         HAVING (pg_catalog.count(*) OPERATOR(pg_catalog.>=) $3 \
+         OR pg_catalog.min(created_at) OPERATOR(pg_catalog.<) $4) \
+         AND (pg_catalog.count(*) OPERATOR(pg_catalog.>) COALESCE($3, 1) \
+         OR $4 IS NOT NULL AND pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 \
+         OR EXISTS (SELECT FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
+         AND h.key OPERATOR(pg_catalog.=) state_snapshot.key AND h.deleted)) \
+         ORDER BY key LIMIT $5";
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.history.prunable,
@@ -393,13 +425,23 @@ pub struct LogEntry<'a> {
     pub outcome: &'a str,
     /// Version whose content the state has now.
     pub restored: Option<i64>,
+    /// Whether it is left out if the last entry of the state's version says the same.
+    pub once: bool,
 }
 
-/// Adds an entry to `state_recovery_log`; its number.
-pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<i64> {
+/// The name of an entry of `state_recovery_log`.
+pub type LogId = [u8; 16];
+
+/// Adds an entry to `state_recovery_log`; its name, `None` if it is there.
+pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<Option<LogId>> {
     const SQL: &str = "INSERT INTO @extschema@.state_recovery_log \
          (class, key, version, error_type, severity, fault, strategy, outcome, restored_version) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id";
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE NOT ($10 AND EXISTS (\
+         SELECT FROM (SELECT fault, outcome FROM @extschema@.state_recovery_log \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3 ORDER BY found_at USING OPERATOR(pg_catalog.>) LIMIT 1) l \
+         WHERE l.fault OPERATOR(pg_catalog.=) $6 AND l.outcome OPERATOR(pg_catalog.=) $8)) \
+         RETURNING id";
     let connection = Connection::open()?;
     let text = pg_sys::TEXTOID;
     let statement = connection.prepare(
@@ -416,6 +458,7 @@ pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<i64> {
             text,
             text,
             pg_sys::INT8OID,
+            pg_sys::BOOLOID,
         ],
     )?;
     let string = |text: &str| Some(varlena_datum(text.as_bytes()));
@@ -431,9 +474,12 @@ pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<i64> {
             string(entry.strategy),
             string(entry.outcome),
             entry.restored.map(bigint_datum),
+            Some(boolean_datum(entry.once)),
         ],
     )?;
-    Ok(rows.first().map_or(0, |row| row.bigint(1)))
+    let id = rows.first().and_then(|row| row.column(1));
+    // SAFETY: a uuid is passed by pointer to its 16 bytes; copied while the rows live.
+    Ok(id.map(|id| unsafe { *id.cast_mut_ptr::<LogId>() }))
 }
 
 /// Moves a snapshot to `state_damaged`.
@@ -442,7 +488,7 @@ pub fn put_aside(
     class: &[u8],
     key: &[u8],
     version: i64,
-    log_id: i64,
+    log_id: &LogId,
 ) -> Result<()> {
     const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
@@ -460,9 +506,14 @@ pub fn put_aside(
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
             pg_sys::INT8OID,
-            pg_sys::INT8OID,
+            pg_sys::UUIDOID,
         ],
-        [class, key, version, Some(bigint_datum(log_id))],
+        [
+            class,
+            key,
+            version,
+            Some(pg_sys::Datum::from(std::ptr::from_ref(log_id))),
+        ],
     )?;
     Ok(())
 }

@@ -18,8 +18,9 @@ mod write;
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
 pub use history::{
-    Kept, Label, LogEntry, Version as KeptVersion, classes, delete_snapshot, kept, keys, label,
-    lock_if_free, log, next_version, prunable_states, put_aside, rewrite_as_keyframe, versions,
+    Contexts, Kept, Label, LogEntry, LogId, Version as KeptVersion, classes, delete_snapshot, kept,
+    keys, label, lock_if_free, log, next_version, prunable_states, put_aside, rewrite_as_keyframe,
+    versions,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, StoredDocument, Target, lock, read, target};

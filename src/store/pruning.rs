@@ -33,7 +33,7 @@ pub(super) fn prune_gaps(
 }
 
 /// Snapshots that depend on no other row.
-const IS_KEYFRAME: &str = "(k.state IS NOT NULL \
+pub(super) const IS_KEYFRAME: &str = "(k.state IS NOT NULL \
      OR pg_catalog.substring(k.delta, 1, 1) OPERATOR(pg_catalog.<>) pg_catalog.decode('52', 'hex'))";
 const _: () = assert!(state_cache_delta::DELTA == 0x52);
 

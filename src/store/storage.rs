@@ -5,15 +5,18 @@
 //! rows that it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between
 //! is seen half-way. A row is never believed: what comes out is compared with the hash beside it.
 
+use super::pruning::IS_KEYFRAME;
 use super::spi::{Connection, Row};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::settings;
 use crate::varlena;
 use pgrx::pg_sys;
-use state_cache_delta::{Base as PackBase, Decoder, Encoder, Form, Header, Layout};
+use state_cache_delta::{
+    Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
+};
 use std::cell::RefCell;
 
 /// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
@@ -46,7 +49,12 @@ impl Storage {
         Layout::unpack(self.0 & !RECOVERY_POINT)
     }
 
-    /// Whether recovery may go back to it; such a snapshot stays when the next version is written.
+    /// Whether the next version may be written over its row: a recovery point stays, and so does what may be one.
+    pub fn may_be_replaced(self) -> bool {
+        self.layout().is_some() && !self.is_recovery_point()
+    }
+
+    /// Whether recovery may go back to it.
     pub fn is_recovery_point(self) -> bool {
         self.0 & RECOVERY_POINT != 0
     }
@@ -88,6 +96,7 @@ thread_local! {
 
 /// Decides how a version is stored. A recovery point depends on no other row.
 pub fn pack(
+    catalog: &Catalog,
     class: &Class,
     version: i64,
     document: &[u8],
@@ -98,7 +107,8 @@ pub fn pack(
         delta: None,
         storage: Storage::new(Layout::keyframe(document.len()), is_recovery_point),
     };
-    if !class.packs() {
+    // A user's trigger that looks at documents finds them.
+    if !class.packs() || catalog.rows_may_be_rewritten() {
         return whole;
     }
     let base = base.filter(|_| !is_recovery_point).and_then(|base| {
@@ -170,7 +180,7 @@ pub fn unpack(
         Columns::Packed(packed) => packed,
         Columns::Neither => return Ok(Err("its snapshot holds no document")),
     };
-    let header = match Header::read(&packed) {
+    let header = match Header::checked(&packed) {
         Ok(header) => header,
         Err(fault) => return Ok(Err(fault.message())),
     };
@@ -179,7 +189,7 @@ pub fn unpack(
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
-    Ok(replay(chain).map(|document| (document, storage)))
+    Ok(replay(chain)?.map(|document| (document, storage)))
 }
 
 /// The rows from a version down to the keyframe that it builds upon; the keyframe is last.
@@ -194,38 +204,28 @@ fn chain(
         Ok(base) => base,
         Err(fault) => return Ok(Err(fault.message())),
     };
-    let depth = header.layout(0).depth;
-    // Rows of one page, oldest last; the chain may turn out longer than its top says.
-    let mut page = Vec::new().into_iter();
-    let mut below = version;
-    while let Some(wanted) = base {
-        let row = match page.next() {
-            Some(row) => row,
-            None => {
-                // Who sees the version may see what it is made of, and gets only the version.
-                let _owner = catalog
-                    .access()
-                    .row_security
-                    .then(|| Impersonation::owner_of(catalog.snapshot));
-                let rows = rows_below(catalog, class, key, below, depth.max(1))?;
-                page = rows.into_iter();
-                match page.next() {
-                    Some(row) => row,
-                    None => return Ok(Err(MISSING)),
-                }
-            }
-        };
-        let (number, columns) = row;
-        below = number;
-        if number > wanted {
-            continue;
+    let rows = match base {
+        Some(_) => {
+            // Who sees the version may see what it is made of, and gets only the version.
+            let _owner = catalog
+                .access()
+                .row_security
+                .then(|| Impersonation::owner_of(catalog.snapshot));
+            rows_below(catalog, class, key, version)?
         }
+        None => Vec::new(),
+    };
+    let mut rows = rows.into_iter();
+    while let Some(wanted) = base {
+        let Some((number, columns)) = rows.find(|(number, _)| *number <= wanted) else {
+            return Ok(Err(MISSING));
+        };
         if number < wanted {
             return Ok(Err(MISSING));
         }
         base = match &columns {
             Columns::Packed(packed) => {
-                let header = Header::read(packed);
+                let header = Header::checked(packed);
                 match header.and_then(|header| header.base_version(number)) {
                     Ok(base) => base,
                     Err(fault) => return Ok(Err(fault.message())),
@@ -242,29 +242,30 @@ fn chain(
 /// A row of the chain is not there, or row-level security hides it.
 pub const MISSING: Fault = "a version that it builds upon is missing";
 
-/// The newest `limit` snapshots of a state below a version, newest first.
+/// The snapshots of a state below a version down to the next keyframe, newest first.
 fn rows_below(
     catalog: &Catalog,
     class: &[u8],
     key: &[u8],
     below: i64,
-    limit: u32,
 ) -> Result<Vec<(i64, Columns)>> {
-    const SQL: &str = "SELECT version, state, delta FROM @extschema@.state_snapshot \
-         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-         AND version OPERATOR(pg_catalog.<) $3 \
-         ORDER BY version USING OPERATOR(pg_catalog.>) LIMIT $4";
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.rows_below,
         &catalog.schema,
-        || SQL.to_owned(),
-        &[
-            pg_sys::TEXTOID,
-            pg_sys::TEXTOID,
-            pg_sys::INT8OID,
-            pg_sys::INT8OID,
-        ],
+        || {
+            format!(
+                "SELECT version, state, delta FROM @extschema@.state_snapshot \
+                 WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+                 AND version OPERATOR(pg_catalog.<) $3 AND version OPERATOR(pg_catalog.>=) \
+                 (SELECT k.version FROM @extschema@.state_snapshot k \
+                 WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
+                 AND k.version OPERATOR(pg_catalog.<) $3 AND {IS_KEYFRAME} \
+                 ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) \
+                 ORDER BY version USING OPERATOR(pg_catalog.>)"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
     )?;
     let rows = connection.query(
         statement,
@@ -272,7 +273,6 @@ fn rows_below(
             Some(varlena_datum(class)),
             Some(varlena_datum(key)),
             Some(bigint_datum(below)),
-            Some(bigint_datum(limit.into())),
         ],
     )?;
     let row = |row: Row<'_>| (row.bigint(1), Columns::of(&row, 2, 3));
@@ -280,24 +280,27 @@ fn rows_below(
 }
 
 /// Makes the document of the first of these rows, beginning with the last.
-fn replay(chain: Vec<Columns>) -> std::result::Result<Vec<u8>, Fault> {
+fn replay(chain: Vec<Columns>) -> Result<std::result::Result<Vec<u8>, Fault>> {
     DECODER.with_borrow_mut(|decoder| {
         if decoder.is_none() {
             *decoder = Decoder::new().ok();
         }
         let Some(decoder) = decoder else {
-            return Err("there is no memory to unpack it");
+            return Err(Error::OutOfMemory);
         };
         let mut document: Option<Vec<u8>> = None;
         for row in chain.into_iter().rev() {
             document = Some(match row {
                 Columns::Whole(whole) => whole,
-                Columns::Packed(packed) => decoder
-                    .decode(&packed, document.as_deref())
-                    .map_err(|fault| fault.message())?,
-                Columns::Neither => return Err(MISSING),
+                Columns::Packed(packed) => match decoder.decode(&packed, document.as_deref()) {
+                    Ok(document) => document,
+                    // That is no damage.
+                    Err(PackFault::Memory) => return Err(Error::OutOfMemory),
+                    Err(fault) => return Ok(Err(fault.message())),
+                },
+                Columns::Neither => return Ok(Err(MISSING)),
             });
         }
-        document.ok_or(MISSING)
+        Ok(document.ok_or(MISSING))
     })
 }

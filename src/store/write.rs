@@ -182,7 +182,7 @@ pub fn insert(
     key: &[u8],
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
-    let packed = pack_new(class, &NewVersion { base: None, ..*new });
+    let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
     let statement = || {
         run(catalog, &catalog.statements.insert, insert_sql, || {
             new_version(class, key, new, &packed)
@@ -212,9 +212,16 @@ fn unless_kept(
         .execute()
 }
 
-fn pack_new(class: &Class, new: &NewVersion<'_>) -> Packed {
+fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -> Packed {
     let is_recovery_point = new.checkpoint.is_some_and(|it| it.recovery_point);
-    pack(class, new.number, new.document, new.base, is_recovery_point)
+    pack(
+        catalog,
+        class,
+        new.number,
+        new.document,
+        new.base,
+        is_recovery_point,
+    )
 }
 
 impl Packed {
@@ -265,7 +272,7 @@ pub fn update(
     replaced: Replaced,
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
-    let packed = pack_new(class, new);
+    let packed = pack_new(catalog, class, new);
     let is_keyframe = packed.storage.depth() == 0;
     let how = pruning(catalog, class, is_keyframe);
     let parameters = || -> [Parameter; 17] {
@@ -301,7 +308,7 @@ pub fn replace(
     replaced: Replaced,
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
-    let packed = pack_new(class, new);
+    let packed = pack_new(catalog, class, new);
     let made = run(
         catalog,
         &catalog.statements.replace,

@@ -3,7 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::snapshots::{Needed, Retention, prune_state};
+use crate::snapshots::{Needed, Retention, prune_state, would_prune};
 use crate::store::{self, LimitedClass};
 
 /// Key of a state of the class at hand.
@@ -58,9 +58,13 @@ impl Pruning {
     /// Prunes a state, unless somebody has it locked: what others build upon stays as long as they do, since
     /// storing them anew would cost more than it frees.
     pub fn prune(&self, catalog: &Catalog, key: &[u8]) -> Result<()> {
-        if store::lock_if_free(catalog, &self.class.name, key)? {
-            let class = catalog.class_or_default(&self.class.name)?;
-            prune_state(catalog, &class, key, &self.retention(), Needed::Stays)?;
+        let class = catalog.class_or_default(&self.class.name)?;
+        let retention = self.retention();
+        // A lock is a write: most states have nothing to prune.
+        if would_prune(catalog, &class, key, &retention)?
+            && store::lock_if_free(catalog, &class.name, key)?
+        {
+            prune_state(catalog, &class, key, &retention, Needed::Stays)?;
         }
         Ok(())
     }

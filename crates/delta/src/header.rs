@@ -83,6 +83,15 @@ impl Header {
         })
     }
 
+    /// Reads the header of a whole stored form, and checks that it is what was written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Header::read`], and [`Fault::Checksum`].
+    pub fn checked(packed: &[u8]) -> Result<Self, Fault> {
+        unwrap(packed).map(|(header, _)| header)
+    }
+
     /// The version that a delta builds upon, if its own is `version`; `None` for a keyframe.
     ///
     /// # Errors
