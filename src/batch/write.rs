@@ -188,7 +188,8 @@ pub fn write(
     };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
     let expires_at = pending.expiry.after(current.expires_at);
-    if current.same && (pending.dedup || is_operation) && is_repeated(state, pending, &current)? {
+    if current.same && (pending.dedup || is_operation) && is_repeated(state, pending, &mut current)?
+    {
         if decide {
             return Ok(Some(touch_left(state, &current, document, expires_at)));
         }
@@ -236,8 +237,9 @@ pub fn write(
 }
 
 /// Whether nothing but the document would be new in a version with the same document. A checkpoint is compared
-/// with what L3 holds, and only if that is intact: L1 does not know all of it, and a damaged row is to be mended.
-fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &Current) -> Result<bool> {
+/// with what L3 holds, and only if that is intact: L1 does not know all of it, and a damaged row is to be mended, by
+/// a version that does not build upon it.
+fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -> Result<bool> {
     let Some(checkpoint) = &pending.checkpoint else {
         return Ok(true);
     };
@@ -254,6 +256,9 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &Current) -> Re
         }
         Found::Absent(_) => false,
     };
+    if !is_intact {
+        current.document = None;
+    }
     let stored = store::label(&state.catalog, &state.class.name, state.key, current.number)?;
     let is_said_again = |stored: store::Label| {
         stored.checkpoint_type == checkpoint.checkpoint_type
