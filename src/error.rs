@@ -63,7 +63,7 @@ pub fn warn_recovered(state: &Shown, damaged: i64, fault: &str, answered: i64) {
         function_name!(),
     )
     .set_detail(fault.to_owned())
-    .set_hint("state_recover() makes the newest intact version current again.")
+    .set_hint("state_recover() with kind resume makes it current.")
     .report(PgLogLevel::WARNING);
 }
 
@@ -300,7 +300,7 @@ impl Error {
             .set_hint("Set its version in state_head to that of the newest snapshot, and go back with state_restore()."),
             Self::PartialView => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "snapshots cannot be pruned or repaired under row-level security".to_owned(),
+                "snapshots cannot be pruned, recovered or made of differences by hand under row-level security".to_owned(),
             )
             .set_hint("Have a role do it that sees all rows, such as the owner of the tables."),
             Self::VersionNotKept { state, version } => new(
