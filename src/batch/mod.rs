@@ -39,6 +39,7 @@
 pub mod by_hand;
 mod callbacks;
 mod change;
+mod changed_row;
 mod commit;
 mod flush;
 mod frames;
