@@ -34,6 +34,9 @@ const IN_A_ROW: usize = 3;
 
 type DirtyState = (StateName, EntryInfo);
 
+/// How soon it looks again whether an installation is gone of which L1 still holds changes, in microseconds.
+const LOOK_AGAIN: i64 = 1_000_000;
+
 /// See the module.
 #[derive(Default)]
 pub struct Flusher {
@@ -89,10 +92,12 @@ impl Task for Flusher {
         // Until all has been looked at, a failure must not make this task believe that nothing is dirty, nor
         // the worker that it may leave.
         self.looked = None;
-        self.holds_work = shared::l1().is_some_and(|l1| l1.backlog(sys::my_database()).0 > 0);
+        self.holds_work = is_anything_dirty();
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
             super::forget_dropped();
+            // What is gone with the extension is nobody's work.
+            self.holds_work = is_anything_dirty();
             catalog::installed()?.ok_or(Error::NotInstalled)
         })?;
         let all = dirty(&catalog, None);
@@ -123,6 +128,10 @@ impl Task for Flusher {
     fn holds_work(&self) -> bool {
         self.holds_work
     }
+}
+
+fn is_anything_dirty() -> bool {
+    shared::l1().is_some_and(|l1| l1.backlog(sys::my_database()).0 > 0)
 }
 
 /// Consecutive parts that each fit into one transaction.
@@ -192,7 +201,12 @@ impl Flusher {
             false => !left.is_empty(),
         };
         let due = left.iter().map(|state| self.due(state, round.now));
-        self.next = due.chain(self.accepts_again_at(round.now)).min();
+        // Of another installation, whose end this session has not heard of yet.
+        let foreign = left.is_empty() && is_anything_dirty();
+        self.next = due
+            .chain(self.accepts_again_at(round.now))
+            .chain(foreign.then(|| round.now + LOOK_AGAIN))
+            .min();
         self.knows_of_fresh = knows_of_fresh;
         self.looked = Some((round.now, settings::flush_interval()));
         if knows_of_fresh {
