@@ -82,7 +82,7 @@ impl Task for Flusher {
         let Some(database) = shared::database() else {
             return Ok(Next::Woken);
         };
-        if !round.leaving && !self.must_look(round.now, database) {
+        if !round.leaving && !round.recheck && !self.must_look(round.now, database) {
             return Ok(self.next());
         }
         if (self.refusing.as_ref()).is_some_and(|refusing| refusing.retry_at <= round.now) {

@@ -207,7 +207,13 @@ impl Worker {
             woken |= interrupted;
             woken |= self.slot.take_wish();
             let recheck = self.slot.take_recheck() || self.checked.elapsed() >= LONGEST_WAIT;
-            let gone = recheck && !self.sees_extension() || self.round(woken, false).gone;
+            let round = Round {
+                now: sys::now(),
+                leaving: false,
+                recheck,
+            };
+            let gone =
+                recheck && !self.sees_extension() || self.round(woken || recheck, round).gone;
             if gone {
                 self.leave();
                 return Departure::NoExtension;
@@ -248,15 +254,15 @@ impl Worker {
     }
 
     /// Calls the tasks that are due.
-    fn round(&mut self, woken: bool, leaving: bool) -> Outcome {
-        let now = sys::now();
+    fn round(&mut self, woken: bool, round: Round) -> Outcome {
+        let Round { now, leaving, .. } = round;
         // What was due at some time may be due long ago on a clock that was set back.
         let woken = woken || now < self.clock;
         self.clock = now;
         let mut outcome = Outcome::default();
         for n in 0..self.tasks.len() {
             if self.tasks[n].is_due(now, woken, leaving) {
-                self.call(n, Round { now, leaving }, &mut outcome);
+                self.call(n, round, &mut outcome);
             }
         }
         if outcome.called {
@@ -359,7 +365,14 @@ impl Worker {
             self.handle_interrupts();
             // Before the round: who is through by then has left behind all that it will.
             let committing = self.slot.has_committing();
-            let outcome = self.round(true, true);
+            let outcome = self.round(
+                true,
+                Round {
+                    now: sys::now(),
+                    leaving: true,
+                    recheck: false,
+                },
+            );
             let holding = self.tasks.iter().filter(|task| task.holds_work()).count();
             if holding == 0 && !committing {
                 break;

@@ -20,6 +20,8 @@ pub struct Round {
     pub now: i64,
     /// The worker is about to leave: what can be done at once is done now, what can wait is left.
     pub leaving: bool,
+    /// The extension may have been dropped, and created anew, since the last round.
+    pub recheck: bool,
 }
 
 /// Something that a worker does for its database. It is called outside a transaction and runs its own, short
