@@ -31,3 +31,23 @@ END
 $$;
 -- outcome() leaves detail and hint out.
 CREATE FUNCTION outcome(statement text) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT split_part(complaint(statement), E'\n', 1) $$;
+
+-- document() is as large as the state of an agent after so many steps: it is stored as the difference from the one before.
+CREATE FUNCTION document(steps integer) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+	SELECT jsonb_build_object('steps', steps, 'log', jsonb_agg(md5(i::text) ORDER BY i)) FROM generate_series(1, 40 + steps) i
+$$;
+-- keep_steps() saves the first so many of them, a version each, and commits after each.
+CREATE PROCEDURE keep_steps(key text, class text, steps integer) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..steps LOOP
+		PERFORM state_save(key, document(i), class => class);
+		COMMIT;
+	END LOOP;
+END
+$$;
+-- kept_steps() says which versions are kept and how, * for a recovery point, and of each that is not that document: WRONG.
+CREATE FUNCTION kept_steps(key text, class text) RETURNS text LANGUAGE sql VOLATILE AS $$
+	SELECT string_agg(format('%s %s%s%s', h.version, h.encoding, CASE WHEN h.recovery_point THEN '*' END,
+			CASE WHEN state_at(kept_steps.key, h.version, kept_steps.class) IS DISTINCT FROM document(h.version::integer) THEN ' WRONG' END), ', ' ORDER BY h.version)
+		FROM state_history(kept_steps.key, kept_steps.class) h
+$$;
