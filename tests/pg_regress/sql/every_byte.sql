@@ -9,7 +9,7 @@ SELECT action, version FROM generate_series(1, 4) i, state_save('doc', small_doc
 SELECT version, encoding, recovery_point FROM state_history('doc', class => 'every byte');
 
 -- What a read of each version says: right, XX001, or what else it was.
-CREATE FUNCTION reads() RETURNS text[] LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION read_each() RETURNS text[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
 	answers text[] := '{}'; found jsonb; answer text;
 BEGIN
@@ -26,12 +26,12 @@ BEGIN
 	RETURN answers;
 END
 $$;
-SELECT reads();
+SELECT read_each();
 CREATE TABLE outcomes (version bigint, changed text, reads text[], times integer, PRIMARY KEY (version, changed, reads));
 CREATE PROCEDURE try(n bigint, changed text, form bytea, hash bytea) LANGUAGE plpgsql AS $$
 BEGIN
 	UPDATE state_snapshot s SET delta = form, hash = try.hash WHERE s.class = 'every byte' AND s.key = 'doc' AND s.version = n;
-	INSERT INTO outcomes VALUES (n, changed, reads(), 1) ON CONFLICT ON CONSTRAINT outcomes_pkey DO UPDATE SET times = outcomes.times + 1;
+	INSERT INTO outcomes VALUES (n, changed, read_each(), 1) ON CONFLICT ON CONSTRAINT outcomes_pkey DO UPDATE SET times = outcomes.times + 1;
 	COMMIT;
 END
 $$;
@@ -57,14 +57,17 @@ BEGIN
 	CALL try(n, 'nothing', form, hash);
 END
 $$;
+-- As replication would apply it: without asking whether others build upon it.
+SET session_replication_role = replica;
 CALL try_all(1);
 CALL try_all(2);
 CALL try_all(3);
 CALL try_all(4);
+RESET session_replication_role;
 -- What was tried was tried as often as there are bytes.
 SELECT o.version, changed, sum(times) = CASE changed WHEN 'nothing' THEN 1 WHEN 'hash' THEN 16 WHEN 'byte' THEN 3 * max(bytes) WHEN 'byte more' THEN max(bytes) + 1 ELSE max(bytes) END
 	FROM outcomes o JOIN (SELECT version, length(delta) AS bytes FROM state_snapshot WHERE class = 'every byte') s USING (version) GROUP BY o.version, changed ORDER BY 1, 2;
 -- Only what is changed and what builds upon it is damaged; a hash is the version's own.
 SELECT version, changed, reads FROM outcomes ORDER BY version, changed, reads;
-SELECT reads();
+SELECT read_each();
 SELECT * FROM state_verify('every byte');

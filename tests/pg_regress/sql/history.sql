@@ -85,8 +85,8 @@ SELECT action, version FROM state_save('diff', '{"a": 1, "b": {"c": [1, 2, 3]}, 
 SELECT state_merge('diff', '{"a": 2, "b": {"c": [1, 3]}, "gone": null, "new": {"d": {}}, "x/y~z": 1}', class => 'history');
 SELECT jsonb_pretty(state_diff('diff', 1, 2, class => 'history'));
 SELECT state_diff('diff', 2, 1, class => 'history');
--- A small document that hardly anything is left of is replaced whole, which is shorter.
-SELECT action, version FROM state_save('diff small', '{"a": 1, "b": 2}', class => 'history');
+-- A document that hardly anything is left of is replaced whole, which is shorter.
+SELECT action, version FROM state_save('diff small', (SELECT jsonb_object_agg('key ' || i, i) FROM generate_series(1, 100) i), class => 'history');
 SELECT action, version FROM state_save('diff small', '{"c": 1}', class => 'history');
 SELECT state_diff('diff small', 1, 2, class => 'history');
 SELECT state_diff('diff', 1, 1, class => 'history'), state_diff('diff', 2, 2, class => 'history');
@@ -161,7 +161,8 @@ CREATE FUNCTION longest_chain(key text, class text) RETURNS bigint LANGUAGE sql 
 	SELECT max(n) FROM (SELECT count(*) FILTER (WHERE encoding = 'delta') AS n
 		FROM (SELECT encoding, count(*) FILTER (WHERE encoding <> 'delta') OVER (ORDER BY version) AS chain FROM state_history(key, class)) h GROUP BY chain) chains
 $$;
-SELECT longest_chain('steps', 'history');
+CALL keep_steps('chain', 'history', 40);
+SELECT longest_chain('chain', 'history') = current_setting('state_cache.max_delta_chain')::integer;
 SET state_cache.max_delta_chain = 3;
 CALL keep_steps('chain of 3', 'history', 10);
 SELECT kept_steps('chain of 3', 'history');

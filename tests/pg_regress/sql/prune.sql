@@ -122,7 +122,7 @@ SELECT complaint($$SELECT state_prune('prune', older_than => '-1 day')$$);
 
 -- A state with a damaged version that others build upon is left as it is, and said so: what it builds upon may yet help.
 CALL keep_steps('hurt', 'prune', 6);
-UPDATE state_snapshot SET delta = set_byte(delta, length(delta) - 5, 255 - get_byte(delta, length(delta) - 5)) WHERE class = 'prune' AND key = 'hurt' AND version = 4;
+CALL damage_byte('hurt', 'prune', 4, 5);
 SELECT state_prune('prune', keep => 2);
 SELECT version, encoding FROM state_history('hurt', class => 'prune');
 -- A damaged version that falls out whole is not in the way.

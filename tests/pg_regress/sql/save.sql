@@ -43,8 +43,10 @@ SELECT state_set('turns', '{"n": 1.0}', class => 'save');
 SELECT state_set('turns', '{"n": 3}', class => 'save');
 SELECT * FROM state_save('turns', '{"n": 3}', class => 'save');
 SELECT * FROM state_save('turns', '{"n": 3}', 'intermediate', class => 'save');
--- Another context alone is no change: it describes the run that came to the same state.
+-- Another context is a change as well.
 SELECT * FROM state_save('turns', '{"n": 3}', 'intermediate', execution_context => '{"attempt": 2}', class => 'save');
+SELECT * FROM state_save('turns', '{"n": 3}', 'intermediate', execution_context => '{"attempt": 2}', class => 'save');
+SELECT * FROM state_save('turns', '{"n": 3}', 'intermediate', class => 'save');
 -- A skip costs no transaction id.
 BEGIN;
 SELECT * FROM state_save('turns', '{"n": 3}', 'intermediate', class => 'save');
@@ -161,8 +163,8 @@ SELECT save_and_fail();
 SELECT * FROM state_save('steps', '{"n": "never"}', class => 'save');
 SELECT version, state_at('steps', version, class => 'save') FROM state_history('steps', class => 'save');
 
--- Compared with what is stored *and intact*. The document of this row is not what its hash says any more, while head,
--- hash and L1 are as they were: the save writes anew, and heals.
+-- Compared with what is stored *and intact*. The document of this row is not what its hash says any more: the save
+-- writes anew, and heals.
 SELECT * FROM state_save('hurt', '{"n": 1}', class => 'save');
 UPDATE state_snapshot SET state = '{"n": "damaged"}' WHERE class = 'save' AND key = 'hurt';
 SELECT outcome($$SELECT state_get('hurt', class => 'save')$$);
@@ -183,6 +185,13 @@ UPDATE state_snapshot SET state = '{"n": "damaged"}' WHERE class = 'save' AND ke
 SELECT * FROM state_save('hurt', '{"n": 1}', class => 'save');
 COMMIT;
 SELECT seen('hurt', 'save'), stored('hurt', 'save');
+
+-- And where L1 does not know of the damage: what is written then does not build upon it.
+CALL keep_steps('hurt unseen', 'save', 3);
+CALL damage_byte('hurt unseen', 'save', 3, 5);
+SELECT * FROM state_save('hurt unseen', document(3), class => 'save');
+SELECT state_cache_clear('save') >= 0;
+SELECT state_get('hurt unseen', class => 'save') = document(3), state_version('hurt unseen', class => 'save');
 
 -- Documents of every kind, and one that is too large.
 SELECT d, action, version FROM unnest(ARRAY['{}', '[]', 'null', '0', '""', 'true', '[[[]]]', '{"": {"": null}}']::jsonb[]) d, state_save('kinds', d, class => 'save');

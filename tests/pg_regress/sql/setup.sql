@@ -51,3 +51,18 @@ CREATE FUNCTION kept_steps(key text, class text) RETURNS text LANGUAGE sql VOLAT
 			CASE WHEN state_at(kept_steps.key, h.version, kept_steps.class) IS DISTINCT FROM document(h.version::integer) THEN ' WRONG' END), ', ' ORDER BY h.version)
 		FROM state_history(kept_steps.key, kept_steps.class) h
 $$;
+-- damage() changes snapshots behind the back of the triggers, as bad storage would: L1 keeps what it holds.
+CREATE PROCEDURE damage(statement text) LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER TABLE state_snapshot DISABLE TRIGGER state_cache_changing;
+	ALTER TABLE state_snapshot DISABLE TRIGGER state_cache_changed;
+	EXECUTE statement;
+	ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
+	ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
+END
+$$;
+-- damage_byte() does that to a byte of a stored delta, counted from its end.
+CREATE PROCEDURE damage_byte(key text, class text, version bigint, from_end integer) LANGUAGE sql AS $$
+	CALL damage(format('UPDATE state_snapshot SET delta = set_byte(delta, length(delta) - %s, get_byte(delta, length(delta) - %1$s) # 85)
+		WHERE class = %L AND key = %L AND version = %s', from_end, class, key, version))
+$$;

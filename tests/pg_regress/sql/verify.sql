@@ -6,13 +6,6 @@
 SELECT state_class_define('verify', keep => 0);
 CREATE VIEW logged AS SELECT class, key, version, error_type, severity, fault, strategy, outcome, restored_version
 	FROM state_recovery_log WHERE class IN ('verify', 'verify more') ORDER BY id;
--- break_byte() changes a byte of a stored delta, counted from the end if it is negative.
-CREATE PROCEDURE break_byte(key text, class text, version bigint, at integer) LANGUAGE sql AS $$
-	UPDATE state_snapshot s SET delta = set_byte(delta, n, get_byte(delta, n) # 85)
-		FROM (SELECT CASE WHEN at < 0 THEN length(delta) + at ELSE at END AS n FROM state_snapshot b WHERE (b.class, b.key, b.version) = (break_byte.class, break_byte.key, break_byte.version)) place
-		WHERE (s.class, s.key, s.version) = (break_byte.class, break_byte.key, break_byte.version)
-$$;
-
 -- Nothing to be said about what is intact: whole documents, deltas, tombstones.
 CALL keep_steps('steps', 'verify', 8);
 SELECT version FROM state_save('small', '{"n": 1}', class => 'verify');
@@ -33,21 +26,24 @@ UPDATE state_head SET hash = state_hash('0') WHERE class = 'verify' AND key = 'c
 SELECT version FROM state_save('d missing', '{"n": 1}', class => 'verify');
 DELETE FROM state_snapshot WHERE class = 'verify' AND key = 'd missing';
 CALL keep_steps('e delta', 'verify', 5);
-CALL break_byte('e delta', 'verify', 3, -1);
+CALL damage_byte('e delta', 'verify', 3, 1);
 CALL keep_steps('f format', 'verify', 2);
-CALL break_byte('f format', 'verify', 2, 0);
+UPDATE state_snapshot SET delta = set_byte(delta, 0, 7) WHERE class = 'verify' AND key = 'f format' AND version = 2;
 CALL keep_steps('g base', 'verify', 4);
-DELETE FROM state_snapshot WHERE class = 'verify' AND key = 'g base' AND version = 2;
+CALL damage($$DELETE FROM state_snapshot WHERE class = 'verify' AND key = 'g base' AND version = 2$$);
 CALL keep_steps('h cut off', 'verify', 2);
 UPDATE state_snapshot SET delta = substr(delta, 1, length(delta) - 7) WHERE class = 'verify' AND key = 'h cut off' AND version = 2;
 CALL keep_steps('i empty', 'verify', 2);
 UPDATE state_snapshot SET delta = '' WHERE class = 'verify' AND key = 'i empty' AND version = 2;
 CALL keep_steps('j another base', 'verify', 3);
-UPDATE state_snapshot SET state = document(7), delta = NULL, hash = state_hash(document(7)) WHERE class = 'verify' AND key = 'j another base' AND version = 1;
+CALL damage($$UPDATE state_snapshot SET state = document(7), delta = NULL, hash = state_hash(document(7)) WHERE class = 'verify' AND key = 'j another base' AND version = 1$$);
 -- The delta of another version, whole in itself.
 CALL keep_steps('k changed places', 'verify', 4);
 UPDATE state_snapshot s SET delta = (SELECT delta FROM state_snapshot o WHERE o.class = s.class AND o.key = s.key AND o.version = 3)
 	WHERE class = 'verify' AND key = 'k changed places' AND version = 4;
+-- A hash that is wrong beneath versions that are right.
+CALL keep_steps('l hash in a chain', 'verify', 4);
+CALL damage($$UPDATE state_snapshot SET hash = state_hash('0') WHERE class = 'verify' AND key = 'l hash in a chain' AND version = 2$$);
 SELECT * FROM state_verify('verify');
 -- The same is what a reader is told: an error with key and version, not a wrong document.
 SELECT state_cache_clear('verify') >= 0;
@@ -101,6 +97,8 @@ SELECT key, left(seen(key, 'verify'), 40), seen(key, 'verify') = stored(key, 've
 SELECT h.key, h.version, s.parent_version, s.checkpoint_type FROM state_head h JOIN state_snapshot s USING (class, key, version)
 	WHERE h.class = 'verify' AND s.checkpoint_type = 'recovery' ORDER BY h.key;
 SELECT state_get('e delta', class => 'verify') = document(2), state_get('g base', class => 'verify') = document(1), state_get('k changed places', class => 'verify') = document(3);
+-- What is intact stays readable without what it was built upon.
+SELECT kept_steps('l hash in a chain', 'verify');
 -- The damaged rows are kept aside as they were found, each with its entry of the log.
 SELECT d.key, d.version, l.version = d.version, l.outcome FROM state_damaged d JOIN state_recovery_log l ON l.id = d.log_id WHERE d.class = 'verify' ORDER BY d.key, d.version;
 SELECT state FROM state_damaged WHERE class = 'verify' AND key = 'a whole document';
@@ -138,6 +136,15 @@ SELECT * FROM state_verify('verify', repair => true);
 \o
 SELECT seen('old damage', 'verify'), stored('old damage', 'verify');
 UNLISTEN *;
+
+-- Where L1 does not know of the damage, the repair goes by what the tables hold, and what it makes depends on nothing else.
+CALL keep_steps('unseen', 'verify', 5);
+CALL damage_byte('unseen', 'verify', 5, 5);
+SELECT * FROM state_verify('verify', repair => true);
+SELECT state_get('unseen', class => 'verify') = document(4);
+SELECT state_cache_clear('verify') >= 0;
+SELECT state_get('unseen', class => 'verify') = document(4), state_version('unseen', class => 'verify');
+SELECT * FROM state_verify('verify');
 
 -- More states than are looked at in one go, damaged first, last and in between; and all classes at once.
 SELECT state_class_define('verify more', keep => 0);
