@@ -144,7 +144,7 @@ SELECT complaint($$SELECT * FROM state_recover(NULL, class => 'restore')$$);
 SELECT complaint($$SELECT * FROM state_recover('run', class => 'no such')$$);
 
 -- The log says what was done.
-SELECT key, version, error_type, severity, fault, strategy, outcome, restored_version FROM state_recovery_log WHERE class = 'restore' ORDER BY id;
+SELECT key, version, error_type, severity, fault, strategy, outcome, restored_version FROM state_recovery_log WHERE class = 'restore' ORDER BY found_at;
 
 -- ---------------------------------------------------------------------------------------------------
 -- Damage
@@ -205,7 +205,7 @@ SELECT state_get('chain', class => 'restore') = document(5), in_agreement('chain
 SELECT version FROM state_save('chain', document(12), class => 'restore');
 SELECT state_cache_clear('restore') >= 0;
 SELECT state_get('chain', class => 'restore') = document(12), in_agreement('chain');
-SELECT key, version, error_type, severity, fault, strategy, outcome, restored_version FROM state_recovery_log WHERE class = 'restore' AND key IN ('hurt', 'chain') ORDER BY id;
+SELECT key, version, error_type, severity, fault, strategy, outcome, restored_version FROM state_recovery_log WHERE class = 'restore' AND key IN ('hurt', 'chain') ORDER BY found_at;
 -- Where L1 does not know of the damage: it is what the tables hold that counts.
 CALL keep_steps('unseen', 'restore', 5);
 CALL damage_byte('unseen', 'restore', 5, 5);
@@ -214,13 +214,17 @@ SELECT state_get('unseen', class => 'restore') = document(4), in_agreement('unse
 SELECT state_cache_clear('restore') >= 0;
 SELECT state_get('unseen', class => 'restore') = document(4), in_agreement('unseen');
 -- A run is a context; its damage is critical.
+BEGIN;
+UPDATE state_class SET keep = NULL WHERE class = 'run';
 SELECT version FROM state_save('restore run', '1');
 SELECT version FROM state_save('restore run', '2');
 UPDATE state_snapshot SET state = '3' WHERE class = 'run' AND key = 'restore run' AND version = 2;
 SELECT * FROM state_recover('restore run', 'resume');
 SELECT key, version, error_type, severity, fault, strategy, outcome, restored_version FROM state_recovery_log WHERE class = 'run' AND key = 'restore run';
 -- The log is rolled back with what it tells of.
-BEGIN;
+SAVEPOINT s;
 SELECT * FROM state_recover('restore run', 'restart');
-ROLLBACK;
 SELECT count(*) FROM state_recovery_log WHERE class = 'run' AND key = 'restore run';
+ROLLBACK TO s;
+SELECT count(*) FROM state_recovery_log WHERE class = 'run' AND key = 'restore run';
+ROLLBACK;
