@@ -3,7 +3,7 @@
 \a \t \pset null (null)
 -- What this session hears is shown without what differs from run to run.
 \set heard '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''
-SELECT state_class_define('prune', keep => 0);
+SELECT state_class_define('prune', keep => 0, channel => 'prune_test');
 CREATE PROCEDURE aged(key text, class text, versions bigint, age interval) LANGUAGE sql AS $$
 	UPDATE state_snapshot s SET created_at = now() - age WHERE (s.class, s.key) = (aged.class, aged.key) AND s.version <= versions
 $$;
@@ -105,7 +105,7 @@ SELECT kept_steps('rolled back', 'prune');
 -- Other classes are left alone, and nobody hears of what no current version is.
 SELECT state_class_define('prune other', keep => 0);
 CALL keep_steps('other', 'prune other', 3);
-LISTEN state_updated;
+LISTEN prune_test;
 \o :heard
 SELECT state_prune('prune', keep => 1);
 \o

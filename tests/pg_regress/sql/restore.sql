@@ -3,7 +3,7 @@
 \a \t \pset null (null)
 -- What this session hears is shown without what differs from run to run.
 \set heard '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''
-SELECT state_class_define('restore', keep => 0);
+SELECT state_class_define('restore', keep => 0, channel => 'restore_test');
 CREATE FUNCTION history(key text) RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT string_agg(format('%s from %s: %s%s %s', h.version, coalesce(h.parent_version::text, 'nothing'), checkpoint_type,
 			CASE WHEN recovery_point THEN '*' END, coalesce(agent_phase, '-')), E'\n' ORDER BY version)
@@ -23,7 +23,7 @@ SELECT state_update('doc', '{"n": 3}', class => 'restore');
 
 -- A new version with the content, phase and context of the old one, which is its parent. The old ones stay. Subscribers
 -- hear of it like of any change.
-LISTEN state_updated;
+LISTEN restore_test;
 \o :heard
 SELECT state_restore('doc', 1, class => 'restore');
 \o

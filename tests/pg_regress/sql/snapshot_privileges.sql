@@ -100,6 +100,9 @@ SELECT version, parent_version FROM state_history('a-1', class => 'guarded') LIM
 SELECT complaint($$SELECT * FROM state_recover('a-2', class => 'guarded')$$);
 SELECT complaint($$SELECT state_prune('guarded', keep => 1)$$);
 SELECT complaint($$SELECT * FROM state_verify('guarded', repair => true)$$);
+-- Nor may it make by hand a difference from what it does not see.
+SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash, delta) SELECT class, 'a-3', version, hash, delta FROM state_snapshot WHERE class = 'guarded' AND key = 'a-1' AND version = 4$$);
+SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash, delta) SELECT class, 'a-3', version, hash, delta FROM state_snapshot WHERE class = 'guarded' AND key = 'a-1' AND version = 1$$);
 RESET ROLE;
 SELECT key, count(*) FROM state_snapshot WHERE class = 'guarded' GROUP BY key ORDER BY key;
 DROP POLICY tenant ON state_snapshot;

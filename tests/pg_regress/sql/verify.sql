@@ -3,7 +3,7 @@
 \a \t \pset null (null)
 -- What this session hears is shown without what differs from run to run.
 \set heard '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''
-SELECT state_class_define('verify', keep => 0);
+SELECT state_class_define('verify', keep => 0, channel => 'verify_test');
 CREATE VIEW logged AS SELECT class, key, version, error_type, severity, fault, strategy, outcome, restored_version
 	FROM state_recovery_log WHERE class IN ('verify', 'verify more') ORDER BY found_at;
 -- Nothing to be said about what is intact: whole documents, deltas, tombstones.
@@ -130,7 +130,7 @@ ROLLBACK;
 SELECT outcome($$SELECT state_get('old damage', class => 'verify')$$);
 SELECT count(*) FROM logged WHERE key = 'old damage';
 -- Subscribers hear of a repair that moves the head; L1 agrees.
-LISTEN state_updated;
+LISTEN verify_test;
 \o :heard
 SELECT * FROM state_verify('verify', repair => true);
 \o
