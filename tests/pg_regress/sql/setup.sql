@@ -31,3 +31,38 @@ END
 $$;
 -- outcome() leaves detail and hint out.
 CREATE FUNCTION outcome(statement text) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT split_part(complaint(statement), E'\n', 1) $$;
+
+-- document() is as large as the state of an agent after so many steps: it is stored as the difference from the one before.
+CREATE FUNCTION document(steps integer) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+	SELECT jsonb_build_object('steps', steps, 'log', jsonb_agg(md5(i::text) ORDER BY i)) FROM generate_series(1, 40 + steps) i
+$$;
+-- keep_steps() saves the first so many of them, a version each, and commits after each.
+CREATE PROCEDURE keep_steps(key text, class text, steps integer) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..steps LOOP
+		PERFORM state_save(key, document(i), class => class);
+		COMMIT;
+	END LOOP;
+END
+$$;
+-- kept_steps() says which versions are kept and how, * for a recovery point, and of each that is not that document: WRONG.
+CREATE FUNCTION kept_steps(key text, class text) RETURNS text LANGUAGE sql VOLATILE AS $$
+	SELECT string_agg(format('%s %s%s%s', h.version, h.encoding, CASE WHEN h.recovery_point THEN '*' END,
+			CASE WHEN state_at(kept_steps.key, h.version, kept_steps.class) IS DISTINCT FROM document(h.version::integer) THEN ' WRONG' END), ', ' ORDER BY h.version)
+		FROM state_history(kept_steps.key, kept_steps.class) h
+$$;
+-- damage() changes snapshots behind the back of the triggers, as bad storage would: L1 keeps what it holds.
+CREATE PROCEDURE damage(statement text) LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER TABLE state_snapshot DISABLE TRIGGER state_cache_changing;
+	ALTER TABLE state_snapshot DISABLE TRIGGER state_cache_changed;
+	EXECUTE statement;
+	ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
+	ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
+END
+$$;
+-- damage_byte() does that to a byte of a stored delta, counted from its end.
+CREATE PROCEDURE damage_byte(key text, class text, version bigint, from_end integer) LANGUAGE sql AS $$
+	CALL damage(format('UPDATE state_snapshot SET delta = set_byte(delta, length(delta) - %s, get_byte(delta, length(delta) - %1$s) # 85)
+		WHERE class = %L AND key = %L AND version = %s', from_end, class, key, version))
+$$;
