@@ -2,7 +2,7 @@
 
 use crate::batch;
 use crate::cache::StateRef;
-use crate::cache::forms::Document;
+use crate::cache::forms::{Document, Head};
 use crate::cache::read::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
@@ -30,11 +30,20 @@ pub fn document(state: &StateRef<'_>, version: i64) -> Result<Option<Vec<u8>>> {
             version,
             fault,
         }),
+        // Of a version that is not kept there is nothing to say, in whatever condition the current one is.
+        None if current_version(state)? != Some(version) => Ok(None),
         None => Ok(match batch::read(state, &mut Document)? {
             Found::State(found, document) if found.number == version => Some(document),
             Found::State(..) | Found::Absent(_) => None,
         }),
     }
+}
+
+fn current_version(state: &StateRef<'_>) -> Result<Option<i64>> {
+    Ok(match batch::read(state, &mut Head)? {
+        Found::State(found, ()) => Some(found.number),
+        Found::Absent(_) => None,
+    })
 }
 
 /// The same where the caller relies on it: `42704` if it is not kept.

@@ -14,6 +14,7 @@ mod messages;
 mod model;
 mod notify;
 mod replication;
+mod snapshots;
 mod standby;
 mod stress;
 mod subscriber;

@@ -1,6 +1,7 @@
 //! Logical replication of the tables into another server: its apply worker is one more who changes them
 //! by hand (promise 8).
 
+use crate::snapshots::DOCUMENT;
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use state_cache_server_tests::{Server, Sql, eventually, inconsistencies};
@@ -90,4 +91,66 @@ fn the_cache_of_a_subscriber_follows_what_is_applied() {
         );
     }
     subscriber.run("DROP SUBSCRIPTION states");
+}
+
+#[test]
+fn a_subscriber_holds_every_kept_version() {
+    let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
+    let (mut publisher, mut subscriber) = (source.connect(), target.connect());
+    for client in [&mut publisher, &mut subscriber] {
+        client.run(DOCUMENT);
+        client.run("SELECT state_class_define('run', keep => 40)");
+    }
+    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM generate_series";
+    publisher.run(&format!("{save}(1, 20) n"));
+    publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot");
+    subscriber.run(&format!(
+        "CREATE SUBSCRIPTION states CONNECTION 'host={} port=5432 user=postgres dbname=postgres' PUBLICATION states",
+        source.host().display()
+    ));
+    eventually("the first copy", || {
+        subscriber.flag("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")
+    });
+    let versions = "SELECT v.version, v.encoding, v.recovery_point, state_at('a', v.version)
+        FROM state_history('a') v ORDER BY 1";
+    let wrong = "SELECT v.version FROM state_history('a') v
+        WHERE state_at('a', v.version) IS DISTINCT FROM document('a', v.version)";
+    for change in [
+        format!("{save}(21, 100) n"),
+        "SELECT state_prune('run', keep => 15)".to_owned(),
+        format!("{save}(101, 110) n"),
+        "SELECT state_prune('run', keep => 3, recovery_points => true)".to_owned(),
+    ] {
+        publisher.run(&change);
+        applied(&mut publisher);
+        assert_eq!(
+            subscriber.rows(wrong),
+            Vec::<Vec<String>>::new(),
+            "{change}"
+        );
+        assert_eq!(
+            subscriber.rows(versions),
+            publisher.rows(versions),
+            "{change}"
+        );
+        assert_eq!(
+            subscriber.rows("SELECT * FROM state_verify()"),
+            Vec::<Vec<String>>::new(),
+            "{change}"
+        );
+    }
+    publisher.run(&format!("{save}(111, 115) n"));
+    applied(&mut publisher);
+    assert!(
+        subscriber
+            .rows(versions)
+            .iter()
+            .any(|row| row[1] == "delta")
+    );
+    assert_eq!(inconsistencies(&mut subscriber), Vec::<Vec<String>>::new());
+    // Once it is on its own it goes on.
+    subscriber.run("DROP SUBSCRIPTION states");
+    subscriber.run(&format!("{save}(116, 120) n"));
+    assert_eq!(subscriber.rows(wrong), Vec::<Vec<String>>::new());
+    assert_eq!(subscriber.text("SELECT state_version('a')"), "120");
 }

@@ -1,5 +1,6 @@
 //! Where there is no L1: not preloaded, switched off, or in recovery, until promotion.
 
+use crate::snapshots::DOCUMENT;
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually, inconsistencies};
 
@@ -106,4 +107,59 @@ fn a_standby_reads_the_tables_and_l1_starts_with_promotion() {
         assert_eq!(client.number(differences), 0);
         assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());
     }
+}
+
+#[test]
+fn a_standby_reads_every_kept_version() {
+    let primary = Server::new(&[]);
+    let mut writer = primary.connect();
+    writer.run(DOCUMENT);
+    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM generate_series";
+    writer.run(&format!("{save}(1, 30) n"));
+    let standby = primary.standby();
+    let mut reader = standby.connect();
+    let versions = "SELECT v.version, v.encoding, v.recovery_point, state_at('a', v.version)
+        FROM state_history('a') v ORDER BY 1";
+    let wrong = "SELECT v.version FROM state_history('a') v
+        WHERE state_at('a', v.version) IS DISTINCT FROM document('a', v.version)";
+    for change in [
+        format!("{save}(31, 50) n"),
+        "SELECT state_prune('run', keep => 7)".to_owned(),
+        format!("{save}(51, 55) n"),
+    ] {
+        writer.run(&change);
+        standby.catch_up_with(&primary);
+        assert_eq!(reader.rows(wrong), Vec::<Vec<String>>::new(), "{change}");
+        assert_eq!(reader.rows(versions), writer.rows(versions), "{change}");
+    }
+    assert!(reader.rows(versions).iter().any(|row| row[1] == "delta"));
+    let difference = "SELECT state_diff('a', 52, 55)";
+    assert_eq!(reader.text(difference), writer.text(difference));
+    assert_eq!(
+        reader.rows("SELECT * FROM state_verify()"),
+        Vec::<Vec<String>>::new()
+    );
+    for change in [
+        "SELECT state_save('a', '{}')",
+        "SELECT state_restore('a', 40)",
+        "SELECT state_recover('a')",
+        "SELECT state_prune('run', keep => 1)",
+        "SELECT state_verify(repair => true)",
+    ] {
+        assert_eq!(reader.error(change), "25006", "{change}");
+    }
+
+    assert!(reader.flag("SELECT pg_promote()"));
+    eventually("the promotion", || {
+        !reader.flag("SELECT pg_is_in_recovery()")
+    });
+    drop(primary);
+    reader.run(&format!("{save}(56, 60) n"));
+    assert_eq!(reader.rows(wrong), Vec::<Vec<String>>::new());
+    reader.run("SELECT state_restore('a', 40)");
+    assert_eq!(
+        reader.text("SELECT state_get('a') = document('a', 40)"),
+        "t"
+    );
+    assert_eq!(inconsistencies(&mut reader), Vec::<Vec<String>>::new());
 }
