@@ -98,10 +98,12 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
     }
     replay.verify(options.rounds)?;
+    let kept = replay.kept(options.rounds)?;
     let heard = listener.finish(replay.client())?;
 
     let [plain, cached] = costs.map(Cost::median);
     report::table(&recording, &plain, &cached, options.rounds);
+    report::kept(&kept);
     report::invalidations(&heard, options.payloads);
     report::more();
     Ok(())

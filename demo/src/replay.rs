@@ -60,6 +60,21 @@ struct Counters {
     skipped: i64,
 }
 
+/// The versions that are kept; sizes in bytes of binary form.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// How many there are.
+    pub versions: i64,
+    /// How many of them can be read.
+    pub readable: i64,
+    /// What they take.
+    pub stored: u64,
+    /// What their documents would take.
+    pub whole: u64,
+    /// What the last documents take.
+    pub last: u64,
+}
+
 /// A statement of one step with its arguments after the key, made ready outside the measured time.
 struct Call {
     statement: Statement,
@@ -148,6 +163,25 @@ impl<'a> Replay<'a> {
             rows: after.rows.abs_diff(before.rows),
             skipped: after.skipped.abs_diff(before.skipped),
         })
+    }
+
+    /// What is kept of a round, by the history of its runs.
+    pub fn kept(&mut self, round: usize) -> Result<Kept, postgres::Error> {
+        let mut kept = Kept::default();
+        for run in self.recording.last_states().keys() {
+            let row = self.client.query_one(
+                "SELECT count(*), count(state_at($1, version)), sum(bytes_stored)::bigint, sum(bytes)::bigint,
+                    max(bytes) FILTER (WHERE version = state_version($1))
+                 FROM state_history($1)",
+                &[&key(run, round)],
+            )?;
+            kept.versions += row.get::<_, i64>(0);
+            kept.readable += row.get::<_, i64>(1);
+            kept.stored += row.get::<_, i64>(2).unsigned_abs();
+            kept.whole += row.get::<_, i64>(3).unsigned_abs();
+            kept.last += row.get::<_, i64>(4).unsigned_abs();
+        }
+        Ok(kept)
     }
 
     /// Checks that both sides ended a round with the documents that were recorded.

@@ -1,6 +1,6 @@
 //! What the demo prints.
 
-use crate::replay::Cost;
+use crate::replay::{Cost, Kept};
 use crate::trace::Recording;
 
 /// Says what is about to be replayed.
@@ -85,6 +85,22 @@ pub fn table(recording: &Recording, plain: &Cost, cached: &Cost, rounds: usize) 
         "  transaction per step on both sides. Only state_cache sends notifications. Both sides ended with"
     );
     println!("  the recorded states.");
+    println!();
+}
+
+/// Says what every step costs that can be gone back to.
+pub fn kept(kept: &Kept) {
+    println!(
+        "Every step is kept: {} ({} read back) in {}, where whole documents take {}; the last alone",
+        count(kept.versions.unsigned_abs() as usize, "version"),
+        kept.readable,
+        size(kept.stored),
+        size(kept.whole),
+    );
+    println!(
+        "takes {}. state_at(), state_diff() and state_restore() go back to any of them.",
+        size(kept.last)
+    );
     println!();
 }
 
