@@ -157,6 +157,18 @@ fn offsets_do_not_go_back() {
     }
 }
 
+#[test]
+fn no_document_is_longer_than_a_length_field_holds() {
+    let array = |first: u32| {
+        let front = words(&[ARRAY | 2, END | first, 1]);
+        let data = vec![b' '; first as usize + 1];
+        [front, data].concat()
+    };
+    let most = 0x0FFF_FFFF - 12 - 1;
+    assert_eq!(check(&array(most)), Ok(()));
+    assert_eq!(check(&array(most + 1)), Err(Damaged));
+}
+
 /// A number of these words of two bytes.
 fn number(header: u32, number: &[u16]) -> Vec<u8> {
     let data: Vec<u8> = number.iter().flat_map(|word| word.to_ne_bytes()).collect();
