@@ -272,6 +272,27 @@ pub fn database_is_utf8() -> bool {
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
 
+/// Whether bytes are text in the encoding of this database.
+pub fn is_text(bytes: &[u8]) -> bool {
+    if database_is_utf8() {
+        return std::str::from_utf8(bytes).is_ok();
+    }
+    let Ok(length) = i32::try_from(bytes.len()) else {
+        return false;
+    };
+    // SAFETY: looks at so many bytes; the last argument has it raise no error.
+    unsafe {
+        let encoding = pg_sys::GetDatabaseEncoding();
+        pg_sys::pg_verify_mbstr(encoding, bytes.as_ptr().cast(), length, true)
+    }
+}
+
+/// Raises PostgreSQL's own error when the stack is nearly used up.
+pub fn check_stack() {
+    // SAFETY: looks at the address of a variable of its own.
+    unsafe { pg_sys::check_stack_depth() };
+}
+
 /// The database of this session.
 pub fn my_database() -> u32 {
     // SAFETY: a plain global of this process.

@@ -3,7 +3,9 @@
 //! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the
 //! snapshot before. Where somebody has put a document into `state` by hand, that counts. Packing is `state_cache_delta`'s; here are the rows. A delta is read together with the
 //! rows that it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between
-//! is seen half-way. A row is never believed: what comes out is compared with the hash beside it.
+//! is seen half-way. A row is never believed: what comes out is compared with the hash beside it. And since
+//! whoever may write rows may pack what he likes, and give it the right hash, what was packed must be a document
+//! that the server could have built before the server sees it. `state` came through jsonb's input function.
 
 use super::pruning::IS_KEYFRAME;
 use super::spi::{Connection, Row};
@@ -11,8 +13,8 @@ use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
-use crate::settings;
 use crate::varlena;
+use crate::{settings, sys};
 use pgrx::pg_sys;
 use state_cache_delta::{
     Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
@@ -189,7 +191,14 @@ pub fn unpack(
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
-    Ok(replay(chain)?.map(|document| (document, storage)))
+    let document = match replay(chain)? {
+        Ok(document) => document,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if state_cache_document::check(&document, sys::is_text, sys::check_stack).is_err() {
+        return Ok(Err("what is stored is no well-formed document"));
+    }
+    Ok(Ok((document, storage)))
 }
 
 /// The rows from a version down to the keyframe that it builds upon; the keyframe is last.

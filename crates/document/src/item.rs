@@ -4,6 +4,7 @@ use core::cmp::Ordering;
 
 use crate::error::DocumentError::{self, Damaged};
 use crate::format::{CONTAINER, FALSE, NULL, NUMERIC, OBJECT, STRING, TRUE, WORD, first_word};
+use crate::numeric::varlena_length;
 
 /// One element: its kind, and its data without the padding at the front.
 #[derive(Debug, Clone, Copy)]
@@ -53,15 +54,7 @@ fn is_numeric(bytes: &[u8]) -> bool {
     if short {
         return short_length == bytes.len() && bytes.len() > 2;
     }
-    let Some(header) = first_word(bytes) else {
-        return false;
-    };
-    let (plain, length) = if cfg!(target_endian = "little") {
-        (header & 0x03 == 0, header >> 2)
-    } else {
-        (header & 0xC000_0000 == 0, header & 0x3FFF_FFFF)
-    };
-    plain && length as usize == bytes.len() && bytes.len() > 5
+    varlena_length(bytes) == Some(bytes.len()) && bytes.len() > 5
 }
 
 /// The order of keys in an object: the shorter first, then memcmp.

@@ -9,7 +9,8 @@
 //! byte, what the server builds for the same document. Inputs are taken to be canonical in the parts
 //! that an operation does not touch; those parts are copied unread. In the parts that it does touch,
 //! everything is checked before it is used: damaged bytes give [`DocumentError::Damaged`], never a
-//! panic, an endless loop, or an allocation beyond the size of the inputs.
+//! panic, an endless loop, or an allocation beyond the size of the inputs. What is to be given to the
+//! server and did not come from it goes through [`check`], which looks at all of it.
 //!
 //! Keys, sections and path elements are bytes in the server's encoding.
 
@@ -17,6 +18,7 @@
 
 mod append;
 mod build;
+mod check;
 mod container;
 mod diff;
 mod error;
@@ -24,11 +26,13 @@ mod format;
 mod hash;
 mod item;
 mod merge;
+mod numeric;
 mod path;
 mod pattern;
 mod source;
 
 pub use append::append;
+pub use check::check;
 pub use container::is_object;
 pub use diff::diff;
 pub use error::{DocumentError, PatternError};
