@@ -1,14 +1,16 @@
 //! The flush: staged changes become rows.
 //!
-//! Each state is written by a statement that names the version it replaces. The first attempt takes no
+//! A state is written by a statement that names the version it replaces; several are written by one statement
+//! where they can (`flush_many`), and what is said here holds for each. The first attempt takes no
 //! lock of its own and succeeds unless somebody else has just changed the state; the next ones lock the
 //! row first and look again, so that they cannot lose twice. What somebody else did in between is a
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
+use super::flush_many::Group;
 use super::staged::{Bytes, Content, Flushed, Pending, Place, State, View};
 use super::view::read_beneath;
-use super::write::{Written, conflict, write};
+use super::write::{Plan, Written, conflict, plan};
 use super::{Batch, OnConflict, leave, with};
 use crate::behind;
 use crate::cache::StateRef;
@@ -107,6 +109,8 @@ pub fn flush() -> Result<Vec<Outcome>> {
     }
     lock_many(&catalog, &dirty);
     let mut outcomes = Vec::with_capacity(dirty.len());
+    let mut group = Group::new(&catalog, on_conflict);
+    let is_one = dirty.len() == 1;
     for id in dirty {
         let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
             continue;
@@ -116,8 +120,13 @@ pub fn flush() -> Result<Vec<Outcome>> {
             with(|batch| batch.states.get_mut(&id).map(State::unstage));
             continue;
         }
-        outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
+        if is_one {
+            outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
+        } else {
+            group.flush(id, known, pending, &mut outcomes)?;
+        }
     }
+    group.write(&mut outcomes)?;
     // Where a write had to wait for DROP EXTENSION, it went to tables that were created after.
     if !catalog.is_installed() {
         return Err(Error::Reinstalled);
@@ -199,7 +208,7 @@ fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
     Ok(())
 }
 
-fn flush_state(
+pub(super) fn flush_state(
     catalog: &Rc<Catalog>,
     id: u128,
     known: State,
@@ -223,37 +232,72 @@ fn flush_state(
     if is_behind && !decide {
         leave::bring_down(&state, id)?;
     }
-    let mut attempt = 0;
-    let written = loop {
+    let written = write_alone(&state, &known, pending, on_conflict, decide, 0)?;
+    let outcome = finish(id, known, pending, written, locked);
+    if decide && !may_leave(&state)? {
+        leave::write_left(catalog, id)?;
+    }
+    Ok(outcome)
+}
+
+/// Writes one state by a statement of its own, looking again until it is written. `attempt` counts from 0; the
+/// first takes no lock of its own.
+pub(super) fn write_alone(
+    state: &StateRef<'_>,
+    known: &State,
+    pending: &Pending,
+    on_conflict: Option<OnConflict>,
+    decide: bool,
+    mut attempt: u32,
+) -> Result<Written> {
+    loop {
         if attempt > 0 {
-            store::lock(catalog, &state.class.name, state.key)?;
+            check_may_retry(state, known, attempt)?;
+            store::lock(&state.catalog, &state.class.name, state.key)?;
         }
         let _snapshot = PushedSnapshot::transaction();
-        if let Some(written) = write(&state, &known, pending, on_conflict, decide)? {
-            break written;
+        let written = match plan(state, known, pending, on_conflict, decide)? {
+            Plan::Done(written) => Some(written),
+            Plan::Write(step) => step.write(state)?,
+        };
+        match written {
+            Some(written) => return Ok(written),
+            None => attempt += 1,
         }
-        attempt += 1;
-        if !catalog.is_installed() {
-            return Err(Error::Reinstalled);
-        }
-        if attempt > 1 && catalog.access().row_security {
-            return Err(Error::Hidden {
-                state: state.shown(),
-            });
-        }
-        if attempt > 2 && catalog.rows_may_be_rewritten() {
-            return Err(Error::Swallowed {
-                state: state.shown(),
-            });
-        }
-        if attempt == MAX_ATTEMPTS {
-            return Err(conflict(
-                &state,
-                known.base.as_ref().map_or(0, |base| base.ground.number),
-                0,
-            ));
-        }
-    };
+    }
+}
+
+/// Raises where another attempt would not help, after so many.
+fn check_may_retry(state: &StateRef<'_>, known: &State, attempts: u32) -> Result<()> {
+    let catalog = &state.catalog;
+    if !catalog.is_installed() {
+        return Err(Error::Reinstalled);
+    }
+    if attempts > 1 && catalog.access().row_security {
+        return Err(Error::Hidden {
+            state: state.shown(),
+        });
+    }
+    if attempts > 2 && catalog.rows_may_be_rewritten() {
+        return Err(Error::Swallowed {
+            state: state.shown(),
+        });
+    }
+    if attempts == MAX_ATTEMPTS {
+        let relied_on = known.base.as_ref().map_or(0, |base| base.ground.number);
+        return Err(conflict(state, relied_on, 0));
+    }
+    Ok(())
+}
+
+/// Remembers what was made of a state.
+pub(super) fn finish(
+    id: u128,
+    known: State,
+    pending: &Pending,
+    written: Written,
+    locked: bool,
+) -> Outcome {
     let (action, version, bytes) = match &written {
         Written::Document { made, document, .. } => (Action::Written, made.version, document.len()),
         Written::Deleted { version } => (Action::Deleted, *version, 0),
@@ -268,15 +312,12 @@ fn flush_state(
         | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
     with(|batch| batch.flushed(id, written, &pending.stager, locked));
-    if decide && !may_leave(&state)? {
-        leave::write_left(catalog, id)?;
-    }
-    Ok(Outcome {
+    Outcome {
         state: known,
         action,
         version,
         bytes,
-    })
+    }
 }
 
 /// Whether what was decided upon may be left to the worker, rather than be written now.
@@ -299,7 +340,7 @@ impl Batch {
     }
 
     /// Remembers what was written.
-    fn flushed(&mut self, id: u128, written: Written, stager: &Identity, locked: bool) {
+    pub(super) fn flushed(&mut self, id: u128, written: Written, stager: &Identity, locked: bool) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let explicit = self.scope.explicit.is_some();
         let Some(known) = self.states.get_mut(&id) else {

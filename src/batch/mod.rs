@@ -23,7 +23,7 @@
 //! they allocate nothing and cannot fail.
 //!
 //! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes
-//! cannot wait for each other. Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
+//! cannot wait for each other. It writes all states by one statement where it can (`flush_many`). Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
 //! is locked earlier.
 //!
 //! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide its version and
@@ -42,6 +42,7 @@ mod change;
 mod changed_row;
 mod commit;
 mod flush;
+mod flush_many;
 mod frames;
 mod functions;
 mod leave;

@@ -1,4 +1,5 @@
-//! Writing one staged state: what is there, whether the caller's expectations hold, what is to be done.
+//! Writing one staged state. [`plan`] finds out what is there, whether the caller's expectations hold and what is
+//! to be done, and only reads; [`Step::write`] does it, or the flush does it together with others (`flush_many`).
 //!
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
@@ -12,7 +13,7 @@ use crate::cache::forms::{Document, Head, IfIntact, SameAs};
 use crate::cache::read::{Found, Ground, from_table};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
-use crate::store::{self, Base, Made, NewVersion, Replaced, Storage};
+use crate::store::{self, Base, Change, Checkpoint, Item, Made, NewVersion, Replaced, Storage};
 use crate::{behind, sys};
 use std::rc::Rc;
 
@@ -71,15 +72,6 @@ impl Current {
         })
     }
 
-    /// What the next version may be stored as the difference from.
-    fn base(&self) -> Option<Base<'_>> {
-        Some(Base {
-            version: self.number,
-            document: self.document.as_deref()?,
-            storage: self.storage,
-        })
-    }
-
     fn ground(&self) -> Ground {
         Ground {
             number: self.number,
@@ -132,15 +124,144 @@ pub enum Written {
     },
 }
 
-/// One attempt; `None` if the state has moved since it was looked at. With `decide`, which the locks of a
-/// `behind` class allow, a document is only decided upon.
-pub fn write(
+/// What is to be done about a staged change.
+pub enum Plan {
+    /// Nothing any more.
+    Done(Written),
+    /// This is to be written to the tables.
+    Write(Step),
+}
+
+impl Plan {
+    /// Whether the statement that writes many states can do it.
+    pub fn may_join(&self) -> bool {
+        match self {
+            // That statement writes the hash anew.
+            Self::Write(Step::Touch(replaced, _)) => replaced.hash.is_some(),
+            Self::Write(Step::Expire(_)) => false,
+            Self::Write(_) | Self::Done(_) => true,
+        }
+    }
+
+    /// Bytes of the documents that it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Write(Step::Insert(next) | Step::Update(_, next) | Step::Replace(_, next)) => {
+                let base = next.base.as_ref().map_or(0, |(_, base, _)| base.len());
+                next.document.len() + base
+            }
+            Self::Write(_) | Self::Done(_) => 0,
+        }
+    }
+}
+
+/// A change of the tables.
+pub enum Step {
+    /// A version of a state that has no head row.
+    Insert(Next),
+    /// A version after the one to be replaced.
+    Update(Replaced, Next),
+    /// The same, over the snapshot of that.
+    Replace(Replaced, Next),
+    /// A tombstone of this version.
+    Delete(Replaced, i64),
+    /// This expiry.
+    Touch(Replaced, i64),
+    /// A tombstone, if the state has expired by this time.
+    Expire(i64),
+}
+
+/// A version to be written.
+pub struct Next {
+    number: i64,
+    document: Bytes,
+    hash: u128,
+    parent: Option<i64>,
+    expires_at: i64,
+    /// What it may be stored as the difference from: version, document and how that is stored.
+    base: Option<(i64, Vec<u8>, Storage)>,
+    checkpoint: Option<Rc<Checkpoint>>,
+}
+
+impl Next {
+    fn new_version(&self) -> NewVersion<'_> {
+        NewVersion {
+            number: self.number,
+            document: &self.document,
+            hash: self.hash,
+            parent: self.parent,
+            expires_at: self.expires_at,
+            base: self.base.as_ref().map(|(version, document, storage)| Base {
+                version: *version,
+                document,
+                storage: *storage,
+            }),
+            checkpoint: self.checkpoint.as_deref(),
+        }
+    }
+}
+
+impl Step {
+    /// As the store takes it; not what it decides upon itself.
+    pub fn change(&self) -> Option<Change<'_>> {
+        Some(match self {
+            Self::Insert(next) => Change::Insert(next.new_version()),
+            Self::Update(replaced, next) => Change::Update(*replaced, next.new_version()),
+            Self::Replace(replaced, next) => Change::Replace(*replaced, next.new_version()),
+            Self::Delete(replaced, number) => Change::Delete(*replaced, *number),
+            Self::Touch(replaced, expires_at) => Change::Touch(*replaced, *expires_at),
+            Self::Expire(_) => return None,
+        })
+    }
+
+    /// Writes it by a statement of its own; `None` if the state has moved since it was looked at.
+    pub fn write(self, state: &StateRef<'_>) -> Result<Option<Written>> {
+        let Some(change) = self.change() else {
+            return match self {
+                Self::Expire(now) => expire(state, now),
+                _ => Ok(None),
+            };
+        };
+        let item = Item {
+            class: &state.class,
+            key: state.key,
+            change,
+        };
+        let made = store::write_one(&state.catalog, &item)?;
+        Ok(made.map(|made| self.written(made)))
+    }
+
+    /// What it is once it is written.
+    pub fn written(self, made: Made) -> Written {
+        match self {
+            Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => {
+                Written::Document {
+                    made,
+                    document: next.document,
+                    hash: next.hash,
+                    expires_at: next.expires_at,
+                }
+            }
+            Self::Delete(..) | Self::Expire(_) => Written::Deleted {
+                version: made.version,
+            },
+            Self::Touch(_, expires_at) => Written::Touched {
+                version: made.version,
+                expires_at,
+            },
+        }
+    }
+}
+
+/// What is to be done. With `decide`, which the locks of a `behind` class allow, a document is only decided
+/// upon.
+pub fn plan(
     state: &StateRef<'_>,
     known: &State,
     pending: &Pending,
     on_conflict: Option<OnConflict>,
     decide: bool,
-) -> Result<Option<Written>> {
+) -> Result<Plan> {
     let staged = match &pending.intent {
         Intent::Replace(document)
         | Intent::Apply {
@@ -148,9 +269,9 @@ pub fn write(
         } => Some(document),
         // What the tables hold has been overtaken; it is written soon, and looked at again.
         Intent::Expire(_) if decide && !is_in_tables(state)? => {
-            return Ok(Some(Written::Nothing { version: 0 }));
+            return Ok(Plan::Done(Written::Nothing { version: 0 }));
         }
-        Intent::Expire(now) => return expire(state, now),
+        Intent::Expire(now) => return Ok(Plan::Write(Step::Expire(*now))),
         Intent::Delete | Intent::Touch => None,
     };
     let wanted = staged.map(|document| SameAs {
@@ -160,12 +281,12 @@ pub fn write(
     let mut current = Current::read(state, wanted.as_ref())?;
     check_version(state, known, pending, on_conflict, current.ground())?;
     let (document, hash) = match (&pending.intent, staged, wanted) {
-        (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Some),
+        (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Plan::Done),
         (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
-            return touch_behind(state, &current, pending).map(Some);
+            return touch_behind(state, &current, pending).map(Plan::Done);
         }
-        (Intent::Delete, ..) => return delete(state, &current),
-        (Intent::Touch, ..) => return touch(state, &current, pending),
+        (Intent::Delete, ..) => return Ok(delete(&current)),
+        (Intent::Touch, ..) => return Ok(touch(&current, pending)),
         (
             Intent::Apply {
                 operations, base, ..
@@ -181,7 +302,7 @@ pub fn write(
         }
         (_, Some(document), Some(wanted)) => (Rc::clone(document), wanted.hash),
         (_, _, _) => {
-            return Ok(Some(Written::Nothing {
+            return Ok(Plan::Done(Written::Nothing {
                 version: current.number,
             }));
         }
@@ -191,49 +312,57 @@ pub fn write(
     if current.same && (pending.dedup || is_operation) && is_repeated(state, pending, &mut current)?
     {
         if decide {
-            return Ok(Some(touch_left(state, &current, document, expires_at)));
+            let left = touch_left(state, &current, document, expires_at);
+            return Ok(Plan::Done(left));
         }
         check_newest(state, &current)?;
-        return touch(state, &current, pending);
+        return Ok(touch(&current, pending));
     }
     if decide {
-        return leave_version(state, &current, document, hash, expires_at).map(Some);
+        return leave_version(state, &current, document, hash, expires_at).map(Plan::Done);
     }
+    Ok(Plan::Write(next_version(
+        state, pending, current, document, hash, expires_at,
+    )))
+}
+
+fn next_version(
+    state: &StateRef<'_>,
+    pending: &Pending,
+    mut current: Current,
+    document: Bytes,
+    hash: u128,
+    expires_at: i64,
+) -> Step {
     // It may be that L1 holds what is damaged in L3.
     let is_reinstated = pending
         .checkpoint
         .as_ref()
         .is_some_and(|it| it.parent.is_some());
-    let new = NewVersion {
+    let base = current.document.take().filter(|_| !is_reinstated);
+    let next = Next {
         number: match current.last {
             0 => floor(state) + 1,
             last => last + 1,
         },
-        document: &document,
+        document,
         hash,
         parent: (current.number > 0).then_some(current.number),
         expires_at,
-        base: current.base().filter(|_| !is_reinstated),
-        checkpoint: pending.checkpoint.as_deref(),
+        base: base.map(|document| (current.number, document, current.storage)),
+        checkpoint: pending.checkpoint.clone(),
     };
-    let (catalog, class) = (&state.catalog, &state.class);
-    let made = if current.last == 0 {
-        store::insert(catalog, class, state.key, &new)?
-    } else if class.keeps_one()
+    if current.last == 0 {
+        Step::Insert(next)
+    } else if state.class.keeps_one()
         && current.is_intact()
         && current.storage.may_be_replaced()
-        && catalog.may_replace_snapshots()
+        && state.catalog.may_replace_snapshots()
     {
-        store::replace(catalog, class, state.key, current.replaced(), &new)?
+        Step::Replace(current.replaced(), next)
     } else {
-        store::update(catalog, class, state.key, current.replaced(), &new)?
-    };
-    Ok(made.map(|made| Written::Document {
-        made,
-        document,
-        hash,
-        expires_at,
-    }))
+        Step::Update(current.replaced(), next)
+    }
 }
 
 /// Whether nothing but the document would be new in a version with the same document. A checkpoint is compared
@@ -272,6 +401,21 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
 fn floor(state: &StateRef<'_>) -> i64 {
     let own = with(|batch| batch.by_hand.floor(&state.class.name, state.key));
     own.max(state.catalog.floor(&state.class.name, state.key))
+}
+
+/// Makes a tombstone of a head row of version `version` that has no snapshot; its version, above any that was used.
+pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
+    let (catalog, class, key) = (&state.catalog, &state.class, state.key);
+    let replaced = Replaced {
+        version,
+        hash: None,
+    };
+    let last = store::first_version(catalog, &class.name, key)? - 1;
+    let number = version.max(last).max(floor(state));
+    let buried = store::delete(catalog, class, key, replaced, number)?;
+    buried.ok_or_else(|| Error::Raced {
+        state: state.shown(),
+    })
 }
 
 /// Version of the tables' row beneath a version that is only decided upon, 0 for none.
@@ -360,18 +504,11 @@ fn check_version(
     }
 }
 
-fn delete(state: &StateRef<'_>, current: &Current) -> Result<Option<Written>> {
-    if current.number == 0 {
-        return Ok(Some(Written::Nothing { version: 0 }));
+fn delete(current: &Current) -> Plan {
+    match current.number {
+        0 => Plan::Done(Written::Nothing { version: 0 }),
+        _ => Plan::Write(Step::Delete(current.replaced(), current.last + 1)),
     }
-    let version = store::delete(
-        &state.catalog,
-        &state.class,
-        state.key,
-        current.replaced(),
-        current.last + 1,
-    )?;
-    Ok(version.map(|version| Written::Deleted { version }))
 }
 
 /// Whether the newest version is in the tables.
@@ -399,8 +536,8 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
 
 /// Deletes an expired state whose row is locked: if nothing is written, somebody has prolonged it or a trigger
 /// keeps it, and looking again would not help.
-fn expire(state: &StateRef<'_>, now: &i64) -> Result<Option<Written>> {
-    let version = store::expire(&state.catalog, &state.class, state.key, *now)?;
+fn expire(state: &StateRef<'_>, now: i64) -> Result<Option<Written>> {
+    let version = store::expire(&state.catalog, &state.class, state.key, now)?;
     Ok(Some(match version {
         Some(version) => Written::Deleted { version },
         None => Written::Nothing { version: 0 },
@@ -408,24 +545,14 @@ fn expire(state: &StateRef<'_>, now: &i64) -> Result<Option<Written>> {
 }
 
 /// Changes the expiry only, if it changes at all.
-fn touch(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Option<Written>> {
+fn touch(current: &Current, pending: &Pending) -> Plan {
     let expires_at = pending.expiry.after(current.expires_at);
     if current.number == 0 || Some(expires_at) == current.expires_at {
-        return Ok(Some(Written::Nothing {
+        return Plan::Done(Written::Nothing {
             version: current.number,
-        }));
+        });
     }
-    let version = store::touch(
-        &state.catalog,
-        &state.class,
-        state.key,
-        current.replaced(),
-        expires_at,
-    )?;
-    Ok(version.map(|version| Written::Touched {
-        version,
-        expires_at,
-    }))
+    Plan::Write(Step::Touch(current.replaced(), expires_at))
 }
 
 /// A change is skipped only against the newest version. Where the transaction's snapshot may be older

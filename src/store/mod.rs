@@ -14,6 +14,7 @@ mod spi;
 mod storage;
 mod upkeep;
 mod write;
+mod write_many;
 
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
@@ -34,6 +35,7 @@ pub use write::{
     AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, first_version, insert,
     insert_tombstone, replace, touch, update,
 };
+pub use write_many::{Change, Item, Wrote, write_many, write_one};
 
 use spi::Statement;
 use std::cell::OnceCell;
@@ -56,6 +58,7 @@ pub struct Statements {
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
     rows_below: OnceCell<Statement>,
+    write_many: write_many::Statements,
     changes: changes::Statements,
     history: history::Statements,
     upkeep: upkeep::Statements,

@@ -68,6 +68,14 @@ pub(super) fn reach(base: Option<Base<'_>>) -> i64 {
     }
 }
 
+/// The same when no version is made to go by.
+pub(super) fn reach_of_any(class: &Class) -> i64 {
+    match class.packs() {
+        true => 2 * i64::from(crate::settings::max_delta_chain()) + 1,
+        false => 1,
+    }
+}
+
 /// The snapshots that a state no longer keeps, found by counting: versions written behind leave gaps.
 fn prune_state_sql() -> String {
     format!(

@@ -4,10 +4,10 @@
 //! written, and the caller looks again.
 
 use super::own_write::OwnWrite;
-use super::pruning::{prune_gaps, pruning, pruning_sql, reach};
+use super::pruning::{prune_gaps, pruning, pruning_sql, reach, reach_of_any};
 use super::spi::{Connection, Statement};
 use super::storage::{Base, Packed, Storage, pack};
-use crate::call::{bigint_datum, boolean_datum, varlena_datum};
+use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use pgrx::pg_sys::{self, panic::CaughtError};
@@ -46,6 +46,7 @@ impl Checkpoint {
 pub const AUTO: &[u8] = b"auto";
 
 /// A document to be written.
+#[derive(Clone, Copy)]
 pub struct NewVersion<'a> {
     /// Its version, above the one to be replaced; for a state without a head row the least it may have.
     pub number: i64,
@@ -70,6 +71,16 @@ pub struct Made {
     pub version: i64,
     /// How it is stored.
     pub storage: Storage,
+}
+
+impl Made {
+    /// One of a state that got no snapshot.
+    pub fn without_snapshot(version: i64) -> Self {
+        Self {
+            version,
+            storage: Storage::UNKNOWN,
+        }
+    }
 }
 
 /// What a write replaces; if it is not there any more, nothing is written.
@@ -189,30 +200,35 @@ pub fn insert(
         })
     };
     let state = Shown::new(&class.name, key);
-    let made = unless_kept(statement, move || Error::Raced {
+    let made = unless_kept(statement, move |_| Error::Raced {
         state: state.clone(),
     })?;
     Ok(packed.made(made))
 }
 
-/// Runs a statement that makes a version; `error` if there is a snapshot of that already.
-fn unless_kept(
-    statement: impl FnOnce() -> Result<Option<i64>>,
-    error: impl Fn() -> Error + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
-) -> Result<Option<i64>> {
+/// Runs a statement that makes a version; `error` if there is a snapshot of that already, made of the server's
+/// detail about it.
+pub(super) fn unless_kept<T>(
+    statement: impl FnOnce() -> Result<T>,
+    error: impl Fn(&str) -> Error + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
+) -> Result<T> {
     PgTryBuilder::new(AssertUnwindSafe(statement))
-        .catch_when(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, move |raised| {
-            let is_ours = matches!(&raised, CaughtError::PostgresError(report)
-                if report.message().contains("state_snapshot_pkey"));
-            if !is_ours {
-                raised.rethrow();
-            }
-            error().raise()
-        })
+        .catch_when(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            move |raised| match &raised {
+                CaughtError::PostgresError(report)
+                    if report.message().contains("state_snapshot_pkey") =>
+                {
+                    error(report.detail().unwrap_or_default()).raise()
+                }
+                _ => raised.rethrow(),
+            },
+        )
         .execute()
 }
 
-fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -> Packed {
+/// Decides how a new version is stored.
+pub(super) fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -> Packed {
     let is_recovery_point = new.checkpoint.is_some_and(|it| it.recovery_point);
     pack(
         catalog,
@@ -233,7 +249,7 @@ impl Packed {
 }
 
 /// The parameters $1 to $13 of a statement that writes a version.
-fn new_version(
+pub(super) fn new_version(
     class: &Class,
     key: &[u8],
     new: &NewVersion<'_>,
@@ -259,7 +275,7 @@ fn new_version(
 }
 
 /// Several groups of parameters in a row. `N` is their number in all.
-fn join<const N: usize>(groups: &[&[Parameter]]) -> [Parameter; N] {
+pub(super) fn join<const N: usize>(groups: &[&[Parameter]]) -> [Parameter; N] {
     let mut parameters = groups.iter().copied().flatten().copied();
     std::array::from_fn(|_| parameters.next().unwrap_or((pg_sys::TEXTOID, None)))
 }
@@ -289,7 +305,7 @@ pub fn update(
     let slot = &catalog.statements.update[how];
     let statement = || run(catalog, slot, || update_sql(how), parameters);
     let (state, version) = (Shown::new(&class.name, key), new.number);
-    let made = unless_kept(statement, move || Error::KeptAlready {
+    let made = unless_kept(statement, move |_| Error::KeptAlready {
         state: state.clone(),
         version,
     })?;
@@ -330,10 +346,6 @@ pub fn delete(
     number: i64,
 ) -> Result<Option<i64>> {
     let how = pruning(catalog, class, true);
-    let reach = match class.packs() {
-        true => 2 * i64::from(crate::settings::max_delta_chain()) + 1,
-        false => 1,
-    };
     let made = run(
         catalog,
         &catalog.statements.delete[how],
@@ -346,7 +358,7 @@ pub fn delete(
                 hash(replaced.hash),
                 bigint(class.keep.map(|keep| number - keep + 1)),
                 bigint(Some(number)),
-                bigint(Some(reach)),
+                bigint(Some(reach_of_any(class))),
             ]
         },
     )?;
@@ -429,7 +441,7 @@ pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<
 }
 
 /// A parameter: its type and its value, `None` for NULL.
-type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
+pub(super) type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
 
 /// Runs a statement that returns the version it made. The parameters are built once SPI is connected, so
 /// that they are freed with the connection.
@@ -457,7 +469,7 @@ pub(super) fn bigint(value: Option<i64>) -> Parameter {
     (pg_sys::INT8OID, value.map(bigint_datum))
 }
 
-fn hash(hash: Option<u128>) -> Parameter {
+pub(super) fn hash(hash: Option<u128>) -> Parameter {
     let bytes = hash.map(u128::to_be_bytes);
     (pg_sys::BYTEAOID, bytes.map(|bytes| varlena_datum(&bytes)))
 }
@@ -478,16 +490,21 @@ fn boolean(value: bool) -> Parameter {
     (pg_sys::BOOLOID, Some(boolean_datum(value)))
 }
 
+pub(super) fn integer(value: i32) -> Parameter {
+    (pg_sys::INT4OID, Some(integer_datum(value)))
+}
+
+pub(super) fn null(of_type: pg_sys::Oid) -> Parameter {
+    (of_type, None)
+}
+
 /// The size of a document, which is at most 256 MiB.
 fn size(document: &[u8]) -> Parameter {
-    (
-        pg_sys::INT4OID,
-        Some(pg_sys::Datum::from(document.len() as i32)),
-    )
+    integer(document.len() as i32)
 }
 
 /// An expiry, `i64::MAX` for never.
-fn expiry(expires_at: i64) -> Parameter {
+pub(super) fn expiry(expires_at: i64) -> Parameter {
     let ends = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
     (pg_sys::TIMESTAMPTZOID, ends)
 }

@@ -1,0 +1,216 @@
+//! The flush of several states by one statement.
+//!
+//! # Contract
+//!
+//! States are planned one after the other in the order of class and key, and what is to be written of them is
+//! collected in a [`Group`]. A group is written by one statement (`store::write_many`), which locks its rows in the
+//! same order. A state that is not in the version that its plan says is then written by itself, as a single one
+//! would be at its second attempt; its row is locked already.
+//!
+//! What one statement may not do in place of several goes by itself, and the group before it first, so that the
+//! order of locks stays:
+//! - where users' code runs on the tables: it would see that the states are written together;
+//! - for a role under row-level security, to whom a row that was not written may only be hidden;
+//! - states of `behind` classes, which have locks and versions of their own, and what such a class has left.
+//!
+//! A group holds states staged by one role: the statement runs as that. Their `search_path` may differ, it
+//! matters to users' code only.
+
+use super::flush::{self, Outcome};
+use super::staged::{Flushed, Pending, State};
+use super::write::{Plan, Written, bury, plan};
+use super::{OnConflict, with};
+use crate::cache::StateRef;
+use crate::catalog::{Catalog, Class};
+use crate::error::{Error, Result};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Item, Wrote};
+use crate::sys;
+use std::rc::Rc;
+
+/// Bytes of documents that a group holds: the statement takes copies of them.
+const MAX_GROUP: usize = 16 << 20;
+
+/// What a state counts for beside its documents.
+const OVERHEAD: usize = 512;
+
+/// States that are written together.
+pub struct Group {
+    catalog: Rc<Catalog>,
+    on_conflict: Option<OnConflict>,
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+/// A state and what is to be done about it.
+struct Entry {
+    id: u128,
+    class: Rc<Class>,
+    known: State,
+    pending: Pending,
+    plan: Plan,
+}
+
+impl Entry {
+    /// As the store takes it, if something is to be written.
+    fn item(&self) -> Option<Item<'_>> {
+        let Plan::Write(step) = &self.plan else {
+            return None;
+        };
+        Some(Item {
+            class: &self.class,
+            key: &self.known.key,
+            change: step.change()?,
+        })
+    }
+}
+
+impl Group {
+    /// An empty one.
+    pub fn new(catalog: &Rc<Catalog>, on_conflict: Option<OnConflict>) -> Self {
+        Self {
+            catalog: Rc::clone(catalog),
+            on_conflict,
+            entries: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Flushes a state: it joins the group, or is written by itself. What was made of it, and of those before it if
+    /// they had to be written now, is added to `outcomes`.
+    pub fn flush(
+        &mut self,
+        id: u128,
+        known: State,
+        pending: Pending,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<()> {
+        let is_other = |first: &Entry| first.pending.stager.user != pending.stager.user;
+        if self.bytes > MAX_GROUP || self.entries.first().is_some_and(is_other) {
+            self.write(outcomes)?;
+        }
+        let Some((class, plan)) = self.plan(&known, &pending)? else {
+            self.write(outcomes)?;
+            let (catalog, on_conflict) = (&self.catalog, self.on_conflict);
+            outcomes.push(flush::flush_state(
+                catalog,
+                id,
+                known,
+                &pending,
+                on_conflict,
+            )?);
+            return Ok(());
+        };
+        self.bytes += OVERHEAD + plan.bytes();
+        self.entries.push(Entry {
+            id,
+            class,
+            known,
+            pending,
+            plan,
+        });
+        Ok(())
+    }
+
+    /// What is to be done about a state; `None` if it must be written by itself.
+    fn plan(&self, known: &State, pending: &Pending) -> Result<Option<(Rc<Class>, Plan)>> {
+        let class = self.catalog.class(&known.class.name)?;
+        let is_left = known.flushed.as_ref().is_some_and(Flushed::is_left);
+        if class.behind || is_left || self.catalog.runs_user_code() {
+            return Ok(None);
+        }
+        crate::fault::stop_at!(ClassKnown);
+        let _stager = Impersonation::begin(&pending.stager, false);
+        if self.catalog.access().row_security {
+            return Ok(None);
+        }
+        let state = StateRef {
+            catalog: Rc::clone(&self.catalog),
+            class: Rc::clone(&class),
+            key: &known.key,
+        };
+        let _snapshot = PushedSnapshot::transaction();
+        let plan = plan(&state, known, pending, self.on_conflict, false)?;
+        Ok(plan.may_join().then_some((class, plan)))
+    }
+
+    /// Writes those that have joined; what was made of them is added to `outcomes`.
+    pub fn write(&mut self, outcomes: &mut Vec<Outcome>) -> Result<()> {
+        let entries = std::mem::take(&mut self.entries);
+        self.bytes = 0;
+        let Some(first) = entries.first() else {
+            return Ok(());
+        };
+        let mut wrote = {
+            let _stager = Impersonation::begin(&first.pending.stager, false);
+            self.write_together(&entries)?.into_iter()
+        };
+        for entry in entries {
+            let Entry {
+                id,
+                class,
+                known,
+                pending,
+                plan,
+            } = entry;
+            let written = match plan {
+                Plan::Done(written) => written,
+                Plan::Write(step) => match wrote.next() {
+                    Some(Wrote::Version(made)) => step.written(made),
+                    wrote => {
+                        let state = StateRef {
+                            catalog: Rc::clone(&self.catalog),
+                            class,
+                            key: &known.key,
+                        };
+                        let runs_user_code = self.catalog.runs_user_code();
+                        let _stager = Impersonation::begin(&pending.stager, runs_user_code);
+                        if let Some(Wrote::Gone(version)) = wrote {
+                            self.bury(&state, id, &pending, version)?;
+                        }
+                        flush::write_alone(&state, &known, &pending, self.on_conflict, false, 1)?
+                    }
+                },
+            };
+            outcomes.push(flush::finish(id, known, &pending, written, false));
+        }
+        Ok(())
+    }
+
+    /// Writes what the plans of these say; what was done about each that is to be written.
+    fn write_together(&self, entries: &[Entry]) -> Result<Vec<Wrote>> {
+        let items: Vec<_> = entries.iter().filter_map(Entry::item).collect();
+        // Somebody may have put it there since the first of them was planned.
+        if self.catalog.runs_user_code() {
+            return Ok(vec![Wrote::Nothing; items.len()]);
+        }
+        let _snapshot = PushedSnapshot::transaction();
+        match items.as_slice() {
+            [] => Ok(Vec::new()),
+            [item] => {
+                let made = store::write_one(&self.catalog, item)?;
+                Ok(vec![made.map_or(Wrote::Nothing, Wrote::Version)])
+            }
+            items => store::write_many(&self.catalog, items),
+        }
+    }
+
+    /// Makes a tombstone of the head row that the statement has made in place of one that was gone: from here on it
+    /// is a state that is not there.
+    fn bury(&self, state: &StateRef<'_>, id: u128, pending: &Pending, version: i64) -> Result<()> {
+        if !self.catalog.is_installed() {
+            return Err(Error::Reinstalled);
+        }
+        // The server has not noticed that the transaction's snapshot still sees the row.
+        if sys::isolation_uses_transaction_snapshot() {
+            return Err(Error::Raced {
+                state: state.shown(),
+            });
+        }
+        let version = bury(state, version)?;
+        let buried = Written::Deleted { version };
+        with(|batch| batch.flushed(id, buried, &pending.stager, false));
+        Ok(())
+    }
+}
