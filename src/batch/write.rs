@@ -135,12 +135,7 @@ pub enum Plan {
 impl Plan {
     /// Whether the statement that writes many states can do it.
     pub fn may_join(&self) -> bool {
-        match self {
-            // That statement writes the hash anew.
-            Self::Write(Step::Touch(replaced, _)) => replaced.hash.is_some(),
-            Self::Write(Step::Expire(_)) => false,
-            Self::Write(_) | Self::Done(_) => true,
-        }
+        !matches!(self, Self::Write(Step::Expire(_)))
     }
 
     /// Bytes of the documents that it holds.

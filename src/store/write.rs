@@ -469,7 +469,7 @@ pub(super) fn bigint(value: Option<i64>) -> Parameter {
     (pg_sys::INT8OID, value.map(bigint_datum))
 }
 
-pub(super) fn hash(hash: Option<u128>) -> Parameter {
+fn hash(hash: Option<u128>) -> Parameter {
     let bytes = hash.map(u128::to_be_bytes);
     (pg_sys::BYTEAOID, bytes.map(|bytes| varlena_datum(&bytes)))
 }
@@ -482,7 +482,7 @@ fn jsonb(document: Option<&[u8]>) -> Parameter {
     (pg_sys::JSONBOID, document.map(varlena_datum))
 }
 
-fn bytea(bytes: Option<&[u8]>) -> Parameter {
+pub(super) fn bytea(bytes: Option<&[u8]>) -> Parameter {
     (pg_sys::BYTEAOID, bytes.map(varlena_datum))
 }
 

@@ -9,19 +9,24 @@
 //! single `INSERT … ON CONFLICT DO UPDATE` fed by the items in their order, new states and known ones alike. It locks
 //! also the rows that it then leaves as they are, so whoever looks at those again has them already.
 //!
-//! **A head row that is gone**, where one was to be replaced, is made anew by that INSERT. Such a row is told by its
-//! `updated_at`, which an INSERT for a known state gives as infinite and no UPDATE leaves so. Nothing is written to
-//! its name beside it, and the caller must put it right ([`Wrote::Gone`]).
+//! **What the row must be** that is replaced, and what is to become of it, its UPDATE can know only from the row that
+//! the INSERT has proposed. So that row says more than it would as a row: its `hash` is followed by the hash of the
+//! document to be replaced, and its `updated_at` is infinite.
+//!
+//! **A head row that is gone**, where one was to be replaced, is made by the INSERT just so. It is told by its
+//! `updated_at`, which no UPDATE leaves infinite; nothing is written to its name beside it, and the caller must put
+//! it right before anybody sees it ([`Wrote::Gone`]).
 //!
 //! **The plan** is nested loops over the items with look-ups by primary key, however small the tables are when it is
-//! made: it is kept while they grow. No user code runs on the tables (the caller's promise), so nothing else is planned meanwhile.
+//! made: it is kept while they grow. No user code runs on the tables (the caller's promise), so nothing else is
+//! planned meanwhile.
 
 use super::own_write::OwnWrite;
 use super::pruning::{IS_KEYFRAME, pruning, reach, reach_of_any};
-use super::spi::{Connection, Statement};
+use super::spi::{Connection, Rows, Statement};
 use super::storage::Packed;
 use super::write::{
-    self, Made, NewVersion, Parameter, Replaced, bigint, expiry, hash, integer, join, new_version,
+    self, Made, NewVersion, Parameter, Replaced, bigint, bytea, expiry, integer, join, new_version,
     null, pack_new, text, unless_kept,
 };
 use crate::call;
@@ -36,11 +41,11 @@ use std::panic::AssertUnwindSafe;
 pub enum Change<'a> {
     /// It has no head row.
     Insert(NewVersion<'a>),
-    /// A version after the one to be replaced.
+    /// The version after the one to be replaced.
     Update(Replaced, NewVersion<'a>),
     /// The same, written over the snapshot before, which must be there and no recovery point.
     Replace(Replaced, NewVersion<'a>),
-    /// A tombstone with this version.
+    /// A tombstone with this version, the one after that to be replaced.
     Delete(Replaced, i64),
     /// Another expiry, `i64::MAX` for never.
     Touch(Replaced, i64),
@@ -86,13 +91,13 @@ const COLUMNS: [&str; WIDTH] = [
     "agent_phase",
     "execution_context",
     "parent_version",
-    "replaced",
-    "replaced_hash",
     "oldest",
     "reach",
     "kind",
 ];
-const WIDTH: usize = 18;
+const WIDTH: usize = 16;
+/// The column `hash` among them.
+const HASH: usize = 2;
 
 /// Column `kind`.
 const INSERT: i32 = 0;
@@ -103,27 +108,24 @@ const TOUCH: i32 = 4;
 
 /// The items in their order. The version of a state without a head row is found as for a single one.
 fn input_sql() -> String {
-    let arrays: Vec<_> = (1..=WIDTH)
-        .map(|n| format!("pg_catalog.unnest(${n})"))
+    let arrays: Vec<_> = (1..)
+        .zip(COLUMNS)
+        .map(|(n, column)| format!("pg_catalog.unnest(${n}) AS {column}"))
         .collect();
-    let columns: Vec<_> = COLUMNS
-        .iter()
-        .map(|column| match *column {
-            "version" => format!(
-                "CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN GREATEST((\
-                 SELECT COALESCE(pg_catalog.max(s.version), 0) OPERATOR(pg_catalog.+) 1 \
-                 FROM @extschema@.state_snapshot s \
-                 WHERE s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key), i.version) \
-                 ELSE i.version END AS version"
-            ),
-            column => format!("i.{column}"),
-        })
-        .collect();
+    let columns = COLUMNS.map(|column| match column {
+        "version" => format!(
+            "CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN GREATEST((\
+             SELECT COALESCE(pg_catalog.max(s.version), 0) OPERATOR(pg_catalog.+) 1 \
+             FROM @extschema@.state_snapshot s \
+             WHERE s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key), i.version) \
+             ELSE i.version END AS version"
+        ),
+        column => format!("i.{column}"),
+    });
     format!(
-        "input AS MATERIALIZED (SELECT {}, i.n FROM ROWS FROM ({}) WITH ORDINALITY AS i({}, n) ORDER BY i.n)",
+        "input AS MATERIALIZED (SELECT {} FROM (SELECT {}) AS i)",
         columns.join(", "),
-        arrays.join(", "),
-        COLUMNS.join(", ")
+        arrays.join(", ")
     )
 }
 
@@ -136,41 +138,32 @@ fn head_sql() -> String {
          CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN pg_catalog.clock_timestamp() \
          WHEN i.kind OPERATOR(pg_catalog.=) {TOUCH} THEN '-infinity' ELSE 'infinity' END \
          FROM input i ON CONFLICT (class, key) DO UPDATE SET \
-         version = excluded.version, hash = excluded.hash, deleted = excluded.deleted, \
+         version = CASE WHEN {IS_TOUCH} THEN h.version ELSE excluded.version END, \
+         hash = CASE WHEN {IS_TOUCH} THEN h.hash WHEN excluded.deleted THEN NULL ELSE {} END, \
          size = CASE WHEN {IS_TOUCH} THEN h.size ELSE excluded.size END, \
-         expires_at = excluded.expires_at, \
+         deleted = excluded.deleted, expires_at = excluded.expires_at, \
          updated_at = CASE WHEN {IS_TOUCH} AND pg_catalog.isfinite(h.updated_at) THEN h.updated_at \
          ELSE pg_catalog.clock_timestamp() END \
-         WHERE {} OR {} \
-         RETURNING h.class, h.key, pg_catalog.isfinite(h.updated_at) AS was_there)",
-        is_among(
-            "h.class, h.key, h.version, COALESCE(h.hash, '')",
-            "SELECT i.class, i.key, i.replaced, i.replaced_hash FROM input i \
-             WHERE i.replaced IS NOT NULL AND i.replaced_hash IS NOT NULL"
-        ),
-        is_among(
-            "h.class, h.key, h.version",
-            "SELECT i.class, i.key, i.replaced FROM input i \
-             WHERE i.replaced IS NOT NULL AND i.replaced_hash IS NULL"
-        ),
+         WHERE NOT pg_catalog.isfinite(excluded.updated_at) \
+         AND h.version OPERATOR(pg_catalog.=) (excluded.version OPERATOR(pg_catalog.-) 1) \
+         AND (pg_catalog.octet_length(excluded.hash) OPERATOR(pg_catalog.=) 16 \
+         OR COALESCE(h.hash, '') OPERATOR(pg_catalog.=) pg_catalog.substring(excluded.hash, 17)) \
+         RETURNING h.class, h.key, h.version, pg_catalog.isfinite(h.updated_at) AS was_there)",
+        new_hash("excluded.hash"),
     )
 }
 
 /// Whether a row that is to be updated is to get another expiry only.
 const IS_TOUCH: &str = "excluded.updated_at OPERATOR(pg_catalog.=) '-infinity'";
 
-/// Whether a row is one of those of a query. Not written as a join, since it is to be looked up in a hash table.
-fn is_among(row: &str, query: &str) -> String {
-    format!("((ROW({row}) OPERATOR(pg_catalog.=) ANY ({query})) IS TRUE)")
+/// The hash of an item's own document.
+fn new_hash(hash: &str) -> String {
+    format!("pg_catalog.substring({hash}, 1, 16)")
 }
 
-/// Whether the head row of item `i` was written.
-fn is_written() -> String {
-    is_among(
-        "i.class, i.key",
-        "SELECT head.class, head.key FROM head WHERE head.was_there",
-    )
-}
+/// Whether the head row of item `i` was written. Not a join, since the rows are to be looked up in a hash table.
+const IS_WRITTEN: &str = "((ROW(i.class, i.key) OPERATOR(pg_catalog.=) ANY (\
+     SELECT head.class, head.key FROM head WHERE head.was_there)) IS TRUE)";
 
 /// What a snapshot gets from its item.
 const NEW: [&str; 9] = [
@@ -185,31 +178,38 @@ const NEW: [&str; 9] = [
     "delta",
 ];
 
+/// The same as it stands in the item.
+fn new_values() -> [String; 9] {
+    NEW.map(|column| match column {
+        "hash" => new_hash("i.hash"),
+        column => format!("i.{column}"),
+    })
+}
+
 fn insert_sql() -> String {
     format!(
         "inserted AS (INSERT INTO @extschema@.state_snapshot (class, key, {}) \
-         SELECT i.class, i.key, i.{} FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.<=) {UPDATE} AND {})",
+         SELECT i.class, i.key, {} FROM input i \
+         WHERE i.kind OPERATOR(pg_catalog.<=) {UPDATE} AND {IS_WRITTEN})",
         NEW.join(", "),
-        NEW.join(", i."),
-        is_written()
+        new_values().join(", ")
     )
 }
 
 /// For classes that keep one snapshot.
 fn replace_sql() -> String {
     let set: Vec<_> = NEW
-        .iter()
-        .map(|column| format!("{column} = i.{column}"))
+        .into_iter()
+        .zip(new_values())
+        .map(|(column, value)| format!("{column} = {value}"))
         .collect();
     format!(
         "replaced AS (UPDATE @extschema@.state_snapshot s \
          SET {}, created_at = DEFAULT, writer = DEFAULT FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.=) {REPLACE} AND {} \
+         WHERE i.kind OPERATOR(pg_catalog.=) {REPLACE} AND {IS_WRITTEN} \
          AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
-         AND s.version OPERATOR(pg_catalog.=) i.replaced RETURNING s.class, s.key)",
-        set.join(", "),
-        is_written()
+         AND s.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) RETURNING s.version)",
+        set.join(", ")
     )
 }
 
@@ -217,7 +217,7 @@ fn replace_sql() -> String {
 fn prune_sql() -> String {
     format!(
         "pruned AS (DELETE FROM @extschema@.state_snapshot s USING input i \
-         WHERE i.oldest IS NOT NULL AND {} \
+         WHERE i.oldest IS NOT NULL AND {IS_WRITTEN} \
          AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
          AND s.version OPERATOR(pg_catalog.<) \
          CASE WHEN i.oldest OPERATOR(pg_catalog.>=) i.version THEN i.version ELSE \
@@ -227,12 +227,12 @@ fn prune_sql() -> String {
          AND k.version OPERATOR(pg_catalog.>=) (i.oldest OPERATOR(pg_catalog.-) i.reach) AND {IS_KEYFRAME} \
          ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) END \
          AND s.version OPERATOR(pg_catalog.>=) (i.oldest OPERATOR(pg_catalog.-) i.reach) \
-         AND NOT s.recovery_point)",
-        is_written()
+         AND NOT s.recovery_point)"
     )
 }
 
-/// The whole statement; its rows: number of the item from 1, its version, whether its head row was there.
+/// The whole statement. Its rows are those of `head` in the order of the items, each with the number of snapshots
+/// that were written over.
 fn sql(replaces: bool, prunes: bool) -> String {
     let mut parts = vec![input_sql(), head_sql(), insert_sql()];
     if replaces {
@@ -242,18 +242,12 @@ fn sql(replaces: bool, prunes: bool) -> String {
         parts.push(prune_sql());
     }
     let replaced = match replaces {
-        true => is_among("i.class, i.key", "SELECT r.class, r.key FROM replaced r"),
-        false => "false".to_owned(),
+        true => "(SELECT pg_catalog.count(*) FROM replaced)",
+        false => "0::pg_catalog.int8",
     };
-    let gone = is_among(
-        "i.class, i.key",
-        "SELECT head.class, head.key FROM head WHERE NOT head.was_there",
-    );
     format!(
-        "WITH {} SELECT i.n, i.version, {gone} FROM input i \
-         WHERE {gone} OR CASE WHEN i.kind OPERATOR(pg_catalog.=) {REPLACE} THEN {replaced} ELSE {} END",
-        parts.join(", "),
-        is_written()
+        "WITH {} SELECT h.class, h.key, h.version, h.was_there, {replaced} FROM head h",
+        parts.join(", ")
     )
 }
 
@@ -324,25 +318,31 @@ impl<'a> Row<'a> {
     fn parameters(&self) -> [Parameter; WIDTH] {
         let Item { class, key, change } = self.item;
         let replaced = change.replaced();
-        let replaced_hash = replaced.and_then(|replaced| replaced.hash);
+        let version = replaced.map_or(0, |replaced| replaced.version + 1);
         let new = match (&self.new, change) {
             (Some((new, packed)), _) => new_version(class, key, new, packed),
-            (None, Change::Touch(replaced, expires_at)) => {
-                without_snapshot(class, key, replaced.version, replaced.hash, *expires_at)
+            (None, Change::Touch(_, expires_at)) => {
+                without_snapshot(class, key, version, *expires_at)
             }
-            (None, Change::Delete(_, number)) => {
-                without_snapshot(class, key, *number, None, i64::MAX)
-            }
-            (None, _) => without_snapshot(class, key, 0, None, i64::MAX),
+            (None, _) => without_snapshot(class, key, version, i64::MAX),
         };
         let rest = [
-            bigint(replaced.map(|replaced| replaced.version)),
-            hash(replaced_hash),
             bigint(self.pruning.map(|(oldest, _)| oldest)),
             bigint(self.pruning.map(|(_, reach)| reach)),
             integer(change.kind()),
         ];
-        join(&[&new, &rest])
+        let mut parameters: [Parameter; WIDTH] = join(&[&new, &rest]);
+        if let Some(replaced) = replaced {
+            let own = self.new.as_ref().map_or(0, |(new, _)| new.hash);
+            let hashes = [Some(own), replaced.hash];
+            let hashes: Vec<_> = hashes
+                .into_iter()
+                .flatten()
+                .map(u128::to_be_bytes)
+                .collect();
+            parameters[HASH] = bytea(Some(hashes.as_flattened()));
+        }
+        parameters
     }
 
     /// What it is once written.
@@ -357,23 +357,17 @@ impl<'a> Row<'a> {
     }
 }
 
-/// As [`new_version`], of a head row that gets no snapshot.
-fn without_snapshot(
-    class: &Class,
-    key: &[u8],
-    version: i64,
-    hash_of: Option<u128>,
-    expires_at: i64,
-) -> [Parameter; 13] {
+/// As [`new_version`], of a head row that gets no snapshot; without its hash.
+fn without_snapshot(class: &Class, key: &[u8], version: i64, expires_at: i64) -> [Parameter; 13] {
     [
         text(&class.name),
         text(key),
-        hash(hash_of),
+        bytea(None),
         integer(0),
         expiry(expires_at),
         bigint(Some(version)),
         null(pg_sys::JSONBOID),
-        null(pg_sys::BYTEAOID),
+        bytea(None),
         null(pg_sys::TEXTOID),
         null(pg_sys::BOOLOID),
         null(pg_sys::TEXTOID),
@@ -399,43 +393,61 @@ pub fn write_one(catalog: &Catalog, item: &Item<'_>) -> Result<Option<Made>> {
     }
 }
 
-/// Writes states, each once, in the order in which their rows are to be locked; what was done about each. A touched
-/// state's hash is known.
+/// Writes states, each once, in the order in which their rows are to be locked; what was done about each.
 ///
 /// # Errors
-/// As for a single one.
+/// As for a single one. `40001` if a snapshot to be written over is gone.
 pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
     let rows: Vec<_> = items.iter().map(|item| Row::new(catalog, item)).collect();
     let replaces = rows.iter().any(|row| row.item.change.kind() == REPLACE);
     let prunes = rows.iter().any(|row| row.pruning.is_some());
     let slot = &catalog.statements.write_many.0[usize::from(replaces)][usize::from(prunes)];
+    let statement = || {
+        let connection = Connection::open()?;
+        let (types, values) = arrays(&rows);
+        let statement =
+            connection.prepare(slot, &catalog.schema, || sql(replaces, prunes), &types)?;
+        let _own = OwnWrite::begin();
+        let _planning = LookUps::begin();
+        let written = connection.modify(statement, values)?;
+        wrote(&rows, &written)
+    };
     let items = AssertUnwindSafe(items);
-    unless_kept(
-        || {
-            let connection = Connection::open()?;
-            let (types, values) = arrays(&rows);
-            let statement =
-                connection.prepare(slot, &catalog.schema, || sql(replaces, prunes), &types)?;
-            let _own = OwnWrite::begin();
-            let _planning = LookUps::begin();
-            let written = connection.modify(statement, values)?;
-            let mut wrote = vec![Wrote::Nothing; rows.len()];
-            for row in written.iter() {
-                let n = usize::try_from(row.bigint(1) - 1).unwrap_or(usize::MAX);
-                if let (Some(wrote), Some(item)) = (wrote.get_mut(n), rows.get(n)) {
-                    *wrote = match row.boolean(3) {
-                        true => Wrote::Gone(row.bigint(2)),
-                        false => Wrote::Version(item.made(row.bigint(2))),
-                    };
-                }
-            }
-            Ok(wrote)
-        },
-        move |detail| {
-            let items = &items;
-            kept_already(items, detail)
-        },
-    )
+    unless_kept(statement, move |detail| {
+        let items = &items;
+        kept_already(items, detail)
+    })
+}
+
+/// What was done about each, given the rows of the statement.
+fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
+    let mut wrote = vec![Wrote::Nothing; rows.len()];
+    // How many snapshots are to be replaced, and were.
+    let (mut wanted, mut replaced) = (0, 0);
+    let mut items = rows.iter().zip(&mut wrote);
+    for head in written.iter() {
+        let (class, key) = (head.text(1), head.text(2));
+        let is_it = |row: &Row<'_>| *row.item.key == *key && row.item.class.name == class;
+        let Some((row, wrote)) = items.find(|(row, _)| is_it(row)) else {
+            return Err(Error::Internal {
+                message: "the states were not written in their order".to_owned(),
+            });
+        };
+        let version = head.bigint(3);
+        *wrote = match head.boolean(4) {
+            true => Wrote::Version(row.made(version)),
+            false => Wrote::Gone(version),
+        };
+        wanted += i64::from(head.boolean(4) && row.item.change.kind() == REPLACE);
+        replaced = head.bigint(5);
+    }
+    let lacks_one = |row: &&Row<'_>| replaced < wanted && row.item.change.kind() == REPLACE;
+    match rows.iter().find(lacks_one) {
+        Some(row) => Err(Error::Raced {
+            state: Shown::new(&row.item.class.name, row.item.key),
+        }),
+        None => Ok(wrote),
+    }
 }
 
 /// The error for a version of which there is a snapshot already; which state it is says the server's detail.
