@@ -7,6 +7,7 @@ mod crash;
 mod dump;
 mod expiry;
 mod faults;
+mod flush_many;
 mod identity;
 mod interrupted;
 mod memory;
