@@ -71,12 +71,8 @@ fn a_flush_is_one_statement_that_looks_rows_up_in_order() {
             .iter()
             .position(|line| line.contains("Insert on state_head"))
             .unwrap();
-        let fed = lines[insert..].iter().find(|line| line.starts_with("->")).unwrap();
-        let fed = if fed.contains("Insert on") {
-            lines[insert + 1..].iter().find(|line| line.starts_with("->")).unwrap()
-        } else {
-            fed
-        };
+        let mut inside = lines[insert + 1..].iter();
+        let fed = inside.find(|line| line.starts_with("->")).unwrap();
         assert!(fed.contains("CTE Scan on input"), "{fed} in {plan}");
         let input = lines.iter().position(|line| *line == "CTE input").unwrap();
         let until = lines.iter().position(|line| *line == "CTE head").unwrap();
