@@ -6,7 +6,7 @@
 use crate::error::DocumentError::{self, Damaged};
 use crate::format::{
     ARRAY, CONTAINER, COUNT_MASK, FALSE, HAS_OFFSET, KIND_MASK, LENGTH_MASK, MAX_LENGTH, NULL,
-    NUMERIC, OBJECT, SCALAR, STRIDE, STRING, TRUE, WORD, padding,
+    NUMERIC, OBJECT, SCALAR, STRIDE, STRING, TRUE, WORD, first_word, padding,
 };
 use crate::item::key_order;
 use crate::merge::StackGuard;
@@ -39,6 +39,24 @@ pub fn check(
     }
 }
 
+/// What a walk over the elements of a container found.
+struct Elements {
+    /// Where their data begins.
+    data: usize,
+    /// How many of them are containers.
+    containers: usize,
+}
+
+/// Where the data ends of the element whose entry this is, and whose data begins at `position`.
+fn next(word: u32, data: usize, position: usize) -> usize {
+    let from = if word & HAS_OFFSET != 0 {
+        data
+    } else {
+        position
+    };
+    from + (word & LENGTH_MASK) as usize
+}
+
 struct Checker<'a, T> {
     document: &'a [u8],
     is_text: T,
@@ -49,71 +67,89 @@ struct Checker<'a, T> {
 
 impl<'a, T: Fn(&[u8]) -> bool> Checker<'a, T> {
     /// Whether exactly one container lies between two positions, of which the first is a multiple of four. The
-    /// root is at depth 1. Little is kept on the stack: what the server could nest must be checked within the
-    /// same stack.
+    /// root is at depth 1. What this keeps on the stack is there at every level of the recursion, and what the
+    /// server could nest has to be checked within the same stack.
     fn container(&mut self, at: usize, end: usize, depth: usize) -> bool {
         if depth > self.deepest {
             self.deepest = depth;
             (self.guard)();
         }
-        let Some(bytes) = self.document.get(at..end) else {
+        let Some(Elements {
+            data,
+            mut containers,
+        }) = self.elements(at, end, depth == 1)
+        else {
             return false;
         };
-        let Some((header, rest)) = bytes.split_first_chunk() else {
-            return false;
-        };
+        let (mut entry, mut position) = (at, data);
+        while containers > 0 {
+            entry += WORD;
+            let Some(word) = self.word(entry) else {
+                return false;
+            };
+            let next = next(word, data, position);
+            if word & KIND_MASK == CONTAINER {
+                containers -= 1;
+                if !self.container(position + padding(position), next, depth + 1) {
+                    return false;
+                }
+            }
+            position = next;
+        }
+        true
+    }
+
+    /// The elements of the container between two positions, if all of them are sound but for what the containers
+    /// among them hold. Not inlined, to keep what it needs off the stack of the recursion.
+    #[inline(never)]
+    fn elements(&self, at: usize, end: usize, is_root: bool) -> Option<Elements> {
+        let (header, rest) = self.document.get(at..end)?.split_first_chunk()?;
         let header = u32::from_ne_bytes(*header);
         let count = (header & COUNT_MASK) as usize;
         let (keys, entries) = match header & !COUNT_MASK {
             OBJECT => (count, 2 * count),
             ARRAY => (0, count),
-            flags if flags == ARRAY | SCALAR && count == 1 && depth == 1 => (0, 1),
-            _ => return false,
+            flags if flags == ARRAY | SCALAR && count == 1 && is_root => (0, 1),
+            _ => return None,
         };
-        let Some((entries, data)) = rest.split_at_checked(WORD * entries) else {
-            return false;
-        };
-        let is_scalar = header & SCALAR != 0;
+        let (entries, data) = rest.split_at_checked(WORD * entries)?;
         let data = end - data.len();
+        let mut containers = 0;
         let mut position = data;
         let mut last_key: &'a [u8] = &[];
         for (index, word) in entries.as_chunks().0.iter().enumerate() {
             let word = u32::from_ne_bytes(*word);
-            let has_offset = word & HAS_OFFSET != 0;
-            if has_offset != index.is_multiple_of(STRIDE) {
-                return false;
+            if (word & HAS_OFFSET != 0) != index.is_multiple_of(STRIDE) {
+                return None;
             }
-            let from = if has_offset { data } else { position };
-            let next = from + (word & LENGTH_MASK) as usize;
+            let next = next(word, data, position);
             if next < position || next > end {
-                return false;
+                return None;
             }
             let kind = word & KIND_MASK;
             if index < keys {
-                let Some(key) = self.string(position, next).filter(|_| kind == STRING) else {
-                    return false;
-                };
+                let key = self.string(position, next).filter(|_| kind == STRING)?;
                 if index > 0 && key_order(last_key, key).is_ge() {
-                    return false;
+                    return None;
                 }
                 last_key = key;
             } else if kind == CONTAINER {
                 // A scalar that stands for a document is none.
-                if is_scalar {
-                    return false;
+                if header & SCALAR != 0 {
+                    return None;
                 }
-                let Some(start) = self.behind_padding(position, next) else {
-                    return false;
-                };
-                if !self.container(start, next, depth + 1) {
-                    return false;
-                }
+                self.behind_padding(position, next)?;
+                containers += 1;
             } else if !self.is_plain(kind, position, next) {
-                return false;
+                return None;
             }
             position = next;
         }
-        position == end
+        (position == end).then_some(Elements { data, containers })
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        self.document.get(at..).and_then(first_word)
     }
 
     /// Whether one element that is no container lies between two positions.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod damage;
+mod forged;
 mod fuzz;
 mod history;
 #[path = "../../../document/tests/document/encoder.rs"]

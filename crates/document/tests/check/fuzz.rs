@@ -101,7 +101,7 @@ impl Verdicts {
 fn every_bit_of_small_documents_counts() {
     let mut random = Random::new(2);
     let mut verdicts = Verdicts::default();
-    for _ in 0..100 {
+    for _ in 0..40 {
         let sound = encode(&random.value(3)).unwrap();
         for at in 0..8 * sound.len().min(400) {
             let mut bytes = sound.clone();
@@ -114,7 +114,7 @@ fn every_bit_of_small_documents_counts() {
         verdicts.judge(&[&sound[..], &[0]].concat());
     }
     // Characters, digits and scales may change; what holds a document together may not.
-    assert!(verdicts.accepted > 500, "{}", verdicts.accepted);
+    assert!(verdicts.accepted > 200, "{}", verdicts.accepted);
     assert!(verdicts.refused > 10_000, "{}", verdicts.refused);
 }
 
