@@ -135,6 +135,14 @@ impl Group {
         Ok(plan.may_join().then_some((class, plan)))
     }
 
+    fn state<'a>(&self, class: Rc<Class>, known: &'a State) -> StateRef<'a> {
+        StateRef {
+            catalog: Rc::clone(&self.catalog),
+            class,
+            key: &known.key,
+        }
+    }
+
     /// Writes those that have joined; what was made of them is added to `outcomes`.
     pub fn write(&mut self, outcomes: &mut Vec<Outcome>) -> Result<()> {
         let entries = std::mem::take(&mut self.entries);
@@ -157,13 +165,12 @@ impl Group {
             let written = match plan {
                 Plan::Done(written) => written,
                 Plan::Write(step) => match wrote.next() {
-                    Some(Wrote::Version(made)) => step.written(made),
+                    Some(Wrote::Version(made)) => {
+                        step.keep_readable(&self.state(class, &known), &made)?;
+                        step.written(made)
+                    }
                     wrote => {
-                        let state = StateRef {
-                            catalog: Rc::clone(&self.catalog),
-                            class,
-                            key: &known.key,
-                        };
+                        let state = self.state(class, &known);
                         let runs_user_code = self.catalog.runs_user_code();
                         let _stager = Impersonation::begin(&pending.stager, runs_user_code);
                         if let Some(Wrote::Gone(version)) = wrote {

@@ -13,8 +13,13 @@ use crate::cache::forms::{Document, Head, IfIntact, SameAs};
 use crate::cache::read::{Found, Ground, from_table};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
-use crate::store::{self, Base, Change, Checkpoint, Item, Made, NewVersion, Replaced, Storage};
-use crate::{behind, sys};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{
+    self, Base, Change, Checkpoint, Item, Kept, Made, NewVersion, Replaced, Storage,
+};
+use crate::{behind, shared, sys};
+use state_cache_l1::FillToken;
 use std::rc::Rc;
 
 /// What L3 holds before the write.
@@ -33,10 +38,13 @@ struct Current {
     document: Option<Vec<u8>>,
     /// How it is stored.
     storage: Storage,
+    /// Taken before it was read.
+    quiet: Option<FillToken>,
 }
 
 impl Current {
     fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+        let quiet = quiet(state);
         let found = match wanted {
             Some(wanted) if state.class.packs() => {
                 read_beneath(state, &mut IfIntact)?.map(|document| {
@@ -59,6 +67,7 @@ impl Current {
                 same: false,
                 document: None,
                 storage: Storage::UNKNOWN,
+                quiet,
             },
             Found::State(version, (same, document)) => Self {
                 number,
@@ -68,6 +77,7 @@ impl Current {
                 same,
                 document,
                 storage: version.storage,
+                quiet,
             },
         })
     }
@@ -176,6 +186,13 @@ pub struct Next {
     /// What it may be stored as the difference from: version, document and how that is stored.
     base: Option<(i64, Vec<u8>, Storage)>,
     checkpoint: Option<Rc<Checkpoint>>,
+    /// Taken before that was read, if there is an L1 and nobody was committing a change of the state.
+    quiet: Option<FillToken>,
+}
+
+/// Whether it changes says whether somebody has committed a change of the state.
+fn quiet(state: &StateRef<'_>) -> Option<FillToken> {
+    shared::l1()?.fill_token(&state.catalog.l1_key(&state.class, state.key))
 }
 
 impl Next {
@@ -222,8 +239,40 @@ impl Step {
             key: state.key,
             change,
         };
-        let made = store::write_one(&state.catalog, &item)?;
-        Ok(made.map(|made| self.written(made)))
+        let Some(made) = store::write_one(&state.catalog, &item)? else {
+            return Ok(None);
+        };
+        self.keep_readable(state, &made)?;
+        Ok(Some(self.written(made)))
+    }
+
+    /// Sees to it that a version that was written can be read. What it is stored as the difference from may have been
+    /// deleted by hand while the statement waited: the head row says nothing of that.
+    pub fn keep_readable(&self, state: &StateRef<'_>, made: &Made) -> Result<()> {
+        let Self::Update(_, next) = self else {
+            return Ok(());
+        };
+        let (Some((base, ..)), true) = (&next.base, made.storage.depth() > 0) else {
+            return Ok(());
+        };
+        if next.quiet.is_some() && next.quiet == quiet(state) {
+            return Ok(());
+        }
+        let (catalog, class) = (&state.catalog, &state.class);
+        let _owner = Impersonation::owner_of(catalog.snapshot);
+        let is_there = {
+            let _snapshot = PushedSnapshot::latest();
+            store::label(catalog, &class.name, state.key, *base)?.is_some()
+        };
+        if is_there {
+            return Ok(());
+        }
+        let kept = Kept {
+            document: next.document.to_vec(),
+            hash: next.hash,
+            storage: made.storage,
+        };
+        store::rewrite_as_keyframe(catalog, class, state.key, made.version, &kept)
     }
 
     /// What it is once it is written.
@@ -346,6 +395,7 @@ fn next_version(
         expires_at,
         base: base.map(|document| (current.number, document, current.storage)),
         checkpoint: pending.checkpoint.clone(),
+        quiet: current.quiet,
     };
     if current.last == 0 {
         Step::Insert(next)

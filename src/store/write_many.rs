@@ -253,7 +253,7 @@ fn sql(replaces: bool, prunes: bool) -> String {
 
 impl<'a> Change<'a> {
     /// The version to be written, of a change that has a document.
-    fn new(&self) -> Option<NewVersion<'a>> {
+    fn new_version(&self) -> Option<NewVersion<'a>> {
         match self {
             // There is nothing yet that it could be a difference from.
             Self::Insert(new) => Some(NewVersion { base: None, ..*new }),
@@ -294,7 +294,7 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn new(catalog: &Catalog, item: &'a Item<'a>) -> Self {
         let class = item.class;
-        let new = item.change.new().map(|new| {
+        let new = item.change.new_version().map(|new| {
             let packed = pack_new(catalog, class, &new);
             (new, packed)
         });
