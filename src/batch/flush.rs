@@ -9,8 +9,9 @@
 
 use super::flush_many::Group;
 use super::staged::{Bytes, Content, Flushed, Pending, Place, State, View};
+use super::step::{Plan, Written};
 use super::view::read_beneath;
-use super::write::{Plan, Written, conflict, plan};
+use super::write::{conflict, plan};
 use super::{Batch, OnConflict, leave, with};
 use crate::behind;
 use crate::cache::StateRef;

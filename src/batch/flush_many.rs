@@ -18,7 +18,8 @@
 
 use super::flush::{self, Outcome};
 use super::staged::{Flushed, Pending, State};
-use super::write::{Plan, Written, bury, plan};
+use super::step::{Plan, Written};
+use super::write::{bury, plan};
 use super::{OnConflict, with};
 use crate::cache::StateRef;
 use crate::catalog::{Catalog, Class};

@@ -50,6 +50,7 @@ mod read_functions;
 mod save;
 mod settlements;
 pub mod staged;
+mod step;
 mod view;
 mod write;
 
