@@ -15,6 +15,7 @@ mod storage;
 mod upkeep;
 mod write;
 mod write_many;
+mod write_many_sql;
 
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};

@@ -22,13 +22,14 @@
 //! planned meanwhile.
 
 use super::own_write::OwnWrite;
-use super::pruning::{IS_KEYFRAME, pruning, reach, reach_of_any};
+use super::pruning::{pruning, reach, reach_of_any};
 use super::spi::{Connection, Rows, Statement};
 use super::storage::Packed;
 use super::write::{
     self, Made, NewVersion, Parameter, Replaced, bigint, bytea, expiry, integer, join, new_version,
     null, pack_new, text, unless_kept,
 };
+use super::write_many_sql::{DELETE, HASH, INSERT, REPLACE, TOUCH, UPDATE, WIDTH, sql};
 use crate::call;
 use crate::catalog::{Catalog, Class};
 use crate::error::{self, Error, Result, Shown};
@@ -75,181 +76,6 @@ pub enum Wrote {
 /// Statements by what they do beside inserting: write over snapshots, prune.
 #[derive(Default)]
 pub struct Statements([[OnceCell<Statement>; 2]; 2]);
-
-/// The columns of an item: those that [`new_version`] gives, and what follows them.
-const COLUMNS: [&str; WIDTH] = [
-    "class",
-    "key",
-    "hash",
-    "size",
-    "expires_at",
-    "version",
-    "state",
-    "delta",
-    "checkpoint_type",
-    "recovery_point",
-    "agent_phase",
-    "execution_context",
-    "parent_version",
-    "oldest",
-    "reach",
-    "kind",
-];
-const WIDTH: usize = 16;
-/// The column `hash` among them.
-const HASH: usize = 2;
-
-/// Column `kind`.
-const INSERT: i32 = 0;
-const UPDATE: i32 = 1;
-const REPLACE: i32 = 2;
-const DELETE: i32 = 3;
-const TOUCH: i32 = 4;
-
-/// The items in their order. The version of a state without a head row is found as for a single one.
-fn input_sql() -> String {
-    let arrays: Vec<_> = (1..)
-        .zip(COLUMNS)
-        .map(|(n, column)| format!("pg_catalog.unnest(${n}) AS {column}"))
-        .collect();
-    let columns = COLUMNS.map(|column| match column {
-        "version" => format!(
-            "CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN GREATEST((\
-             SELECT COALESCE(pg_catalog.max(s.version), 0) OPERATOR(pg_catalog.+) 1 \
-             FROM @extschema@.state_snapshot s \
-             WHERE s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key), i.version) \
-             ELSE i.version END AS version"
-        ),
-        column => format!("i.{column}"),
-    });
-    format!(
-        "input AS MATERIALIZED (SELECT {} FROM (SELECT {}) AS i)",
-        columns.join(", "),
-        arrays.join(", ")
-    )
-}
-
-/// Writes the head rows of those that have not moved.
-fn head_sql() -> String {
-    format!(
-        "head AS (INSERT INTO @extschema@.state_head AS h \
-         (class, key, version, hash, size, deleted, expires_at, updated_at) \
-         SELECT i.class, i.key, i.version, i.hash, i.size, i.kind OPERATOR(pg_catalog.=) {DELETE}, i.expires_at, \
-         CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN pg_catalog.clock_timestamp() \
-         WHEN i.kind OPERATOR(pg_catalog.=) {TOUCH} THEN '-infinity' ELSE 'infinity' END \
-         FROM input i ON CONFLICT (class, key) DO UPDATE SET \
-         version = CASE WHEN {IS_TOUCH} THEN h.version ELSE excluded.version END, \
-         hash = CASE WHEN {IS_TOUCH} THEN h.hash WHEN excluded.deleted THEN NULL ELSE {} END, \
-         size = CASE WHEN {IS_TOUCH} THEN h.size ELSE excluded.size END, \
-         deleted = excluded.deleted, expires_at = excluded.expires_at, \
-         updated_at = CASE WHEN {IS_TOUCH} AND pg_catalog.isfinite(h.updated_at) THEN h.updated_at \
-         ELSE pg_catalog.clock_timestamp() END \
-         WHERE NOT pg_catalog.isfinite(excluded.updated_at) \
-         AND h.version OPERATOR(pg_catalog.=) (excluded.version OPERATOR(pg_catalog.-) 1) \
-         AND (pg_catalog.octet_length(excluded.hash) OPERATOR(pg_catalog.=) 16 \
-         OR COALESCE(h.hash, '') OPERATOR(pg_catalog.=) pg_catalog.substring(excluded.hash, 17)) \
-         RETURNING h.class, h.key, h.version, pg_catalog.isfinite(h.updated_at) AS was_there)",
-        new_hash("excluded.hash"),
-    )
-}
-
-/// Whether a row that is to be updated is to get another expiry only.
-const IS_TOUCH: &str = "excluded.updated_at OPERATOR(pg_catalog.=) '-infinity'";
-
-/// The hash of an item's own document.
-fn new_hash(hash: &str) -> String {
-    format!("pg_catalog.substring({hash}, 1, 16)")
-}
-
-/// Whether the head row of item `i` was written. Not a join, since the rows are to be looked up in a hash table.
-const IS_WRITTEN: &str = "((ROW(i.class, i.key) OPERATOR(pg_catalog.=) ANY (\
-     SELECT head.class, head.key FROM head WHERE head.was_there)) IS TRUE)";
-
-/// What a snapshot gets from its item.
-const NEW: [&str; 9] = [
-    "version",
-    "parent_version",
-    "hash",
-    "checkpoint_type",
-    "recovery_point",
-    "agent_phase",
-    "execution_context",
-    "state",
-    "delta",
-];
-
-/// The same as it stands in the item.
-fn new_values() -> [String; 9] {
-    NEW.map(|column| match column {
-        "hash" => new_hash("i.hash"),
-        column => format!("i.{column}"),
-    })
-}
-
-fn insert_sql() -> String {
-    format!(
-        "inserted AS (INSERT INTO @extschema@.state_snapshot (class, key, {}) \
-         SELECT i.class, i.key, {} FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.<=) {UPDATE} AND {IS_WRITTEN})",
-        NEW.join(", "),
-        new_values().join(", ")
-    )
-}
-
-/// For classes that keep one snapshot.
-fn replace_sql() -> String {
-    let set: Vec<_> = NEW
-        .into_iter()
-        .zip(new_values())
-        .map(|(column, value)| format!("{column} = {value}"))
-        .collect();
-    format!(
-        "replaced AS (UPDATE @extschema@.state_snapshot s \
-         SET {}, created_at = DEFAULT, writer = DEFAULT FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.=) {REPLACE} AND {IS_WRITTEN} \
-         AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
-         AND s.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) RETURNING s.version)",
-        set.join(", ")
-    )
-}
-
-/// The rule of `pruning::pruning_sql`, for each state that has an `oldest` version to be kept.
-fn prune_sql() -> String {
-    format!(
-        "pruned AS (DELETE FROM @extschema@.state_snapshot s USING input i \
-         WHERE i.oldest IS NOT NULL AND {IS_WRITTEN} \
-         AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
-         AND s.version OPERATOR(pg_catalog.<) \
-         CASE WHEN i.oldest OPERATOR(pg_catalog.>=) i.version THEN i.version ELSE \
-         (SELECT k.version FROM @extschema@.state_snapshot k \
-         WHERE k.class OPERATOR(pg_catalog.=) i.class AND k.key OPERATOR(pg_catalog.=) i.key \
-         AND k.version OPERATOR(pg_catalog.<=) i.oldest \
-         AND k.version OPERATOR(pg_catalog.>=) (i.oldest OPERATOR(pg_catalog.-) i.reach) AND {IS_KEYFRAME} \
-         ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) END \
-         AND s.version OPERATOR(pg_catalog.>=) (i.oldest OPERATOR(pg_catalog.-) i.reach) \
-         AND NOT s.recovery_point)"
-    )
-}
-
-/// The whole statement. Its rows are those of `head` in the order of the items, each with the number of snapshots
-/// that were written over.
-fn sql(replaces: bool, prunes: bool) -> String {
-    let mut parts = vec![input_sql(), head_sql(), insert_sql()];
-    if replaces {
-        parts.push(replace_sql());
-    }
-    if prunes {
-        parts.push(prune_sql());
-    }
-    let replaced = match replaces {
-        true => "(SELECT pg_catalog.count(*) FROM replaced)",
-        false => "0::pg_catalog.int8",
-    };
-    format!(
-        "WITH {} SELECT h.class, h.key, h.version, h.was_there, {replaced} FROM head h",
-        parts.join(", ")
-    )
-}
 
 impl<'a> Change<'a> {
     /// The version to be written, of a change that has a document.
