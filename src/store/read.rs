@@ -1,12 +1,16 @@
 //! Reading one state from L3.
 
+use super::changes::head;
 use super::spi::{Connection, Row};
 use super::storage::{Columns, Fault, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
+use crate::settings::{self, OnCorruption};
+use crate::subtransaction::survive_damage;
 use crate::varlena;
 use pgrx::pg_sys;
+use std::cell::Cell;
 
 /// What L3 says of a state: its head row, and the document if it is not deleted.
 pub struct Stored {
@@ -58,8 +62,47 @@ struct Snapshot {
     is_recovery_point: bool,
 }
 
-/// Reads a state under the active snapshot; `None` if it has no head row there.
+thread_local! {
+    static SURVIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, [`read`] also survives damage that PostgreSQL finds before we do, which costs a subtransaction.
+pub struct SurvivingDamage(bool);
+
+impl SurvivingDamage {
+    /// From here on.
+    pub fn begin() -> Self {
+        Self(SURVIVING.replace(true))
+    }
+}
+
+impl Drop for SurvivingDamage {
+    fn drop(&mut self) {
+        SURVIVING.set(self.0);
+    }
+}
+
+/// Reads a state under the active snapshot; `None` if it has no head row there. Where PostgreSQL itself finds the
+/// document damaged, its error is the answer, unless this session wants to go on with such a state.
 pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    if !SURVIVING.get() && settings::on_corruption() == OnCorruption::Error {
+        return read_strictly(catalog, class, key);
+    }
+    match survive_damage(|| read_strictly(catalog, class, key))? {
+        Ok(stored) => Ok(stored),
+        Err(_) => Ok(head(catalog, &class.name, key)?.map(|head| Stored {
+            version: head.version,
+            expires_at: head.expires_at,
+            head_xid: head.xid,
+            content: match head.deleted {
+                true => Content::Absent,
+                false => Content::Damaged("PostgreSQL cannot read its snapshot"),
+            },
+        })),
+    }
+}
+
+fn read_strictly(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
     let Some((mut stored, snapshot)) = read_rows(catalog, class, key)? else {
         return Ok(None);
     };

@@ -21,4 +21,5 @@ mod stress;
 mod subscriber;
 mod unused;
 mod upkeep;
+mod verify;
 mod workers;
