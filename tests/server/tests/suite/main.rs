@@ -14,6 +14,7 @@ mod memory;
 mod messages;
 mod model;
 mod notify;
+mod partitions;
 mod replication;
 mod snapshots;
 mod standby;
