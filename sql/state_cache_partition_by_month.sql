@@ -29,7 +29,8 @@ BEGIN
 	-- Names come out qualified.
 	SET LOCAL search_path = pg_catalog;
 	was := home || '.state_snapshot';
-	EXECUTE format('LOCK TABLE %1$s.state_head, %1$s.state_snapshot IN ACCESS EXCLUSIVE MODE', home);
+	-- This lock alone, at once and the strongest: who reads and then writes cannot stand in its way and wait for it.
+	EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', was);
 	IF (SELECT relkind FROM pg_class WHERE oid = was) <> 'r' THEN
 		RAISE EXCEPTION '% is partitioned already', was USING ERRCODE = 'wrong_object_type';
 	END IF;
@@ -165,6 +166,7 @@ DECLARE
 	rest   regclass;
 	strays boolean;
 BEGIN
+	LOCK TABLE state_snapshot IN ACCESS EXCLUSIVE MODE;
 	FOR month IN 0 .. months LOOP
 		month_begins := (date_trunc('month', now() AT TIME ZONE 'UTC') + month * interval '1 month') AT TIME ZONE 'UTC';
 		month_ends := (date_trunc('month', now() AT TIME ZONE 'UTC') + (month + 1) * interval '1 month') AT TIME ZONE 'UTC';
@@ -172,7 +174,6 @@ BEGIN
 		suffix := to_char(month_begins AT TIME ZONE 'UTC', 'YYYY_MM');
 		stage := state_partition_stage('state_snapshot_' || suffix);
 		-- Versions of that month that came before it.
-		LOCK TABLE state_head, state_snapshot IN SHARE ROW EXCLUSIVE MODE;
 		SELECT EXISTS (SELECT FROM state_snapshot_default d WHERE d.created_at >= month_begins AND d.created_at < month_ends) INTO strays;
 		IF strays THEN
 			rest := state_partition_stage('state_snapshot_default_new');
@@ -204,8 +205,7 @@ BEGIN
 	FOR part IN SELECT p.*, c.relname FROM state_partitions() p JOIN pg_class c ON c.oid = p.partition
 		WHERE NOT p.is_default AND p.upper <= now() - older_than
 	LOOP
-		-- Nobody writes from here on, and in the order in which a flush locks; readers go on until the swap.
-		LOCK TABLE state_head, state_snapshot IN SHARE ROW EXCLUSIVE MODE;
+		LOCK TABLE state_snapshot IN ACCESS EXCLUSIVE MODE;
 		EXECUTE format('SELECT count(*) FROM %%s', part.partition) INTO all_rows;
 		suffix := substring(part.relname FROM '^state_snapshot_(.*)$');
 		stage := state_partition_stage('state_snapshot_stage');
