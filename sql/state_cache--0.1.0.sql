@@ -521,11 +521,20 @@ COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers 
 CREATE VIEW state_cache_workers AS SELECT * FROM state_cache_workers();
 COMMENT ON VIEW state_cache_workers IS 'the background workers: a row per database of this server that has used the extension since the server started';
 
+CREATE FUNCTION state_progress(
+		OUT pid integer, OUT command text, OUT class text, OUT key text,
+		OUT states_done bigint, OUT states_total bigint, OUT started_at timestamptz) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_progress';
+COMMENT ON FUNCTION state_progress() IS 'what the view state_progress shows';
+
+CREATE VIEW state_progress AS SELECT * FROM state_progress();
+COMMENT ON VIEW state_progress IS 'how far each state_verify() and state_prune() has come that runs in this database; key is NULL for those who may not read the tables';
+
 -- A trigger fires without this privilege; without it nobody can put the functions on other tables.
 REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore(), state_floor_merge()
 	FROM PUBLIC;
 
--- What the server did is for those who watch over it; names of states never show there.
-REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers() TO pg_monitor;
-GRANT SELECT ON state_cache_stats, state_cache_workers TO pg_monitor;
+-- What the server does is for those who watch over it; names of states show there to none who may not read them.
+REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress() TO pg_monitor;
+GRANT SELECT ON state_cache_stats, state_cache_workers, state_progress TO pg_monitor;

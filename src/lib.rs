@@ -19,6 +19,7 @@ mod shared;
 mod snapshot;
 mod snapshots;
 mod store;
+mod subtransaction;
 mod sys;
 mod upkeep;
 mod varlena;

@@ -57,6 +57,8 @@ mod server {
 
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" {
+        /// `catalog/partition.h`: the table that a partition is of.
+        pub fn get_partition_parent(relation: pg_sys::Oid, even_if_detached: bool) -> pg_sys::Oid;
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
@@ -240,6 +242,18 @@ pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
             false,
         );
     }
+}
+
+/// The table that a partition belongs to in the end; any other table itself.
+pub fn root_of_partition(table: pg_sys::Oid) -> pg_sys::Oid {
+    let mut table = table;
+    // SAFETY: look-ups in the system catalogs, inside a transaction; a partition has a parent.
+    unsafe {
+        while pg_sys::get_rel_relispartition(table) {
+            table = server::get_partition_parent(table, true);
+        }
+    }
+    table
 }
 
 /// Whether there is such a role.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::notify;
 use crate::snapshots;
 use crate::store;
+use crate::sys;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
@@ -219,7 +220,7 @@ sql_functions! {
         }
         let catalog = catalog::current(call.function())?;
         // SAFETY: as above.
-        let table = unsafe { (*(*trigger).tg_relation).rd_id };
+        let table = sys::root_of_partition(unsafe { (*(*trigger).tg_relation).rd_id });
         if ![catalog.head, catalog.snapshot].contains(&table) {
             return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
         }

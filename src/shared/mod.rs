@@ -9,6 +9,7 @@
 
 mod databases;
 mod dropped;
+mod progress;
 mod report;
 
 use crate::sys;
@@ -21,6 +22,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use databases::{Database, Databases, MAX_DATABASES, NEVER};
+pub use progress::{Command, Progress, running};
 pub use report::{Activity, ErrorText, Stage};
 pub use state_cache_l1::Key;
 
@@ -47,6 +49,8 @@ struct ServerState {
     start: AtomicU64,
     /// What is shared about each database.
     databases: Databases,
+    /// Commands that show their progress.
+    progress: progress::Slots,
 }
 
 /// Where the block is mapped. Written by [`startup`] only, in the postmaster: at the start and, because

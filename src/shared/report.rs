@@ -50,8 +50,8 @@ const ERROR: usize = 320;
 /// Bytes of an activity that are kept.
 const ACTIVITY: usize = 96;
 
-/// A short text, in UTF-8.
-struct Text<const N: usize> {
+/// A short text.
+pub(super) struct Text<const N: usize> {
     len: AtomicU32,
     bytes: UnsafeCell<[u8; N]>,
 }
@@ -60,16 +60,21 @@ struct Text<const N: usize> {
 unsafe impl<const N: usize> Sync for Text<N> {}
 
 impl<const N: usize> Text<N> {
-    /// Keeps what fits. The lock of the slots is held exclusively.
+    /// Keeps what fits of a text in UTF-8. The lock of the slots is held exclusively.
     fn set(&self, text: &str) {
-        let text = &text.as_bytes()[..text.floor_char_boundary(N)];
+        self.set_bytes(&text.as_bytes()[..text.floor_char_boundary(N)]);
+    }
+
+    /// Keeps what fits of a text in the encoding of a database. The lock of the slots is held exclusively.
+    pub(super) fn set_bytes(&self, text: &[u8]) {
+        let text = &text[..text.len().min(N)];
         // SAFETY: nobody else reads or writes, by the caller's promise.
         unsafe { (&mut *self.bytes.get())[..text.len()].copy_from_slice(text) };
         self.len.store(text.len() as u32, Relaxed);
     }
 
     /// A copy, without allocating. The lock of the slots is held.
-    fn copy(&self) -> Copied<N> {
+    pub(super) fn copy(&self) -> Copied<N> {
         Copied {
             len: (self.len.load(Relaxed) as usize).min(N),
             // SAFETY: nobody writes, by the caller's promise.
@@ -85,10 +90,14 @@ pub struct Copied<const N: usize> {
 }
 
 impl<const N: usize> Copied<N> {
-    /// The text; `None` for an empty one.
+    /// The text in the encoding of its database; `None` for an empty one.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.len).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// The text in UTF-8; `None` for an empty one.
     pub fn get(&self) -> Option<&str> {
-        let text = std::str::from_utf8(self.bytes.get(..self.len)?).ok()?;
-        (!text.is_empty()).then_some(text)
+        std::str::from_utf8(self.bytes()?).ok()
     }
 }
 

@@ -3,16 +3,70 @@
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
-use crate::store::{self, Contexts, Kept, KeptVersion, LogEntry, LogId};
+use crate::store::{self, Contexts, Fault, Kept, KeptVersion, LogEntry, LogId};
+use crate::subtransaction::survive_damage;
+use std::borrow::Cow;
+
+/// What is wrong with a stored version: in our words, or in PostgreSQL's.
+pub type AnyFault = Cow<'static, str>;
+
+/// The kept versions of a state under the active snapshot, newest first. One whose row PostgreSQL cannot read is
+/// among them, without its execution context, as [`store::Encoding::Unreadable`].
+pub fn versions(
+    catalog: &Catalog,
+    (class, key): (&[u8], &[u8]),
+    contexts: Contexts,
+) -> Result<Vec<KeptVersion>> {
+    if let Ok(versions) = survive_damage(|| store::versions(catalog, class, key, contexts))? {
+        return Ok(versions);
+    }
+    let mut versions = store::versions_unread(catalog, class, key)?;
+    for version in &mut versions {
+        let number = version.number;
+        let read = survive_damage(|| store::version(catalog, class, key, number, contexts))?;
+        if let Ok(Some(read)) = read {
+            *version = read;
+        }
+    }
+    Ok(versions)
+}
+
+/// Reads a version under the active snapshot: `None` if it is not kept, and what is wrong with it if it is not what
+/// its hash says or PostgreSQL cannot read its row.
+pub fn kept(
+    catalog: &Catalog,
+    (class, key): (&[u8], &[u8]),
+    version: i64,
+) -> Result<Option<std::result::Result<Kept, AnyFault>>> {
+    let read = survive_damage(|| store::kept(catalog, class, key, version))?;
+    Ok(match read {
+        Ok(kept) => kept.map(|kept| kept.map_err(|fault: Fault| fault.into())),
+        Err(damage) => Some(Err(damage.into())),
+    })
+}
+
+/// Moves a damaged snapshot to `state_damaged`, as far as PostgreSQL can read its row.
+pub fn put_aside(
+    catalog: &Catalog,
+    (class, key): (&[u8], &[u8]),
+    version: i64,
+    log_id: &LogId,
+) -> Result<()> {
+    let moved = survive_damage(|| store::put_aside(catalog, class, key, version, log_id))?;
+    match moved {
+        Ok(()) => Ok(()),
+        Err(_) => store::put_aside_unread(catalog, class, key, version, log_id),
+    }
+}
 
 /// The first of these versions that is intact, with its document.
 pub fn first_intact<'v>(
     catalog: &Catalog,
-    (class, key): (&[u8], &[u8]),
+    name: (&[u8], &[u8]),
     versions: impl IntoIterator<Item = &'v KeptVersion>,
 ) -> Result<Option<(&'v KeptVersion, Kept)>> {
     for version in versions {
-        if let Some(Ok(kept)) = store::kept(catalog, class, key, version.number)? {
+        if let Some(Ok(kept)) = kept(catalog, name, version.number)? {
             return Ok(Some((version, kept)));
         }
     }
@@ -22,12 +76,12 @@ pub fn first_intact<'v>(
 /// The newest intact version of a state below another one, under the active snapshot.
 pub fn newest_intact(
     catalog: &Catalog,
-    (class, key): (&[u8], &[u8]),
+    name: (&[u8], &[u8]),
     below: i64,
 ) -> Result<Option<(i64, Kept)>> {
-    let versions = store::versions(catalog, class, key, Contexts::LeftOut)?;
+    let versions = versions(catalog, name, Contexts::LeftOut)?;
     let older = versions.iter().filter(|version| version.number < below);
-    let found = first_intact(catalog, (class, key), older)?;
+    let found = first_intact(catalog, name, older)?;
     Ok(found.map(|(version, kept)| (version.number, kept)))
 }
 

@@ -1,5 +1,6 @@
 //! Looking at the kept versions.
 
+use super::damage;
 use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
@@ -84,7 +85,8 @@ sql_functions! {
     /// `state_history(key, class)`
     fn state_history(call) {
         let state = state(call, 1)?;
-        let versions = store::versions(&state.catalog, &state.class.name, state.key, Contexts::Read)?;
+        let name = (&*state.class.name, state.key);
+        let versions = damage::versions(&state.catalog, name, Contexts::Read)?;
         let mut rows = call.rows();
         for version in versions {
             let label = version.label;

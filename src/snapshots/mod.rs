@@ -20,6 +20,7 @@ pub mod by_hand;
 mod damage;
 mod history;
 mod labels;
+mod progress;
 mod prune;
 mod recover;
 mod save;

@@ -1,10 +1,12 @@
 //! Deleting the versions that are not kept.
 
+use super::damage::{self, AnyFault};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog, Class, interval_microseconds};
 use crate::error::{Error, Result, Shown};
+use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Contexts, Fault, KeptVersion};
+use crate::store::{self, Contexts, KeptVersion};
 use crate::sys;
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
@@ -72,6 +74,12 @@ pub enum Needed {
     Goes,
 }
 
+/// How many states a class has, tombstones included. Those among them that have nothing to prune are passed over.
+fn count_states(catalog: &Catalog, class: &[u8]) -> Result<u64> {
+    let _snapshot = PushedSnapshot::transaction();
+    store::count_heads(catalog, class)
+}
+
 /// Prunes all states of a class; how many snapshots went.
 pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u64> {
     if catalog.access().row_security {
@@ -84,6 +92,7 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u
         false => Needed::Stays,
     };
     let class = catalog.class_or_default(class)?;
+    let progress = Progress::begin(Command::Prune, count_states(catalog, &class.name)?);
     let mut pruned = 0;
     let mut after: Box<[u8]> = Box::default();
     loop {
@@ -99,8 +108,10 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u
             )?
         };
         for key in &keys {
+            progress.at(&class.name, key);
             store::lock(catalog, &class.name, key)?;
             pruned += prune_state(catalog, &class, key, retention, needed)?;
+            progress.advance();
             pgrx::check_for_interrupts!();
         }
         match keys.into_iter().last() {
@@ -151,7 +162,7 @@ fn choose(
     needed: Needed,
 ) -> Result<(Vec<i64>, BTreeSet<i64>)> {
     let head = store::target(catalog, &class.name, key)?;
-    let versions = store::versions(catalog, &class.name, key, Contexts::LeftOut)?;
+    let versions = damage::versions(catalog, (&class.name, key), Contexts::LeftOut)?;
     let current = head.as_ref().filter(|head| !head.deleted);
     let current = current.map(|head| head.version);
     // A tombstone counts as one of those that are kept.
@@ -209,7 +220,7 @@ fn rewrite(
     for &version in orphans {
         if let Some(fault) = store_as_keyframe(catalog, class, key, version)? {
             let state = Shown::new(&class.name, key);
-            crate::error::warn_not_pruned(&state, version, fault);
+            crate::error::warn_not_pruned(&state, version, &fault);
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -222,8 +233,8 @@ pub(super) fn store_as_keyframe(
     class: &Class,
     key: &[u8],
     version: i64,
-) -> Result<Option<Fault>> {
-    match store::kept(catalog, &class.name, key, version)? {
+) -> Result<Option<AnyFault>> {
+    match damage::kept(catalog, (&class.name, key), version)? {
         Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
         Some(Err(fault)) => return Ok(Some(fault)),
         None => {}

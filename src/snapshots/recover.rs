@@ -1,6 +1,6 @@
 //! Going back to an earlier version.
 
-use super::damage::{error_type, first_intact, log, severity};
+use super::damage::{self, error_type, first_intact, log, severity};
 use super::history::required_document;
 use super::labels::RECOVERY;
 use crate::batch::{self, Saved};
@@ -9,7 +9,10 @@ use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result, text};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Checkpoint, Contexts, Kept, KeptVersion, Label, LogEntry};
+use crate::store::{
+    self, Checkpoint, Contexts, Kept, KeptVersion, Label, LogEntry, SurvivingDamage,
+};
+use crate::subtransaction::survive_damage;
 use crate::sys;
 use std::ffi::CStr;
 
@@ -86,9 +89,15 @@ pub fn reinstate(
     batch::save(state, document, checkpoint, expected, None, function)
 }
 
-/// The label of a version; that of a plain change for one that no row holds yet.
+/// The label of a version, without its execution context if PostgreSQL cannot read that; the label of a plain
+/// change for a version that no row holds yet.
 pub(super) fn label(state: &StateRef<'_>, version: i64) -> Result<Label> {
-    let stored = store::label(&state.catalog, &state.class.name, state.key, version)?;
+    let (catalog, class, key) = (&*state.catalog, &state.class.name, state.key);
+    let stored = match survive_damage(|| store::label(catalog, class, key, version))? {
+        Ok(label) => label,
+        Err(_) => store::version(catalog, class, key, version, Contexts::LeftOut)?
+            .map(|version| version.label),
+    };
     Ok(stored.unwrap_or(Label {
         checkpoint_type: store::AUTO.into(),
         recovery_point: false,
@@ -109,17 +118,14 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     if state.catalog.access().row_security {
         return Err(Error::PartialView);
     }
+    let _surviving = SurvivingDamage::begin();
     batch::settle_before_recovery(state, c"state_recover()")?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // The transaction's snapshot may be older than the lock.
     let (versions, head) = {
         let _snapshot = PushedSnapshot::transaction();
-        let versions = store::versions(
-            &state.catalog,
-            &state.class.name,
-            state.key,
-            Contexts::LeftOut,
-        )?;
+        let name = (&*state.class.name, state.key);
+        let versions = damage::versions(&state.catalog, name, Contexts::LeftOut)?;
         let head = store::target(&state.catalog, &state.class.name, state.key)?;
         (versions, head)
     };
@@ -147,12 +153,12 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     }
     let fault = match current {
         Some(head) => {
-            let stored = store::kept(&state.catalog, &state.class.name, state.key, head.version)?;
-            match stored {
-                None => Some("its snapshot is missing"),
+            let name = (&*state.class.name, state.key);
+            match damage::kept(&state.catalog, name, head.version)? {
+                None => Some("its snapshot is missing".into()),
                 Some(Err(fault)) => Some(fault),
                 Some(Ok(stored)) if Some(stored.hash) != head.hash => {
-                    Some("the document does not match its hash")
+                    Some("the document does not match its hash".into())
                 }
                 Some(Ok(_)) => None,
             }
@@ -167,7 +173,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         None,
         c"state_recover()",
     )?;
-    let (error_type, severity) = match fault {
+    let (error_type, severity) = match &fault {
         Some(_) => (error_type(&state.class.name), severity(&state.class.name)),
         None => ("none", "info"),
     };
@@ -178,7 +184,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
             version: head.as_ref().map(|head| head.version),
             error_type,
             severity,
-            fault: fault.unwrap_or("a recovery was asked for"),
+            fault: fault.as_deref().unwrap_or("a recovery was asked for"),
             strategy: kind.name(),
             outcome: &format!("version {} is current", saved.version),
             restored: Some(found.number),

@@ -1,6 +1,6 @@
 //! Checking what L3 holds, and mending what can be mended.
 
-use super::damage::{error_type, first_intact, log, severity};
+use super::damage::{self, AnyFault, error_type, first_intact, log, severity};
 use super::prune::{orphans, store_as_keyframe};
 use super::recover::{label, reinstate};
 use crate::batch;
@@ -9,8 +9,9 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
+use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Contexts, Fault, LogEntry};
+use crate::store::{self, Contexts, LogEntry, SurvivingDamage};
 use std::rc::Rc;
 
 /// States whose names are read in one query.
@@ -19,7 +20,7 @@ const PAGE: i64 = 100;
 /// A version that is not what it should be.
 struct Finding {
     version: i64,
-    fault: Fault,
+    fault: AnyFault,
     is_current: bool,
     /// Whether there is a row of it to be put aside; one that is intact stays, whatever the head says of it.
     has_bad_row: bool,
@@ -35,18 +36,18 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
     {
         findings.push(Finding {
             version: head.version,
-            fault: "its snapshot is missing",
+            fault: "its snapshot is missing".into(),
             is_current: true,
             has_bad_row: false,
         });
     }
-    for version in store::versions(catalog, class, key, Contexts::LeftOut)? {
+    for version in damage::versions(catalog, (class, key), Contexts::LeftOut)? {
         let is_current = current.is_some_and(|head| head.version == version.number);
-        let (fault, has_bad_row) = match store::kept(catalog, class, key, version.number)? {
+        let (fault, has_bad_row) = match damage::kept(catalog, (class, key), version.number)? {
             Some(Err(fault)) => (Some(fault), true),
             Some(Ok(kept)) if is_current => {
                 let differs = current.filter(|head| head.hash != Some(kept.hash));
-                let fault = differs.map(|_| "head and snapshot have different hashes");
+                let fault = differs.map(|_| "head and snapshot have different hashes".into());
                 (fault, false)
             }
             Some(Ok(_)) | None => (None, false),
@@ -71,11 +72,12 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     };
     // A version of an undefined class cannot be written.
     let is_defined = !matches!(catalog.class(class), Err(Error::UnknownClass { .. }));
+    let _surviving = SurvivingDamage::begin();
     batch::settle_before_recovery(&state, c"state_verify()")?;
     store::lock(catalog, class, key)?;
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;
-    let versions = store::versions(catalog, class, key, Contexts::LeftOut)?;
+    let versions = damage::versions(catalog, (class, key), Contexts::LeftOut)?;
     let intact = match is_defined {
         true => first_intact(catalog, (class, key), &versions)?,
         false => None,
@@ -113,7 +115,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
                 (Some(_), true) => severity(class),
                 (_, false) => "warning",
             },
-            fault: finding.fault,
+            fault: &finding.fault,
             strategy: "repair",
             outcome: &outcome,
             restored: intact
@@ -126,7 +128,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
         let id = log(catalog, &entry)?.filter(|_| intact.is_some() && finding.has_bad_row);
         if let Some(id) = id {
             let _owner = Impersonation::owner_of(catalog.snapshot);
-            store::put_aside(catalog, class, key, finding.version, &id)?;
+            damage::put_aside(catalog, (class, key), finding.version, &id)?;
         }
     }
     if let (true, Some((version, kept))) = (current_is_damaged, intact) {
@@ -135,6 +137,16 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
         reinstate(&state, &kept.document, version, None, c"state_verify()")?;
     }
     Ok(())
+}
+
+/// How many head rows these classes have, tombstones included: the states that a walk comes by, but for those whose
+/// head rows are gone.
+fn count_states(catalog: &Catalog, classes: &[Box<[u8]>]) -> Result<u64> {
+    let _snapshot = PushedSnapshot::transaction();
+    let counts = classes
+        .iter()
+        .map(|class| store::count_heads(catalog, class));
+    counts.sum()
 }
 
 sql_functions! {
@@ -160,6 +172,8 @@ sql_functions! {
                 return Err(Error::PartialView);
             }
         }
+        let command = if repairs { Command::Repair } else { Command::Verify };
+        let progress = Progress::begin(command, count_states(&catalog, &classes)?);
         let mut rows = call.rows();
         for class in classes {
             let mut after: Box<[u8]> = Box::default();
@@ -170,6 +184,7 @@ sql_functions! {
                 };
                 for key in &keys {
                     pgrx::check_for_interrupts!();
+                    progress.at(&class, key);
                     let findings = {
                         let _snapshot = PushedSnapshot::transaction();
                         examine(&catalog, &class, key)?
@@ -185,6 +200,7 @@ sql_functions! {
                     if repairs && !findings.is_empty() {
                         repair(&catalog, &class, key)?;
                     }
+                    progress.advance();
                 }
                 match keys.into_iter().last() {
                     Some(last) => after = last,

@@ -1,6 +1,7 @@
 //! Reading and changing the kept versions of one state.
 
 use super::changes::write;
+use super::read::again;
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Fault, Storage, pack, unpack};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
@@ -25,6 +26,7 @@ pub struct Statements {
     log: OnceCell<Statement>,
     put_aside: OnceCell<Statement>,
     classes: OnceCell<Statement>,
+    count_heads: OnceCell<Statement>,
     keys: OnceCell<Statement>,
 }
 
@@ -92,7 +94,8 @@ pub struct Version {
     pub created_at: i64,
 }
 
-const OF_STATE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
+pub(super) const OF_STATE: &str =
+    "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
 /// What becomes of the execution contexts of versions, which may be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,11 +137,11 @@ pub fn versions(
             Some(boolean_datum(contexts == Contexts::Read)),
         ],
     )?;
-    Ok(rows.iter().map(|row| version(&row)).collect())
+    Ok(rows.iter().map(|row| version_of(&row)).collect())
 }
 
 /// A row of [`versions`].
-fn version(row: &Row<'_>) -> Version {
+pub(super) fn version_of(row: &Row<'_>) -> Version {
     let number = row.bigint(1);
     let (encoding, bytes) = match (row.column(9), row.column(10)) {
         // SAFETY: a jsonb column, of which only the header is read.
@@ -229,7 +232,7 @@ pub fn next_version(
     }))
 }
 
-fn named(class: &[u8], key: &[u8], version: i64) -> [Option<pg_sys::Datum>; 3] {
+pub(super) fn named(class: &[u8], key: &[u8], version: i64) -> [Option<pg_sys::Datum>; 3] {
     [
         Some(varlena_datum(class)),
         Some(varlena_datum(key)),
@@ -250,6 +253,20 @@ pub struct Kept {
 /// Reads a version under the active snapshot: `None` if it is not kept, and what is wrong with it if it is not
 /// what its hash says.
 pub fn kept(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<Option<std::result::Result<Kept, Fault>>> {
+    let kept = kept_once(catalog, class, key, version)?;
+    if !matches!(kept, Some(Err(_))) {
+        return Ok(kept);
+    }
+    let again = again(|| kept_once(catalog, class, key, version))?.flatten();
+    Ok(again.filter(std::result::Result::is_ok).or(kept))
+}
+
+fn kept_once(
     catalog: &Catalog,
     class: &[u8],
     key: &[u8],
@@ -533,6 +550,22 @@ pub fn classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
     )?;
     let rows = connection.query(statement, [])?;
     Ok(rows.iter().map(|row| row.text(1)).collect())
+}
+
+/// How many head rows a class has, tombstones included.
+pub fn count_heads(catalog: &Catalog, class: &[u8]) -> Result<u64> {
+    const SQL: &str = "SELECT pg_catalog.count(*) FROM @extschema@.state_head \
+         WHERE class OPERATOR(pg_catalog.=) $1";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.history.count_heads,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(statement, [Some(varlena_datum(class))])?;
+    let count = rows.first().map_or(0, |row| row.bigint(1));
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Up to `limit` keys of a class behind `after` that have a head row or a snapshot, in order.

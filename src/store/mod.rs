@@ -12,6 +12,7 @@ mod pruning;
 mod read;
 mod spi;
 mod storage;
+mod unreadable;
 mod upkeep;
 mod write;
 mod write_many;
@@ -20,14 +21,15 @@ mod write_many_sql;
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
 pub use history::{
-    Contexts, Kept, Label, LogEntry, LogId, Version as KeptVersion, classes, delete_snapshot, kept,
-    keys, label, lock_if_free, log, next_version, prunable_states, put_aside, rewrite_as_keyframe,
-    versions,
+    Contexts, Kept, Label, LogEntry, LogId, Version as KeptVersion, classes, count_heads,
+    delete_snapshot, kept, keys, label, lock_if_free, log, next_version, prunable_states,
+    put_aside, rewrite_as_keyframe, versions,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
-pub use read::{Content, Stored, StoredDocument, Target, lock, read, target};
+pub use read::{Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target};
 pub use spi::Proceed;
 pub use storage::{Base, Fault, Storage};
+pub use unreadable::{put_aside_unread, version, versions_unread};
 pub use upkeep::{
     Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,
     limited_classes, lock_expired, set_constraints_immediate, tombstones,
@@ -62,5 +64,6 @@ pub struct Statements {
     write_many: write_many::Statements,
     changes: changes::Statements,
     history: history::Statements,
+    unreadable: unreadable::Statements,
     upkeep: upkeep::Statements,
 }

@@ -1,12 +1,18 @@
 //! Reading one state from L3.
 
+use super::changes::head;
 use super::spi::{Connection, Row};
 use super::storage::{Columns, Fault, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
+use crate::settings::{self, OnCorruption};
+use crate::snapshot::PushedSnapshot;
+use crate::subtransaction::survive_damage;
+use crate::sys;
 use crate::varlena;
 use pgrx::pg_sys;
+use std::cell::Cell;
 
 /// What L3 says of a state: its head row, and the document if it is not deleted.
 pub struct Stored {
@@ -58,8 +64,76 @@ struct Snapshot {
     is_recovery_point: bool,
 }
 
-/// Reads a state under the active snapshot; `None` if it has no head row there.
+thread_local! {
+    static SURVIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, [`read`] also survives damage that PostgreSQL finds before we do, which costs a subtransaction.
+pub struct SurvivingDamage(bool);
+
+impl SurvivingDamage {
+    /// From here on.
+    pub fn begin() -> Self {
+        Self(SURVIVING.replace(true))
+    }
+}
+
+impl Drop for SurvivingDamage {
+    fn drop(&mut self) {
+        SURVIVING.set(self.0);
+    }
+}
+
+/// Reads a state under the active snapshot; `None` if it has no head row there. Where PostgreSQL itself finds the
+/// document damaged, its error is the answer, unless this session wants to go on with such a state.
 pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    if !SURVIVING.get() && settings::on_corruption() == OnCorruption::Error {
+        return read_plainly(catalog, class, key);
+    }
+    match survive_damage(|| read_plainly(catalog, class, key))? {
+        Ok(stored) => Ok(stored),
+        Err(_) => Ok(head(catalog, &class.name, key)?.map(|head| Stored {
+            version: head.version,
+            expires_at: head.expires_at,
+            head_xid: head.xid,
+            content: match head.deleted {
+                true => Content::Absent,
+                false => Content::Damaged("PostgreSQL cannot read its snapshot"),
+            },
+        })),
+    }
+}
+
+fn read_plainly(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
+    let stored = read_once(catalog, class, key)?;
+    let Some(old) = stored
+        .as_ref()
+        .filter(|stored| matches!(stored.content, Content::Damaged(_)))
+    else {
+        return Ok(stored);
+    };
+    // The same row of the head is the same version of the state.
+    let again = again(|| read_once(catalog, class, key))?.flatten();
+    let again = again.filter(|new| {
+        new.head_xid == old.head_xid
+            && new.version == old.version
+            && matches!(new.content, Content::Intact(_))
+    });
+    Ok(again.or(stored))
+}
+
+/// Reads under a fresh snapshot what is not intact under the active one. A version never changes, but an older
+/// snapshot does not see the row that it was moved to with what a dropped partition held (see
+/// `state_partitions_drop`). `None` in a parallel query, which takes no snapshot.
+pub(super) fn again<T>(read: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    if sys::is_in_parallel_mode() {
+        return Ok(None);
+    }
+    let _fresh = PushedSnapshot::latest();
+    read().map(Some)
+}
+
+fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
     let Some((mut stored, snapshot)) = read_rows(catalog, class, key)? else {
         return Ok(None);
     };

@@ -155,6 +155,16 @@ impl Server {
             .status();
     }
 
+    /// Fills a block of a table's file with zeros, as a write that the disk has lost; the server is stopped. `file`
+    /// is what `pg_relation_filepath` gives.
+    pub fn lose_block(&self, file: &str, block: u64) {
+        use std::io::{Seek, SeekFrom, Write};
+        let path = self.data().join(file);
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.seek(SeekFrom::Start(block * 8192)).unwrap();
+        file.write_all(&[0; 8192]).unwrap();
+    }
+
     fn postmaster(&self) -> u32 {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         pid.lines().next().unwrap().trim().parse().unwrap()

@@ -1,0 +1,113 @@
+//! Kept versions of which PostgreSQL itself cannot read every row: the same as in `history`, row by row and without
+//! the columns that hold documents.
+
+use super::changes::write;
+use super::history::{Contexts, LogId, OF_STATE, Version, named, version_of};
+use super::spi::{Connection, Statement};
+use crate::call::boolean_datum;
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys;
+use state_cache_delta::MAX_HEADER;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    unread: OnceCell<Statement>,
+    version: OnceCell<Statement>,
+    put_aside: OnceCell<Statement>,
+}
+
+/// The kept versions of a state under the active snapshot, newest first, without a look at what may be stored out
+/// of line: all are [`Encoding::Unreadable`](super::Encoding::Unreadable), of 0 bytes.
+pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Version>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.unreadable.unread,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, NULL::pg_catalog.jsonb, \
+                 created_at, 0::pg_catalog.int8, NULL::pg_catalog.jsonb, NULL::pg_catalog.bytea \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 ORDER BY version USING OPERATOR(pg_catalog.>)"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let [class, key, _] = named(class, key, 0);
+    let rows = connection.query(statement, [class, key])?;
+    Ok(rows.iter().map(|row| version_of(&row)).collect())
+}
+
+/// One of them as `versions` reads it; `None` if it is not kept.
+pub fn version(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    number: i64,
+    contexts: Contexts,
+) -> Result<Option<Version>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.unreadable.version,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
+                 CASE WHEN $4 THEN execution_context END, \
+                 created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
+                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+            )
+        },
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::BOOLOID,
+        ],
+    )?;
+    let [class, key, number] = named(class, key, number);
+    let contexts = Some(boolean_datum(contexts == Contexts::Read));
+    let rows = connection.query(statement, [class, key, number, contexts])?;
+    Ok(rows.first().map(|row| version_of(&row)))
+}
+
+/// Moves what can be read of a snapshot to `state_damaged`: all but document and execution context.
+pub fn put_aside_unread(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+    log_id: &LogId,
+) -> Result<()> {
+    const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3 \
+         RETURNING parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at, writer) \
+         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, created_at, writer) \
+         SELECT $4, $1, $2, $3, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, created_at, writer FROM gone";
+    let [class, key, version] = named(class, key, version);
+    write(
+        catalog,
+        &catalog.statements.unreadable.put_aside,
+        SQL,
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::UUIDOID,
+        ],
+        [
+            class,
+            key,
+            version,
+            Some(pg_sys::Datum::from(std::ptr::from_ref(log_id))),
+        ],
+    )?;
+    Ok(())
+}

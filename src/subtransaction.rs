@@ -1,0 +1,109 @@
+//! Reading what PostgreSQL itself may find damaged, in a subtransaction, so that the caller goes on.
+
+use crate::error::Result;
+use crate::sys;
+use pgrx::pg_sys::{self, panic::CaughtError};
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
+use std::panic::AssertUnwindSafe;
+
+/// What PostgreSQL says of data that it cannot read: the message of its error.
+pub type Damage = String;
+
+/// Runs something in a subtransaction of its own. If PostgreSQL finds damaged data there, what it has done is
+/// rolled back and the message is the answer; any other error (a cancelled query, no memory) goes on to the caller.
+/// A parallel query has no subtransactions: there every error goes on.
+pub fn survive_damage<T>(f: impl FnOnce() -> Result<T>) -> Result<std::result::Result<T, Damage>> {
+    if sys::is_in_parallel_mode() {
+        return f().map(Ok);
+    }
+    let subtransaction = Subtransaction::begin();
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(f())))
+        .catch_others(|error| Err(Box::new(error)))
+        .execute();
+    match outcome {
+        Ok(Ok(value)) => {
+            subtransaction.commit();
+            Ok(Ok(value))
+        }
+        Ok(Err(error)) => {
+            subtransaction.roll_back();
+            Err(error)
+        }
+        Err(error) => {
+            // Before anything else: who catches the error further out rolls back the innermost one.
+            subtransaction.roll_back();
+            match damage(&error) {
+                Some(damage) => Ok(Err(damage)),
+                None => error.rethrow(),
+            }
+        }
+    }
+}
+
+/// The message of an error that speaks of damaged data.
+fn damage(error: &CaughtError) -> Option<Damage> {
+    /// How messages begin that PostgreSQL has no SQLSTATE of its own for. They are never translated.
+    const INTERNAL: [&str; 6] = [
+        "missing chunk number",
+        "unexpected chunk",
+        "found toasted toast chunk",
+        "invalid compression method id",
+        // A length, or the table of a value stored out of line, that is none.
+        "invalid memory alloc request size",
+        "could not open relation with OID",
+    ];
+    let CaughtError::PostgresError(report) = error else {
+        return None;
+    };
+    let message = report.message();
+    let is_damage = match report.sql_error_code() {
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED | PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED => true,
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => {
+            INTERNAL.iter().any(|start| message.starts_with(start))
+        }
+        _ => false,
+    };
+    is_damage.then(|| message.to_owned())
+}
+
+/// A subtransaction that ends by the call of one of its methods, in the memory context and with the resources of
+/// whoever began it.
+struct Subtransaction {
+    context: pg_sys::MemoryContext,
+    owner: pg_sys::ResourceOwner,
+}
+
+impl Subtransaction {
+    fn begin() -> Self {
+        // SAFETY: as PL/pgSQL does for a block with an exception handler; we are inside a transaction.
+        unsafe {
+            let begun = Self {
+                context: pg_sys::CurrentMemoryContext,
+                owner: pg_sys::CurrentResourceOwner,
+            };
+            pg_sys::BeginInternalSubTransaction(std::ptr::null());
+            pg_sys::MemoryContextSwitchTo(begun.context);
+            begun
+        }
+    }
+
+    fn commit(self) {
+        // SAFETY: the innermost one is ours: what runs in it ends what it begins.
+        unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+        self.go_back();
+    }
+
+    fn roll_back(self) {
+        // SAFETY: as above; also those are rolled back that the error has left open.
+        unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() };
+        self.go_back();
+    }
+
+    fn go_back(self) {
+        // SAFETY: both outlive the subtransaction.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(self.context);
+            pg_sys::CurrentResourceOwner = self.owner;
+        }
+    }
+}
