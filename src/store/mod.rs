@@ -7,7 +7,9 @@
 mod changes;
 mod class;
 mod history;
+mod integrity;
 mod own_write;
+mod parameters;
 mod pruning;
 mod read;
 mod spi;
@@ -21,10 +23,10 @@ mod write_many_sql;
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
 pub use history::{
-    Contexts, Kept, Label, LogEntry, LogId, Version as KeptVersion, classes, count_heads,
-    delete_snapshot, kept, keys, label, lock_if_free, log, next_version, prunable_states,
-    put_aside, rewrite_as_keyframe, versions,
+    Contexts, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label, lock_if_free,
+    next_version, prunable_states, rewrite_as_keyframe, versions,
 };
+pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target};
 pub use spi::Proceed;
@@ -64,6 +66,7 @@ pub struct Statements {
     write_many: write_many::Statements,
     changes: changes::Statements,
     history: history::Statements,
+    integrity: integrity::Statements,
     unreadable: unreadable::Statements,
     upkeep: upkeep::Statements,
 }

@@ -1,7 +1,8 @@
 //! Pruning with a write: what falls out of `keep` goes in the statement that makes the next version.
 
+use super::parameters::{bigint, run, text};
 use super::storage::Base;
-use super::write::{OF_STATE, bigint, run, text};
+use super::write::OF_STATE;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 

@@ -2,7 +2,8 @@
 //! the columns that hold documents.
 
 use super::changes::write;
-use super::history::{Contexts, LogId, OF_STATE, Version, named, version_of};
+use super::history::{Contexts, OF_STATE, Version, named, version_of};
+use super::integrity::LogId;
 use super::spi::{Connection, Statement};
 use crate::call::boolean_datum;
 use crate::catalog::Catalog;

@@ -3,16 +3,16 @@
 //! Every write names the version that it replaces. If that is not the current one any more nothing is
 //! written, and the caller looks again.
 
-use super::own_write::OwnWrite;
+use super::parameters::{
+    Parameter, bigint, boolean, bytea, expiry, hash, join, jsonb, optional_text, run, size, text,
+};
 use super::pruning::{prune_gaps, pruning, pruning_sql, reach, reach_of_any};
-use super::spi::{Connection, Statement};
 use super::storage::{Base, Packed, Storage, pack};
-use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
+use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
-use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 
 /// What the caller says about a snapshot beside its document.
@@ -274,12 +274,6 @@ pub(super) fn new_version(
     ]
 }
 
-/// Several groups of parameters in a row. `N` is their number in all.
-pub(super) fn join<const N: usize>(groups: &[&[Parameter]]) -> [Parameter; N] {
-    let mut parameters = groups.iter().copied().flatten().copied();
-    std::array::from_fn(|_| parameters.next().unwrap_or((pg_sys::TEXTOID, None)))
-}
-
 /// Writes a version after the one to be replaced; `None` when that is not current any more.
 pub fn update(
     catalog: &Catalog,
@@ -438,73 +432,4 @@ pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<
             bigint(class.keep),
         ]
     })
-}
-
-/// A parameter: its type and its value, `None` for NULL.
-pub(super) type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);
-
-/// Runs a statement that returns the version it made. The parameters are built once SPI is connected, so
-/// that they are freed with the connection.
-pub(super) fn run<const N: usize>(
-    catalog: &Catalog,
-    slot: &OnceCell<Statement>,
-    sql: impl FnOnce() -> String,
-    parameters: impl FnOnce() -> [Parameter; N],
-) -> Result<Option<i64>> {
-    let connection = Connection::open()?;
-    let parameters = parameters();
-    let types = parameters.map(|(of_type, _)| of_type);
-    let statement = connection.prepare(slot, &catalog.schema, sql, &types)?;
-    let _own = OwnWrite::begin();
-    let rows = connection.modify(statement, parameters.map(|(_, value)| value))?;
-    let version = rows.first().and_then(|row| row.column(1));
-    Ok(version.map(|version| version.value() as i64))
-}
-
-pub(super) fn text(text: &[u8]) -> Parameter {
-    (pg_sys::TEXTOID, Some(varlena_datum(text)))
-}
-
-pub(super) fn bigint(value: Option<i64>) -> Parameter {
-    (pg_sys::INT8OID, value.map(bigint_datum))
-}
-
-fn hash(hash: Option<u128>) -> Parameter {
-    let bytes = hash.map(u128::to_be_bytes);
-    (pg_sys::BYTEAOID, bytes.map(|bytes| varlena_datum(&bytes)))
-}
-
-fn optional_text(text: Option<&[u8]>) -> Parameter {
-    (pg_sys::TEXTOID, text.map(varlena_datum))
-}
-
-fn jsonb(document: Option<&[u8]>) -> Parameter {
-    (pg_sys::JSONBOID, document.map(varlena_datum))
-}
-
-pub(super) fn bytea(bytes: Option<&[u8]>) -> Parameter {
-    (pg_sys::BYTEAOID, bytes.map(varlena_datum))
-}
-
-fn boolean(value: bool) -> Parameter {
-    (pg_sys::BOOLOID, Some(boolean_datum(value)))
-}
-
-pub(super) fn integer(value: i32) -> Parameter {
-    (pg_sys::INT4OID, Some(integer_datum(value)))
-}
-
-pub(super) fn null(of_type: pg_sys::Oid) -> Parameter {
-    (of_type, None)
-}
-
-/// The size of a document, which is at most 256 MiB.
-fn size(document: &[u8]) -> Parameter {
-    integer(document.len() as i32)
-}
-
-/// An expiry, `i64::MAX` for never.
-pub(super) fn expiry(expires_at: i64) -> Parameter {
-    let ends = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
-    (pg_sys::TIMESTAMPTZOID, ends)
 }

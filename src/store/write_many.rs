@@ -22,13 +22,11 @@
 //! planned meanwhile.
 
 use super::own_write::OwnWrite;
+use super::parameters::{Parameter, bigint, bytea, expiry, integer, join, null, text};
 use super::pruning::{pruning, reach, reach_of_any};
 use super::spi::{Connection, Rows, Statement};
 use super::storage::Packed;
-use super::write::{
-    self, Made, NewVersion, Parameter, Replaced, bigint, bytea, expiry, integer, join, new_version,
-    null, pack_new, text, unless_kept,
-};
+use super::write::{self, Made, NewVersion, Replaced, new_version, pack_new, unless_kept};
 use super::write_many_sql::{DELETE, HASH, INSERT, REPLACE, TOUCH, UPDATE, WIDTH, sql};
 use crate::call;
 use crate::catalog::{Catalog, Class};
