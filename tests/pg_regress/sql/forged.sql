@@ -68,6 +68,8 @@ SELECT version, encoding, state_at('sound', version, class => 'forged') = jsonb_
 \c :home
 DROP DATABASE regress_state_euc_jp;
 
+DELETE FROM state_head WHERE class = 'forged';
+DELETE FROM state_snapshot WHERE class = 'forged';
 DROP TABLE forged;
 DROP OWNED BY regress_state_forger;
 DROP ROLE regress_state_forger;

@@ -225,6 +225,7 @@ fn numbers_are_as_numeric_in_builds_them() {
         ("a negative digit", &[0x8000, 0xFFFF]),
         ("a digit behind the scale", &[0x8000, 1, 5000]),
         ("a decimal behind the scale", &[0x8080, 1, 5500]),
+        ("two decimals behind the scale", &[0x8100, 1, 5050]),
         ("three decimals behind the scale", &[0x8080, 1, 1]),
     ] {
         let bytes = number(varlena(words.len()), words);
