@@ -288,20 +288,13 @@ fn kept_once(
         return Ok(None);
     };
     let name = (class, key, version);
-    let (document, storage) = match unpack(catalog, name, columns, is_recovery_point)? {
-        Ok(unpacked) => unpacked,
-        Err(fault) => return Ok(Some(Err(fault))),
-    };
-    let hash = state_cache_document::hash(&document);
-    Ok(Some(if *stored_hash == hash.to_be_bytes() {
-        Ok(Kept {
-            document,
-            hash,
-            storage,
-        })
-    } else {
-        Err("the document does not match its hash")
-    }))
+    let is_right = |hash: u128| *stored_hash == hash.to_be_bytes();
+    let unpacked = unpack(catalog, name, columns, is_recovery_point, is_right)?;
+    Ok(Some(unpacked.map(|unpacked| Kept {
+        document: unpacked.document,
+        hash: unpacked.hash,
+        storage: unpacked.storage,
+    })))
 }
 
 /// Stores a version as a keyframe, which it is not yet.

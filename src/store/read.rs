@@ -193,19 +193,13 @@ fn document(
     snapshot: Snapshot,
 ) -> Result<std::result::Result<StoredDocument, Fault>> {
     let is_recovery_point = snapshot.is_recovery_point;
-    let (bytes, storage) = match unpack(catalog, name, snapshot.columns, is_recovery_point)? {
-        Ok(unpacked) => unpacked,
-        Err(fault) => return Ok(Err(fault)),
-    };
-    let hash = state_cache_document::hash(&bytes);
-    if snapshot.hashes.iter().any(|stored| *stored != Some(hash)) {
-        return Ok(Err("the document does not match its hash"));
-    }
-    Ok(Ok(StoredDocument {
-        bytes,
-        hash,
+    let is_right = |hash| snapshot.hashes.iter().all(|stored| *stored == Some(hash));
+    let unpacked = unpack(catalog, name, snapshot.columns, is_recovery_point, is_right)?;
+    Ok(unpacked.map(|unpacked| StoredDocument {
+        bytes: unpacked.document,
+        hash: unpacked.hash,
         xid: snapshot.xid,
-        storage,
+        storage: unpacked.storage,
     }))
 }
 

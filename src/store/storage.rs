@@ -167,8 +167,49 @@ impl Columns {
 /// What is wrong with a stored version.
 pub type Fault = &'static str;
 
-/// The document of a row and how it is stored, or what is wrong with it. No connection to SPI is open.
+/// A document as a row held it.
+pub struct Unpacked {
+    /// Binary jsonb.
+    pub document: Vec<u8>,
+    /// xxh3-128 of it, which the row says too.
+    pub hash: u128,
+    /// How it is stored.
+    pub storage: Storage,
+}
+
+/// The document of a row, or what is wrong with it. `is_right` says whether a hash is the one beside it. No
+/// connection to SPI is open.
 pub fn unpack(
+    catalog: &Catalog,
+    name: (&[u8], &[u8], i64),
+    columns: Columns,
+    is_recovery_point: bool,
+    is_right: impl FnOnce(u128) -> bool,
+) -> Result<std::result::Result<Unpacked, Fault>> {
+    let was_packed = matches!(columns, Columns::Packed(_));
+    let (document, storage) = match decode(catalog, name, columns, is_recovery_point)? {
+        Ok(decoded) => decoded,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    // First, since what an accident leaves is mostly no document either.
+    let hash = state_cache_document::hash(&document);
+    if !is_right(hash) {
+        return Ok(Err("the document does not match its hash"));
+    }
+    let is_forged = was_packed
+        && state_cache_document::check(&document, sys::is_text, sys::check_stack).is_err();
+    if is_forged {
+        return Ok(Err("what is stored is no well-formed document"));
+    }
+    Ok(Ok(Unpacked {
+        document,
+        hash,
+        storage,
+    }))
+}
+
+/// What the columns stand for; nothing is known of it yet.
+fn decode(
     catalog: &Catalog,
     (class, key, version): (&[u8], &[u8], i64),
     columns: Columns,
@@ -191,14 +232,7 @@ pub fn unpack(
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
-    let document = match replay(chain)? {
-        Ok(document) => document,
-        Err(fault) => return Ok(Err(fault)),
-    };
-    if state_cache_document::check(&document, sys::is_text, sys::check_stack).is_err() {
-        return Ok(Err("what is stored is no well-formed document"));
-    }
-    Ok(Ok((document, storage)))
+    Ok(replay(chain)?.map(|document| (document, storage)))
 }
 
 /// The rows from a version down to the keyframe that it builds upon; the keyframe is last.
