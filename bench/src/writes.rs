@@ -71,26 +71,40 @@ pub fn unchanged(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, F
     ])
 }
 
-/// A changed state in a transaction of its own, announced on the same channel on both sides.
+/// Who changes states.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// `state_set` in a class that keeps the current version only, as the plain table does.
+    One,
+    /// `state_set` in a class that keeps every version.
+    All,
+    /// The plain upsert.
+    Plain,
+}
+
+/// A changed state in a transaction of its own, announced on the same channel on all sides.
 pub fn changed(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
+    store_for_all(connection, "swarm", CLIENTS, &document)?;
     store_for_all(connection, CLASS, CLIENTS, &document)?;
     let notifying = format!("WITH written AS ({UPSERT}) SELECT pg_notify('state_updated', $3)");
     let mut crew = Crew::connect(
         CLIENTS,
         &[
-            ("cached", "SELECT state_set($1, $2)"),
+            ("one", "SELECT state_set($1, $2, class => 'swarm')"),
+            ("all", "SELECT state_set($1, $2)"),
             ("plain", &notifying),
         ],
     )?;
-    let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
+    let rounds = plan.alternate([Writer::One, Writer::All, Writer::Plain], |writer| {
         tidy(connection)?;
         crew.work(Until::Elapsed(plan.turn), |client| {
             let mut text = String::with_capacity(document.text().len());
             document.revise(&mut text, client.number());
-            match side {
-                Side::Cached => client.execute_for_key("cached", &[&text])?,
-                _ => {
+            match writer {
+                Writer::One => client.execute_for_key("one", &[&text])?,
+                Writer::All => client.execute_for_key("all", &[&text])?,
+                Writer::Plain => {
                     let mut payload = String::new();
                     write!(
                         payload,
@@ -105,15 +119,24 @@ pub fn changed(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
             Ok(())
         })
     })?;
+    let changed = format!(
+        "one changed {} state per transaction, {CLIENTS} clients",
+        size(SMALL)
+    );
+    let against = "the plain upsert of the same, with the same NOTIFY".to_owned();
     Ok(vec![
         Comparison {
-            measured: format!(
-                "one changed {} state per transaction, {CLIENTS} clients",
-                size(SMALL)
-            ),
-            against: "the plain upsert of the same, with the same NOTIFY".to_owned(),
+            measured: changed.clone(),
+            against: against.clone(),
             target: Target::AtLeast(0.9),
-            sides: [0, 1],
+            sides: [0, 2],
+        }
+        .by_rate(&rounds),
+        Comparison {
+            measured: format!("{changed}, every version kept"),
+            against,
+            target: Target::None,
+            sides: [1, 2],
         }
         .by_rate(&rounds),
     ])
