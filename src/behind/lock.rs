@@ -70,8 +70,14 @@ pub fn forget() {
 
 fn is_class_locked(catalog: &Catalog, class: &[u8]) -> bool {
     let tag = tag(catalog, class, &[], CLASS);
+    let mode = pg_sys::ExclusiveLock as i32;
     // SAFETY: looks at the locks of this process.
-    unsafe { pg_sys::LockHeldByMe(&tag, pg_sys::ExclusiveLock as i32) }
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return pg_sys::LockHeldByMe(&tag, mode);
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        pg_sys::LockHeldByMe(&tag, mode, false)
+    }
 }
 
 /// Two states whose hashes share 64 bits share a lock, which costs no more than a wait.
