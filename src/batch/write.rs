@@ -37,20 +37,24 @@ struct Current {
     storage: Storage,
     /// Taken before it was read.
     quiet: Option<FillToken>,
+    /// Whether L3 was found not to hold it as it should.
+    is_damaged: bool,
 }
 
 impl Current {
     fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
         let quiet = quiet(state);
         let found = match wanted {
-            Some(wanted) if state.class.packs() => {
-                read_beneath(state, &mut IfIntact)?.map(|document| {
-                    let same = document.as_deref() == Some(wanted.document);
-                    (same, document)
-                })
-            }
             Some(&SameAs { document, hash }) => {
-                read_beneath(state, &mut SameAs { document, hash })?.map(|same| (same, None))
+                let found = read_beneath(state, &mut SameAs { document, hash })?;
+                match found {
+                    // Another look, for what the next version may build upon; most changes change something.
+                    Found::State(_, false) if state.class.packs() => {
+                        read_beneath(state, &mut IfIntact)?
+                            .map(|before| (before.as_deref() == Some(document), before))
+                    }
+                    found => found.map(|same| (same, None)),
+                }
             }
             None => read_beneath(state, &mut Head)?.map(|()| (false, None)),
         };
@@ -65,6 +69,7 @@ impl Current {
                 document: None,
                 storage: Storage::UNKNOWN,
                 quiet,
+                is_damaged: false,
             },
             Found::State(version, (same, document)) => Self {
                 number,
@@ -75,6 +80,7 @@ impl Current {
                 document,
                 storage: version.storage,
                 quiet,
+                is_damaged: false,
             },
         })
     }
@@ -186,7 +192,9 @@ fn next_version(
         .checkpoint
         .as_ref()
         .is_some_and(|it| it.parent.is_some());
-    let base = current.document.take().filter(|_| !is_reinstated);
+    let same = current.same.then(|| document.to_vec());
+    let base = current.document.take().or(same);
+    let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
     let next = Next {
         number: match current.last {
             0 => floor(state) + 1,
@@ -233,9 +241,7 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
         }
         Found::Absent(_) => false,
     };
-    if !is_intact {
-        current.document = None;
-    }
+    current.is_damaged = !is_intact;
     let stored = store::label(&state.catalog, &state.class.name, state.key, current.number)?;
     let is_said_again = |stored: store::Label| {
         stored.checkpoint_type == checkpoint.checkpoint_type
