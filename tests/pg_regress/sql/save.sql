@@ -215,3 +215,8 @@ SELECT * FROM state_save('doc', '{"n": 5}', class => 'save one');
 PREPARE TRANSACTION 'save';
 \echo :SQLSTATE
 SELECT seen('doc', 'save one');
+-- The same document in another phase is stored as the difference from itself.
+SELECT * FROM state_save('phases', document(1), agent_phase => 'triage', class => 'save');
+SELECT * FROM state_save('phases', document(1), agent_phase => 'reporting', class => 'save');
+SELECT version, agent_phase, encoding, bytes_stored < 64 AS is_small FROM state_history('phases', 'save');
+SELECT state_at('phases', 2, 'save') = document(1);
