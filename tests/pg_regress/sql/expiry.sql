@@ -1,6 +1,14 @@
 -- Time to live. From expires_at on a state reads as absent, counts as absent, and its key can be written again.
 \a \t \pset null (null)
-SELECT state_class_define('expiry');
+SELECT state_class_define('expiry', channel => 'expiry_changed');
+-- No worker removes what has expired before it is looked at.
+ALTER SYSTEM SET state_cache.max_workers = 0;
+SELECT pg_reload_conf();
+DO $$ BEGIN
+	WHILE EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'state_cache worker') LOOP
+		PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+	END LOOP;
+END $$;
 
 -- ttl of one state.
 SELECT state_set('doc', '{"n": 1}', ttl => '1 hour', class => 'expiry');
@@ -99,3 +107,5 @@ SELECT pg_sleep(0.06);
 SELECT state_get('staged', class => 'expiry');
 COMMIT;
 SELECT seen('staged', 'expiry') = stored('staged', 'expiry');
+ALTER SYSTEM RESET state_cache.max_workers;
+SELECT pg_reload_conf();
