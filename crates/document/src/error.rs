@@ -9,6 +9,8 @@ pub enum DocumentError {
     Damaged,
     /// The state's root is an array or a scalar, and the operation needs an object.
     NotAnObject,
+    /// The state's root is an object or a scalar, and the operation needs an array.
+    NotAnArray,
     /// The updates are an array or a scalar.
     UpdatesNotObject,
     /// The section is not there.
@@ -28,6 +30,7 @@ impl fmt::Display for DocumentError {
         f.write_str(match self {
             Self::Damaged => "the document is damaged",
             Self::NotAnObject => "the state is not an object",
+            Self::NotAnArray => "the state is not an array",
             Self::UpdatesNotObject => "the updates are not an object",
             Self::SectionMissing => "the section does not exist",
             Self::SectionNotObject => "the section is not an object",

@@ -19,6 +19,7 @@
 mod append;
 mod build;
 mod check;
+mod compose;
 mod container;
 mod diff;
 mod error;
@@ -30,9 +31,11 @@ mod numeric;
 mod path;
 mod pattern;
 mod source;
+mod take_apart;
 
 pub use append::append;
 pub use check::check;
+pub use compose::{array, boolean, number, object, string, without};
 pub use container::is_object;
 pub use diff::diff;
 pub use error::{DocumentError, PatternError};
@@ -41,3 +44,6 @@ pub use merge::{StackGuard, merge_patch, update, update_section};
 pub use path::{get_path, get_section};
 pub use pattern::Pattern;
 pub use source::Source;
+pub use take_apart::{
+    Member, as_boolean, as_number, as_string, elements, is_array, is_null, member, members,
+};

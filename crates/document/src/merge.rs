@@ -102,7 +102,8 @@ pub fn merge_patch(
 /// Spare bytes for padding that a merge adds; a larger need only costs a reallocation.
 const SLACK: usize = 64;
 
-fn capacity<'p>(pairs: impl Iterator<Item = &'p Pair<'p>>) -> usize {
+/// Bytes that suffice for the object of these pairs.
+pub(crate) fn capacity<'p>(pairs: impl Iterator<Item = &'p Pair<'p>>) -> usize {
     // Two entries and at most three bytes of padding for each pair, and the header.
     pairs
         .map(|pair| pair.key.len() + pair.value.bytes.len() + 11)
@@ -162,9 +163,14 @@ fn shallow(
     join(base, updates, |key, old, new| {
         merged.extend(new.or(old).map(|value| Pair { key, value }));
     });
-    let mut object = Builder::object(out, merged.len())?;
-    put_keys(&mut object, out, &merged)?;
-    for pair in &merged {
+    put_pairs(out, &merged)
+}
+
+/// Writes the object of these pairs, which are in order.
+pub(crate) fn put_pairs(out: &mut Vec<u8>, pairs: &[Pair<'_>]) -> Result<Builder, DocumentError> {
+    let mut object = Builder::object(out, pairs.len())?;
+    put_keys(&mut object, out, pairs)?;
+    for pair in pairs {
         object.put(out, &pair.value)?;
     }
     Ok(object)
