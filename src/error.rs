@@ -1,6 +1,7 @@
 //! The one error type: each variant knows its SQLSTATE, names the value at fault, and gives a hint
 //! where one helps. The SQLSTATEs are part of the contract; callers match on them.
 
+use crate::context::ContextError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
 use state_cache_document::DocumentError;
@@ -173,6 +174,8 @@ pub enum Error {
     ClassRedefined { class: String },
     /// There is no memory to unpack a document.
     OutOfMemory,
+    /// Something about runs.
+    Context(Box<ContextError>),
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -360,6 +363,7 @@ impl Error {
                 Code::ERRCODE_OUT_OF_MEMORY,
                 "out of memory".to_owned(),
             ),
+            Self::Context(error) => error.report(),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
         }
     }
@@ -402,6 +406,10 @@ fn document_report(state: &str, place: &str, error: &DocumentError) -> ErrorRepo
         DocumentError::PathNotArray => new(
             Code::ERRCODE_SQL_JSON_ARRAY_NOT_FOUND,
             format!("state \"{state}\" has no array at path {place}"),
+        ),
+        DocumentError::NotAnArray => new(
+            Code::ERRCODE_SQL_JSON_ARRAY_NOT_FOUND,
+            format!("state \"{state}\" is not an array"),
         ),
         DocumentError::TooLarge => new(
             Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod catalog;
 mod changes;
+mod context;
 mod error;
 mod fault;
 mod identity;

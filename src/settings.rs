@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use state_cache_context::{Destination, Sensitivity};
 
 /// How subscribers hear of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -28,6 +29,38 @@ pub enum OnCorruption {
     Recover,
 }
 
+/// The most sensitive value that a destination of exports takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum MaxSensitivity {
+    /// Public ones only.
+    #[name = c"public"]
+    Public,
+    /// Up to internal ones.
+    #[name = c"internal"]
+    Internal,
+    /// Up to confidential ones.
+    #[name = c"confidential"]
+    Confidential,
+    /// Up to data about persons.
+    #[name = c"pii"]
+    Pii,
+    /// All.
+    #[name = c"secret"]
+    Secret,
+}
+
+impl From<MaxSensitivity> for Sensitivity {
+    fn from(most: MaxSensitivity) -> Self {
+        match most {
+            MaxSensitivity::Public => Self::Public,
+            MaxSensitivity::Internal => Self::Internal,
+            MaxSensitivity::Confidential => Self::Confidential,
+            MaxSensitivity::Pii => Self::Pii,
+            MaxSensitivity::Secret => Self::Secret,
+        }
+    }
+}
+
 /// (default, least, most) of `state_cache.memory`, in kB.
 const MEMORY_KB: (i32, i32, i32) = (64 * 1024, 1024, i32::MAX / 2);
 /// (default, least, most) of `state_cache.max_state_size`, in kB. The most is jsonb's own limit.
@@ -51,12 +84,26 @@ const TOMBSTONE_RETENTION_S: (i32, i32, i32) = (7 * 86_400, 0, i32::MAX);
 /// deltas. The most is what L1 can carry along.
 const MAX_DELTA_CHAIN_BOUNDS: (i32, i32, i32) = (24, 0, 100);
 
+/// (default, least, most) of `state_cache.max_context_depth`.
+const MAX_CONTEXT_DEPTH_BOUNDS: (i32, i32, i32) = (16, 0, 1000);
+/// (default, least, most) of `state_cache.max_context_children`.
+const MAX_CONTEXT_CHILDREN_BOUNDS: (i32, i32, i32) = (1000, 0, 1_000_000);
+
 static MEMORY: GucSetting<i32> = GucSetting::<i32>::new(MEMORY_KB.0);
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static COMPRESSION: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_DELTA_CHAIN: GucSetting<i32> = GucSetting::<i32>::new(MAX_DELTA_CHAIN_BOUNDS.0);
 static ON_CORRUPTION: GucSetting<OnCorruption> =
     GucSetting::<OnCorruption>::new(OnCorruption::Error);
+static MAX_CONTEXT_DEPTH: GucSetting<i32> = GucSetting::<i32>::new(MAX_CONTEXT_DEPTH_BOUNDS.0);
+static MAX_CONTEXT_CHILDREN: GucSetting<i32> =
+    GucSetting::<i32>::new(MAX_CONTEXT_CHILDREN_BOUNDS.0);
+static BLACKBOARD_SENSITIVITY: GucSetting<MaxSensitivity> =
+    GucSetting::<MaxSensitivity>::new(MaxSensitivity::Confidential);
+static STORE_SENSITIVITY: GucSetting<MaxSensitivity> =
+    GucSetting::<MaxSensitivity>::new(MaxSensitivity::Pii);
+static EXTERNAL_SENSITIVITY: GucSetting<MaxSensitivity> =
+    GucSetting::<MaxSensitivity>::new(MaxSensitivity::Internal);
 static DEDUP: GucSetting<bool> = GucSetting::<bool>::new(true);
 static NOTIFY: GucSetting<Notify> = GucSetting::<Notify>::new(Notify::Commit);
 static MAX_STATE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(MAX_STATE_SIZE_KB.0);
@@ -92,6 +139,26 @@ pub fn compression() -> bool {
 /// How many deltas a read of a version may have to replay.
 pub fn max_delta_chain() -> u32 {
     u32::try_from(MAX_DELTA_CHAIN.get()).unwrap_or(0)
+}
+
+/// How many steps a run may be away from its root.
+pub fn max_context_depth() -> i32 {
+    MAX_CONTEXT_DEPTH.get()
+}
+
+/// How many children a run may have, those that have ended included.
+pub fn max_context_children() -> i64 {
+    i64::from(MAX_CONTEXT_CHILDREN.get())
+}
+
+/// The most sensitive value that a destination of exports takes.
+pub fn max_sensitivity(destination: Destination) -> Sensitivity {
+    match destination {
+        Destination::ParentContext => Sensitivity::Secret,
+        Destination::Blackboard => BLACKBOARD_SENSITIVITY.get().into(),
+        Destination::PersistentStore => STORE_SENSITIVITY.get().into(),
+        Destination::ExternalSystem => EXTERNAL_SENSITIVITY.get().into(),
+    }
 }
 
 /// What a read does that meets a damaged version.
@@ -267,6 +334,57 @@ fn define_snapshot_settings() {
     );
 }
 
+/// The settings of runs. Those who run the database set how far values may travel.
+fn define_context_settings() {
+    GucRegistry::define_int_guc(
+        c"state_cache.max_context_depth",
+        c"How many steps a run may be away from its root.",
+        c"A child beyond that is refused.",
+        &MAX_CONTEXT_DEPTH,
+        MAX_CONTEXT_DEPTH_BOUNDS.1,
+        MAX_CONTEXT_DEPTH_BOUNDS.2,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"state_cache.max_context_children",
+        c"How many children a run may have.",
+        c"Those that have ended count until they are deleted.",
+        &MAX_CONTEXT_CHILDREN,
+        MAX_CONTEXT_CHILDREN_BOUNDS.1,
+        MAX_CONTEXT_CHILDREN_BOUNDS.2,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    let destinations = [
+        (
+            c"state_cache.blackboard_sensitivity",
+            c"The most sensitive value that a run may export to a blackboard.",
+            &BLACKBOARD_SENSITIVITY,
+        ),
+        (
+            c"state_cache.store_sensitivity",
+            c"The most sensitive value that a run may export to a state of another class.",
+            &STORE_SENSITIVITY,
+        ),
+        (
+            c"state_cache.external_sensitivity",
+            c"The most sensitive value that a run may export to an external system.",
+            &EXTERNAL_SENSITIVITY,
+        ),
+    ];
+    for (name, short, value) in destinations {
+        GucRegistry::define_enum_guc(
+            name,
+            short,
+            c"The order is public, internal, confidential, pii, secret.",
+            value,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }
+}
+
 /// Registers the settings and reserves their prefix.
 pub fn init() {
     // SAFETY: a plain global of this process.
@@ -331,6 +449,7 @@ pub fn init() {
         GucFlags::default(),
     );
     define_snapshot_settings();
+    define_context_settings();
     define_worker_settings(preloading);
     #[cfg(feature = "fault_injection")]
     crate::fault::init();

@@ -161,6 +161,13 @@ pub fn now() -> i64 {
     unsafe { server::GetCurrentTimestamp() }
 }
 
+/// A time, in microseconds since 2000, as messages show it.
+pub fn timestamp_text(at: i64) -> String {
+    // SAFETY: the text is NUL-terminated, in static memory of the server, and copied at once.
+    let text = unsafe { std::ffi::CStr::from_ptr(pg_sys::timestamptz_to_str(at)) };
+    text.to_string_lossy().into_owned()
+}
+
 /// Forgets all timeouts of this process, also those that have just come.
 pub fn disable_all_timeouts() {
     // SAFETY: changes this process's timers only.
@@ -278,6 +285,14 @@ fn exists(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: reads a global of this process.
     unsafe { server::GetUserId() }
+}
+
+/// The name of a role, in server encoding.
+pub fn user_name(role: pg_sys::Oid) -> Vec<u8> {
+    // SAFETY: raises PostgreSQL's own error for a role that is gone; the name is NUL-terminated and copied.
+    unsafe { std::ffi::CStr::from_ptr(pg_sys::GetUserNameFromId(role, false)) }
+        .to_bytes()
+        .to_vec()
 }
 
 /// Whether text in this database is UTF-8.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 /// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`. What another
 /// role has staged is flushed first.
-pub(super) fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+pub fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(function.as_ptr());
@@ -120,11 +120,7 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
         Found::Absent(_) => None,
         Found::State(_, document) => Some(document.as_slice()),
     };
-    let result = operation.apply(base).map_err(|error| Error::Document {
-        state: state.shown(),
-        place: operation.place(),
-        error,
-    })?;
+    let result = operation.apply(state, base)?;
     check_size(state, &result)?;
     let result: Bytes = Rc::new(result);
     let before = version_of(&found);
@@ -481,13 +477,7 @@ pub fn apply_all(
 ) -> Result<Vec<u8>> {
     let mut document = base;
     for operation in operations {
-        let next = operation
-            .apply(document.as_deref())
-            .map_err(|error| Error::Document {
-                state: state.shown(),
-                place: operation.place(),
-                error,
-            })?;
+        let next = operation.apply(state, document.as_deref())?;
         check_size(state, &next)?;
         document = Some(next);
     }

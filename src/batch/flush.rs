@@ -8,12 +8,11 @@
 //! to again.
 
 use super::flush_many::Group;
-use super::staged::{Bytes, Content, Flushed, Pending, Place, State, View};
+use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
 use super::step::{Plan, Written};
 use super::view::read_beneath;
 use super::write::{conflict, plan};
 use super::{Batch, OnConflict, leave, with};
-use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
 use crate::cache::read::Ground;
@@ -23,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Identity, Impersonation};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage};
+use crate::{behind, context};
 use pgrx::pg_sys;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -139,6 +139,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
         // Only the tables know what was written.
         with(|batch| batch.spill(false));
     }
+    forget_deleted_runs(&catalog, &outcomes)?;
     count(&outcomes, &timer);
     Ok(outcomes)
 }
@@ -179,8 +180,21 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
         action: outcome.action,
         version: outcome.version,
     };
-    count(&[outcome], &timer);
+    let outcomes = [outcome];
+    forget_deleted_runs(&state.catalog, &outcomes)?;
+    count(&outcomes, &timer);
     Ok(Some(done))
+}
+
+/// A run that is created again under the same name does not inherit the place that the deleted one had.
+fn forget_deleted_runs(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
+    let deleted = outcomes
+        .iter()
+        .filter(|outcome| outcome.action == Action::Deleted);
+    for outcome in deleted.filter(|outcome| *outcome.state.class.name == *context::RUN) {
+        context::forget(catalog, &outcome.state.key)?;
+    }
+    Ok(())
 }
 
 /// `40001` if a state that the batch has only read has moved; asked as the role that read it.
@@ -226,6 +240,7 @@ pub(super) fn flush_state(
         key: &key,
     };
     leave::heed_changes_by_hand(&state)?;
+    check_rules(&state, &known, pending)?;
     let runs_user_code = catalog.runs_user_code();
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
@@ -239,6 +254,18 @@ pub(super) fn flush_state(
         leave::write_left(catalog, id)?;
     }
     Ok(outcome)
+}
+
+/// What the rules of a run say against writing what is staged: the claim that the transaction writes under is no longer
+/// the current one, or children run under a run that is to be deleted.
+pub(super) fn check_rules(state: &StateRef<'_>, known: &State, pending: &Pending) -> Result<()> {
+    if let Some(token) = known.fence {
+        context::check_fence(state, token)?;
+    }
+    if matches!(pending.intent, Intent::Delete) && context::is_run(state) {
+        context::check_may_delete(state)?;
+    }
+    Ok(())
 }
 
 /// Writes one state by a statement of its own, looking again until it is written. `attempt` counts from 0; the

@@ -122,15 +122,12 @@ impl Group {
             return Ok(None);
         }
         crate::fault::stop_at!(ClassKnown);
+        let state = self.state(Rc::clone(&class), known);
         let _stager = Impersonation::begin(&pending.stager, false);
         if self.catalog.access().row_security {
             return Ok(None);
         }
-        let state = StateRef {
-            catalog: Rc::clone(&self.catalog),
-            class: Rc::clone(&class),
-            key: &known.key,
-        };
+        flush::check_rules(&state, known, pending)?;
         let _snapshot = PushedSnapshot::transaction();
         let plan = plan(&state, known, pending, self.on_conflict, false)?;
         Ok(plan.may_join().then_some((class, plan)))

@@ -54,25 +54,63 @@ mod step;
 mod view;
 mod write;
 
+use crate::cache::StateRef;
+use crate::cache::read::{Form, Found};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::shared;
+use crate::snapshot::PushedSnapshot;
+use crate::{behind, shared, store};
 use frames::Frames;
 use staged::State;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::rc::Rc;
 
 pub use callbacks::init;
-pub use change::expire;
+pub use change::{apply, begin as check_may_change, expire, set};
+pub use flush::flush_one;
 pub use leave::write_all as write_left;
 pub use save::{Saved, save, settle_before_recovery};
 pub use settlements::settle;
-pub use view::read;
+pub use staged::{Edit, Operation};
+pub use view::{read, read_newest};
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
 pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {
     with(|batch| batch.by_hand.raise_floor(&class.name, key, version));
+}
+
+/// Locks a state for the rest of the transaction, before a decision that must still hold at COMMIT: what is read
+/// of it from here on ([`read_locked`]) stays until then. An absent state is not locked.
+///
+/// # Errors
+/// As those of a change of the state; at REPEATABLE READ `40001` if it has moved since the snapshot.
+pub fn lock(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    change::begin(state, function)?;
+    behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
+    store::lock(&state.catalog, &state.class.name, state.key)
+}
+
+/// Reads a state that is locked, with the changes of this transaction.
+pub fn read_locked<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    // The caller's snapshot may be older than the lock.
+    let _snapshot = PushedSnapshot::transaction();
+    read_newest(state, form)
+}
+
+/// Reads a state as it is now, with the changes of this transaction, whatever the isolation level.
+pub fn read_latest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    let _snapshot = PushedSnapshot::latest();
+    read_newest(state, form)
+}
+
+/// From here on this transaction writes the run under the claim with this token; a flush checks it.
+pub fn fence(state: &StateRef<'_>, token: i64) -> Result<()> {
+    with(|batch| {
+        batch.changing(state)?.fence = Some(token);
+        Ok(())
+    })
 }
 
 /// A class's name and a key.
@@ -168,7 +206,7 @@ impl Batch {
 
     /// What is known of a state, to be changed under this command: saved first for the subtransaction
     /// that is running.
-    fn changing(&mut self, state: &crate::cache::StateRef<'_>) -> Result<&mut State> {
+    fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         self.known(id, &state.class.name, state.key)?;
         self.frames.save(id, self.states.get(&id), &self.scope);
@@ -183,7 +221,7 @@ impl Batch {
     }
 
     /// Whether a change of a state is staged.
-    fn is_dirty(&self, state: &crate::cache::StateRef<'_>) -> Result<bool> {
+    fn is_dirty(&self, state: &StateRef<'_>) -> Result<bool> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         Ok(self
             .known(id, &state.class.name, state.key)?
@@ -191,7 +229,7 @@ impl Batch {
     }
 
     /// Whether the tables hold rows of this transaction for a state, so that only they can answer.
-    fn has_own_rows(&self, state: &crate::cache::StateRef<'_>) -> Result<bool> {
+    fn has_own_rows(&self, state: &StateRef<'_>) -> Result<bool> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let flushed = self
             .known(id, &state.class.name, state.key)?
@@ -200,7 +238,7 @@ impl Batch {
     }
 
     /// What this transaction has flushed of a state and left to the worker, if that is so.
-    fn left(&self, state: &crate::cache::StateRef<'_>) -> Result<Option<staged::Flushed>> {
+    fn left(&self, state: &StateRef<'_>) -> Result<Option<staged::Flushed>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let known = self.known(id, &state.class.name, state.key)?;
         Ok(known.and_then(|known| known.flushed.clone().filter(staged::Flushed::is_left)))
@@ -250,11 +288,7 @@ impl Batch {
     }
 
     /// Whether another role than `user` has staged a change of this state.
-    fn is_staged_by_other(
-        &self,
-        state: &crate::cache::StateRef<'_>,
-        user: pgrx::pg_sys::Oid,
-    ) -> Result<bool> {
+    fn is_staged_by_other(&self, state: &StateRef<'_>, user: pgrx::pg_sys::Oid) -> Result<bool> {
         if self.states.is_empty() {
             return Ok(false);
         }
@@ -265,7 +299,7 @@ impl Batch {
     }
 
     /// Version (0: absent) that the staged changes of a state build upon, if that is known.
-    fn beneath(&self, state: &crate::cache::StateRef<'_>) -> Result<Option<i64>> {
+    fn beneath(&self, state: &StateRef<'_>) -> Result<Option<i64>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let known = self.known(id, &state.class.name, state.key)?;
         Ok(
@@ -286,7 +320,7 @@ impl Batch {
         self.by_hand.clear();
         self.settlements.clear();
         self.left = 0;
-        crate::behind::forget_locks();
+        behind::forget_locks();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
     }

@@ -1,11 +1,13 @@
 //! What a transaction knows of one state beyond its snapshot.
 
+use crate::cache::StateRef;
 use crate::cache::read::Ground;
 use crate::catalog::Class;
+use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::store::{AUTO, Checkpoint, Storage};
 use pgrx::pg_sys;
-use state_cache_document::{self as document, DocumentError};
+use state_cache_document as document;
 use std::rc::Rc;
 
 /// Operations kept apart on one state, and bytes of what they carry. With more, the row is locked early
@@ -38,6 +40,8 @@ pub struct State {
     pub base: Option<Base>,
     /// Version (0: absent) beneath the staged changes, once somebody has asked for theirs.
     pub beneath: Option<i64>,
+    /// Token of the claim under which this transaction writes the state.
+    pub fence: Option<i64>,
 }
 
 /// What an explicit batch relies on.
@@ -153,6 +157,19 @@ impl Expiry {
     }
 }
 
+/// A change of a document whose rules another room knows. It is applied when it is staged, and again to whatever
+/// document is there when the row is locked; it must come to the same result for the same document.
+pub trait Edit {
+    /// The document after it; `base` is `None` where there is no state.
+    ///
+    /// # Errors
+    /// Whatever its rules say of such a document.
+    fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>>;
+
+    /// Bytes of what it carries.
+    fn bytes(&self) -> usize;
+}
+
 /// A change that depends on the document before it.
 #[derive(Clone)]
 pub enum Operation {
@@ -164,12 +181,15 @@ pub enum Operation {
     Merge(Vec<u8>),
     /// Appends a value to the array at a path.
     Append { path: Vec<Vec<u8>>, value: Vec<u8> },
+    /// By rules of another room.
+    Edit(Rc<dyn Edit>),
 }
 
 impl Operation {
     /// The document after the operation; `base` is `None` where there is no state.
-    pub fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>, DocumentError> {
-        match self {
+    pub fn apply(&self, state: &StateRef<'_>, base: Option<&[u8]>) -> Result<Vec<u8>> {
+        let result = match self {
+            Self::Edit(edit) => return edit.apply(base),
             Self::Update(updates) => document::update(base, updates),
             Self::UpdateSection { section, updates } => {
                 document::update_section(base, section, updates)
@@ -179,7 +199,12 @@ impl Operation {
                 let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
                 document::append(base, &path, value)
             }
-        }
+        };
+        result.map_err(|error| Error::Document {
+            state: state.shown(),
+            place: self.place(),
+            error,
+        })
     }
 
     /// Bytes of what it carries.
@@ -188,13 +213,14 @@ impl Operation {
             Self::Update(carried) | Self::Merge(carried) => carried.len(),
             Self::UpdateSection { updates, .. } => updates.len(),
             Self::Append { value, .. } => value.len(),
+            Self::Edit(edit) => edit.bytes(),
         }
     }
 
     /// The place in the document that an error message names.
-    pub fn place(&self) -> String {
+    fn place(&self) -> String {
         match self {
-            Self::Update(_) | Self::Merge(_) => String::new(),
+            Self::Update(_) | Self::Merge(_) | Self::Edit(_) => String::new(),
             Self::UpdateSection { section, .. } => crate::error::text(section),
             Self::Append { path, .. } => {
                 let parts: Vec<_> = path.iter().map(|part| crate::error::text(part)).collect();
@@ -292,6 +318,7 @@ impl State {
             flushed: None,
             base: None,
             beneath: None,
+            fence: None,
         }
     }
 
@@ -302,6 +329,7 @@ impl State {
         self.flushed = None;
         self.base = None;
         self.beneath = None;
+        self.fence = None;
     }
 
     /// Whether the tables hold rows of this transaction for it.
@@ -318,7 +346,7 @@ impl State {
 
     /// What a snapshot with this command id sees: `Ok(None)` if it is from before all changes, `Err` if
     /// what it sees is not kept any more.
-    pub fn view_at(&self, command: pg_sys::CommandId) -> Result<Option<&View>, ()> {
+    pub fn view_at(&self, command: pg_sys::CommandId) -> std::result::Result<Option<&View>, ()> {
         match self.views.iter().rev().find(|(made, _)| *made < command) {
             Some((_, view)) => Ok(Some(view)),
             None if self.forgotten.is_some_and(|first| first < command) => Err(()),

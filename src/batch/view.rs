@@ -343,7 +343,8 @@ fn read_committed<F: Form>(
 /// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
 /// committed.
 pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
-    let (left, own_rows) = with(|batch| Ok((batch.left(state)?, batch.has_own_rows(state)?)))?;
+    let (left, own_rows) =
+        with(|batch| -> Result<_> { Ok((batch.left(state)?, batch.has_own_rows(state)?)) })?;
     let Some(Flushed {
         version,
         expires_at,

@@ -6,6 +6,8 @@
 
 mod changes;
 mod class;
+mod conflicts;
+mod contexts;
 mod history;
 mod integrity;
 mod own_write;
@@ -22,6 +24,14 @@ mod write_many_sql;
 
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
+pub use conflicts::{
+    Conflict, NewConflict, Outgoing, conflict, open_conflict, resolve_conflict, send_out,
+    supersede_conflicts,
+};
+pub use contexts::{
+    Claim, Place, PlaceLock, children, claim, count_children, forget as forget_context, lock_claim,
+    lock_place, put_place, release_claim, renew_claim, set_base_version, subtree, take_claim,
+};
 pub use history::{
     Contexts, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label, lock_if_free,
     next_version, prunable_states, rewrite_as_keyframe, versions,
@@ -65,6 +75,8 @@ pub struct Statements {
     rows_below: OnceCell<Statement>,
     write_many: write_many::Statements,
     changes: changes::Statements,
+    conflicts: conflicts::Statements,
+    contexts: contexts::Statements,
     history: history::Statements,
     integrity: integrity::Statements,
     unreadable: unreadable::Statements,

@@ -1,0 +1,153 @@
+//! Claims: who owns a run, and under which token it writes.
+
+use super::error::{ContextError, Holder};
+use super::run;
+use crate::batch;
+use crate::cache::StateRef;
+use crate::call::{self, Call, sql_functions};
+use crate::catalog::{Catalog, interval_microseconds};
+use crate::error::{Error, Result, text};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Claim};
+use crate::sys;
+use pgrx::pg_sys;
+
+/// Longest name of an owner, in bytes.
+const MAX_OWNER: usize = 255;
+
+/// Raises `40001` unless the claim with this token is the current one, and keeps it so until the transaction ends.
+pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
+    let catalog = &state.catalog;
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    if sys::isolation_uses_transaction_snapshot() {
+        // PostgreSQL's own error for a row that has moved would not say who owns the run.
+        check(state.key, latest(catalog, state.key)?, token)?;
+    }
+    check(state.key, store::lock_claim(catalog, state.key)?, token)
+}
+
+/// Makes this transaction write the run under a token, if there is one: `40001` if it is not the current one now, and
+/// when the run is written if it is not then.
+pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
+    let Some(token) = token else {
+        return Ok(());
+    };
+    {
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        check(state.key, latest(&state.catalog, state.key)?, token)?;
+    }
+    batch::fence(state, token)
+}
+
+/// The claim as it is now, whatever the isolation level.
+fn latest(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
+    let _snapshot = PushedSnapshot::latest();
+    store::claim(catalog, run)
+}
+
+fn check(run: &[u8], found: Option<Claim>, token: i64) -> Result<()> {
+    match found {
+        Some(claim) if claim.token == token && claim.owner.is_some() => Ok(()),
+        found => Err(fenced(run, token, found)),
+    }
+}
+
+fn fenced(run: &[u8], token: i64, found: Option<Claim>) -> Error {
+    let holder = found.and_then(|claim| holder(&claim));
+    ContextError::Fenced {
+        run: text(run),
+        token,
+        holder,
+    }
+    .into()
+}
+
+fn holder(claim: &Claim) -> Option<Holder> {
+    Some(Holder {
+        owner: text(claim.owner.as_ref()?),
+        token: claim.token,
+        expires_at: claim.expires_at,
+    })
+}
+
+/// A lease that somebody asks for.
+fn lease(call: &Call<'_>, n: usize) -> Result<pg_sys::Interval> {
+    let lease = call
+        .interval(n)
+        .ok_or_else(|| Error::null_argument("lease"))?;
+    if interval_microseconds(&lease) <= 0 {
+        return Err(Error::argument("lease must be positive"));
+    }
+    Ok(lease)
+}
+
+fn token(call: &Call<'_>) -> Result<i64> {
+    call.bigint(1).ok_or_else(|| Error::null_argument("token"))
+}
+
+/// The run that a call is about, which the caller may change and which runs.
+fn running<'a>(call: &Call<'a>, function: &std::ffi::CStr) -> Result<StateRef<'a>> {
+    let state = run::named(call, 0)?;
+    batch::check_may_change(&state, function)?;
+    run::require_running(&state)?;
+    Ok(state)
+}
+
+sql_functions! {
+    /// `state_context_claim(run_id, owner, lease)`
+    fn state_context_claim(call) {
+        let owner = call.required_text(1, "owner")?;
+        if owner.is_empty() || owner.len() > MAX_OWNER {
+            return Err(Error::argument(format!("owner must have 1 to {MAX_OWNER} bytes")));
+        }
+        let lease = lease(call, 2)?;
+        let state = running(call, c"state_context_claim()")?;
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        if let Some(claim) = store::take_claim(&state.catalog, state.key, owner, &lease)? {
+            return Ok(call::bigint_datum(claim.token));
+        }
+        let held = latest(&state.catalog, state.key)?;
+        Err(ContextError::Claimed { run: text(state.key), holder: held.as_ref().and_then(holder) }.into())
+    }
+
+    /// `state_context_renew(run_id, token, lease)`
+    fn state_context_renew(call) {
+        let (token, lease) = (token(call)?, lease(call, 2)?);
+        let state = running(call, c"state_context_renew()")?;
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        if sys::isolation_uses_transaction_snapshot() {
+            check(state.key, latest(&state.catalog, state.key)?, token)?;
+        }
+        match store::renew_claim(&state.catalog, state.key, token, &lease)? {
+            Some(claim) => Ok(call::bigint_datum(claim.expires_at)),
+            None => Err(fenced(state.key, token, latest(&state.catalog, state.key)?)),
+        }
+    }
+
+    /// `state_context_release(run_id, token)`
+    fn state_context_release(call) {
+        let token = token(call)?;
+        let state = run::named(call, 0)?;
+        batch::check_may_change(&state, c"state_context_release()")?;
+        run::require(&state)?;
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        if sys::isolation_uses_transaction_snapshot() {
+            check(state.key, latest(&state.catalog, state.key)?, token)?;
+        }
+        if store::release_claim(&state.catalog, state.key, token)? {
+            return Ok(call::void_datum());
+        }
+        Err(fenced(state.key, token, latest(&state.catalog, state.key)?))
+    }
+
+    /// `state_context_fence(run_id, token)`
+    fn state_context_fence(call) {
+        let token = token(call)?;
+        let state = run::named(call, 0)?;
+        batch::check_may_change(&state, c"state_context_fence()")?;
+        run::require(&state)?;
+        fence(&state, Some(token))?;
+        Ok(call::void_datum())
+    }
+}

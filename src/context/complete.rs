@@ -1,0 +1,345 @@
+//! Ending a run: its exports travel, what it was allotted goes back, its last state is written and kept.
+
+use super::blackboard;
+use super::claim::fence;
+use super::error::ContextError;
+use super::exports::{check_sensitivity, transformed};
+use super::hierarchy::{check_no_children, lock_place, own_place};
+use super::limits;
+use super::merge::{Sides, base_document, merge_into, strategy};
+use super::run::{self, RUN, open};
+use super::variables::label;
+use crate::batch;
+use crate::cache::StateRef;
+use crate::cache::forms::Document;
+use crate::call::{self, Rows, sql_functions};
+use crate::error::{Error, Result, text};
+use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
+use state_cache_context::{
+    Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
+};
+use state_cache_document::{self as document, DocumentError};
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+const FUNCTION: &CStr = c"state_context_complete()";
+
+/// A run that ends.
+struct Ending<'a> {
+    state: &'a StateRef<'a>,
+    context: Run<'a>,
+    document: &'a [u8],
+    place: &'a Place,
+    strategy: Strategy,
+}
+
+/// An export that is on its way.
+struct Departure<'a> {
+    export: Export<'a>,
+    /// Where it goes: that of a root has no parent to go to.
+    destination: Destination,
+    value: Cow<'a, [u8]>,
+    sensitivity: Sensitivity,
+}
+
+/// What became of an export.
+struct Arrival {
+    key: Vec<u8>,
+    destination: Destination,
+    target: Option<Vec<u8>>,
+    strategy: Option<Strategy>,
+    reason: &'static str,
+}
+
+fn internal(error: DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+impl<'a> Ending<'a> {
+    fn shape(&self, error: state_cache_context::ShapeError) -> Error {
+        run::shape(self.state.key, error)
+    }
+
+    fn fault(&self, key: &[u8], problem: &str) -> Error {
+        ContextError::Export {
+            run: text(self.state.key),
+            key: text(key),
+            problem: problem.to_owned(),
+        }
+        .into()
+    }
+
+    /// The exports with their values, each checked against what its destination takes.
+    fn departures(&self) -> Result<Vec<Departure<'_>>> {
+        let exports = self.context.exports().map_err(|error| self.shape(error))?;
+        exports
+            .into_iter()
+            .map(|export| self.departure(export))
+            .collect()
+    }
+
+    fn departure<'e>(&self, export: Export<'e>) -> Result<Departure<'e>>
+    where
+        'a: 'e,
+    {
+        let destination = match export.destination {
+            Destination::ParentContext if self.place.parent.is_none() => Destination::Blackboard,
+            destination => destination,
+        };
+        let sensitivity = check_sensitivity(
+            self.state.key,
+            &self.context,
+            &export.key,
+            destination,
+            Some(export.sensitivity),
+        )?;
+        let variable = self
+            .context
+            .variable(&export.key)
+            .map_err(|error| self.shape(error))?
+            .ok_or_else(|| self.fault(&export.key, "has no variable of that name"))?;
+        let value = match &export.transformation {
+            Some(path) => Cow::Owned(
+                transformed(&variable.value, path)?
+                    .filter(|value| !document::is_null(value))
+                    .ok_or_else(|| self.fault(&export.key, "is nothing once it is transformed"))?,
+            ),
+            None => variable.value,
+        };
+        Ok(Departure {
+            export,
+            destination,
+            value,
+            sensitivity,
+        })
+    }
+
+    /// Merges what goes to the parent.
+    fn to_parent(&self, departures: &[Departure<'_>]) -> Result<Vec<Arrival>> {
+        let Some(parent_key) = self.place.parent.as_deref() else {
+            return Ok(Vec::new());
+        };
+        let going: Vec<_> = departures
+            .iter()
+            .filter(|departure| departure.destination == Destination::ParentContext)
+            .collect();
+        let Some(first) = going.first() else {
+            return Ok(Vec::new());
+        };
+        let parent = StateRef::new(&self.state.catalog, RUN, parent_key)?;
+        batch::lock(&parent, FUNCTION)?;
+        let (_, parent_document) = batch::read_locked(&parent, &mut Document)?
+            .state()
+            .ok_or_else(|| self.fault(&first.export.key, "has no parent to go to any more"))?;
+        run::check_running(parent_key, &open(&parent, &parent_document)?)?;
+        let mut exported = Vec::with_capacity(going.len());
+        for departure in &going {
+            let variable = self
+                .context
+                .variable(&departure.export.key)
+                .map_err(|error| self.shape(error))?;
+            if let Some(variable) = variable {
+                let variable = Variable {
+                    value: Cow::Borrowed(&*departure.value),
+                    sensitivity: departure.sensitivity,
+                    ..variable
+                };
+                exported.push((&*departure.export.key, variable));
+            }
+        }
+        let child = put(self.document, &exported).map_err(|error| self.shape(error))?;
+        let base = base_document(self.state, self.place.base_version)?;
+        let is_going = |name: &[u8]| going.iter().any(|departure| *departure.export.key == *name);
+        let outcomes = merge_into(
+            (&parent, &parent_document),
+            self.state,
+            &Sides {
+                base: &base,
+                child: &child,
+            },
+            &|_| self.strategy,
+            Some(&is_going),
+            FUNCTION,
+        )?;
+        let arrivals = going.iter().map(|departure| {
+            let outcome = outcomes
+                .iter()
+                .find(|outcome| *outcome.merged.name == *departure.export.key);
+            Arrival {
+                key: departure.export.key.to_vec(),
+                destination: departure.destination,
+                target: Some(parent_key.to_vec()),
+                strategy: outcome.and_then(|outcome| outcome.merged.strategy),
+                reason: outcome.map_or("not changed by the child", |outcome| {
+                    outcome.merged.reason.text()
+                }),
+            }
+        });
+        Ok(arrivals.collect())
+    }
+
+    /// Sends an export to where no parent is needed.
+    fn send(&self, departure: &Departure<'_>) -> Result<Arrival> {
+        let export = &departure.export;
+        let default_key = [self.state.key, b"/", &export.key].concat();
+        let target_key = export.target_key.as_deref().unwrap_or(&default_key);
+        let (target, reason) = match departure.destination {
+            Destination::Blackboard => {
+                let swarm =
+                    run::text_of(self.state.key, &self.context, "swarmId")?.ok_or_else(|| {
+                        self.fault(
+                            &export.key,
+                            "goes to the blackboard, but the run has no swarm",
+                        )
+                    })?;
+                let board = StateRef::new(&self.state.catalog, blackboard::SWARM, &swarm)?;
+                blackboard::put(
+                    &board,
+                    export.target_key.as_deref().unwrap_or(&export.key),
+                    &departure.value,
+                    self.state.key,
+                    export.item,
+                    FUNCTION,
+                )?;
+                (Some(swarm.to_vec()), "put on the blackboard")
+            }
+            Destination::PersistentStore => {
+                let class = export.target.as_deref().unwrap_or_default();
+                let state = StateRef::new(&self.state.catalog, class, target_key)?;
+                batch::set(&state, &departure.value, None, None, FUNCTION)?;
+                (Some([class, b"/", target_key].concat()), "written")
+            }
+            Destination::ExternalSystem => {
+                let system = export.target.as_deref().unwrap_or_default();
+                own_place(self.state, || {
+                    store::send_out(
+                        &self.state.catalog,
+                        &Outgoing {
+                            run: self.state.key,
+                            key: &export.key,
+                            target: (system, target_key),
+                            value: &departure.value,
+                            sensitivity: departure.sensitivity.name(),
+                        },
+                    )
+                })?;
+                (Some(system.to_vec()), "put into the outbox")
+            }
+            // Merged with the others.
+            Destination::ParentContext => (None, ""),
+        };
+        Ok(Arrival {
+            key: export.key.to_vec(),
+            destination: departure.destination,
+            target,
+            strategy: None,
+            reason,
+        })
+    }
+
+    /// Lets the exports travel.
+    fn export(&self) -> Result<Vec<Arrival>> {
+        let departures = self.departures()?;
+        let mut arrivals = self.to_parent(&departures)?;
+        for departure in &departures {
+            if departure.destination != Destination::ParentContext {
+                arrivals.push(self.send(departure)?);
+            }
+        }
+        Ok(arrivals)
+    }
+
+    /// Writes the last state of the run.
+    fn write(&self, outcome: Status) -> Result<()> {
+        let string = |text: &str| document::string(text.as_bytes());
+        let last = document::object(&[
+            ("status", string(outcome.name())),
+            ("completedAt", string(&rfc3339(run::now()))),
+        ])
+        .and_then(|updates| document::update(Some(self.document), &updates))
+        .map_err(internal)?;
+        let checkpoint = Checkpoint {
+            checkpoint_type: b"pipeline_complete".as_slice().into(),
+            recovery_point: true,
+            agent_phase: Some(b"completion".as_slice().into()),
+            execution_context: None,
+            parent: None,
+        };
+        batch::save(self.state, &last, checkpoint, None, None, FUNCTION).map(|_| ())
+    }
+}
+
+/// Raises `55006` if variables of a run wait for a decision.
+fn check_decided(run: &[u8], context: &Run<'_>) -> Result<()> {
+    let Some(conflicts) = run::section_of(run, context, "conflicts")? else {
+        return Ok(());
+    };
+    let mut variables = Vec::new();
+    for (name, _) in document::members(conflicts).map_err(internal)? {
+        if !run::conflicts_of(run, context, name)?.is_empty() {
+            variables.push(text(name));
+        }
+    }
+    if variables.is_empty() {
+        return Ok(());
+    }
+    Err(ContextError::Undecided {
+        run: text(run),
+        variables,
+    }
+    .into())
+}
+
+fn push(rows: &mut Rows, arrival: &Arrival) {
+    let text = |bytes: &[u8]| call::varlena_datum(bytes);
+    rows.push([
+        Some(text(&arrival.key)),
+        Some(text(arrival.destination.name().as_bytes())),
+        arrival.target.as_deref().map(text),
+        arrival
+            .strategy
+            .map(|strategy| text(strategy.name().as_bytes())),
+        Some(text(arrival.reason.as_bytes())),
+    ]);
+}
+
+sql_functions! {
+    /// `state_context_complete(run_id, outcome, strategy, token)`
+    fn state_context_complete(call) {
+        let state = run::named(call, 0)?;
+        let outcome = label(call, 1, "outcome", Status::parse, "completed, failed, cancelled")?
+            .ok_or_else(|| Error::null_argument("outcome"))?;
+        if outcome == Status::Running {
+            return Err(Error::UnknownLabel {
+                what: "outcome",
+                name: outcome.name().to_owned(),
+                known: "completed, failed, cancelled".to_owned(),
+            });
+        }
+        let strategy = strategy(call, 2)?;
+        batch::check_may_change(&state, FUNCTION)?;
+        let known = run::require_running(&state)?;
+        let place = lock_place(&state, &open(&state, &known)?, PlaceLock::Ends)?;
+        if let Some(parent) = &place.parent {
+            own_place(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Stays))?;
+        }
+        fence(&state, call.bigint(3))?;
+        batch::lock(&state, FUNCTION)?;
+        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        let context = open(&state, &document)?;
+        context.check_all().map_err(|error| run::shape(state.key, error))?;
+        run::check_running(state.key, &context)?;
+        check_no_children(&state)?;
+        check_decided(state.key, &context)?;
+        let ending = Ending { state: &state, context, document: &document, place: &place, strategy };
+        let mut rows = call.rows();
+        if outcome == Status::Completed {
+            ending.export()?.iter().for_each(|arrival| push(&mut rows, arrival));
+        }
+        ending.write(outcome)?;
+        limits::settle(&state, &ending.context, FUNCTION)?;
+        Ok(call::void_datum())
+    }
+}

@@ -1,0 +1,142 @@
+//! Deciding what a merge left to a person.
+
+use super::error::ContextError;
+use super::merge::conflict_ids;
+use super::run::{self, RUN, open};
+use super::variables::check_value;
+use crate::batch::{self, Operation};
+use crate::cache::StateRef;
+use crate::cache::forms::Document;
+use crate::call::{self, sql_functions};
+use crate::catalog::{self, Catalog};
+use crate::error::{Error, Result, text};
+use crate::identity::Impersonation;
+use crate::store::{self, Conflict};
+use crate::sys;
+use state_cache_context::{Run, Sensitivity, Source, Variable};
+use state_cache_document::{self as document, DocumentError};
+use std::borrow::Cow;
+
+fn internal(error: DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+/// A conflict; `42704` if there is none.
+fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Conflict> {
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    store::conflict(catalog, id, lock)?.ok_or_else(|| ContextError::UnknownConflict { id }.into())
+}
+
+fn stale(id: i64, reason: String) -> Error {
+    ContextError::StaleConflict { id, reason }.into()
+}
+
+/// Raises `55000` unless a conflict is still what its run waits for.
+fn check_open(id: i64, conflict: &Conflict, context: &Run<'_>) -> Result<()> {
+    match &*conflict.status {
+        b"open" => {}
+        b"superseded" => {
+            let reason = format!(
+                "Another conflict of the variable was resolved; conflict {} has taken its place.",
+                conflict.superseded_by
+            );
+            return Err(stale(id, reason));
+        }
+        _ => {
+            let reason = format!(
+                "It was resolved by {} at {}.",
+                text(&conflict.resolved_by),
+                sys::timestamp_text(conflict.resolved_at)
+            );
+            return Err(stale(id, reason));
+        }
+    }
+    let shape = |error| run::shape(&conflict.run, error);
+    if !run::conflicts_of(&conflict.run, context, &conflict.variable)?.contains(&id) {
+        let reason = "The document of its run does not wait for it: it was put there by state_set(), \
+                      state_restore() or the like.";
+        return Err(stale(id, reason.to_owned()));
+    }
+    let current = context.variable(&conflict.variable).map_err(shape)?;
+    if current.as_ref().map(|variable| &*variable.value) != conflict.parent.as_deref() {
+        let reason = format!(
+            "Variable \"{}\" of run \"{}\" has changed since, by state_set() or the like.",
+            text(&conflict.variable),
+            text(&conflict.run)
+        );
+        return Err(stale(id, reason));
+    }
+    Ok(())
+}
+
+/// The variable as it is decided.
+fn decided(context: &Run<'_>, conflict: &Conflict, value: &[u8]) -> Result<Vec<u8>> {
+    let before = context
+        .variable(&conflict.variable)
+        .map_err(|error| run::shape(&conflict.run, error))?;
+    let least = Sensitivity::parse(&conflict.sensitivity).unwrap_or(Sensitivity::Secret);
+    let variable = Variable {
+        value: Cow::Borrowed(value),
+        source: Source::User,
+        timestamp: Some(run::now()),
+        sensitivity: before
+            .as_ref()
+            .map_or(least, |before| before.sensitivity.max(least)),
+        mutable: before.as_ref().is_none_or(|before| before.mutable),
+        raw: before.as_ref().map_or(&[], |before| before.raw),
+    };
+    variable.document(&conflict.variable).map_err(internal)
+}
+
+/// The document's `conflicts` once those of a variable are these.
+fn conflicts_after(
+    (run, context): (&[u8], &Run<'_>),
+    variable: &[u8],
+    waiting: &[i64],
+) -> Result<Vec<u8>> {
+    let before = run::section_of(run, context, "conflicts")?;
+    if waiting.is_empty() {
+        let before = before.ok_or_else(|| internal(DocumentError::SectionMissing))?;
+        return document::without(before, &[variable]).map_err(internal);
+    }
+    let ids = conflict_ids(waiting)?;
+    document::object(&[(variable, ids)])
+        .and_then(|one| document::update(before, &one))
+        .map_err(internal)
+}
+
+sql_functions! {
+    /// `state_conflict_resolve(id, value, reason)`
+    fn state_conflict_resolve(call) {
+        let function = c"state_conflict_resolve()";
+        let id = call.bigint(0).ok_or_else(|| Error::null_argument("id"))?;
+        let value = call.required_jsonb(1, "value")?;
+        let reason = call.required_text(2, "reason")?;
+        let by = sys::user_name(sys::current_user());
+        let catalog = catalog::current(call.function())?;
+        let run_key = conflict(&catalog, id, false)?.run;
+        let state = StateRef::new(&catalog, RUN, &run_key)?;
+        batch::lock(&state, function)?;
+        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        let context = open(&state, &document)?;
+        let found = conflict(&catalog, id, true)?;
+        check_open(id, &found, &context)?;
+        run::check_running(&run_key, &context)?;
+        check_value(&found.variable, value)?;
+        let waiting = {
+            let _owner = Impersonation::owner_of(catalog.snapshot);
+            store::resolve_conflict(&catalog, id, value, reason, &by)?;
+            store::supersede_conflicts(&catalog, &run_key, &found.variable, value)?
+        };
+        let before = run::section_of(&run_key, &context, "variables")?;
+        let variables = document::object(&[(&found.variable, decided(&context, &found, value)?)])
+            .and_then(|one| document::update(before, &one))
+            .map_err(internal)?;
+        let conflicts = conflicts_after((&run_key, &context), &found.variable, &waiting)?;
+        let updates = document::object(&[("variables", variables), ("conflicts", conflicts)]);
+        batch::apply(&state, Operation::Update(updates.map_err(internal)?), function)?;
+        Ok(call::void_datum())
+    }
+}

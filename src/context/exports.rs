@@ -1,0 +1,188 @@
+//! What a run is to hand on when it ends.
+
+use super::claim::fence;
+use super::error::ContextError;
+use super::run::{self, open};
+use super::variables::{label, members};
+use crate::batch::{self, Edit, Operation};
+use crate::call::{self, sql_functions, varlena_datum};
+use crate::catalog::c_string;
+use crate::error::{Error, Result, text};
+use crate::{settings, varlena};
+use pgrx::pg_sys;
+use state_cache_context::{Destination, Run, Sensitivity};
+use state_cache_document::{self as document, DocumentError};
+use std::rc::Rc;
+
+/// An export to be marked.
+struct Mark {
+    run: Box<[u8]>,
+    key: Box<[u8]>,
+    destination: Destination,
+    sensitivity: Option<Sensitivity>,
+    /// The entry, as the document holds it, but for its sensitivity.
+    entry: Vec<u8>,
+}
+
+impl Edit for Mark {
+    fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
+        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let shape = |error| run::shape(&self.run, error);
+        let context = Run::open(base, &self.run).map_err(shape)?;
+        run::check_running(&self.run, &context)?;
+        let sensitivity = check_sensitivity(
+            &self.run,
+            &context,
+            &self.key,
+            self.destination,
+            self.sensitivity,
+        )?;
+        let mut entries = Vec::new();
+        for export in context.exports().map_err(shape)? {
+            // Marked again for the same destination, it is marked once.
+            if (&*export.key, export.destination) != (&*self.key, self.destination) {
+                entries.push(export.raw.to_vec());
+            }
+        }
+        let sensitivity = document::string(sensitivity.name().as_bytes());
+        let entry = document::object(&[("sensitivity", sensitivity)])
+            .and_then(|sensitivity| document::update(Some(&self.entry), &sensitivity));
+        entries.push(entry.map_err(internal)?);
+        document::array(&entries)
+            .and_then(|exports| document::object(&[("exports", exports)]))
+            .and_then(|updates| document::update(Some(base), &updates))
+            .map_err(internal)
+    }
+
+    fn bytes(&self) -> usize {
+        self.entry.len()
+    }
+}
+
+fn internal(error: DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+/// The sensitivity of an export: no less than that of its variable.
+pub fn sensitivity_of(
+    run: &[u8],
+    context: &Run<'_>,
+    key: &[u8],
+    declared: Option<Sensitivity>,
+) -> Result<Sensitivity> {
+    let shape = |error| run::shape(run, error);
+    let variable = context.variable(key).map_err(shape)?;
+    let own = variable.map(|variable| variable.sensitivity).max(declared);
+    context
+        .effective(key, own.unwrap_or(Sensitivity::Internal))
+        .map_err(shape)
+}
+
+/// Raises `42501` for an export that is more sensitive than its destination takes.
+pub fn check_sensitivity(
+    run: &[u8],
+    context: &Run<'_>,
+    key: &[u8],
+    destination: Destination,
+    declared: Option<Sensitivity>,
+) -> Result<Sensitivity> {
+    let sensitivity = sensitivity_of(run, context, key, declared)?;
+    let limit = settings::max_sensitivity(destination);
+    if sensitivity > limit {
+        return Err(ContextError::Sensitive {
+            run: text(run),
+            key: text(key),
+            sensitivity,
+            destination,
+            limit,
+        }
+        .into());
+    }
+    Ok(sensitivity)
+}
+
+/// An SQL/JSON path; PostgreSQL's own error for what is none.
+fn json_path(path: &[u8]) -> Option<pg_sys::Datum> {
+    let path = c_string(path);
+    // SAFETY: jsonpath_in takes a NUL-terminated string; the result lives in the current memory context.
+    unsafe {
+        pgrx::direct_function_call_as_datum(
+            pg_sys::jsonpath_in,
+            &[Some(pg_sys::Datum::from(path.as_ptr()))],
+        )
+    }
+}
+
+/// What an SQL/JSON path finds first in a value; `None` for nothing.
+pub fn transformed(value: &[u8], path: &[u8]) -> Result<Option<Vec<u8>>> {
+    let no_variables = document::object::<&[u8], &[u8]>(&[]).map_err(internal)?;
+    let arguments = [
+        Some(varlena_datum(value)),
+        json_path(path),
+        Some(varlena_datum(&no_variables)),
+        Some(call::boolean_datum(false)),
+    ];
+    // SAFETY: the function takes jsonb, jsonpath, jsonb and boolean, and gives jsonb.
+    unsafe {
+        let found = pgrx::direct_function_call_as_datum(pg_sys::jsonb_path_query_first, &arguments);
+        Ok(found.map(|datum| varlena::detoasted_bytes(datum.cast_mut_ptr()).to_vec()))
+    }
+}
+
+sql_functions! {
+    /// `state_context_mark_export(run_id, key, destination, transformation, target, target_key, item, sensitivity, token)`
+    fn state_context_mark_export(call) {
+        let function = c"state_context_mark_export()";
+        let state = run::named(call, 0)?;
+        let key = call.required_text(1, "key")?;
+        let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?
+            .ok_or_else(|| Error::null_argument("destination"))?;
+        let (transformation, target, target_key) = (call.text(3), call.text(4), call.text(5));
+        let sensitivity = label(call, 7, "sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
+        if key.is_empty() {
+            return Err(Error::argument("key must not be empty"));
+        }
+        transformation.and_then(json_path);
+        match (destination, target) {
+            (Destination::PersistentStore, Some(class)) => state.catalog.class(class).map(|_| ())?,
+            (Destination::PersistentStore, None) => {
+                return Err(Error::argument("an export to persistent_store needs the class as its target"));
+            }
+            (Destination::ExternalSystem, None) => {
+                return Err(Error::argument("an export to external_system needs the system as its target"));
+            }
+            _ => {}
+        }
+        let item = call.jsonb(6);
+        if let Some(item) = item {
+            members("item", item)?;
+            super::blackboard::check_attributes(item)?;
+        }
+        let string = document::string;
+        let optional = [
+            ("transformation", transformation.map(string)),
+            ("target", target.map(string)),
+            ("targetKey", target_key.map(string)),
+            ("item", item.map(<[u8]>::to_vec)),
+        ];
+        let mut fields = vec![
+            ("key", string(key)),
+            ("destination", string(destination.name().as_bytes())),
+        ];
+        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let mark = Mark {
+            run: state.key.into(),
+            key: key.into(),
+            destination,
+            sensitivity,
+            entry: document::object(&fields).map_err(internal)?,
+        };
+        batch::check_may_change(&state, function)?;
+        open(&state, &run::require(&state)?)?;
+        fence(&state, call.bigint(8))?;
+        batch::apply(&state, Operation::Edit(Rc::new(mark)), function)?;
+        Ok(call::void_datum())
+    }
+}

@@ -1,0 +1,151 @@
+//! The places of runs in their hierarchy, and the rules between parents and children.
+
+use super::error::ContextError;
+use super::run::{self, RUN};
+use crate::batch;
+use crate::cache::StateRef;
+use crate::cache::forms::Document;
+use crate::call::{self, sql_functions};
+use crate::catalog::Catalog;
+use crate::error::{Result, text};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Place, PlaceLock};
+use state_cache_context::{Run, Status};
+use std::rc::Rc;
+
+/// Locks the place of a run. One that no function of this room has created gets a place at the root, unless its
+/// document says that it has a parent: that one must have been created there.
+pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> Result<Place> {
+    let (catalog, key) = (&*state.catalog, state.key);
+    let parent = run::text_of(key, context, "parentRunId")?;
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let found = match store::lock_place(catalog, key, lock)? {
+        Some(place) => place,
+        None if parent.is_some() => {
+            return Err(ContextError::NoPlace { run: text(key) }.into());
+        }
+        None => {
+            let place = Place {
+                parent: None,
+                depth: 0,
+                base_version: 0,
+            };
+            store::put_place(catalog, key, &place)?;
+            place
+        }
+    };
+    if parent.as_deref() != found.parent.as_deref() {
+        return Err(ContextError::OtherParent {
+            run: text(key),
+            parent: found.parent.as_deref().map(text),
+        }
+        .into());
+    }
+    Ok(found)
+}
+
+/// Reads the hierarchy as it is now, whatever the isolation level, as the owner of its table.
+pub fn own_place<T>(state: &StateRef<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _owner = Impersonation::owner_of(state.catalog.snapshot);
+    let _snapshot = PushedSnapshot::latest();
+    f()
+}
+
+/// The children of a run that have not ended. With the run's place locked no other can come.
+pub fn running_children(state: &StateRef<'_>) -> Result<Vec<Box<[u8]>>> {
+    let children = own_place(state, || store::children(&state.catalog, state.key))?;
+    let mut running = Vec::new();
+    for child in children {
+        let document = document_of(state, &child)?;
+        let status = match &document {
+            Some(document) => Run::open(document, &child)
+                .map_err(|error| run::shape(&child, error))?
+                .status(),
+            None => continue,
+        };
+        if status == Status::Running {
+            running.push(child);
+        }
+    }
+    Ok(running)
+}
+
+/// The document of another run as it is now.
+pub fn document_of(state: &StateRef<'_>, other: &[u8]) -> Result<Option<Vec<u8>>> {
+    let other = StateRef {
+        catalog: Rc::clone(&state.catalog),
+        class: Rc::clone(&state.class),
+        key: other,
+    };
+    let found = batch::read_latest(&other, &mut Document)?;
+    Ok(found.state().map(|(_, document)| document))
+}
+
+/// Raises `55006` if children run under a run.
+pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
+    let running = running_children(state)?;
+    if running.is_empty() {
+        return Ok(());
+    }
+    Err(ContextError::ChildrenRunning {
+        run: text(state.key),
+        children: running.iter().map(|child| text(child)).collect(),
+    }
+    .into())
+}
+
+/// Raises `55006` if a run that is to be deleted has children that run, and keeps new ones away until the transaction
+/// ends.
+pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
+    let place = {
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        store::lock_place(&state.catalog, state.key, PlaceLock::Ends)?
+    };
+    match place {
+        Some(_) => check_no_children(state),
+        None => Ok(()),
+    }
+}
+
+/// Forgets the place and the claim of a run that was deleted.
+pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    store::forget_context(catalog, run)
+}
+
+sql_functions! {
+    /// `state_context_tree(run_id)`
+    fn state_context_tree(call) {
+        let root = run::named(call, 0)?;
+        let nodes = {
+            let _owner = Impersonation::owner_of(root.catalog.snapshot);
+            store::subtree(&root.catalog, root.key)?
+        };
+        let mut rows = call.rows();
+        for node in nodes {
+            let state = StateRef::new(&root.catalog, RUN, &node.run)?;
+            let Some((version, document)) = batch::read(&state, &mut Document)?.state() else {
+                if node.depth == 0 {
+                    return Err(run::unknown(root.key));
+                }
+                // Hidden from this role, or expired.
+                continue;
+            };
+            let context = Run::open(&document, &node.run).map_err(|error| run::shape(&node.run, error))?;
+            let routine = run::text_of(&node.run, &context, "routineId")?;
+            let text = |bytes: &[u8]| call::varlena_datum(bytes);
+            rows.push([
+                Some(text(&node.run)),
+                node.parent.as_deref().map(text),
+                Some(call::integer_datum(node.depth)),
+                Some(text(context.status().name().as_bytes())),
+                Some(call::bigint_datum(version.number)),
+                routine.as_deref().map(text),
+                node.owner.as_deref().map(text),
+                node.created_at.map(call::bigint_datum),
+            ]);
+        }
+        Ok(call::void_datum())
+    }
+}

@@ -1,0 +1,340 @@
+//! Creating runs and looking at them.
+
+use super::claim::fence;
+use super::error::ContextError;
+use super::hierarchy::{lock_place, own_place};
+use super::limits;
+use super::run::{self, RUN, open};
+use super::variables::{check_value, label, members};
+use crate::batch;
+use crate::cache::StateRef;
+use crate::call::{self, Call, sql_functions};
+use crate::error::{Error, Result, text};
+use crate::identity::Impersonation;
+use crate::settings;
+use crate::store::{self, Checkpoint, Place, PlaceLock};
+use state_cache_context::{Run, Sensitivity, Source, Status, Variable, rfc3339};
+use state_cache_document::{self as document, DocumentError};
+use std::ffi::CStr;
+
+/// What a new run has beside what it inherits.
+#[derive(Default)]
+struct New<'a> {
+    routine: Option<&'a [u8]>,
+    parent: Option<&'a [u8]>,
+    swarm: Option<&'a [u8]>,
+    permissions: Vec<Vec<u8>>,
+    limits: Option<Vec<u8>>,
+    shared_limits: Option<Vec<u8>>,
+    sensitivity_map: Option<Vec<u8>>,
+    /// Variables, as the document holds them.
+    variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+fn internal(error: DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+impl New<'_> {
+    /// Adds variables with these values. An input takes the place of an inherited variable of the same name, whose
+    /// sensitivity it does not go below.
+    fn add_inputs(
+        &mut self,
+        inputs: Option<&[u8]>,
+        source: Source,
+        inherited: &[(Vec<u8>, Sensitivity)],
+    ) -> Result<()> {
+        let Some(inputs) = inputs else {
+            return Ok(());
+        };
+        let at = run::now();
+        for (name, value) in members("inputs", inputs)? {
+            if name.is_empty() {
+                return Err(Error::argument("the name of a variable must not be empty"));
+            }
+            check_value(name, &value)?;
+            let floor = self.floor(name)?.unwrap_or(Sensitivity::Internal);
+            let before = inherited.iter().find(|(known, _)| known == name);
+            let variable = Variable {
+                value,
+                source,
+                timestamp: Some(at),
+                sensitivity: before.map_or(floor, |(_, sensitivity)| floor.max(*sensitivity)),
+                mutable: true,
+                raw: &[],
+            };
+            self.put(name, &variable)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: &[u8], variable: &Variable<'_>) -> Result<()> {
+        let record = variable.document(name).map_err(internal)?;
+        self.variables.push((name.to_vec(), record));
+        Ok(())
+    }
+
+    /// The sensitivity that a variable of this name has at least.
+    fn floor(&self, name: &[u8]) -> Result<Option<Sensitivity>> {
+        let Some(map) = &self.sensitivity_map else {
+            return Ok(None);
+        };
+        let declared = document::member(map, name).map_err(internal)?;
+        Ok(declared.and_then(|value| Sensitivity::parse(document::as_string(&value)?)))
+    }
+
+    /// The document of the run.
+    fn document(self, key: &[u8]) -> std::result::Result<Vec<u8>, DocumentError> {
+        let string = document::string;
+        let empty_object = document::object::<&[u8], &[u8]>(&[])?;
+        let permissions: Vec<_> = self.permissions.iter().map(|it| string(it)).collect();
+        let mut fields: Vec<(&str, Vec<u8>)> = vec![
+            ("runId", string(key)),
+            ("status", string(Status::Running.name().as_bytes())),
+            ("permissions", document::array(&permissions)?),
+            (
+                "resourceLimits",
+                self.limits.unwrap_or_else(|| empty_object.clone()),
+            ),
+            ("usage", empty_object.clone()),
+            ("variables", document::object(&self.variables)?),
+            ("intermediate", empty_object.clone()),
+            ("exports", document::array::<&[u8]>(&[])?),
+            (
+                "sensitivityMap",
+                self.sensitivity_map.unwrap_or(empty_object),
+            ),
+            ("createdAt", string(rfc3339(run::now()).as_bytes())),
+        ];
+        let optional = [
+            ("routineId", self.routine.map(string)),
+            ("parentRunId", self.parent.map(string)),
+            ("swarmId", self.swarm.map(string)),
+            ("sharedLimits", self.shared_limits),
+        ];
+        fields.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        document::object(&fields)
+    }
+}
+
+/// Writes a new run, and its place; its version.
+fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) -> Result<i64> {
+    let parent = new.parent.map(Into::into);
+    let document = new.document(state.key).map_err(internal)?;
+    let duplicate = || ContextError::Duplicate {
+        run: text(state.key),
+    };
+    let checkpoint = Checkpoint {
+        checkpoint_type: b"full".as_slice().into(),
+        // What the run starts from is what its merge compares with: pruning spares it.
+        recovery_point: true,
+        agent_phase: Some(b"initialization".as_slice().into()),
+        execution_context: None,
+        parent: None,
+    };
+    let saved = match batch::save(state, &document, checkpoint, Some(0), None, function) {
+        Err(Error::Conflict { .. }) => return Err(duplicate().into()),
+        saved => saved?,
+    };
+    let place = Place {
+        parent,
+        depth,
+        base_version: saved.version,
+    };
+    let _owner = Impersonation::owner_of(state.catalog.snapshot);
+    store::put_place(&state.catalog, state.key, &place)?;
+    Ok(saved.version)
+}
+
+/// The permissions that an argument names, each once.
+fn permissions(call: &Call<'_>, n: usize) -> Result<Option<Vec<Vec<u8>>>> {
+    let Some(given) = call.text_array(n) else {
+        return Ok(None);
+    };
+    let given: Option<Vec<_>> = given
+        .into_iter()
+        .map(|one| one.map(<[u8]>::to_vec))
+        .collect();
+    let mut given = given.ok_or_else(|| Error::argument("permissions must not contain null"))?;
+    given.sort_unstable();
+    given.dedup();
+    Ok(Some(given))
+}
+
+/// The permissions that a run has.
+fn permissions_of(state: &StateRef<'_>, context: &Run<'_>) -> Result<Vec<Vec<u8>>> {
+    let Some(held) = run::section_of(state.key, context, "permissions")? else {
+        return Ok(Vec::new());
+    };
+    let held = document::elements(held).map_err(internal)?;
+    Ok(held
+        .iter()
+        .filter_map(|one| document::as_string(one))
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// Limits that an argument gives.
+fn limits_given<'a>(call: &Call<'a>, n: usize) -> Result<Option<&'a [u8]>> {
+    let given = call.jsonb(n);
+    given.map_or(Ok(()), limits::check_given)?;
+    Ok(given)
+}
+
+/// The floors that an argument declares.
+fn sensitivity_map(call: &Call<'_>, n: usize) -> Result<Option<Vec<u8>>> {
+    let Some(map) = call.jsonb(n) else {
+        return Ok(None);
+    };
+    for (name, value) in members("sensitivity_map", map)? {
+        let word = document::as_string(&value).unwrap_or_default();
+        if Sensitivity::parse(word).is_none() {
+            return Err(Error::UnknownLabel {
+                what: "sensitivity",
+                name: format!("{}\" of variable \"{}", text(word), text(name)),
+                known: Sensitivity::KNOWN.to_owned(),
+            });
+        }
+    }
+    Ok(Some(map.to_vec()))
+}
+
+/// The permission that a child needs to inherit a variable; `None` where it needs none.
+fn permission_to_inherit(sensitivity: Sensitivity) -> Option<&'static str> {
+    match sensitivity {
+        Sensitivity::Public | Sensitivity::Internal | Sensitivity::Confidential => None,
+        Sensitivity::Pii => Some("read:pii"),
+        Sensitivity::Secret => Some("read:secret"),
+    }
+}
+
+/// The variables that a child inherits: those up to `max` that its permissions let it see.
+fn inherit_variables(
+    parent: &StateRef<'_>,
+    context: &Run<'_>,
+    new: &mut New<'_>,
+    max: Option<Sensitivity>,
+) -> Result<Vec<(Vec<u8>, Sensitivity)>> {
+    let shape = |error| run::shape(parent.key, error);
+    let mut inherited = Vec::new();
+    for (name, variable) in context.variables().map_err(shape)? {
+        let sensitivity = context
+            .effective(name, variable.sensitivity)
+            .map_err(shape)?;
+        let is_permitted = permission_to_inherit(sensitivity)
+            .is_none_or(|needed| new.permissions.iter().any(|it| **it == *needed.as_bytes()));
+        if !is_permitted || max.is_some_and(|max| sensitivity > max) {
+            continue;
+        }
+        let handed_on = Variable {
+            source: Source::Parent,
+            sensitivity,
+            ..variable
+        };
+        new.put(name, &handed_on)?;
+        inherited.push((name.to_vec(), sensitivity));
+    }
+    Ok(inherited)
+}
+
+/// Raises unless a run may have one more child below it; its place is locked. The depth of the child.
+fn check_room(parent: &StateRef<'_>, place: &Place, child: &[u8]) -> Result<i32> {
+    let depth = place.depth.saturating_add(1);
+    let limit = settings::max_context_depth();
+    if depth > limit {
+        return Err(ContextError::TooDeep {
+            run: text(child),
+            limit,
+        }
+        .into());
+    }
+    let most = settings::max_context_children();
+    if own_place(parent, || {
+        store::count_children(&parent.catalog, parent.key, most)
+    })? >= most
+    {
+        return Err(ContextError::TooManyChildren {
+            run: text(parent.key),
+            limit: most,
+        }
+        .into());
+    }
+    Ok(depth)
+}
+
+sql_functions! {
+    /// `state_context_create(run_id, routine_id, inputs, permissions, resource_limits, swarm_id, sensitivity_map)`
+    fn state_context_create(call) {
+        let state = run::named(call, 0)?;
+        let mut new = New {
+            routine: call.text(1),
+            swarm: call.text(5),
+            permissions: permissions(call, 3)?.unwrap_or_default(),
+            limits: limits_given(call, 4)?.map(<[u8]>::to_vec),
+            sensitivity_map: sensitivity_map(call, 6)?,
+            ..New::default()
+        };
+        new.add_inputs(call.jsonb(2), Source::User, &[])?;
+        let version = write_new(&state, new, 0, c"state_context_create()")?;
+        Ok(call::bigint_datum(version))
+    }
+
+    /// `state_context_child(parent_run_id, child_run_id, inputs, routine_id, permissions, resource_limits,
+    /// max_sensitivity, token)`
+    fn state_context_child(call) {
+        let function = c"state_context_child()";
+        let parent_key = call.required_text(0, "parent_run_id")?;
+        let child_key = call.required_text(1, "child_run_id")?;
+        let catalog = crate::catalog::current(call.function())?;
+        let parent = StateRef::new(&catalog, RUN, parent_key)?;
+        let child = StateRef::new(&catalog, RUN, child_key)?;
+        let max = label(call, 6, "max_sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
+        let (asked, given) = (permissions(call, 4)?, limits_given(call, 5)?);
+        batch::check_may_change(&parent, function)?;
+        let known = run::require(&parent)?;
+        let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
+        fence(&parent, call.bigint(7))?;
+        let document = run::require_running(&parent)?;
+        let context = open(&parent, &document)?;
+        let depth = check_room(&parent, &place, child_key)?;
+        let held = permissions_of(&parent, &context)?;
+        if let Some(above) = asked.iter().flatten().find(|one| !held.contains(*one)) {
+            return Err(ContextError::Permission { parent: text(parent_key), permission: text(above) }.into());
+        }
+        let swarm = run::text_of(parent_key, &context, "swarmId")?;
+        let mut new = New {
+            routine: call.text(3),
+            parent: Some(parent_key),
+            swarm: swarm.as_deref(),
+            permissions: asked.unwrap_or(held),
+            sensitivity_map: run::section_of(parent_key, &context, "sensitivityMap")?.map(<[u8]>::to_vec),
+            ..New::default()
+        };
+        let inherited = inherit_variables(&parent, &context, &mut new, max)?;
+        new.add_inputs(call.jsonb(2), Source::Parent, &inherited)?;
+        if batch::read_latest(&child, &mut crate::cache::forms::Head)?.state().is_some() {
+            // Before the parent's limits are touched.
+            return Err(ContextError::Duplicate { run: text(child_key) }.into());
+        }
+        let limits = limits::inherit(&parent, &document, child_key, given, function)?;
+        new.limits = Some(limits.limits);
+        new.shared_limits = Some(limits.shared);
+        let version = write_new(&child, new, depth, function)?;
+        Ok(call::bigint_datum(version))
+    }
+
+    /// `state_context_get(run_id)`
+    fn state_context_get(call) {
+        let state = run::named(call, 0)?;
+        let (_, document) = run::read(&state)?;
+        let context = open(&state, &document)?;
+        context.check_all().map_err(|error| run::shape(state.key, error))?;
+        Ok(call::varlena_datum(&document))
+    }
+}

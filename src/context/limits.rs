@@ -1,0 +1,458 @@
+//! What a run may use up, what it has used, and what its children were allotted.
+//!
+//! # Contract
+//!
+//! Of each counter a run has a limit (`resourceLimits`) or none, what it has used (`usage`) and what its running
+//! children were allotted (`reservations`, by child). Left is the limit less the other two. A child's limit is either
+//! *allotted*: then it is reserved with the parent until the child ends, when what it has used counts as the parent's
+//! and the rest is free again; or *shared* (`sharedLimits`): then all that is charged to the child is charged to the
+//! parent too. A parent that shares charges its own parent in turn, reservations included. So nothing is ever counted
+//! twice, and what is given back is what the parent's document says was reserved, whatever the child says.
+//!
+//! Branches are not used up: each running child is a reservation of one.
+//!
+//! Every charge locks the run, then its parent, and so on up (see the room's contract), before it looks what is left.
+
+use super::error::ContextError;
+use super::number::Number;
+use super::run::{self, open};
+use crate::batch::{self, Operation};
+use crate::cache::StateRef;
+use crate::cache::forms::Document;
+use crate::error::{Error, Result, text};
+use state_cache_context::{Counter, Problem, Run, ShapeError};
+use state_cache_document::{self as document, DocumentError};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// The counters that a child can be allotted, or share.
+pub const SPENDABLE: [Counter; 3] = [Counter::Credits, Counter::ToolCalls, Counter::DurationMs];
+
+/// Members of `resourceLimits` that nothing is charged to.
+const CAPS: [&str; 1] = ["maxMemoryMB"];
+/// Those that are only handed on.
+const HANDED_ON: [&str; 2] = ["priorityBonus", "emergencyReserve"];
+
+/// What the limits are called, for hints.
+const KNOWN: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, priorityBonus, emergencyReserve";
+
+/// What is charged to a run.
+#[derive(Clone, Copy)]
+pub enum Charge<'a> {
+    /// It has used so much.
+    Spend(&'a Number),
+    /// A child is allotted so much.
+    Reserve(&'a [u8], &'a Number),
+}
+
+impl Charge<'_> {
+    fn amount(&self) -> &Number {
+        match self {
+            Self::Spend(amount) | Self::Reserve(_, amount) => amount,
+        }
+    }
+}
+
+/// A run's document, looked at for its limits.
+struct Purse<'a> {
+    run: &'a [u8],
+    context: Run<'a>,
+}
+
+impl<'a> Purse<'a> {
+    fn new(state: &StateRef<'a>, document: &'a [u8]) -> Result<Self> {
+        Ok(Self {
+            run: state.key,
+            context: open(state, document)?,
+        })
+    }
+
+    fn shape(&self, field: String, error: impl Into<ShapeError>) -> Error {
+        let mut error = error.into();
+        if error.field.is_empty() {
+            error.field = field;
+        }
+        run::shape(self.run, error)
+    }
+
+    fn bytes(&self, section: &str) -> Result<Option<&'a [u8]>> {
+        run::section_of(self.run, &self.context, section)
+    }
+
+    /// The members of a section, none where it is not there.
+    fn section(&self, name: &str) -> Result<Vec<document::Member<'a>>> {
+        match self.bytes(name)? {
+            Some(section) => {
+                document::members(section).map_err(|error| self.shape(name.to_owned(), error))
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The number that a member of a section is.
+    fn number(&self, section: &str, member: &str) -> Result<Option<Number>> {
+        let Some(bytes) = self.bytes(section)? else {
+            return Ok(None);
+        };
+        let field = || format!("{section}.{member}");
+        let value = document::member(bytes, member.as_bytes())
+            .map_err(|error| self.shape(field(), error))?;
+        value
+            .map(|value| {
+                Number::of_document(&value).ok_or_else(|| self.shape(field(), not_a_number()))
+            })
+            .transpose()
+    }
+
+    fn limit(&self, counter: Counter) -> Result<Option<Number>> {
+        self.number("resourceLimits", counter.limit())
+    }
+
+    fn used(&self, counter: Counter) -> Result<Number> {
+        Ok(self
+            .number("usage", counter.name())?
+            .unwrap_or_else(Number::zero))
+    }
+
+    /// What children were allotted, all together.
+    fn reserved(&self, counter: Counter) -> Result<Number> {
+        let mut sum = Number::zero();
+        for (child, allotted) in self.section("reservations")? {
+            sum = sum
+                + self
+                    .allotted(child, &allotted, counter)?
+                    .unwrap_or_else(Number::zero);
+        }
+        Ok(sum)
+    }
+
+    fn allotted(&self, child: &[u8], allotted: &[u8], counter: Counter) -> Result<Option<Number>> {
+        let field = || format!("reservations.{}.{}", text(child), counter.name());
+        let value = document::member(allotted, counter.name().as_bytes())
+            .map_err(|error| self.shape(field(), error))?;
+        value
+            .map(|value| {
+                Number::of_document(&value).ok_or_else(|| self.shape(field(), not_a_number()))
+            })
+            .transpose()
+    }
+
+    /// What is left; `None` without a limit.
+    fn left(&self, counter: Counter) -> Result<Option<Number>> {
+        let Some(limit) = self.limit(counter)? else {
+            return Ok(None);
+        };
+        Ok(Some(limit - self.used(counter)? - self.reserved(counter)?))
+    }
+
+    /// Whether what is charged to this run is charged to its parent too.
+    fn shares(&self, counter: Counter) -> Result<bool> {
+        let Some(shared) = self.bytes("sharedLimits")? else {
+            return Ok(false);
+        };
+        let shared = document::elements(shared)
+            .map_err(|error| self.shape("sharedLimits".to_owned(), error))?;
+        Ok(shared
+            .iter()
+            .any(|name| document::as_string(name) == Some(counter.name().as_bytes())))
+    }
+
+    fn parent(&self) -> Result<Option<Vec<u8>>> {
+        run::text_of(self.run, &self.context, "parentRunId")
+    }
+
+    /// Raises `54000` unless so much is left; what is left after it.
+    fn check(&self, counter: Counter, amount: &Number) -> Result<Option<Number>> {
+        let (Some(limit), Some(left)) = (self.limit(counter)?, self.left(counter)?) else {
+            return Ok(None);
+        };
+        if *amount > left {
+            return Err(ContextError::Limit {
+                run: text(self.run),
+                counter,
+                asked: amount.to_string(),
+                limit: limit.to_string(),
+                left: left.to_string(),
+            }
+            .into());
+        }
+        Ok(Some(left - amount.clone()))
+    }
+
+    /// The section that holds what a charge leaves.
+    fn charged(&self, counter: Counter, charge: Charge<'_>) -> Result<Vec<u8>> {
+        match charge {
+            Charge::Spend(amount) => {
+                let used = self.used(counter)? + amount.clone();
+                self.with_member("usage", counter.name().as_bytes(), &used.document()?)
+            }
+            Charge::Reserve(child, amount) => {
+                let before = self.section("reservations")?;
+                let before = before.iter().find(|(name, _)| *name == child);
+                let allotted = document::object(&[(counter.name(), amount.document()?)])
+                    .and_then(|one| document::update(before.map(|(_, allotted)| &**allotted), &one))
+                    .map_err(|error| self.shape("reservations".to_owned(), error))?;
+                self.with_member("reservations", child, &allotted)
+            }
+        }
+    }
+
+    /// The updates that give a section this member.
+    fn with_member(&self, section: &str, member: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+        let before = self.bytes(section)?;
+        document::object(&[(member, value)])
+            .and_then(|one| document::update(before, &one))
+            .and_then(|whole| document::object(&[(section, whole)]))
+            .map_err(|error| self.shape(section.to_owned(), error))
+    }
+}
+
+fn not_a_number() -> ShapeError {
+    ShapeError {
+        field: String::new(),
+        problem: Problem::NotNumber,
+    }
+}
+
+/// The parent of a run, as a state.
+fn state_of<'a>(state: &StateRef<'_>, key: &'a [u8]) -> StateRef<'a> {
+    StateRef {
+        catalog: Rc::clone(&state.catalog),
+        class: Rc::clone(&state.class),
+        key,
+    }
+}
+
+/// Locks a run and reads it.
+fn locked(state: &StateRef<'_>, function: &CStr) -> Result<Vec<u8>> {
+    batch::lock(state, function)?;
+    run::found(state, batch::read_locked(state, &mut Document)?).map(|(_, document)| document)
+}
+
+/// Charges something to a run and, as far as it shares its limit, to those above; what is left of the least, `None`
+/// without any limit. A run that has ended is charged nothing any more.
+pub fn charge(
+    state: &StateRef<'_>,
+    counter: Counter,
+    charge: Charge<'_>,
+    function: &CStr,
+) -> Result<Option<Number>> {
+    let mut least: Option<Number> = None;
+    let mut next = Some(state.key.to_vec());
+    while let Some(key) = next.take() {
+        let state = state_of(state, &key);
+        let document = locked(&state, function)?;
+        let purse = Purse::new(&state, &document)?;
+        run::check_running(&key, &purse.context)?;
+        if let Some(left) = purse.check(counter, charge.amount())? {
+            least = Some(least.map_or(left.clone(), |least| least.min(left)));
+        }
+        let updates = purse.charged(counter, charge)?;
+        batch::apply(&state, Operation::Update(updates), function)?;
+        if purse.shares(counter)? {
+            next = purse.parent()?;
+        }
+    }
+    Ok(least)
+}
+
+/// What is left to a run of a counter, the runs above included that it shares with. The run is locked.
+pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
+    let mut least: Option<Number> = None;
+    let mut next = Some(state.key.to_vec());
+    while let Some(key) = next.take() {
+        let state = state_of(state, &key);
+        let (_, document) = run::found(&state, batch::read_latest(&state, &mut Document)?)?;
+        let purse = Purse::new(&state, &document)?;
+        if let Some(left) = purse.left(counter)? {
+            least = Some(least.map_or(left.clone(), |least| least.min(left)));
+        }
+        if purse.shares(counter)? {
+            next = purse.parent()?;
+        }
+    }
+    Ok(least)
+}
+
+/// Gives back what a child that ends was allotted and has not used, and charges what it has.
+pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<()> {
+    let mut next = run::text_of(child.key, ended, "parentRunId")?;
+    let used = Purse {
+        run: child.key,
+        context: *ended,
+    };
+    while let Some(key) = next.take() {
+        let state = state_of(child, &key);
+        batch::lock(&state, function)?;
+        let Some((_, document)) = batch::read_locked(&state, &mut Document)?.state() else {
+            return Ok(());
+        };
+        let purse = Purse::new(&state, &document)?;
+        let Some(updates) = purse.settled(child.key, &used)? else {
+            return Ok(());
+        };
+        batch::apply(&state, Operation::Update(updates), function)?;
+        next = purse.parent()?;
+    }
+    Ok(())
+}
+
+impl Purse<'_> {
+    /// The updates that end the reservations for a child; `None` if there are none.
+    fn settled(&self, child: &[u8], ended: &Purse<'_>) -> Result<Option<Vec<u8>>> {
+        let reservations = self.section("reservations")?;
+        let Some((_, allotted)) = reservations.iter().find(|(name, _)| *name == child) else {
+            return Ok(None);
+        };
+        let mut usage = Vec::new();
+        for counter in SPENDABLE {
+            if self.allotted(child, allotted, counter)?.is_some() {
+                let used = self.used(counter)? + ended.used(counter)?;
+                usage.push((counter.name(), used.document()?));
+            }
+        }
+        let damaged = |error| self.shape("reservations".to_owned(), error);
+        let rest = match self.bytes("reservations")? {
+            Some(section) => document::without(section, &[child]).map_err(damaged)?,
+            None => return Ok(None),
+        };
+        let before = self.bytes("usage")?;
+        let usage = document::object(&usage)
+            .and_then(|usage| document::update(before, &usage))
+            .map_err(damaged)?;
+        document::object(&[("reservations", rest), ("usage", usage)])
+            .map(Some)
+            .map_err(damaged)
+    }
+}
+
+/// Checks limits that somebody gives a run: each has a known name and is a number that is not negative.
+pub fn check_given(given: &[u8]) -> Result<()> {
+    for (name, value) in super::variables::members("resource_limits", given)? {
+        let known = |known: &str| known.as_bytes() == name;
+        let is_cap = Counter::ALL.iter().any(|counter| known(counter.limit()))
+            || CAPS.into_iter().any(known);
+        if !is_cap && !HANDED_ON.into_iter().any(known) {
+            return Err(Error::UnknownLabel {
+                what: "resource limit",
+                name: text(name),
+                known: KNOWN.to_owned(),
+            });
+        }
+        let number = Number::of_document(&value).ok_or_else(|| {
+            Error::argument(format!(
+                "resource limit \"{}\" must be a number",
+                text(name)
+            ))
+        })?;
+        if is_cap && number < Number::zero() {
+            return Err(Error::argument(format!(
+                "resource limit \"{}\" must not be negative: {number}",
+                text(name)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The limits of a child.
+pub struct Inherited {
+    /// `resourceLimits` of its document.
+    pub limits: Vec<u8>,
+    /// `sharedLimits` of its document.
+    pub shared: Vec<u8>,
+}
+
+/// What a child gets of its parent's limits, and reserves what it is allotted. What it asks for is in `given`: of
+/// that no more than is left is allotted (`54000`), and what it does not ask for is shared.
+pub fn inherit(
+    parent: &StateRef<'_>,
+    parent_document: &[u8],
+    child: &[u8],
+    given: Option<&[u8]>,
+    function: &CStr,
+) -> Result<Inherited> {
+    let purse = Purse::new(parent, parent_document)?;
+    let asked = |name: &str| -> Result<Option<Number>> {
+        let Some(given) = given else { return Ok(None) };
+        let value = document::member(given, name.as_bytes()).map_err(internal)?;
+        Ok(value.as_deref().and_then(Number::of_document))
+    };
+    let (mut limits, mut shared) = (Vec::new(), Vec::new());
+    for counter in SPENDABLE {
+        match asked(counter.limit())? {
+            Some(amount) => {
+                charge(parent, counter, Charge::Reserve(child, &amount), function)?;
+                limits.push((counter.limit(), amount.document()?));
+            }
+            None => {
+                if let Some(left) = left(parent, counter)? {
+                    limits.push((counter.limit(), left.document()?));
+                    shared.push(document::string(counter.name().as_bytes()));
+                }
+            }
+        }
+    }
+    let branches = Counter::Branches;
+    if purse.limit(branches)?.is_some() {
+        let one = Number::from(1);
+        charge(parent, branches, Charge::Reserve(child, &one), function)?;
+    }
+    for name in [branches.limit()].into_iter().chain(CAPS) {
+        let most = purse.number("resourceLimits", name)?;
+        let value = match (asked(name)?, most) {
+            (Some(asked), Some(most)) if asked > most => {
+                return Err(ContextError::AboveParent {
+                    run: text(child),
+                    limit: name,
+                    asked: asked.to_string(),
+                    most: most.to_string(),
+                }
+                .into());
+            }
+            (asked, most) => asked.or(most),
+        };
+        if let Some(value) = value {
+            limits.push((name, value.document()?));
+        }
+    }
+    for name in HANDED_ON {
+        let value = match asked(name)? {
+            Some(asked) => Some(asked),
+            None => purse.number("resourceLimits", name)?,
+        };
+        if let Some(value) = value {
+            limits.push((name, value.document()?));
+        }
+    }
+    Ok(Inherited {
+        limits: document::object(&limits).map_err(internal)?,
+        shared: document::array(&shared).map_err(internal)?,
+    })
+}
+
+fn internal(error: DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+crate::call::sql_functions! {
+    /// `state_context_spend(run_id, what, amount, token)`
+    fn state_context_spend(call) {
+        let state = run::named(call, 0)?;
+        let what = call.required_text(1, "what")?;
+        let counter = Counter::parse(what).ok_or_else(|| Error::UnknownLabel {
+            what: "counter",
+            name: text(what),
+            known: Counter::KNOWN.to_owned(),
+        })?;
+        let amount = Number::amount(call.argument(2), "amount")?;
+        let function = c"state_context_spend()";
+        batch::check_may_change(&state, function)?;
+        run::require(&state)?;
+        super::claim::fence(&state, call.bigint(3))?;
+        let left = charge(&state, counter, Charge::Spend(&amount), function)?;
+        Ok(call.nullable(left.and_then(Number::datum)))
+    }
+}

@@ -1,0 +1,238 @@
+//! Merging a child back into its parent.
+
+use super::error::ContextError;
+use super::hierarchy::{lock_place, own_place};
+use super::run::{self, RUN, open, server_time};
+use super::variables::{check_stack, label, members};
+use crate::batch::{self, Operation};
+use crate::cache::StateRef;
+use crate::cache::forms::Document;
+use crate::call::{self, Call, sql_functions};
+use crate::error::{Error, Result, text};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, AUTO, Checkpoint, NewConflict, PlaceLock};
+use state_cache_context::{Merged, Only, Status, Strategy, merge};
+use state_cache_document as document;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+
+/// The document of a version that a merge compares with.
+pub fn base_document(child: &StateRef<'_>, version: i64) -> Result<Vec<u8>> {
+    let _snapshot = PushedSnapshot::latest();
+    match store::kept(&child.catalog, &child.class.name, child.key, version)? {
+        Some(Ok(kept)) => Ok(kept.document),
+        Some(Err(fault)) => Err(Error::Damaged {
+            state: child.shown(),
+            version,
+            fault,
+        }),
+        None => Err(ContextError::BaseLost {
+            run: text(child.key),
+            version,
+        }
+        .into()),
+    }
+}
+
+/// One variable of a merge, and the conflict that was opened for it.
+pub struct Outcome<'a> {
+    pub merged: Merged<'a>,
+    pub conflict: Option<i64>,
+}
+
+/// What is merged.
+pub struct Sides<'a> {
+    /// The document that both have started from.
+    pub base: &'a [u8],
+    /// The child's document as it is to be merged.
+    pub child: &'a [u8],
+}
+
+/// Merges a child into its parent, which is locked, has this document and runs.
+pub fn merge_into<'a>(
+    (parent, parent_document): (&StateRef<'_>, &'a [u8]),
+    child: &StateRef<'_>,
+    sides: &Sides<'a>,
+    strategy: &dyn Fn(&[u8]) -> Strategy,
+    only: Only<'_>,
+    function: &CStr,
+) -> Result<Vec<Outcome<'a>>> {
+    let parent_run = open(parent, parent_document)?;
+    let (base_run, child_run) = (open(child, sides.base)?, open(child, sides.child)?);
+    let merged = merge(
+        &base_run,
+        &parent_run,
+        &child_run,
+        strategy,
+        only,
+        check_stack,
+    )
+    .map_err(|error| run::shape(child.key, error))?;
+    let mut outcomes = Vec::with_capacity(merged.len());
+    let (mut variables, mut blocked) = (Vec::new(), Vec::new());
+    for merged in merged {
+        if let Some(variable) = &merged.becomes {
+            let record = variable.document(merged.name);
+            variables.push((merged.name, record.map_err(internal)?));
+        }
+        let conflict = match &merged.conflict {
+            Some(found) => {
+                let _owner = Impersonation::owner_of(parent.catalog.snapshot);
+                let id = store::open_conflict(
+                    &parent.catalog,
+                    &NewConflict {
+                        run: parent.key,
+                        child: child.key,
+                        variable: merged.name,
+                        base: found.base.as_deref(),
+                        parent: found.parent.as_deref(),
+                        value: &found.child,
+                        parent_timestamp: found.parent_timestamp.map(server_time),
+                        child_timestamp: found.child_timestamp.map(server_time),
+                        sensitivity: merged.sensitivity.name(),
+                    },
+                )?;
+                let mut ids = run::conflicts_of(parent.key, &parent_run, merged.name)?;
+                ids.push(id);
+                blocked.push((merged.name, conflict_ids(&ids)?));
+                Some(id)
+            }
+            None => None,
+        };
+        outcomes.push(Outcome { merged, conflict });
+    }
+    if !variables.is_empty() {
+        let operation = Operation::UpdateSection {
+            section: b"variables".to_vec(),
+            updates: document::object(&variables).map_err(internal)?,
+        };
+        batch::apply(parent, operation, function)?;
+    }
+    if !blocked.is_empty() {
+        let before = run::section_of(parent.key, &parent_run, "conflicts")?;
+        let updates = document::object(&blocked)
+            .and_then(|added| document::update(before, &added))
+            .and_then(|conflicts| document::object(&[("conflicts", conflicts)]))
+            .map_err(internal)?;
+        batch::apply(parent, Operation::Update(updates), function)?;
+    }
+    Ok(outcomes)
+}
+
+/// Ids of conflicts as a document holds them.
+pub fn conflict_ids(ids: &[i64]) -> Result<Vec<u8>> {
+    let ids: Result<Vec<_>> = ids
+        .iter()
+        .map(|id| super::number::Number::from(*id).document())
+        .collect();
+    document::array(&ids?).map_err(internal)
+}
+
+fn internal(error: document::DocumentError) -> Error {
+    Error::Internal {
+        message: error.to_string(),
+    }
+}
+
+/// The strategies that a call names: one for all variables, and others for some.
+struct Strategies<'a> {
+    default: Strategy,
+    per_variable: BTreeMap<&'a [u8], Strategy>,
+}
+
+/// The strategy that an argument names.
+pub fn strategy(call: &Call<'_>, n: usize) -> Result<Strategy> {
+    label(call, n, "strategy", Strategy::parse, Strategy::KNOWN)?
+        .ok_or_else(|| Error::null_argument("strategy"))
+}
+
+impl<'a> Strategies<'a> {
+    fn of(call: &Call<'a>, n: usize) -> Result<Self> {
+        let mut per_variable = BTreeMap::new();
+        if let Some(given) = call.jsonb(n + 1) {
+            for (name, value) in members("per_variable", given)? {
+                let word = document::as_string(&value).unwrap_or_default();
+                let strategy = Strategy::parse(word).ok_or_else(|| Error::UnknownLabel {
+                    what: "strategy",
+                    name: format!("{}\" of variable \"{}", text(word), text(name)),
+                    known: Strategy::KNOWN.to_owned(),
+                })?;
+                per_variable.insert(name, strategy);
+            }
+        }
+        Ok(Self {
+            default: strategy(call, n)?,
+            per_variable,
+        })
+    }
+
+    fn of_variable(&self, name: &[u8]) -> Strategy {
+        *self.per_variable.get(name).unwrap_or(&self.default)
+    }
+}
+
+/// Writes what was merged of a child that goes on as a version that is kept: the next merge compares with it.
+fn keep_merged(child: &StateRef<'_>, document: &[u8], function: &CStr) -> Result<i64> {
+    let checkpoint = Checkpoint {
+        checkpoint_type: AUTO.into(),
+        recovery_point: true,
+        agent_phase: None,
+        execution_context: None,
+        parent: None,
+    };
+    Ok(batch::save(child, document, checkpoint, None, None, function)?.version)
+}
+
+sql_functions! {
+    /// `state_context_merge(child_run_id, strategy, per_variable, token)`
+    fn state_context_merge(call) {
+        let function = c"state_context_merge()";
+        let child = run::named(call, 0)?;
+        let strategies = Strategies::of(call, 1)?;
+        batch::check_may_change(&child, function)?;
+        let known = run::require(&child)?;
+        let place = lock_place(&child, &open(&child, &known)?, PlaceLock::Ends)?;
+        let parent_key = place.parent.ok_or_else(|| ContextError::NoParent { run: text(child.key) })?;
+        let parent = StateRef::new(&child.catalog, RUN, &parent_key)?;
+        super::claim::fence(&parent, call.bigint(3))?;
+        // What this transaction has staged of the child is part of what is merged, and has a version from here on.
+        batch::flush_one(&child)?;
+        batch::lock(&child, function)?;
+        let (version, document) = run::found(&child, batch::read_locked(&child, &mut Document)?)?;
+        let mut rows = call.rows();
+        if version.number == place.base_version {
+            return Ok(call::void_datum());
+        }
+        batch::lock(&parent, function)?;
+        let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
+        run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
+        let base = base_document(&child, place.base_version)?;
+        let strategy = |name: &[u8]| strategies.of_variable(name);
+        let outcomes = merge_into(
+            (&parent, &parent_document),
+            &child,
+            &Sides { base: &base, child: &document },
+            &strategy,
+            None,
+            function,
+        )?;
+        let merged_version = match open(&child, &document)?.status() {
+            Status::Running => keep_merged(&child, &document, function)?,
+            // The last version is kept in any case.
+            _ => version.number,
+        };
+        own_place(&child, || store::set_base_version(&child.catalog, child.key, merged_version))?;
+        for Outcome { merged, conflict } in outcomes {
+            let text = |bytes: &[u8]| call::varlena_datum(bytes);
+            rows.push([
+                Some(text(merged.name)),
+                merged.value.as_deref().map(text),
+                merged.strategy.map(|strategy| text(strategy.name().as_bytes())),
+                Some(text(merged.reason.text().as_bytes())),
+                conflict.map(call::bigint_datum),
+            ]);
+        }
+        Ok(call::void_datum())
+    }
+}

@@ -1,0 +1,47 @@
+//! Runs: states of class `run` whose documents have a shape and rules (RunContexts).
+//!
+//! # Contract
+//!
+//! A run *is* a state: its document is changed through the batch like any other, and batches, versions, L1,
+//! snapshots and notifications hold for it unchanged. What a document cannot say about itself is in tables of its
+//! own (`store::contexts`), which are written as their owner: whoever may change the state may do this too.
+//!
+//! **Two kinds of change.** Variables, exports to come and items of a blackboard are [`Edit`]s: staged, applied to
+//! the version that is current when the row is locked, and checked again there, so that a commit fails rather than
+//! break a rule. What must be decided when it is called (a child, a merge, a completion, a resolution, a spending)
+//! locks the row first ([`crate::batch::lock`]), so that the answer it gives still holds at COMMIT.
+//!
+//! **The place of a run** in the hierarchy is a row of `state_context`. It never changes but for the version that
+//! merges compare with; it is what the rules between parent and child are locked by:
+//! - who adds a child holds the parent's row so that it cannot end or go, and nobody else adds one (`Branches`);
+//! - who completes a child holds the parent's row so that it cannot end or go (`Stays`);
+//! - who completes, merges or deletes a run holds its row alone (`Ends`), and then looks at its children under a
+//!   snapshot taken after that. Whether a child has ended its document says, nothing else.
+//!
+//! **Order of locks:** a run's row before its parent's, the row of a run before its head row, the head row of a child
+//! before the parent's. Who goes up the hierarchy never goes down again.
+//!
+//! **Claims.** A claim's token is checked when a call names it, and again by the flush that writes the run, under a
+//! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
+//! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
+//!
+//! [`Edit`]: crate::batch::Edit
+
+mod blackboard;
+mod claim;
+mod complete;
+mod conflict;
+mod error;
+mod exports;
+mod hierarchy;
+mod lifecycle;
+mod limits;
+mod merge;
+mod number;
+mod run;
+mod variables;
+
+pub use claim::check_fence;
+pub use error::ContextError;
+pub use hierarchy::{check_may_delete, forget};
+pub use run::{RUN, is_run};

@@ -1,0 +1,327 @@
+//! The variables of a run.
+
+use super::claim::fence;
+use super::error::ContextError;
+use super::run::{self, open};
+use crate::batch::{self, Edit, Operation};
+use crate::call::{self, Call, sql_functions};
+use crate::error::{Error, Result, Shown, text};
+use pgrx::pg_sys;
+use state_cache_context::{Run, Sensitivity, Source, Variable, put};
+use state_cache_document::{self as document, DocumentError};
+use std::borrow::Cow;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// What becomes of one variable.
+pub enum Action {
+    /// It has this value.
+    Set(Vec<u8>),
+    /// This is appended to the array that it is; without the variable, to an empty one.
+    Append(Vec<u8>),
+    /// It is patched (RFC 7396); without the variable, as if it were an empty object.
+    Patch(Vec<u8>),
+}
+
+impl Action {
+    fn bytes(&self) -> usize {
+        let (Self::Set(carried) | Self::Append(carried) | Self::Patch(carried)) = self;
+        carried.len()
+    }
+
+    /// The value after it.
+    fn apply(&self, before: Option<&[u8]>) -> std::result::Result<Vec<u8>, DocumentError> {
+        match self {
+            Self::Set(value) => Ok(value.clone()),
+            Self::Append(element) => {
+                let mut elements = match before {
+                    Some(array) => document::elements(array)?,
+                    None => Vec::new(),
+                };
+                elements.push(Cow::Borrowed(element));
+                document::array(&elements)
+            }
+            Self::Patch(patch) => document::merge_patch(before, patch, check_stack),
+        }
+    }
+}
+
+/// Raises PostgreSQL's own error when the stack is nearly used up.
+pub fn check_stack() {
+    // SAFETY: looks at the stack of this process.
+    unsafe { pg_sys::check_stack_depth() };
+}
+
+/// A change of variables that their rules allow.
+struct SetVariables {
+    run: Box<[u8]>,
+    actions: Vec<(Box<[u8]>, Action)>,
+    source: Source,
+    sensitivity: Option<Sensitivity>,
+    mutable: Option<bool>,
+    /// When it was asked for, in microseconds since 1970.
+    at: i64,
+}
+
+impl Edit for SetVariables {
+    fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
+        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let context = Run::open(base, &self.run).map_err(|error| run::shape(&self.run, error))?;
+        run::check_running(&self.run, &context)?;
+        let mut changed = Vec::with_capacity(self.actions.len());
+        for (name, action) in &self.actions {
+            changed.extend(
+                self.variable(&context, name, action)?
+                    .map(|variable| (name, variable)),
+            );
+        }
+        if changed.is_empty() {
+            return Ok(base.to_vec());
+        }
+        put(base, &changed).map_err(|error| run::shape(&self.run, error))
+    }
+
+    fn bytes(&self) -> usize {
+        self.actions
+            .iter()
+            .map(|(name, action)| name.len() + action.bytes())
+            .sum()
+    }
+}
+
+impl SetVariables {
+    /// What becomes of one variable; `None` if it stays as it is, its timestamp included.
+    fn variable<'a>(
+        &self,
+        context: &Run<'a>,
+        name: &[u8],
+        action: &Action,
+    ) -> Result<Option<Variable<'a>>> {
+        let shape = |error| run::shape(&self.run, error);
+        check_not_blocked(&self.run, context, name)?;
+        let before = context.variable(name).map_err(shape)?;
+        if before.as_ref().is_some_and(|before| !before.mutable) {
+            return Err(ContextError::Immutable {
+                run: text(&self.run),
+                variable: text(name),
+            }
+            .into());
+        }
+        let value = action
+            .apply(before.as_ref().map(|before| &*before.value))
+            .map_err(|error| self.document_error(name, error))?;
+        check_value(name, &value)?;
+        let floor = context.floor(name).map_err(shape)?;
+        let asked = self.sensitivity.or(floor);
+        let sensitivity = match &before {
+            Some(before) => asked.map_or(before.sensitivity, |asked| asked.max(before.sensitivity)),
+            None => asked.unwrap_or(Sensitivity::Internal),
+        };
+        let variable = Variable {
+            value: Cow::Owned(value),
+            source: self.source,
+            timestamp: Some(self.at),
+            sensitivity: floor.map_or(sensitivity, |floor| floor.max(sensitivity)),
+            mutable: self.mutable.unwrap_or(true),
+            raw: before.as_ref().map_or(&[], |before| before.raw),
+        };
+        let same = before.is_some_and(|before| {
+            before.value == variable.value
+                && (before.source, before.sensitivity, before.mutable)
+                    == (variable.source, variable.sensitivity, variable.mutable)
+        });
+        Ok((!same).then_some(variable))
+    }
+
+    fn document_error(&self, name: &[u8], error: DocumentError) -> Error {
+        let error = match error {
+            DocumentError::NotAnArray => DocumentError::PathNotArray,
+            other => other,
+        };
+        Error::Document {
+            state: Shown::new(run::RUN, &self.run),
+            place: format!("{{variables,{},value}}", text(name)),
+            error,
+        }
+    }
+}
+
+/// Raises `55006` if a variable waits for a decision.
+pub fn check_not_blocked(run: &[u8], context: &Run<'_>, name: &[u8]) -> Result<()> {
+    match run::conflicts_of(run, context, name)?.first() {
+        None => Ok(()),
+        Some(conflict) => Err(ContextError::Blocked {
+            run: text(run),
+            variable: text(name),
+            conflict: *conflict,
+        }
+        .into()),
+    }
+}
+
+/// Raises `22023` for a value that is JSON's null: a variable without a value is one that is not there.
+pub fn check_value(name: &[u8], value: &[u8]) -> Result<()> {
+    if document::is_null(value) {
+        return Err(Error::Argument {
+            message: format!("the value of variable \"{}\" must not be null", text(name)),
+            hint: Some("Within an object or array null is a value like any other."),
+        });
+    }
+    Ok(())
+}
+
+/// A word of a list, from an argument that may be NULL.
+pub fn label<T>(
+    call: &Call<'_>,
+    n: usize,
+    what: &'static str,
+    parse: fn(&[u8]) -> Option<T>,
+    known: &'static str,
+) -> Result<Option<T>> {
+    call.text(n)
+        .map(|name| {
+            parse(name).ok_or_else(|| Error::UnknownLabel {
+                what,
+                name: text(name),
+                known: known.to_owned(),
+            })
+        })
+        .transpose()
+}
+
+/// The members of an argument that is an object.
+pub fn members<'a>(name: &str, object: &'a [u8]) -> Result<Vec<document::Member<'a>>> {
+    document::members(object).map_err(|error| match error {
+        DocumentError::NotAnObject => Error::argument(format!("{name} must be an object")),
+        error => Error::Internal {
+            message: format!("{name}: {error}"),
+        },
+    })
+}
+
+/// The arguments of a call that changes variables from the `n`th on: source, sensitivity, mutable.
+struct Attributes {
+    source: Source,
+    sensitivity: Option<Sensitivity>,
+    mutable: Option<bool>,
+}
+
+impl Attributes {
+    fn source(call: &Call<'_>, n: usize) -> Result<Self> {
+        let source = label(call, n, "source", Source::parse, Source::KNOWN)?;
+        Ok(Self {
+            source: source.ok_or_else(|| Error::null_argument("source"))?,
+            sensitivity: None,
+            mutable: None,
+        })
+    }
+
+    fn all(call: &Call<'_>, n: usize) -> Result<Self> {
+        Ok(Self {
+            sensitivity: label(
+                call,
+                n + 1,
+                "sensitivity",
+                Sensitivity::parse,
+                Sensitivity::KNOWN,
+            )?,
+            mutable: call.boolean(n + 2),
+            ..Self::source(call, n)?
+        })
+    }
+}
+
+/// Stages a change of variables.
+fn change(
+    call: &Call<'_>,
+    actions: Vec<(Box<[u8]>, Action)>,
+    attributes: &Attributes,
+    token: Option<i64>,
+    function: &CStr,
+) -> Result<pg_sys::Datum> {
+    let state = run::named(call, 0)?;
+    if token.is_some() {
+        batch::check_may_change(&state, function)?;
+        fence(&state, token)?;
+    }
+    for (name, action) in &actions {
+        if name.is_empty() {
+            return Err(Error::argument("the name of a variable must not be empty"));
+        }
+        if let Action::Set(value) = action {
+            check_value(name, value)?;
+        }
+    }
+    let edit = SetVariables {
+        run: state.key.into(),
+        actions,
+        source: attributes.source,
+        sensitivity: attributes.sensitivity,
+        mutable: attributes.mutable,
+        at: run::now(),
+    };
+    batch::apply(&state, Operation::Edit(Rc::new(edit)), function)?;
+    Ok(call::void_datum())
+}
+
+/// A change of the one variable that a call names.
+fn change_one(
+    call: &Call<'_>,
+    action: impl FnOnce(Vec<u8>) -> Action,
+    value: &str,
+    attributes: &Attributes,
+    token: Option<i64>,
+    function: &CStr,
+) -> Result<pg_sys::Datum> {
+    let name = call.required_text(1, "name")?;
+    let value = call.required_jsonb(2, value)?.to_vec();
+    change(
+        call,
+        vec![(name.into(), action(value))],
+        attributes,
+        token,
+        function,
+    )
+}
+
+sql_functions! {
+    /// `state_context_set(run_id, name, value, source, sensitivity, mutable, token)`
+    fn state_context_set(call) {
+        let attributes = Attributes::all(call, 3)?;
+        change_one(call, Action::Set, "value", &attributes, call.bigint(6), c"state_context_set()")
+    }
+
+    /// `state_context_set_many(run_id, variables, source, sensitivity, mutable, token)`
+    fn state_context_set_many(call) {
+        let variables = members("variables", call.required_jsonb(1, "variables")?)?;
+        let actions = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), Action::Set(value.into_owned())))
+            .collect();
+        let attributes = Attributes::all(call, 2)?;
+        change(call, actions, &attributes, call.bigint(5), c"state_context_set_many()")
+    }
+
+    /// `state_context_append(run_id, name, value, source, token)`
+    fn state_context_append(call) {
+        let attributes = Attributes::source(call, 3)?;
+        change_one(call, Action::Append, "value", &attributes, call.bigint(4), c"state_context_append()")
+    }
+
+    /// `state_context_patch(run_id, name, patch, source, token)`
+    fn state_context_patch(call) {
+        let attributes = Attributes::source(call, 3)?;
+        change_one(call, Action::Patch, "patch", &attributes, call.bigint(4), c"state_context_patch()")
+    }
+
+    /// `state_context_visible(run_id, max_sensitivity)`
+    fn state_context_visible(call) {
+        let max = label(call, 1, "max_sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?
+            .ok_or_else(|| Error::null_argument("max_sensitivity"))?;
+        let state = run::named(call, 0)?;
+        let (_, document) = run::read(&state)?;
+        open(&state, &document)?;
+        let visible = state_cache_context::visible(&document, state.key, max);
+        Ok(call::varlena_datum(&visible.map_err(|error| run::shape(state.key, error))?))
+    }
+}

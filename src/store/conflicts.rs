@@ -1,0 +1,233 @@
+//! Conflicts that wait for a person, and exports that wait for an external system.
+
+use super::changes::write;
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Statement};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::varlena;
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    open: OnceCell<Statement>,
+    conflict: OnceCell<Statement>,
+    lock: OnceCell<Statement>,
+    resolve: OnceCell<Statement>,
+    supersede: OnceCell<Statement>,
+    export: OnceCell<Statement>,
+}
+
+/// A conflict that is to be opened.
+pub struct NewConflict<'a> {
+    /// The parent.
+    pub run: &'a [u8],
+    /// The child.
+    pub child: &'a [u8],
+    /// The variable.
+    pub variable: &'a [u8],
+    /// What both have started from, what the parent has and what the child has, as documents.
+    pub base: Option<&'a [u8]>,
+    /// See `base`.
+    pub parent: Option<&'a [u8]>,
+    /// See `base`.
+    pub value: &'a [u8],
+    /// When the parent set it, in microseconds since 2000.
+    pub parent_timestamp: Option<i64>,
+    /// When the child did.
+    pub child_timestamp: Option<i64>,
+    /// The highest sensitivity of the values.
+    pub sensitivity: &'static str,
+}
+
+/// Opens a conflict; its id.
+pub fn open_conflict(catalog: &Catalog, new: &NewConflict<'_>) -> Result<i64> {
+    const SQL: &str = "INSERT INTO @extschema@.state_conflict (run_id, child_run_id, variable, base_value, \
+         parent_value, child_value, parent_timestamp, child_timestamp, sensitivity) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id";
+    let (text, json, time) = (pg_sys::TEXTOID, pg_sys::JSONBOID, pg_sys::TIMESTAMPTZOID);
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.conflicts.open,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[text, text, text, json, json, json, time, time, text],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(new.run)),
+            Some(varlena_datum(new.child)),
+            Some(varlena_datum(new.variable)),
+            new.base.map(varlena_datum),
+            new.parent.map(varlena_datum),
+            Some(varlena_datum(new.value)),
+            new.parent_timestamp.map(bigint_datum),
+            new.child_timestamp.map(bigint_datum),
+            Some(varlena_datum(new.sensitivity.as_bytes())),
+        ],
+    )?;
+    Ok(rows.first().map_or(0, |row| row.bigint(1)))
+}
+
+/// A conflict.
+pub struct Conflict {
+    /// The parent.
+    pub run: Box<[u8]>,
+    /// The variable.
+    pub variable: Box<[u8]>,
+    /// What the parent had, as a document.
+    pub parent: Option<Vec<u8>>,
+    /// The highest sensitivity of the values.
+    pub sensitivity: Box<[u8]>,
+    /// `open`, `resolved` or `superseded`.
+    pub status: Box<[u8]>,
+    /// Who has resolved it.
+    pub resolved_by: Box<[u8]>,
+    /// When, in microseconds since 2000.
+    pub resolved_at: i64,
+    /// The conflict that took its place, 0 for none.
+    pub superseded_by: i64,
+}
+
+const CONFLICT: &str = "SELECT run_id, variable, parent_value, sensitivity, status, resolved_by, resolved_at, \
+     superseded_by FROM @extschema@.state_conflict WHERE id OPERATOR(pg_catalog.=) $1";
+
+/// A conflict, locked until the transaction ends if asked for.
+pub fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Option<Conflict>> {
+    let statements = &catalog.statements.conflicts;
+    let (slot, clause) = match lock {
+        true => (&statements.lock, " FOR UPDATE"),
+        false => (&statements.conflict, ""),
+    };
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || format!("{CONFLICT}{clause}"),
+        &[pg_sys::INT8OID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(statement, [Some(bigint_datum(id))])?;
+    Ok(rows.first().map(|row| Conflict {
+        run: row.text(1),
+        variable: row.text(2),
+        // SAFETY: the statement gives jsonb there; copied while the rows live.
+        parent: row
+            .column(3)
+            .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec()),
+        sensitivity: row.text(4),
+        status: row.text(5),
+        resolved_by: row.text(6),
+        resolved_at: row.bigint(7),
+        superseded_by: row.bigint(8),
+    }))
+}
+
+/// Notes what was decided.
+pub fn resolve_conflict(
+    catalog: &Catalog,
+    id: i64,
+    value: &[u8],
+    reason: &[u8],
+    by: &[u8],
+) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.conflicts.resolve,
+        "UPDATE @extschema@.state_conflict SET status = 'resolved', resolved_value = $2, reason = $3, \
+         resolved_by = $4, resolved_at = pg_catalog.clock_timestamp() WHERE id OPERATOR(pg_catalog.=) $1",
+        [
+            pg_sys::INT8OID,
+            pg_sys::JSONBOID,
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+        ],
+        [
+            Some(bigint_datum(id)),
+            Some(varlena_datum(value)),
+            Some(varlena_datum(reason)),
+            Some(varlena_datum(by)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Opens the other conflicts of a variable anew, against the value that it has now; their new ids.
+pub fn supersede_conflicts(
+    catalog: &Catalog,
+    run: &[u8],
+    variable: &[u8],
+    value: &[u8],
+) -> Result<Vec<i64>> {
+    const SQL: &str = "WITH old AS (SELECT * FROM @extschema@.state_conflict \
+         WHERE run_id OPERATOR(pg_catalog.=) $1 AND variable OPERATOR(pg_catalog.=) $2 \
+         AND status OPERATOR(pg_catalog.=) 'open' ORDER BY id FOR UPDATE), \
+         made AS (INSERT INTO @extschema@.state_conflict (run_id, child_run_id, variable, base_value, \
+         parent_value, child_value, parent_timestamp, child_timestamp, sensitivity) \
+         SELECT run_id, child_run_id, variable, base_value, $3, child_value, pg_catalog.clock_timestamp(), \
+         child_timestamp, sensitivity FROM old ORDER BY id RETURNING id, child_run_id), \
+         pairs AS (SELECT o.id AS old_id, m.id AS new_id FROM \
+         (SELECT id, pg_catalog.row_number() OVER (ORDER BY id) AS n FROM old) o JOIN \
+         (SELECT id, pg_catalog.row_number() OVER (ORDER BY id) AS n FROM made) m \
+         ON m.n OPERATOR(pg_catalog.=) o.n), \
+         done AS (UPDATE @extschema@.state_conflict c SET status = 'superseded', superseded_by = pairs.new_id \
+         FROM pairs WHERE c.id OPERATOR(pg_catalog.=) pairs.old_id) \
+         SELECT id FROM made ORDER BY id";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.conflicts.supersede,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::JSONBOID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(run)),
+            Some(varlena_datum(variable)),
+            Some(varlena_datum(value)),
+        ],
+    )?;
+    Ok(rows.iter().map(|row| row.bigint(1)).collect())
+}
+
+/// Something that an external system is to fetch.
+pub struct Outgoing<'a> {
+    /// The run that exports it.
+    pub run: &'a [u8],
+    /// The variable.
+    pub key: &'a [u8],
+    /// The system, and the name that it has there.
+    pub target: (&'a [u8], &'a [u8]),
+    /// What is exported, as a document.
+    pub value: &'a [u8],
+    /// How sensitive it is.
+    pub sensitivity: &'static str,
+}
+
+/// Puts an export where the external system fetches it.
+pub fn send_out(catalog: &Catalog, export: &Outgoing<'_>) -> Result<()> {
+    let text = pg_sys::TEXTOID;
+    write(
+        catalog,
+        &catalog.statements.conflicts.export,
+        "INSERT INTO @extschema@.state_outbox (run_id, key, target, target_key, value, sensitivity) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        [text, text, text, text, pg_sys::JSONBOID, text],
+        [
+            Some(varlena_datum(export.run)),
+            Some(varlena_datum(export.key)),
+            Some(varlena_datum(export.target.0)),
+            Some(varlena_datum(export.target.1)),
+            Some(varlena_datum(export.value)),
+            Some(varlena_datum(export.sensitivity.as_bytes())),
+        ],
+    )?;
+    Ok(())
+}

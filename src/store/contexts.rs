@@ -1,0 +1,346 @@
+//! The tables that hold what a run's document cannot: its place in the hierarchy and who owns it.
+
+use super::changes::write;
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Row, Rows, Statement};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    lock_place: [OnceCell<Statement>; 3],
+    put_place: OnceCell<Statement>,
+    set_base: OnceCell<Statement>,
+    children: OnceCell<Statement>,
+    count_children: OnceCell<Statement>,
+    subtree: OnceCell<Statement>,
+    forget_place: OnceCell<Statement>,
+    forget_claim: OnceCell<Statement>,
+    claim: OnceCell<Statement>,
+    lock_claim: OnceCell<Statement>,
+    take_claim: OnceCell<Statement>,
+    renew_claim: OnceCell<Statement>,
+    release_claim: OnceCell<Statement>,
+}
+
+/// Where a run stands in the hierarchy.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The run that it is a child of.
+    pub parent: Option<Box<[u8]>>,
+    /// Steps to the root.
+    pub depth: i32,
+    /// Version that the next merge into the parent compares with.
+    pub base_version: i64,
+}
+
+impl Place {
+    fn of(row: &Row<'_>) -> Self {
+        Self {
+            parent: row.column(1).map(|_| row.text(1)),
+            depth: row.bigint(2) as i32,
+            base_version: row.bigint(3),
+        }
+    }
+}
+
+/// How a run's place is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceLock {
+    /// It neither ends nor goes while this is held.
+    Stays,
+    /// Beside that, no other transaction adds a child.
+    Branches,
+    /// Nobody else holds a lock on it.
+    Ends,
+}
+
+impl PlaceLock {
+    const fn clause(self) -> &'static str {
+        match self {
+            Self::Stays => "FOR KEY SHARE",
+            Self::Branches => "FOR NO KEY UPDATE",
+            Self::Ends => "FOR UPDATE",
+        }
+    }
+}
+
+const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version \
+     FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1";
+
+/// Locks the place of a run until the transaction ends, if it has one.
+pub fn lock_place(catalog: &Catalog, run: &[u8], lock: PlaceLock) -> Result<Option<Place>> {
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.lock_place[lock as usize];
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || format!("{PLACE} {}", lock.clause()),
+        &[pg_sys::TEXTOID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(statement, [Some(varlena_datum(run))])?;
+    Ok(rows.first().as_ref().map(Place::of))
+}
+
+/// Gives a run a place, in place of one that a run of the same name had which is gone.
+pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.contexts.put_place,
+        "INSERT INTO @extschema@.state_context AS c (run_id, parent_run_id, depth, base_version) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO UPDATE SET parent_run_id = excluded.parent_run_id, \
+         depth = excluded.depth, base_version = excluded.base_version, created_at = excluded.created_at",
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT4OID,
+            pg_sys::INT8OID,
+        ],
+        [
+            Some(varlena_datum(run)),
+            place.parent.as_deref().map(varlena_datum),
+            Some(pg_sys::Datum::from(place.depth)),
+            Some(bigint_datum(place.base_version)),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Notes the version that the next merge of a run compares with.
+pub fn set_base_version(catalog: &Catalog, run: &[u8], version: i64) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.contexts.set_base,
+        "UPDATE @extschema@.state_context SET base_version = $2 WHERE run_id OPERATOR(pg_catalog.=) $1",
+        [pg_sys::TEXTOID, pg_sys::INT8OID],
+        [Some(varlena_datum(run)), Some(bigint_datum(version))],
+    )?;
+    Ok(())
+}
+
+/// The children of a run, those that have ended included.
+pub fn children(catalog: &Catalog, run: &[u8]) -> Result<Vec<Box<[u8]>>> {
+    const SQL: &str = "SELECT run_id FROM @extschema@.state_context \
+         WHERE parent_run_id OPERATOR(pg_catalog.=) $1 ORDER BY run_id";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.children;
+    let statement =
+        connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
+    let rows = connection.query(statement, [Some(varlena_datum(run))])?;
+    Ok(rows.iter().map(|row| row.text(1)).collect())
+}
+
+/// How many children a run has, those that have ended included; not counted beyond `most`.
+pub fn count_children(catalog: &Catalog, run: &[u8], most: i64) -> Result<i64> {
+    const SQL: &str = "SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.state_context \
+         WHERE parent_run_id OPERATOR(pg_catalog.=) $1 LIMIT $2) c";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.count_children;
+    let types = [pg_sys::TEXTOID, pg_sys::INT8OID];
+    let statement = connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &types)?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(run)), Some(bigint_datum(most))],
+    )?;
+    Ok(rows.first().map_or(0, |row| row.bigint(1)))
+}
+
+/// A run of a hierarchy.
+pub struct Node {
+    /// Its id.
+    pub run: Box<[u8]>,
+    /// The run that it is a child of.
+    pub parent: Option<Box<[u8]>>,
+    /// Steps to the run that was asked for.
+    pub depth: i32,
+    /// Who has claimed it, also where the lease is over.
+    pub owner: Option<Box<[u8]>>,
+    /// When it was created; `None` for a run without a place.
+    pub created_at: Option<i64>,
+}
+
+/// A run and all below it, parents before their children and those in the order of their creation.
+pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
+    const SQL: &str = "WITH RECURSIVE tree AS (\
+         SELECT r.run_id, c.parent_run_id, 0 AS depth, c.created_at, ARRAY[]::pg_catalog.timestamptz[] AS path_times, \
+         ARRAY[]::pg_catalog.text[] COLLATE \"C\" AS path \
+         FROM (VALUES ($1 COLLATE \"C\")) r (run_id) LEFT JOIN @extschema@.state_context c ON c.run_id OPERATOR(pg_catalog.=) r.run_id \
+         UNION ALL \
+         SELECT c.run_id, c.parent_run_id, t.depth OPERATOR(pg_catalog.+) 1, c.created_at, \
+         t.path_times OPERATOR(pg_catalog.||) c.created_at, t.path OPERATOR(pg_catalog.||) c.run_id \
+         FROM tree t JOIN @extschema@.state_context c ON c.parent_run_id OPERATOR(pg_catalog.=) t.run_id) \
+         SELECT t.run_id, t.parent_run_id, t.depth::pg_catalog.int8, o.owner, t.created_at FROM tree t \
+         LEFT JOIN @extschema@.state_claim o ON o.run_id OPERATOR(pg_catalog.=) t.run_id \
+         ORDER BY t.path_times, t.path";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.subtree;
+    let statement =
+        connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
+    let rows = connection.query(statement, [Some(varlena_datum(run))])?;
+    let nodes = rows.iter().map(|row| Node {
+        run: row.text(1),
+        parent: row.column(2).map(|_| row.text(2)),
+        depth: row.bigint(3) as i32,
+        owner: row.column(4).map(|_| row.text(4)),
+        created_at: row.column(5).map(|at| at.value() as i64),
+    });
+    Ok(nodes.collect())
+}
+
+/// Forgets the place and the claim of a run that is gone, and the places of its children, which have ended.
+pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
+    let run = Some(varlena_datum(run));
+    write(
+        catalog,
+        &catalog.statements.contexts.forget_place,
+        "DELETE FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1 \
+         OR parent_run_id OPERATOR(pg_catalog.=) $1",
+        [pg_sys::TEXTOID],
+        [run],
+    )?;
+    write(
+        catalog,
+        &catalog.statements.contexts.forget_claim,
+        "DELETE FROM @extschema@.state_claim WHERE run_id OPERATOR(pg_catalog.=) $1",
+        [pg_sys::TEXTOID],
+        [run],
+    )?;
+    Ok(())
+}
+
+/// Who owns a run.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Its token; the next claim has a greater one.
+    pub token: i64,
+    /// The owner, `None` once it has released the run.
+    pub owner: Option<Box<[u8]>>,
+    /// Until when nobody else can claim the run.
+    pub expires_at: i64,
+}
+
+fn claim_of(rows: &Rows) -> Option<Claim> {
+    rows.first().map(|row| Claim {
+        token: row.bigint(1),
+        owner: row.column(2).map(|_| row.text(2)),
+        expires_at: row.bigint(3),
+    })
+}
+
+const CLAIM: &str = "SELECT token, owner, expires_at FROM @extschema@.state_claim \
+     WHERE run_id OPERATOR(pg_catalog.=) $1";
+
+/// The claim on a run under the active snapshot.
+pub fn claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.claim;
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || CLAIM.to_owned(),
+        &[pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(statement, [Some(varlena_datum(run))])?;
+    Ok(claim_of(&rows))
+}
+
+/// The claim on a run; until the transaction ends nobody can take it over. It can be renewed, since the token, which
+/// is part of a unique index, does not change by that.
+pub fn lock_claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.lock_claim;
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || format!("{CLAIM} FOR KEY SHARE"),
+        &[pg_sys::TEXTOID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(statement, [Some(varlena_datum(run))])?;
+    Ok(claim_of(&rows))
+}
+
+/// Claims a run that nobody else holds; `None` if somebody does.
+pub fn take_claim(
+    catalog: &Catalog,
+    run: &[u8],
+    owner: &[u8],
+    lease: &pg_sys::Interval,
+) -> Result<Option<Claim>> {
+    const SQL: &str = "INSERT INTO @extschema@.state_claim AS c (run_id, owner, expires_at) \
+         VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
+         ON CONFLICT (run_id) DO UPDATE SET token = excluded.token, owner = excluded.owner, \
+         expires_at = excluded.expires_at, claimed_at = excluded.claimed_at \
+         WHERE c.owner IS NULL OR c.owner OPERATOR(pg_catalog.=) excluded.owner \
+         OR c.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() \
+         RETURNING token, owner, expires_at";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.take_claim;
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(run)),
+            Some(varlena_datum(owner)),
+            Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
+        ],
+    )?;
+    Ok(claim_of(&rows))
+}
+
+/// Prolongs a claim, also one whose lease is over as long as nobody has taken the run; `None` if it is not the
+/// current one.
+pub fn renew_claim(
+    catalog: &Catalog,
+    run: &[u8],
+    token: i64,
+    lease: &pg_sys::Interval,
+) -> Result<Option<Claim>> {
+    const SQL: &str = "UPDATE @extschema@.state_claim \
+         SET expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3 \
+         WHERE run_id OPERATOR(pg_catalog.=) $1 AND token OPERATOR(pg_catalog.=) $2 AND owner IS NOT NULL \
+         RETURNING token, owner, expires_at";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.renew_claim;
+    let statement = connection.prepare(
+        slot,
+        &catalog.schema,
+        || SQL.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INTERVALOID],
+    )?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(run)),
+            Some(bigint_datum(token)),
+            Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
+        ],
+    )?;
+    Ok(claim_of(&rows))
+}
+
+/// Gives a claim up; whether it was the current one.
+pub fn release_claim(catalog: &Catalog, run: &[u8], token: i64) -> Result<bool> {
+    let released = write(
+        catalog,
+        &catalog.statements.contexts.release_claim,
+        "UPDATE @extschema@.state_claim SET owner = NULL, expires_at = pg_catalog.clock_timestamp() \
+         WHERE run_id OPERATOR(pg_catalog.=) $1 AND token OPERATOR(pg_catalog.=) $2 AND owner IS NOT NULL \
+         RETURNING token",
+        [pg_sys::TEXTOID, pg_sys::INT8OID],
+        [Some(varlena_datum(run)), Some(bigint_datum(token))],
+    )?;
+    Ok(released > 0)
+}
