@@ -1,0 +1,334 @@
+//! Merging what a child changed into its parent.
+
+use std::borrow::Cow;
+
+use state_cache_document::{StackGuard, is_array};
+
+use crate::error::ShapeError;
+use crate::labels::{Sensitivity, Strategy};
+use crate::record::Run;
+use crate::values::{concatenate, merge_objects};
+use crate::variables::Variable;
+
+/// What becomes of one variable that the child changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged<'a> {
+    /// The variable.
+    pub name: &'a [u8],
+    /// The value that the parent has after the merge; `None` if it has no such variable.
+    pub value: Option<Cow<'a, [u8]>>,
+    /// How a conflict was settled; `None` where there was none.
+    pub strategy: Option<Strategy>,
+    /// Why it is that value.
+    pub reason: Reason,
+    /// The highest sensitivity that the variable has anywhere, declared floors among it.
+    pub sensitivity: Sensitivity,
+    /// What the parent's record becomes; `None` if it stays as it is.
+    pub becomes: Option<Variable<'a>>,
+    /// What a person has to decide.
+    pub conflict: Option<Conflict<'a>>,
+}
+
+/// Two values between which a person has to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict<'a> {
+    /// The value that the child began with; `None` if there was none.
+    pub base: Option<Cow<'a, [u8]>>,
+    /// The parent's value; `None` if it has none.
+    pub parent: Option<Cow<'a, [u8]>>,
+    /// The child's value.
+    pub child: Cow<'a, [u8]>,
+    /// When the parent's value was set, in microseconds since 1970, if that is known.
+    pub parent_timestamp: Option<i64>,
+    /// When the child's value was set, in microseconds since 1970, if that is known.
+    pub child_timestamp: Option<i64>,
+}
+
+/// Why a merge chose a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No conflict: the parent's value is what the child began with, the child's is taken.
+    OnlyChildChanged,
+    /// No conflict: both have the same value.
+    SameChange,
+    /// No conflict: the child has the value that it began with, and a higher sensitivity.
+    OnlySensitivityRose,
+    /// No conflict: the parent's variable must not change.
+    Immutable,
+    /// There is an open conflict about the variable, so this is one more.
+    Blocked,
+    /// The strategy is that the parent wins.
+    ParentWins,
+    /// The strategy is that the child wins.
+    ChildWins,
+    /// The parent's value is the later one.
+    ParentLater,
+    /// The child's value is not older than the parent's.
+    ChildLater,
+    /// Both are objects, which were merged in depth.
+    ObjectsMerged,
+    /// Both are arrays, and the parent's got what the child had added.
+    ArraysConcatenated,
+    /// A person is asked.
+    Review,
+}
+
+impl Reason {
+    /// The reason in words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::OnlyChildChanged => "only the child changed it",
+            Self::SameChange => "both made the same change",
+            Self::OnlySensitivityRose => "only its sensitivity rose",
+            Self::Immutable => "it is immutable in the parent",
+            Self::Blocked => "it is blocked by an open conflict",
+            Self::ParentWins => "both changed it, the parent wins",
+            Self::ChildWins => "both changed it, the child wins",
+            Self::ParentLater => "both changed it, the parent's value is later",
+            Self::ChildLater => "both changed it, the parent's value is not later",
+            Self::ObjectsMerged => "both changed it, the objects were merged",
+            Self::ArraysConcatenated => "both changed it, the arrays were concatenated",
+            Self::Review => "both changed it, a person decides",
+        }
+    }
+}
+
+/// Says by name which variables are looked at; `None` for all.
+pub type Only<'a> = Option<&'a dyn Fn(&[u8]) -> bool>;
+
+/// Finds what becomes of the parent's variables when a child is merged: one entry for each variable whose value is
+/// another than in `base`, which is the child as it was when it and the parent last were one, and for each whose
+/// sensitivity alone rose above the parent's. They are in the order in which variables are stored.
+///
+/// Only what both changed, and differently, is a conflict, for which `strategy_of` is asked by name. A variable that
+/// the child has no more is left alone. Sensitivity never goes down, whichever value is taken: the record that results
+/// has the highest that the three have. It has the timestamp, the source and the mutability of the side whose value was
+/// taken; where both had a part in the value, of the later side, and is mutable only if it is on both.
+///
+/// `guard` is called at each level when objects are merged. Unchanged variables cost a comparison of bytes.
+///
+/// # Errors
+/// A [`ShapeError`] if a variable that is looked at, or what is declared about it, is not as it must be; and what
+/// `guard` raises.
+pub fn merge<'a>(
+    base: &Run<'a>,
+    parent: &Run<'a>,
+    child: &Run<'a>,
+    strategy_of: &dyn Fn(&[u8]) -> Strategy,
+    only: Only<'_>,
+    guard: StackGuard,
+) -> Result<Vec<Merged<'a>>, ShapeError> {
+    let floors_differ = base.sensitivity_map() != child.sensitivity_map();
+    let mut merged = Vec::new();
+    if base.variables_section() == child.variables_section() && !floors_differ {
+        return Ok(merged);
+    }
+    let order = |name: &'a [u8]| (name.len(), name);
+    let mut before = base.records()?.into_iter().peekable();
+    for (name, record) in child.records()? {
+        while before
+            .next_if(|(other, _)| order(other) < order(name))
+            .is_some()
+        {}
+        let old = before.next_if(|(other, _)| *other == name);
+        let old = old.map(|(_, record)| record);
+        if only.is_some_and(|is_wanted| !is_wanted(name)) {
+            continue;
+        }
+        if old == Some(record) && !(floors_differ && child.floor(name)? > base.floor(name)?) {
+            continue;
+        }
+        let old = old.map(|record| Run::variable_of(name, record));
+        let case = Case::new(
+            name,
+            (base, old.transpose()?),
+            (parent, parent.variable(name)?),
+            (child, Run::variable_of(name, record)?),
+        )?;
+        merged.extend(case.settle(strategy_of, guard)?);
+    }
+    Ok(merged)
+}
+
+/// One variable of the child, and what the others have of it.
+struct Case<'a> {
+    name: &'a [u8],
+    base: Option<Variable<'a>>,
+    parent: Option<Variable<'a>>,
+    child: Variable<'a>,
+    /// Whether the parent has an open conflict about it.
+    is_blocked: bool,
+    /// Whether the child's sensitivity is higher than the base's.
+    rose: bool,
+    /// The parent's sensitivity.
+    level: Sensitivity,
+    /// The highest sensitivity of all.
+    highest: Sensitivity,
+}
+
+impl<'a> Case<'a> {
+    fn new(
+        name: &'a [u8],
+        (base_run, base): (&Run<'a>, Option<Variable<'a>>),
+        (parent_run, parent): (&Run<'a>, Option<Variable<'a>>),
+        (child_run, child): (&Run<'a>, Variable<'a>),
+    ) -> Result<Self, ShapeError> {
+        let level = |run: &Run<'a>, variable: Option<&Variable<'a>>| {
+            // What is not there is no more sensitive than its floor.
+            let own = variable.map_or(Sensitivity::Public, |variable| variable.sensitivity);
+            run.effective(name, own)
+        };
+        let base_level = level(base_run, base.as_ref())?;
+        let parent_level = level(parent_run, parent.as_ref())?;
+        let child_level = level(child_run, Some(&child))?;
+        Ok(Case {
+            name,
+            base,
+            parent,
+            child,
+            is_blocked: parent_run.is_blocked(name)?,
+            rose: child_level > base_level,
+            level: parent_level,
+            highest: base_level.max(parent_level).max(child_level),
+        })
+    }
+
+    fn settle(
+        self,
+        strategy_of: &dyn Fn(&[u8]) -> Strategy,
+        guard: StackGuard,
+    ) -> Result<Option<Merged<'a>>, ShapeError> {
+        let base = self.base.as_ref().map(|variable| &variable.value);
+        let parent = self.parent.as_ref().map(|variable| &variable.value);
+        let child = Some(&self.child.value);
+        Ok(Some(if base == child {
+            // Something else of the record may differ, which is the child's own affair.
+            if !self.rose || self.parent.is_none() || self.highest <= self.level {
+                return Ok(None);
+            }
+            self.parent_stays(None, Reason::OnlySensitivityRose)
+        } else if self.is_blocked {
+            self.reviewed(Reason::Blocked)
+        } else if parent == child {
+            self.parent_stays(None, Reason::SameChange)
+        } else if self.parent.as_ref().is_some_and(|parent| !parent.mutable) {
+            self.parent_stays(None, Reason::Immutable)
+        } else if parent == base {
+            self.child_taken(None, Reason::OnlyChildChanged)
+        } else {
+            let strategy = strategy_of(self.name);
+            return self.conflicting(strategy, guard).map(Some);
+        }))
+    }
+
+    /// What becomes of a variable that both changed.
+    fn conflicting(self, strategy: Strategy, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
+        let base = self.base.as_ref().map(|variable| &*variable.value);
+        let child = &self.child;
+        Ok(match (strategy, &self.parent) {
+            (Strategy::ParentWins, _) => self.parent_stays(Some(strategy), Reason::ParentWins),
+            (Strategy::ChildWins, _) => self.child_taken(Some(strategy), Reason::ChildWins),
+            (Strategy::ManualReview, _) => self.reviewed(Reason::Review),
+            (Strategy::MergeObjects, Some(parent)) if parent.is_object() && child.is_object() => {
+                let later = self.child_is_later();
+                let value = merge_objects(base, &parent.value, &child.value, later, guard)?;
+                self.combined(value, strategy, Reason::ObjectsMerged)
+            }
+            (Strategy::ArrayConcat, Some(parent))
+                if is_array(&parent.value) && is_array(&child.value) =>
+            {
+                let value = concatenate(base, &parent.value, &child.value)?;
+                self.combined(value, strategy, Reason::ArraysConcatenated)
+            }
+            (Strategy::KeepLatest | Strategy::MergeObjects | Strategy::ArrayConcat, _) => {
+                if self.child_is_later() {
+                    self.child_taken(Some(strategy), Reason::ChildLater)
+                } else {
+                    self.parent_stays(Some(strategy), Reason::ParentLater)
+                }
+            }
+        })
+    }
+
+    /// Whether the child's value is not older than the parent's. When a variable was removed is not known, so what is
+    /// there counts as later.
+    fn child_is_later(&self) -> bool {
+        let parent = self.parent.as_ref().and_then(|parent| parent.timestamp);
+        self.child.timestamp >= parent
+    }
+
+    /// The parent's value stays; at most its sensitivity rises.
+    fn parent_stays(self, strategy: Option<Strategy>, reason: Reason) -> Merged<'a> {
+        let value = self.parent.as_ref().map(|parent| parent.value.clone());
+        let raised = self.parent.filter(|_| self.highest > self.level);
+        Merged {
+            name: self.name,
+            value,
+            strategy,
+            reason,
+            sensitivity: self.highest,
+            becomes: raised.map(|parent| Variable {
+                sensitivity: self.highest,
+                ..parent
+            }),
+            conflict: None,
+        }
+    }
+
+    fn child_taken(self, strategy: Option<Strategy>, reason: Reason) -> Merged<'a> {
+        Merged {
+            name: self.name,
+            value: Some(self.child.value.clone()),
+            strategy,
+            reason,
+            sensitivity: self.highest,
+            becomes: Some(Variable {
+                sensitivity: self.highest,
+                ..self.child
+            }),
+            conflict: None,
+        }
+    }
+
+    /// The value is one in which both have a part.
+    fn combined(mut self, value: Vec<u8>, strategy: Strategy, reason: Reason) -> Merged<'a> {
+        let is_later = self.child_is_later();
+        let Some(parent) = self.parent.take_if(|parent| *parent.value != *value) else {
+            // The child's part is in the parent's already.
+            return self.parent_stays(Some(strategy), reason);
+        };
+        let mutable = parent.mutable && self.child.mutable;
+        let side = if is_later { self.child } else { parent };
+        let value: Cow<'a, [u8]> = value.into();
+        Merged {
+            name: self.name,
+            value: Some(value.clone()),
+            strategy: Some(strategy),
+            reason,
+            sensitivity: self.highest,
+            becomes: Some(Variable {
+                value,
+                sensitivity: self.highest,
+                mutable,
+                ..side
+            }),
+            conflict: None,
+        }
+    }
+
+    /// A person is asked, and the parent's value stays until then.
+    fn reviewed(self, reason: Reason) -> Merged<'a> {
+        let conflict = Conflict {
+            base: self.base.as_ref().map(|base| base.value.clone()),
+            parent: self.parent.as_ref().map(|parent| parent.value.clone()),
+            child: self.child.value.clone(),
+            parent_timestamp: self.parent.as_ref().and_then(|parent| parent.timestamp),
+            child_timestamp: self.child.timestamp,
+        };
+        Merged {
+            conflict: Some(conflict),
+            ..self.parent_stays(Some(Strategy::ManualReview), reason)
+        }
+    }
+}
