@@ -9,7 +9,7 @@ use crate::cache::read::{Found, Ground, Version};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::snapshot::PushedSnapshot;
-use crate::{behind, settings, store, sys};
+use crate::{behind, context, settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -153,6 +153,9 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     let Some((version, ())) = found else {
         return Ok(false);
     };
+    if context::is_run(state) {
+        context::check_may_delete(state)?;
+    }
     stage(state, |known, pending| {
         if pending.is_none() {
             known.beneath = Some(version.number);

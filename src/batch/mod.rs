@@ -69,9 +69,8 @@ use std::rc::Rc;
 
 pub use callbacks::init;
 pub use change::{apply, begin as check_may_change, expire, set};
-pub use flush::flush_one;
 pub use leave::write_all as write_left;
-pub use save::{Saved, save, settle_before_recovery};
+pub use save::{Saved, keep_staged, save, settle_before_recovery, write_staged};
 pub use settlements::settle;
 pub use staged::{Edit, Operation};
 pub use view::{read, read_newest};

@@ -82,6 +82,24 @@ pub fn save(
     })
 }
 
+/// Writes what is staged of a state, whether or not a batch is open.
+pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
+    let on_conflict = with(|batch| {
+        batch.forget_staged_before(state);
+        batch.scope.explicit.as_ref().map(|it| it.on_conflict)
+    });
+    flush::flush_now(state, on_conflict).map(|_| ())
+}
+
+/// The same only if a batch is open, so that dropping the batch does not take back what belongs together with
+/// something that was written at once.
+pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
+    match with(|batch| batch.scope.explicit.is_some()) {
+        true => write_staged(state),
+        false => Ok(()),
+    }
+}
+
 /// Before somebody looks at the kept versions in order to go back: what this transaction has staged or left of the
 /// state, and what L1 alone holds of it, is written.
 pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {

@@ -7,7 +7,7 @@ use super::exports::{check_sensitivity, transformed};
 use super::hierarchy::{check_no_children, lock_place, own_place};
 use super::limits;
 use super::merge::{Sides, base_document, merge_into, strategy};
-use super::run::{self, RUN, open};
+use super::run::{self, RUN, malformed, open};
 use super::variables::label;
 use crate::batch;
 use crate::cache::StateRef;
@@ -18,7 +18,7 @@ use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
 use state_cache_context::{
     Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
-use state_cache_document::{self as document, DocumentError};
+use state_cache_document as document;
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -49,12 +49,6 @@ struct Arrival {
     target: Option<Vec<u8>>,
     strategy: Option<Strategy>,
     reason: &'static str,
-}
-
-fn internal(error: DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
-    }
 }
 
 impl<'a> Ending<'a> {
@@ -102,7 +96,7 @@ impl<'a> Ending<'a> {
             .ok_or_else(|| self.fault(&export.key, "has no variable of that name"))?;
         let value = match &export.transformation {
             Some(path) => Cow::Owned(
-                transformed(&variable.value, path)?
+                transformed(self.state.key, &variable.value, path)?
                     .filter(|value| !document::is_null(value))
                     .ok_or_else(|| self.fault(&export.key, "is nothing once it is transformed"))?,
             ),
@@ -209,6 +203,7 @@ impl<'a> Ending<'a> {
                 let class = export.target.as_deref().unwrap_or_default();
                 let state = StateRef::new(&self.state.catalog, class, target_key)?;
                 batch::set(&state, &departure.value, None, None, FUNCTION)?;
+                batch::keep_staged(&state)?;
                 (Some([class, b"/", target_key].concat()), "written")
             }
             Destination::ExternalSystem => {
@@ -259,7 +254,7 @@ impl<'a> Ending<'a> {
             ("completedAt", string(&rfc3339(run::now()))),
         ])
         .and_then(|updates| document::update(Some(self.document), &updates))
-        .map_err(internal)?;
+        .map_err(malformed(self.state.key))?;
         let checkpoint = Checkpoint {
             checkpoint_type: b"pipeline_complete".as_slice().into(),
             recovery_point: true,
@@ -277,7 +272,7 @@ fn check_decided(run: &[u8], context: &Run<'_>) -> Result<()> {
         return Ok(());
     };
     let mut variables = Vec::new();
-    for (name, _) in document::members(conflicts).map_err(internal)? {
+    for (name, _) in document::members(conflicts).map_err(malformed(run))? {
         if !run::conflicts_of(run, context, name)?.is_empty() {
             variables.push(text(name));
         }

@@ -2,7 +2,7 @@
 
 use super::error::ContextError;
 use super::merge::conflict_ids;
-use super::run::{self, RUN, open};
+use super::run::{self, RUN, malformed, open};
 use super::variables::check_value;
 use crate::batch::{self, Operation};
 use crate::cache::StateRef;
@@ -16,12 +16,6 @@ use crate::sys;
 use state_cache_context::{Run, Sensitivity, Source, Variable};
 use state_cache_document::{self as document, DocumentError};
 use std::borrow::Cow;
-
-fn internal(error: DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
-    }
-}
 
 /// A conflict; `42704` if there is none.
 fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Conflict> {
@@ -87,7 +81,9 @@ fn decided(context: &Run<'_>, conflict: &Conflict, value: &[u8]) -> Result<Vec<u
         mutable: before.as_ref().is_none_or(|before| before.mutable),
         raw: before.as_ref().map_or(&[], |before| before.raw),
     };
-    variable.document(&conflict.variable).map_err(internal)
+    variable
+        .document(&conflict.variable)
+        .map_err(malformed(&conflict.run))
 }
 
 /// The document's `conflicts` once those of a variable are these.
@@ -98,13 +94,13 @@ fn conflicts_after(
 ) -> Result<Vec<u8>> {
     let before = run::section_of(run, context, "conflicts")?;
     if waiting.is_empty() {
-        let before = before.ok_or_else(|| internal(DocumentError::SectionMissing))?;
-        return document::without(before, &[variable]).map_err(internal);
+        let before = before.ok_or_else(|| malformed(run)(DocumentError::SectionMissing))?;
+        return document::without(before, &[variable]).map_err(malformed(run));
     }
-    let ids = conflict_ids(waiting)?;
+    let ids = conflict_ids(run, waiting)?;
     document::object(&[(variable, ids)])
         .and_then(|one| document::update(before, &one))
-        .map_err(internal)
+        .map_err(malformed(run))
 }
 
 sql_functions! {
@@ -133,10 +129,11 @@ sql_functions! {
         let before = run::section_of(&run_key, &context, "variables")?;
         let variables = document::object(&[(&found.variable, decided(&context, &found, value)?)])
             .and_then(|one| document::update(before, &one))
-            .map_err(internal)?;
+            .map_err(malformed(&run_key))?;
         let conflicts = conflicts_after((&run_key, &context), &found.variable, &waiting)?;
         let updates = document::object(&[("variables", variables), ("conflicts", conflicts)]);
-        batch::apply(&state, Operation::Update(updates.map_err(internal)?), function)?;
+        batch::apply(&state, Operation::Update(updates.map_err(malformed(&run_key))?), function)?;
+        batch::keep_staged(&state)?;
         Ok(call::void_datum())
     }
 }

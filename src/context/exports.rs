@@ -2,7 +2,7 @@
 
 use super::claim::fence;
 use super::error::ContextError;
-use super::run::{self, open};
+use super::run::{self, malformed, open};
 use super::variables::{label, members};
 use crate::batch::{self, Edit, Operation};
 use crate::call::{self, sql_functions, varlena_datum};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result, text};
 use crate::{settings, varlena};
 use pgrx::pg_sys;
 use state_cache_context::{Destination, Run, Sensitivity};
-use state_cache_document::{self as document, DocumentError};
+use state_cache_document as document;
 use std::rc::Rc;
 
 /// An export to be marked.
@@ -47,21 +47,15 @@ impl Edit for Mark {
         let sensitivity = document::string(sensitivity.name().as_bytes());
         let entry = document::object(&[("sensitivity", sensitivity)])
             .and_then(|sensitivity| document::update(Some(&self.entry), &sensitivity));
-        entries.push(entry.map_err(internal)?);
+        entries.push(entry.map_err(malformed(&self.run))?);
         document::array(&entries)
             .and_then(|exports| document::object(&[("exports", exports)]))
             .and_then(|updates| document::update(Some(base), &updates))
-            .map_err(internal)
+            .map_err(malformed(&self.run))
     }
 
     fn bytes(&self) -> usize {
         self.entry.len()
-    }
-}
-
-fn internal(error: DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
     }
 }
 
@@ -116,8 +110,8 @@ fn json_path(path: &[u8]) -> Option<pg_sys::Datum> {
 }
 
 /// What an SQL/JSON path finds first in a value; `None` for nothing.
-pub fn transformed(value: &[u8], path: &[u8]) -> Result<Option<Vec<u8>>> {
-    let no_variables = document::object::<&[u8], &[u8]>(&[]).map_err(internal)?;
+pub fn transformed(run: &[u8], value: &[u8], path: &[u8]) -> Result<Option<Vec<u8>>> {
+    let no_variables = document::object::<&[u8], &[u8]>(&[]).map_err(malformed(run))?;
     let arguments = [
         Some(varlena_datum(value)),
         json_path(path),
@@ -177,7 +171,7 @@ sql_functions! {
             key: key.into(),
             destination,
             sensitivity,
-            entry: document::object(&fields).map_err(internal)?,
+            entry: document::object(&fields).map_err(malformed(state.key))?,
         };
         batch::check_may_change(&state, function)?;
         open(&state, &run::require(&state)?)?;

@@ -4,7 +4,7 @@ use super::claim::fence;
 use super::error::ContextError;
 use super::hierarchy::{lock_place, own_place};
 use super::limits;
-use super::run::{self, RUN, open};
+use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
 use crate::batch;
 use crate::cache::StateRef;
@@ -20,6 +20,7 @@ use std::ffi::CStr;
 /// What a new run has beside what it inherits.
 #[derive(Default)]
 struct New<'a> {
+    run: &'a [u8],
     routine: Option<&'a [u8]>,
     parent: Option<&'a [u8]>,
     swarm: Option<&'a [u8]>,
@@ -29,12 +30,6 @@ struct New<'a> {
     sensitivity_map: Option<Vec<u8>>,
     /// Variables, as the document holds them.
     variables: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-fn internal(error: DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
-    }
 }
 
 impl New<'_> {
@@ -71,7 +66,7 @@ impl New<'_> {
     }
 
     fn put(&mut self, name: &[u8], variable: &Variable<'_>) -> Result<()> {
-        let record = variable.document(name).map_err(internal)?;
+        let record = variable.document(name).map_err(malformed(self.run))?;
         self.variables.push((name.to_vec(), record));
         Ok(())
     }
@@ -81,17 +76,17 @@ impl New<'_> {
         let Some(map) = &self.sensitivity_map else {
             return Ok(None);
         };
-        let declared = document::member(map, name).map_err(internal)?;
+        let declared = document::member(map, name).map_err(malformed(self.run))?;
         Ok(declared.and_then(|value| Sensitivity::parse(document::as_string(&value)?)))
     }
 
     /// The document of the run.
-    fn document(self, key: &[u8]) -> std::result::Result<Vec<u8>, DocumentError> {
+    fn document(self) -> std::result::Result<Vec<u8>, DocumentError> {
         let string = document::string;
         let empty_object = document::object::<&[u8], &[u8]>(&[])?;
         let permissions: Vec<_> = self.permissions.iter().map(|it| string(it)).collect();
         let mut fields: Vec<(&str, Vec<u8>)> = vec![
-            ("runId", string(key)),
+            ("runId", string(self.run)),
             ("status", string(Status::Running.name().as_bytes())),
             ("permissions", document::array(&permissions)?),
             (
@@ -126,7 +121,7 @@ impl New<'_> {
 /// Writes a new run, and its place; its version.
 fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) -> Result<i64> {
     let parent = new.parent.map(Into::into);
-    let document = new.document(state.key).map_err(internal)?;
+    let document = new.document().map_err(malformed(state.key))?;
     let duplicate = || ContextError::Duplicate {
         run: text(state.key),
     };
@@ -172,7 +167,7 @@ fn permissions_of(state: &StateRef<'_>, context: &Run<'_>) -> Result<Vec<Vec<u8>
     let Some(held) = run::section_of(state.key, context, "permissions")? else {
         return Ok(Vec::new());
     };
-    let held = document::elements(held).map_err(internal)?;
+    let held = document::elements(held).map_err(malformed(state.key))?;
     Ok(held
         .iter()
         .filter_map(|one| document::as_string(one))
@@ -273,6 +268,7 @@ sql_functions! {
     fn state_context_create(call) {
         let state = run::named(call, 0)?;
         let mut new = New {
+            run: state.key,
             routine: call.text(1),
             swarm: call.text(5),
             permissions: permissions(call, 3)?.unwrap_or_default(),
@@ -309,6 +305,7 @@ sql_functions! {
         }
         let swarm = run::text_of(parent_key, &context, "swarmId")?;
         let mut new = New {
+            run: child_key,
             routine: call.text(3),
             parent: Some(parent_key),
             swarm: swarm.as_deref(),

@@ -15,13 +15,13 @@
 
 use super::error::ContextError;
 use super::number::Number;
-use super::run::{self, open};
+use super::run::{self, malformed, open};
 use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
 use state_cache_context::{Counter, Problem, Run, ShapeError};
-use state_cache_document::{self as document, DocumentError};
+use state_cache_document as document;
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -249,6 +249,10 @@ pub fn charge(
         }
         let updates = purse.charged(counter, charge)?;
         batch::apply(&state, Operation::Update(updates), function)?;
+        if matches!(charge, Charge::Reserve(..)) {
+            // The child is written at once.
+            batch::keep_staged(&state)?;
+        }
         if purse.shares(counter)? {
             next = purse.parent()?;
         }
@@ -292,6 +296,7 @@ pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<
             return Ok(());
         };
         batch::apply(&state, Operation::Update(updates), function)?;
+        batch::keep_staged(&state)?;
         next = purse.parent()?;
     }
     Ok(())
@@ -375,7 +380,7 @@ pub fn inherit(
     let purse = Purse::new(parent, parent_document)?;
     let asked = |name: &str| -> Result<Option<Number>> {
         let Some(given) = given else { return Ok(None) };
-        let value = document::member(given, name.as_bytes()).map_err(internal)?;
+        let value = document::member(given, name.as_bytes()).map_err(malformed(child))?;
         Ok(value.as_deref().and_then(Number::of_document))
     };
     let (mut limits, mut shared) = (Vec::new(), Vec::new());
@@ -426,15 +431,9 @@ pub fn inherit(
         }
     }
     Ok(Inherited {
-        limits: document::object(&limits).map_err(internal)?,
-        shared: document::array(&shared).map_err(internal)?,
+        limits: document::object(&limits).map_err(malformed(child))?,
+        shared: document::array(&shared).map_err(malformed(child))?,
     })
-}
-
-fn internal(error: DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
-    }
 }
 
 crate::call::sql_functions! {

@@ -2,7 +2,7 @@
 
 use super::error::ContextError;
 use super::hierarchy::{lock_place, own_place};
-use super::run::{self, RUN, open, server_time};
+use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{check_stack, label, members};
 use crate::batch::{self, Operation};
 use crate::cache::StateRef;
@@ -74,7 +74,7 @@ pub fn merge_into<'a>(
     for merged in merged {
         if let Some(variable) = &merged.becomes {
             let record = variable.document(merged.name);
-            variables.push((merged.name, record.map_err(internal)?));
+            variables.push((merged.name, record.map_err(malformed(parent.key))?));
         }
         let conflict = match &merged.conflict {
             Some(found) => {
@@ -95,7 +95,7 @@ pub fn merge_into<'a>(
                 )?;
                 let mut ids = run::conflicts_of(parent.key, &parent_run, merged.name)?;
                 ids.push(id);
-                blocked.push((merged.name, conflict_ids(&ids)?));
+                blocked.push((merged.name, conflict_ids(parent.key, &ids)?));
                 Some(id)
             }
             None => None,
@@ -105,7 +105,7 @@ pub fn merge_into<'a>(
     if !variables.is_empty() {
         let operation = Operation::UpdateSection {
             section: b"variables".to_vec(),
-            updates: document::object(&variables).map_err(internal)?,
+            updates: document::object(&variables).map_err(malformed(parent.key))?,
         };
         batch::apply(parent, operation, function)?;
     }
@@ -114,25 +114,20 @@ pub fn merge_into<'a>(
         let updates = document::object(&blocked)
             .and_then(|added| document::update(before, &added))
             .and_then(|conflicts| document::object(&[("conflicts", conflicts)]))
-            .map_err(internal)?;
+            .map_err(malformed(parent.key))?;
         batch::apply(parent, Operation::Update(updates), function)?;
     }
+    batch::keep_staged(parent)?;
     Ok(outcomes)
 }
 
 /// Ids of conflicts as a document holds them.
-pub fn conflict_ids(ids: &[i64]) -> Result<Vec<u8>> {
+pub fn conflict_ids(run: &[u8], ids: &[i64]) -> Result<Vec<u8>> {
     let ids: Result<Vec<_>> = ids
         .iter()
         .map(|id| super::number::Number::from(*id).document())
         .collect();
-    document::array(&ids?).map_err(internal)
-}
-
-fn internal(error: document::DocumentError) -> Error {
-    Error::Internal {
-        message: error.to_string(),
-    }
+    document::array(&ids?).map_err(malformed(run))
 }
 
 /// The strategies that a call names: one for all variables, and others for some.
@@ -197,7 +192,7 @@ sql_functions! {
         let parent = StateRef::new(&child.catalog, RUN, &parent_key)?;
         super::claim::fence(&parent, call.bigint(3))?;
         // What this transaction has staged of the child is part of what is merged, and has a version from here on.
-        batch::flush_one(&child)?;
+        batch::write_staged(&child)?;
         batch::lock(&child, function)?;
         let (version, document) = run::found(&child, batch::read_locked(&child, &mut Document)?)?;
         let mut rows = call.rows();

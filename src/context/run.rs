@@ -8,9 +8,10 @@ use crate::cache::forms::Document;
 use crate::cache::read::{Found, Version};
 use crate::call::Call;
 use crate::catalog;
-use crate::error::{Error, Result, text};
+use crate::error::{Error, Result, Shown, text};
 use crate::sys;
 use state_cache_context::{Run, ShapeError, Status};
+use state_cache_document::DocumentError;
 
 /// The class of runs.
 pub const RUN: &[u8] = b"run";
@@ -41,6 +42,15 @@ pub fn shape(run: &[u8], error: ShapeError) -> Error {
         error,
     }
     .into()
+}
+
+/// The error for a document of a run that cannot be read or built.
+pub fn malformed(run: &[u8]) -> impl Fn(DocumentError) -> Error {
+    |error| Error::Document {
+        state: Shown::new(RUN, run),
+        place: String::new(),
+        error,
+    }
 }
 
 /// The document that was found of a run; `42704` if none was.
