@@ -24,7 +24,7 @@ fn damage_is_an_error_or_goes_unseen() {
     let whole = [run(1), run(2), run(3)];
     let random = &mut Random::new(7);
     let (mut refused, mut merged) = (0, 0);
-    for _ in 0..60_000 {
+    for _ in 0..20_000 {
         let mut documents = whole.clone();
         let document = &mut documents[random.below(3)];
         for _ in 0..=random.below(2) {
@@ -53,5 +53,5 @@ fn damage_is_an_error_or_goes_unseen() {
             }
         }
     }
-    assert!(refused > 10_000 && merged > 5_000, "{refused} and {merged}");
+    assert!(refused > 4_000 && merged > 2_000, "{refused} and {merged}");
 }
