@@ -213,6 +213,7 @@ CREATE TABLE state_context (
 	parent_run_id text COLLATE "C",
 	depth         integer NOT NULL,
 	base_version  bigint NOT NULL,
+	parent_base   jsonb,
 	created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX state_context_children ON state_context (parent_run_id) WHERE parent_run_id IS NOT NULL;
@@ -221,6 +222,7 @@ COMMENT ON COLUMN state_context.run_id IS 'the run: the key of its state of clas
 COMMENT ON COLUMN state_context.parent_run_id IS 'the run that it is a child of; NULL for a root';
 COMMENT ON COLUMN state_context.depth IS 'steps to the root, 0 for a root';
 COMMENT ON COLUMN state_context.base_version IS 'version of the run that the next merge into the parent compares with';
+COMMENT ON COLUMN state_context.parent_base IS 'values that the parent had then of variables of which the run had others, null for none; NULL where there are no such variables';
 COMMENT ON COLUMN state_context.created_at IS 'when the run was created';
 COMMENT ON INDEX state_context_children IS 'the children of each run';
 
@@ -255,7 +257,7 @@ CREATE TABLE state_conflict (
 	parent_timestamp timestamptz,
 	child_timestamp  timestamptz,
 	sensitivity      text NOT NULL,
-	status           text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'resolved', 'superseded')),
+	status           text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'resolved', 'superseded', 'abandoned')),
 	opened_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
 	resolved_value   jsonb,
 	reason           text,
@@ -263,7 +265,7 @@ CREATE TABLE state_conflict (
 	resolved_at      timestamptz,
 	superseded_by    bigint REFERENCES state_conflict (id)
 );
-CREATE INDEX state_conflict_open ON state_conflict (run_id, variable) WHERE status = 'open';
+CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status = 'open';
 COMMENT ON TABLE state_conflict IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what was decided';
 COMMENT ON COLUMN state_conflict.id IS 'name of the conflict, for state_conflict_resolve()';
 COMMENT ON COLUMN state_conflict.run_id IS 'the parent, in which the variable is blocked';
@@ -275,7 +277,7 @@ COMMENT ON COLUMN state_conflict.child_value IS 'what the child has';
 COMMENT ON COLUMN state_conflict.parent_timestamp IS 'when the parent set it';
 COMMENT ON COLUMN state_conflict.child_timestamp IS 'when the child set it';
 COMMENT ON COLUMN state_conflict.sensitivity IS 'the highest sensitivity of the values';
-COMMENT ON COLUMN state_conflict.status IS 'open, resolved, or superseded by a later one of the same variable';
+COMMENT ON COLUMN state_conflict.status IS 'open, resolved, superseded by a later one of the same variable, or abandoned with its run';
 COMMENT ON COLUMN state_conflict.opened_at IS 'when the child was merged';
 COMMENT ON COLUMN state_conflict.resolved_value IS 'what was decided';
 COMMENT ON COLUMN state_conflict.reason IS 'why';

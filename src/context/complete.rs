@@ -3,7 +3,7 @@
 use super::blackboard;
 use super::claim::fence;
 use super::error::ContextError;
-use super::exports::{check_sensitivity, transformed};
+use super::exports::{check_sensitivity, default_target_key, transformed};
 use super::hierarchy::{check_no_children, lock_place, own_place};
 use super::limits;
 use super::merge::{Sides, base_document, merge_into, strategy};
@@ -151,6 +151,7 @@ impl<'a> Ending<'a> {
             self.state,
             &Sides {
                 base: &base,
+                parent_base: self.place.parent_base.as_deref(),
                 child: &child,
             },
             &|_| self.strategy,
@@ -177,7 +178,7 @@ impl<'a> Ending<'a> {
     /// Sends an export to where no parent is needed.
     fn send(&self, departure: &Departure<'_>) -> Result<Arrival> {
         let export = &departure.export;
-        let default_key = [self.state.key, b"/", &export.key].concat();
+        let default_key = default_target_key(self.state.key, &export.key);
         let target_key = export.target_key.as_deref().unwrap_or(&default_key);
         let (target, reason) = match departure.destination {
             Destination::Blackboard => {
@@ -327,12 +328,14 @@ sql_functions! {
         context.check_all().map_err(|error| run::shape(state.key, error))?;
         run::check_running(state.key, &context)?;
         check_no_children(&state)?;
-        check_decided(state.key, &context)?;
         let ending = Ending { state: &state, context, document: &document, place: &place, strategy };
         let mut rows = call.rows();
         if outcome == Status::Completed {
+            check_decided(state.key, &context)?;
             ending.export()?.iter().for_each(|arrival| push(&mut rows, arrival));
         }
+        // One that fails or is cancelled decides nothing any more.
+        own_place(&state, || store::abandon_conflicts(&state.catalog, state.key))?;
         ending.write(outcome)?;
         limits::settle(&state, &ending.context, FUNCTION)?;
         Ok(call::void_datum())

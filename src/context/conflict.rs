@@ -38,6 +38,9 @@ fn check_open(id: i64, conflict: &Conflict, context: &Run<'_>) -> Result<()> {
             );
             return Err(stale(id, reason));
         }
+        b"abandoned" => {
+            return Err(stale(id, "Its run has ended or was deleted.".to_owned()));
+        }
         _ => {
             let reason = format!(
                 "It was resolved by {} at {}.",
@@ -66,12 +69,12 @@ fn check_open(id: i64, conflict: &Conflict, context: &Run<'_>) -> Result<()> {
 }
 
 /// The variable as it is decided.
-fn decided(context: &Run<'_>, conflict: &Conflict, value: &[u8]) -> Result<Vec<u8>> {
+fn decided<'a>(context: &Run<'a>, conflict: &Conflict, value: &'a [u8]) -> Result<Variable<'a>> {
     let before = context
         .variable(&conflict.variable)
         .map_err(|error| run::shape(&conflict.run, error))?;
-    let least = Sensitivity::parse(&conflict.sensitivity).unwrap_or(Sensitivity::Secret);
-    let variable = Variable {
+    let least = sensitivity_of(conflict);
+    Ok(Variable {
         value: Cow::Borrowed(value),
         source: Source::User,
         timestamp: Some(run::now()),
@@ -80,10 +83,30 @@ fn decided(context: &Run<'_>, conflict: &Conflict, value: &[u8]) -> Result<Vec<u
             .map_or(least, |before| before.sensitivity.max(least)),
         mutable: before.as_ref().is_none_or(|before| before.mutable),
         raw: before.as_ref().map_or(&[], |before| before.raw),
-    };
-    variable
-        .document(&conflict.variable)
-        .map_err(malformed(&conflict.run))
+    })
+}
+
+fn sensitivity_of(conflict: &Conflict) -> Sensitivity {
+    Sensitivity::parse(&conflict.sensitivity).unwrap_or(Sensitivity::Secret)
+}
+
+/// Opens the other conflicts of a variable anew against what was decided; what the variable waits for then.
+fn reopen_others(
+    catalog: &Catalog,
+    others: impl Iterator<Item = i64>,
+    variable: &Variable<'_>,
+) -> Result<Vec<i64>> {
+    let mut waiting = Vec::new();
+    for id in others {
+        let sensitivity = sensitivity_of(&conflict(catalog, id, true)?).max(variable.sensitivity);
+        waiting.extend(store::supersede_conflict(
+            catalog,
+            id,
+            &variable.value,
+            sensitivity.name(),
+        )?);
+    }
+    Ok(waiting)
 }
 
 /// The document's `conflicts` once those of a variable are these.
@@ -121,13 +144,17 @@ sql_functions! {
         check_open(id, &found, &context)?;
         run::check_running(&run_key, &context)?;
         check_value(&found.variable, value)?;
+        let variable = decided(&context, &found, value)?;
+        let others = run::conflicts_of(&run_key, &context, &found.variable)?;
         let waiting = {
             let _owner = Impersonation::owner_of(catalog.snapshot);
             store::resolve_conflict(&catalog, id, value, reason, &by)?;
-            store::supersede_conflicts(&catalog, &run_key, &found.variable, value)?
+            let others = others.into_iter().filter(|other| *other != id);
+            reopen_others(&catalog, others, &variable)?
         };
         let before = run::section_of(&run_key, &context, "variables")?;
-        let variables = document::object(&[(&found.variable, decided(&context, &found, value)?)])
+        let record = variable.document(&found.variable).map_err(malformed(&run_key))?;
+        let variables = document::object(&[(&found.variable, record)])
             .and_then(|one| document::update(before, &one))
             .map_err(malformed(&run_key))?;
         let conflicts = conflicts_after((&run_key, &context), &found.variable, &waiting)?;

@@ -32,6 +32,8 @@ pub enum ContextError {
     Ended { run: String, status: Status },
     /// Children have not.
     ChildrenRunning { run: String, children: Vec<String> },
+    /// A child that is to be deleted has not ended.
+    ChildRuns { run: String },
     /// The run's document says that it has a parent, but it was not created there.
     NoPlace { run: String },
     /// The run's document names another parent than it was created under.
@@ -157,6 +159,11 @@ impl ContextError {
             )
             .set_detail(format!("Running: {}.", list(&children)))
             .set_hint("Complete them first, with outcome cancelled if they are not wanted."),
+            Self::ChildRuns { run } => new(
+                Code::ERRCODE_OBJECT_IN_USE,
+                format!("run \"{run}\" is a child that has not ended"),
+            )
+            .set_hint("Complete it first, with outcome cancelled if it is not wanted: its parent gets back what it was allotted."),
             Self::NoPlace { run } => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("run \"{run}\" has a parent in its document, but was not created as its child"),

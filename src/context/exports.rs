@@ -5,6 +5,7 @@ use super::error::ContextError;
 use super::run::{self, malformed, open};
 use super::variables::{label, members};
 use crate::batch::{self, Edit, Operation};
+use crate::cache::{StateRef, check_key};
 use crate::call::{self, sql_functions, varlena_datum};
 use crate::catalog::c_string;
 use crate::error::{Error, Result, text};
@@ -14,11 +15,16 @@ use state_cache_context::{Destination, Run, Sensitivity};
 use state_cache_document as document;
 use std::rc::Rc;
 
+/// Longest name of an external system, in bytes.
+const MAX_TARGET: usize = 255;
+
 /// An export to be marked.
 struct Mark {
     run: Box<[u8]>,
     key: Box<[u8]>,
     destination: Destination,
+    target: Option<Box<[u8]>>,
+    target_key: Option<Box<[u8]>>,
     sensitivity: Option<Sensitivity>,
     /// The entry, as the document holds it, but for its sensitivity.
     entry: Vec<u8>,
@@ -39,8 +45,11 @@ impl Edit for Mark {
         )?;
         let mut entries = Vec::new();
         for export in context.exports().map_err(shape)? {
-            // Marked again for the same destination, it is marked once.
-            if (&*export.key, export.destination) != (&*self.key, self.destination) {
+            // Marked again for the same place, it is marked once.
+            let is_same = (&*export.key, export.destination) == (&*self.key, self.destination)
+                && export.target.as_deref() == self.target.as_deref()
+                && export.target_key.as_deref() == self.target_key.as_deref();
+            if !is_same {
                 entries.push(export.raw.to_vec());
             }
         }
@@ -97,6 +106,43 @@ pub fn check_sensitivity(
     Ok(sensitivity)
 }
 
+/// Raises unless an export can go where it is to go.
+fn check_place(
+    state: &StateRef<'_>,
+    key: &[u8],
+    destination: Destination,
+    target: Option<&[u8]>,
+    target_key: Option<&[u8]>,
+) -> Result<()> {
+    match (destination, target) {
+        (Destination::PersistentStore, Some(class)) => {
+            let default_key = default_target_key(state.key, key);
+            let target_key = target_key.unwrap_or(&default_key);
+            StateRef::new(&state.catalog, class, target_key).map(|_| ())
+        }
+        (Destination::PersistentStore, None) => Err(Error::argument(
+            "an export to persistent_store needs the class as its target",
+        )),
+        (Destination::ExternalSystem, Some(system))
+            if !(1..=MAX_TARGET).contains(&system.len()) =>
+        {
+            Err(Error::argument(format!(
+                "target must have 1 to {MAX_TARGET} bytes"
+            )))
+        }
+        (Destination::ExternalSystem, None) => Err(Error::argument(
+            "an export to external_system needs the system as its target",
+        )),
+        (Destination::Blackboard, _) => check_key(target_key.unwrap_or(key)),
+        (Destination::ParentContext | Destination::ExternalSystem, _) => Ok(()),
+    }
+}
+
+/// The name that an export has where it goes, if none is given.
+pub fn default_target_key(run: &[u8], key: &[u8]) -> Vec<u8> {
+    [run, b"/", key].concat()
+}
+
 /// An SQL/JSON path; PostgreSQL's own error for what is none.
 fn json_path(path: &[u8]) -> Option<pg_sys::Datum> {
     let path = c_string(path);
@@ -139,16 +185,7 @@ sql_functions! {
             return Err(Error::argument("key must not be empty"));
         }
         transformation.and_then(json_path);
-        match (destination, target) {
-            (Destination::PersistentStore, Some(class)) => state.catalog.class(class).map(|_| ())?,
-            (Destination::PersistentStore, None) => {
-                return Err(Error::argument("an export to persistent_store needs the class as its target"));
-            }
-            (Destination::ExternalSystem, None) => {
-                return Err(Error::argument("an export to external_system needs the system as its target"));
-            }
-            _ => {}
-        }
+        check_place(&state, key, destination, target, target_key)?;
         let item = call.jsonb(6);
         if let Some(item) = item {
             members("item", item)?;
@@ -170,6 +207,8 @@ sql_functions! {
             run: state.key.into(),
             key: key.into(),
             destination,
+            target: target.map(Into::into),
+            target_key: target_key.map(Into::into),
             sensitivity,
             entry: document::object(&fields).map_err(malformed(state.key))?,
         };

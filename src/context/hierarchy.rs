@@ -26,11 +26,7 @@ pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> R
             return Err(ContextError::NoPlace { run: text(key) }.into());
         }
         None => {
-            let place = Place {
-                parent: None,
-                depth: 0,
-                base_version: 0,
-            };
+            let place = Place::default();
             store::put_place(catalog, key, &place)?;
             place
         }
@@ -98,16 +94,50 @@ pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
 }
 
 /// Raises `55006` if a run that is to be deleted has children that run, and keeps new ones away until the transaction
-/// ends.
+/// ends. A child that runs is not deleted either: its parent would never get back what it was allotted.
 pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     let place = {
         let _owner = Impersonation::owner_of(state.catalog.snapshot);
         store::lock_place(&state.catalog, state.key, PlaceLock::Ends)?
     };
-    match place {
-        Some(_) => check_no_children(state),
-        None => Ok(()),
+    let Some(place) = place else {
+        return Ok(());
+    };
+    check_no_children(state)?;
+    let found = batch::read_latest(state, &mut Document)?.state();
+    // A document that is not that of a run any more must not keep anybody from deleting it.
+    let runs = found.is_some_and(|(_, document)| {
+        Run::open(&document, state.key).is_ok_and(|context| context.status() == Status::Running)
+    });
+    if runs && place.parent.is_some() {
+        return Err(ContextError::ChildRuns {
+            run: text(state.key),
+        }
+        .into());
     }
+    Ok(())
+}
+
+/// Gives a new run its place. There may be one of a run of the same name that has expired, or whose rows were deleted
+/// by hand: it must have no children that run.
+pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
+    let catalog = &state.catalog;
+    let former = {
+        let _owner = Impersonation::owner_of(catalog.snapshot);
+        store::lock_place(catalog, state.key, PlaceLock::Ends)?
+    };
+    if former.is_some() {
+        check_no_children(state)?;
+        forget(catalog, state.key)?;
+    }
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    store::put_place(catalog, state.key, place)
+}
+
+/// The version of a run that pruning spares: the next merge compares with it.
+pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    store::base_version(catalog, run)
 }
 
 /// Forgets the place and the claim of a run that was deleted.

@@ -1,8 +1,9 @@
 //! Creating runs and looking at them.
 
+use super::blackboard;
 use super::claim::fence;
 use super::error::ContextError;
-use super::hierarchy::{lock_place, own_place};
+use super::hierarchy::{lock_place, own_place, put_place};
 use super::limits;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
@@ -10,7 +11,6 @@ use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
-use crate::identity::Impersonation;
 use crate::settings;
 use crate::store::{self, Checkpoint, Place, PlaceLock};
 use state_cache_context::{Run, Sensitivity, Source, Status, Variable, rfc3339};
@@ -30,17 +30,14 @@ struct New<'a> {
     sensitivity_map: Option<Vec<u8>>,
     /// Variables, as the document holds them.
     variables: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Inputs of a child, with what the parent has in their place.
+    replaced: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl New<'_> {
-    /// Adds variables with these values. An input takes the place of an inherited variable of the same name, whose
-    /// sensitivity it does not go below.
-    fn add_inputs(
-        &mut self,
-        inputs: Option<&[u8]>,
-        source: Source,
-        inherited: &[(Vec<u8>, Sensitivity)],
-    ) -> Result<()> {
+    /// Adds variables with these values. The input of a child takes the place of a variable of that name that it
+    /// inherits, whose sensitivity it does not go below and which must be mutable.
+    fn add_inputs(&mut self, inputs: Option<&[u8]>, parent: Option<&Parent<'_>>) -> Result<()> {
         let Some(inputs) = inputs else {
             return Ok(());
         };
@@ -50,19 +47,43 @@ impl New<'_> {
                 return Err(Error::argument("the name of a variable must not be empty"));
             }
             check_value(name, &value)?;
-            let floor = self.floor(name)?.unwrap_or(Sensitivity::Internal);
-            let before = inherited.iter().find(|(known, _)| known == name);
+            let mut sensitivity = self.floor(name)?.unwrap_or(Sensitivity::Internal);
+            if let Some(parent) = parent {
+                let replaced = parent.replaced(name)?;
+                sensitivity = replaced
+                    .sensitivity
+                    .map_or(sensitivity, |it| it.max(sensitivity));
+                self.replaced.push((name.to_vec(), replaced.value));
+            }
             let variable = Variable {
                 value,
-                source,
+                source: if parent.is_some() {
+                    Source::Parent
+                } else {
+                    Source::User
+                },
                 timestamp: Some(at),
-                sensitivity: before.map_or(floor, |(_, sensitivity)| floor.max(*sensitivity)),
+                sensitivity,
                 mutable: true,
                 raw: &[],
             };
             self.put(name, &variable)?;
         }
         Ok(())
+    }
+
+    /// What the parent has where the run's inputs are others: what it changes of that is not its parent's change.
+    fn parent_base(&self) -> Result<Option<Vec<u8>>> {
+        if self.replaced.is_empty() {
+            return Ok(None);
+        }
+        let values = self
+            .replaced
+            .iter()
+            .map(|(name, value)| (name, value.clone().unwrap_or_else(document::null)));
+        document::object(&values.collect::<Vec<_>>())
+            .map(Some)
+            .map_err(malformed(self.run))
     }
 
     fn put(&mut self, name: &[u8], variable: &Variable<'_>) -> Result<()> {
@@ -121,6 +142,7 @@ impl New<'_> {
 /// Writes a new run, and its place; its version.
 fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) -> Result<i64> {
     let parent = new.parent.map(Into::into);
+    let parent_base = new.parent_base()?;
     let document = new.document().map_err(malformed(state.key))?;
     let duplicate = || ContextError::Duplicate {
         run: text(state.key),
@@ -141,9 +163,9 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
         parent,
         depth,
         base_version: saved.version,
+        parent_base,
     };
-    let _owner = Impersonation::owner_of(state.catalog.snapshot);
-    store::put_place(&state.catalog, state.key, &place)?;
+    put_place(state, &place)?;
     Ok(saved.version)
 }
 
@@ -209,33 +231,74 @@ fn permission_to_inherit(sensitivity: Sensitivity) -> Option<&'static str> {
     }
 }
 
-/// The variables that a child inherits: those up to `max` that its permissions let it see.
-fn inherit_variables(
-    parent: &StateRef<'_>,
-    context: &Run<'_>,
-    new: &mut New<'_>,
+/// What an input of a child stands in place of.
+struct Replaced {
+    /// The value that the parent has.
+    value: Option<Vec<u8>>,
+    /// Its sensitivity, if the child inherits it.
+    sensitivity: Option<Sensitivity>,
+}
+
+/// The parent that a child is created under.
+struct Parent<'a> {
+    key: &'a [u8],
+    context: Run<'a>,
+    /// The most sensitive variable that the child is to inherit, as far as its permissions go.
     max: Option<Sensitivity>,
-) -> Result<Vec<(Vec<u8>, Sensitivity)>> {
-    let shape = |error| run::shape(parent.key, error);
-    let mut inherited = Vec::new();
-    for (name, variable) in context.variables().map_err(shape)? {
-        let sensitivity = context
+    /// The permissions of the child.
+    permissions: Vec<Vec<u8>>,
+}
+
+impl<'a> Parent<'a> {
+    /// How sensitive a variable is, if the child inherits it.
+    fn hands_on(&self, name: &[u8], variable: &Variable<'_>) -> Result<Option<Sensitivity>> {
+        let sensitivity = self
+            .context
             .effective(name, variable.sensitivity)
-            .map_err(shape)?;
+            .map_err(|error| run::shape(self.key, error))?;
         let is_permitted = permission_to_inherit(sensitivity)
-            .is_none_or(|needed| new.permissions.iter().any(|it| **it == *needed.as_bytes()));
-        if !is_permitted || max.is_some_and(|max| sensitivity > max) {
-            continue;
-        }
-        let handed_on = Variable {
-            source: Source::Parent,
-            sensitivity,
-            ..variable
-        };
-        new.put(name, &handed_on)?;
-        inherited.push((name.to_vec(), sensitivity));
+            .is_none_or(|needed| self.permissions.iter().any(|it| **it == *needed.as_bytes()));
+        let is_wanted = self.max.is_none_or(|max| sensitivity <= max);
+        Ok((is_permitted && is_wanted).then_some(sensitivity))
     }
-    Ok(inherited)
+
+    /// Adds what a child inherits.
+    fn hand_on_to(&self, new: &mut New<'_>) -> Result<()> {
+        let variables = self.context.variables();
+        for (name, variable) in variables.map_err(|error| run::shape(self.key, error))? {
+            if let Some(sensitivity) = self.hands_on(name, &variable)? {
+                let handed_on = Variable {
+                    source: Source::Parent,
+                    sensitivity,
+                    ..variable
+                };
+                new.put(name, &handed_on)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replaced(&self, name: &[u8]) -> Result<Replaced> {
+        let variable = self.context.variable(name);
+        let Some(variable) = variable.map_err(|error| run::shape(self.key, error))? else {
+            return Ok(Replaced {
+                value: None,
+                sensitivity: None,
+            });
+        };
+        let sensitivity = self.hands_on(name, &variable)?;
+        if sensitivity.is_some() && !variable.mutable {
+            return Err(ContextError::Immutable {
+                run: text(self.key),
+                variable: text(name),
+            }
+            .into());
+        }
+        Ok(Replaced {
+            value: Some(variable.value.into_owned()),
+            sensitivity,
+        })
+    }
 }
 
 /// Raises unless a run may have one more child below it; its place is locked. The depth of the child.
@@ -267,6 +330,9 @@ sql_functions! {
     /// `state_context_create(run_id, routine_id, inputs, permissions, resource_limits, swarm_id, sensitivity_map)`
     fn state_context_create(call) {
         let state = run::named(call, 0)?;
+        if let Some(swarm) = call.text(5) {
+            StateRef::new(&state.catalog, blackboard::SWARM, swarm)?;
+        }
         let mut new = New {
             run: state.key,
             routine: call.text(1),
@@ -276,7 +342,7 @@ sql_functions! {
             sensitivity_map: sensitivity_map(call, 6)?,
             ..New::default()
         };
-        new.add_inputs(call.jsonb(2), Source::User, &[])?;
+        new.add_inputs(call.jsonb(2), None)?;
         let version = write_new(&state, new, 0, c"state_context_create()")?;
         Ok(call::bigint_datum(version))
     }
@@ -304,21 +370,24 @@ sql_functions! {
             return Err(ContextError::Permission { parent: text(parent_key), permission: text(above) }.into());
         }
         let swarm = run::text_of(parent_key, &context, "swarmId")?;
+        let permissions = asked.unwrap_or(held);
         let mut new = New {
             run: child_key,
             routine: call.text(3),
             parent: Some(parent_key),
             swarm: swarm.as_deref(),
-            permissions: asked.unwrap_or(held),
+            permissions: permissions.clone(),
             sensitivity_map: run::section_of(parent_key, &context, "sensitivityMap")?.map(<[u8]>::to_vec),
             ..New::default()
         };
-        let inherited = inherit_variables(&parent, &context, &mut new, max)?;
-        new.add_inputs(call.jsonb(2), Source::Parent, &inherited)?;
+        let handing_on = Parent { key: parent_key, context, max, permissions };
+        handing_on.hand_on_to(&mut new)?;
+        new.add_inputs(call.jsonb(2), Some(&handing_on))?;
         if batch::read_latest(&child, &mut crate::cache::forms::Head)?.state().is_some() {
             // Before the parent's limits are touched.
             return Err(ContextError::Duplicate { run: text(child_key) }.into());
         }
+        limits::forget_child(&parent, child_key, function)?;
         let limits = limits::inherit(&parent, &document, child_key, given, function)?;
         new.limits = Some(limits.limits);
         new.shared_limits = Some(limits.shared);

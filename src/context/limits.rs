@@ -97,11 +97,18 @@ impl<'a> Purse<'a> {
         let field = || format!("{section}.{member}");
         let value = document::member(bytes, member.as_bytes())
             .map_err(|error| self.shape(field(), error))?;
-        value
-            .map(|value| {
-                Number::of_document(&value).ok_or_else(|| self.shape(field(), not_a_number()))
-            })
-            .transpose()
+        value.map(|value| self.amount(&value, field)).transpose()
+    }
+
+    /// The amount that a document is: what is negative here would be more than there is elsewhere.
+    fn amount(&self, document: &[u8], field: impl Fn() -> String) -> Result<Number> {
+        let problem = match Number::of_document(document) {
+            Some(number) if number >= Number::zero() => return Ok(number),
+            Some(_) => Problem::Negative,
+            None => Problem::NotNumber,
+        };
+        let field = field();
+        Err(run::shape(self.run, ShapeError { field, problem }))
     }
 
     fn limit(&self, counter: Counter) -> Result<Option<Number>> {
@@ -130,11 +137,7 @@ impl<'a> Purse<'a> {
         let field = || format!("reservations.{}.{}", text(child), counter.name());
         let value = document::member(allotted, counter.name().as_bytes())
             .map_err(|error| self.shape(field(), error))?;
-        value
-            .map(|value| {
-                Number::of_document(&value).ok_or_else(|| self.shape(field(), not_a_number()))
-            })
-            .transpose()
+        value.map(|value| self.amount(&value, field)).transpose()
     }
 
     /// What is left; `None` without a limit.
@@ -207,13 +210,6 @@ impl<'a> Purse<'a> {
     }
 }
 
-fn not_a_number() -> ShapeError {
-    ShapeError {
-        field: String::new(),
-        problem: Problem::NotNumber,
-    }
-}
-
 /// The parent of a run, as a state.
 fn state_of<'a>(state: &StateRef<'_>, key: &'a [u8]) -> StateRef<'a> {
     StateRef {
@@ -280,19 +276,41 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
 
 /// Gives back what a child that ends was allotted and has not used, and charges what it has.
 pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<()> {
-    let mut next = run::text_of(child.key, ended, "parentRunId")?;
+    let parent = run::text_of(child.key, ended, "parentRunId")?;
     let used = Purse {
         run: child.key,
         context: *ended,
     };
+    settle_upwards(child, child.key, parent, Some(used), function)
+}
+
+/// Ends the reservations for a child that is gone without having ended: by expiry, or by hand. What it was allotted
+/// counts as used, since nobody knows how much of it was not.
+pub fn forget_child(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
+    settle_upwards(parent, child, Some(parent.key.to_vec()), None, function)
+}
+
+fn settle_upwards(
+    relative: &StateRef<'_>,
+    child: &[u8],
+    mut next: Option<Vec<u8>>,
+    used: Option<Purse<'_>>,
+    function: &CStr,
+) -> Result<()> {
     while let Some(key) = next.take() {
-        let state = state_of(child, &key);
+        let state = state_of(relative, &key);
+        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
+            return Ok(());
+        };
+        if !Purse::new(&state, &document)?.has_allotted(child)? {
+            return Ok(());
+        }
         batch::lock(&state, function)?;
         let Some((_, document)) = batch::read_locked(&state, &mut Document)?.state() else {
             return Ok(());
         };
         let purse = Purse::new(&state, &document)?;
-        let Some(updates) = purse.settled(child.key, &used)? else {
+        let Some(updates) = purse.settled(child, used.as_ref())? else {
             return Ok(());
         };
         batch::apply(&state, Operation::Update(updates), function)?;
@@ -303,16 +321,28 @@ pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<
 }
 
 impl Purse<'_> {
-    /// The updates that end the reservations for a child; `None` if there are none.
-    fn settled(&self, child: &[u8], ended: &Purse<'_>) -> Result<Option<Vec<u8>>> {
+    fn has_allotted(&self, child: &[u8]) -> Result<bool> {
+        Ok(self
+            .section("reservations")?
+            .iter()
+            .any(|(name, _)| *name == child))
+    }
+
+    /// The updates that end the reservations for a child, which has used so much or all of it; `None` if there are
+    /// none.
+    fn settled(&self, child: &[u8], ended: Option<&Purse<'_>>) -> Result<Option<Vec<u8>>> {
         let reservations = self.section("reservations")?;
         let Some((_, allotted)) = reservations.iter().find(|(name, _)| *name == child) else {
             return Ok(None);
         };
         let mut usage = Vec::new();
         for counter in SPENDABLE {
-            if self.allotted(child, allotted, counter)?.is_some() {
-                let used = self.used(counter)? + ended.used(counter)?;
+            if let Some(allotted) = self.allotted(child, allotted, counter)? {
+                let by_child = match ended {
+                    Some(ended) => ended.used(counter)?,
+                    None => allotted,
+                };
+                let used = self.used(counter)? + by_child;
                 usage.push((counter.name(), used.document()?));
             }
         }
@@ -329,6 +359,29 @@ impl Purse<'_> {
             .map(Some)
             .map_err(damaged)
     }
+}
+
+/// A document to which a run goes back, with the counters of the one that it has now: what was used stays used, and what
+/// children were allotted stays theirs. A document that is not that of a run is taken as it is.
+pub fn with_counters_of(run: &[u8], earlier: &[u8], now: Option<&[u8]>) -> Result<Vec<u8>> {
+    let contexts = now.map(|now| (Run::open(now, run), Run::open(earlier, run)));
+    let Some((Ok(now), Ok(context))) = contexts else {
+        return Ok(earlier.to_vec());
+    };
+    let mut document = earlier.to_vec();
+    for name in ["usage", "reservations"] {
+        let counters = run::section_of(run, &now, name)?;
+        if run::section_of(run, &context, name)? == counters {
+            continue;
+        }
+        let changed = match counters {
+            Some(counters) => document::object(&[(name, counters)])
+                .and_then(|updates| document::update(Some(&document), &updates)),
+            None => document::without(&document, &[name.as_bytes()]),
+        };
+        document = changed.map_err(malformed(run))?;
+    }
+    Ok(document)
 }
 
 /// Checks limits that somebody gives a run: each has a known name and is a number that is not negative.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, AUTO, Checkpoint, NewConflict, PlaceLock};
-use state_cache_context::{Merged, Only, Status, Strategy, merge};
+use state_cache_context::{Base, Merged, Only, Run, Status, Strategy, merge};
 use state_cache_document as document;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -43,8 +43,10 @@ pub struct Outcome<'a> {
 
 /// What is merged.
 pub struct Sides<'a> {
-    /// The document that both have started from.
+    /// The child's document that both have started from.
     pub base: &'a [u8],
+    /// What the parent had then where it was not the same.
+    pub parent_base: Option<&'a [u8]>,
     /// The child's document as it is to be merged.
     pub child: &'a [u8],
 }
@@ -59,16 +61,13 @@ pub fn merge_into<'a>(
     function: &CStr,
 ) -> Result<Vec<Outcome<'a>>> {
     let parent_run = open(parent, parent_document)?;
-    let (base_run, child_run) = (open(child, sides.base)?, open(child, sides.child)?);
-    let merged = merge(
-        &base_run,
-        &parent_run,
-        &child_run,
-        strategy,
-        only,
-        check_stack,
-    )
-    .map_err(|error| run::shape(child.key, error))?;
+    let child_run = open(child, sides.child)?;
+    let bases = Base {
+        child: open(child, sides.base)?,
+        parent: sides.parent_base,
+    };
+    let merged = merge(&bases, &parent_run, &child_run, strategy, only, check_stack)
+        .map_err(|error| run::shape(child.key, error))?;
     let mut outcomes = Vec::with_capacity(merged.len());
     let (mut variables, mut blocked) = (Vec::new(), Vec::new());
     for merged in merged {
@@ -167,8 +166,48 @@ impl<'a> Strategies<'a> {
     }
 }
 
-/// Writes what was merged of a child that goes on as a version that is kept: the next merge compares with it.
-fn keep_merged(child: &StateRef<'_>, document: &[u8], function: &CStr) -> Result<i64> {
+/// What the parent has of the variables that were merged where the child has others, with what was so before.
+fn parent_base_after(
+    child: &StateRef<'_>,
+    before: Option<&[u8]>,
+    context: &Run<'_>,
+    outcomes: &[Outcome<'_>],
+) -> Result<Option<Vec<u8>>> {
+    let names: Vec<_> = outcomes.iter().map(|outcome| outcome.merged.name).collect();
+    let mut others = Vec::new();
+    for Outcome { merged, .. } in outcomes {
+        let of_child = context.variable(merged.name);
+        let of_child = of_child.map_err(|error| run::shape(child.key, error))?;
+        if merged.value != of_child.map(|variable| variable.value) {
+            let value = merged
+                .value
+                .as_deref()
+                .map_or_else(document::null, <[u8]>::to_vec);
+            others.push((merged.name, value));
+        }
+    }
+    if before.is_none() && others.is_empty() {
+        return Ok(None);
+    }
+    let kept = before
+        .map(|before| document::without(before, &names))
+        .transpose();
+    kept.and_then(|kept| document::update(kept.as_deref(), &document::object(&others)?))
+        .map(Some)
+        .map_err(malformed(child.key))
+}
+
+/// The version of a child that the next merge compares with. Where the class drops old versions with each write, it is
+/// made one that is not dropped; else pruning spares it.
+fn keep_merged(
+    child: &StateRef<'_>,
+    (version, document): (i64, &[u8]),
+    function: &CStr,
+) -> Result<i64> {
+    let has_ended = open(child, document)?.status() != Status::Running;
+    if has_ended || child.class.keep.is_none() {
+        return Ok(version);
+    }
     let checkpoint = Checkpoint {
         checkpoint_type: AUTO.into(),
         recovery_point: true,
@@ -207,17 +246,17 @@ sql_functions! {
         let outcomes = merge_into(
             (&parent, &parent_document),
             &child,
-            &Sides { base: &base, child: &document },
+            &Sides { base: &base, parent_base: place.parent_base.as_deref(), child: &document },
             &strategy,
             None,
             function,
         )?;
-        let merged_version = match open(&child, &document)?.status() {
-            Status::Running => keep_merged(&child, &document, function)?,
-            // The last version is kept in any case.
-            _ => version.number,
-        };
-        own_place(&child, || store::set_base_version(&child.catalog, child.key, merged_version))?;
+        let parent_base =
+            parent_base_after(&child, place.parent_base.as_deref(), &open(&child, &document)?, &outcomes)?;
+        let merged_version = keep_merged(&child, (version.number, &document), function)?;
+        own_place(&child, || {
+            store::set_base(&child.catalog, child.key, merged_version, parent_base.as_deref())
+        })?;
         for Outcome { merged, conflict } in outcomes {
             let text = |bytes: &[u8]| call::varlena_datum(bytes);
             rows.push([

@@ -43,5 +43,6 @@ mod variables;
 
 pub use claim::check_fence;
 pub use error::ContextError;
-pub use hierarchy::{check_may_delete, forget};
+pub use hierarchy::{base_version, check_may_delete, forget};
+pub use limits::with_counters_of;
 pub use run::{RUN, is_run};

@@ -3,6 +3,7 @@
 use super::damage::{self, AnyFault};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog, Class, interval_microseconds};
+use crate::context;
 use crate::error::{Error, Result, Shown};
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
@@ -174,6 +175,11 @@ fn choose(
         })
         .map(|(_, version)| version.number)
         .collect();
+    if *class.name == *context::RUN
+        && let Some(base) = context::base_version(catalog, key)?
+    {
+        dropped.remove(&base);
+    }
     let orphans = orphans(&versions, &dropped);
     if needed == Needed::Goes {
         return Ok((orphans, dropped));

@@ -5,8 +5,10 @@ use super::history::required_document;
 use super::labels::RECOVERY;
 use crate::batch::{self, Saved};
 use crate::cache::StateRef;
+use crate::cache::forms::IfIntact;
 use crate::call::{self, sql_functions};
 use crate::catalog;
+use crate::context;
 use crate::error::{Error, Result, text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{
@@ -14,6 +16,7 @@ use crate::store::{
 };
 use crate::subtransaction::survive_damage;
 use crate::sys;
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// Which version a recovery reinstates.
@@ -86,7 +89,21 @@ pub fn reinstate(
         execution_context: label.execution_context,
         parent: Some(version),
     };
-    batch::save(state, document, checkpoint, expected, None, function)
+    let document = match context::is_run(state) {
+        true => Cow::Owned(with_current_counters(state, document)?),
+        false => Cow::Borrowed(document),
+    };
+    batch::save(state, &document, checkpoint, expected, None, function)
+}
+
+/// A document to which a run goes back. What it has used since stays used.
+fn with_current_counters(state: &StateRef<'_>, document: &[u8]) -> Result<Vec<u8>> {
+    let read = || batch::read_latest(state, &mut IfIntact);
+    let now = match survive_damage(read)? {
+        Ok(found) => found.state().and_then(|(_, now)| now),
+        Err(_) => None,
+    };
+    context::with_counters_of(state.key, document, now.as_deref())
 }
 
 /// The label of a version, without its execution context if PostgreSQL cannot read that; the label of a plain

@@ -18,6 +18,7 @@ pub struct Statements {
     lock: OnceCell<Statement>,
     resolve: OnceCell<Statement>,
     supersede: OnceCell<Statement>,
+    abandon: OnceCell<Statement>,
     export: OnceCell<Statement>,
 }
 
@@ -157,44 +158,52 @@ pub fn resolve_conflict(
     Ok(())
 }
 
-/// Opens the other conflicts of a variable anew, against the value that it has now; their new ids.
-pub fn supersede_conflicts(
+/// Opens a conflict anew, against the value that its variable has now; its new id, `None` if it is not open.
+pub fn supersede_conflict(
     catalog: &Catalog,
-    run: &[u8],
-    variable: &[u8],
+    id: i64,
     value: &[u8],
-) -> Result<Vec<i64>> {
+    sensitivity: &'static str,
+) -> Result<Option<i64>> {
     const SQL: &str = "WITH old AS (SELECT * FROM @extschema@.state_conflict \
-         WHERE run_id OPERATOR(pg_catalog.=) $1 AND variable OPERATOR(pg_catalog.=) $2 \
-         AND status OPERATOR(pg_catalog.=) 'open' ORDER BY id FOR UPDATE), \
+         WHERE id OPERATOR(pg_catalog.=) $1 AND status OPERATOR(pg_catalog.=) 'open' FOR UPDATE), \
          made AS (INSERT INTO @extschema@.state_conflict (run_id, child_run_id, variable, base_value, \
          parent_value, child_value, parent_timestamp, child_timestamp, sensitivity) \
-         SELECT run_id, child_run_id, variable, base_value, $3, child_value, pg_catalog.clock_timestamp(), \
-         child_timestamp, sensitivity FROM old ORDER BY id RETURNING id, child_run_id), \
-         pairs AS (SELECT o.id AS old_id, m.id AS new_id FROM \
-         (SELECT id, pg_catalog.row_number() OVER (ORDER BY id) AS n FROM old) o JOIN \
-         (SELECT id, pg_catalog.row_number() OVER (ORDER BY id) AS n FROM made) m \
-         ON m.n OPERATOR(pg_catalog.=) o.n), \
-         done AS (UPDATE @extschema@.state_conflict c SET status = 'superseded', superseded_by = pairs.new_id \
-         FROM pairs WHERE c.id OPERATOR(pg_catalog.=) pairs.old_id) \
-         SELECT id FROM made ORDER BY id";
+         SELECT run_id, child_run_id, variable, base_value, $2, child_value, pg_catalog.clock_timestamp(), \
+         child_timestamp, $3 FROM old RETURNING id), \
+         done AS (UPDATE @extschema@.state_conflict SET status = 'superseded', superseded_by = made.id \
+         FROM made WHERE state_conflict.id OPERATOR(pg_catalog.=) $1) \
+         SELECT id FROM made";
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &catalog.statements.conflicts.supersede,
         &catalog.schema,
         || SQL.to_owned(),
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::JSONBOID],
+        &[pg_sys::INT8OID, pg_sys::JSONBOID, pg_sys::TEXTOID],
     )?;
     let _own = OwnWrite::begin();
     let rows = connection.modify(
         statement,
         [
-            Some(varlena_datum(run)),
-            Some(varlena_datum(variable)),
+            Some(bigint_datum(id)),
             Some(varlena_datum(value)),
+            Some(varlena_datum(sensitivity.as_bytes())),
         ],
     )?;
-    Ok(rows.iter().map(|row| row.bigint(1)).collect())
+    Ok(rows.first().map(|row| row.bigint(1)))
+}
+
+/// Gives up the conflicts that a run waits for.
+pub fn abandon_conflicts(catalog: &Catalog, run: &[u8]) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.conflicts.abandon,
+        "UPDATE @extschema@.state_conflict SET status = 'abandoned' \
+         WHERE run_id OPERATOR(pg_catalog.=) $1 AND status OPERATOR(pg_catalog.=) 'open'",
+        [pg_sys::TEXTOID],
+        [Some(varlena_datum(run))],
+    )?;
+    Ok(())
 }
 
 /// Something that an external system is to fetch.

@@ -6,6 +6,7 @@ use super::spi::{Connection, Row, Rows, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
@@ -16,6 +17,7 @@ pub struct Statements {
     put_place: OnceCell<Statement>,
     set_base: OnceCell<Statement>,
     children: OnceCell<Statement>,
+    base_version: OnceCell<Statement>,
     count_children: OnceCell<Statement>,
     subtree: OnceCell<Statement>,
     forget_place: OnceCell<Statement>,
@@ -28,7 +30,7 @@ pub struct Statements {
 }
 
 /// Where a run stands in the hierarchy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Place {
     /// The run that it is a child of.
     pub parent: Option<Box<[u8]>>,
@@ -36,6 +38,8 @@ pub struct Place {
     pub depth: i32,
     /// Version that the next merge into the parent compares with.
     pub base_version: i64,
+    /// Values that the parent had then of variables of which the run had others: an object, null for none.
+    pub parent_base: Option<Vec<u8>>,
 }
 
 impl Place {
@@ -44,6 +48,10 @@ impl Place {
             parent: row.column(1).map(|_| row.text(1)),
             depth: row.bigint(2) as i32,
             base_version: row.bigint(3),
+            // SAFETY: the statement gives jsonb there; copied while the rows live.
+            parent_base: row
+                .column(4)
+                .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec()),
         }
     }
 }
@@ -69,7 +77,7 @@ impl PlaceLock {
     }
 }
 
-const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version \
+const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version, parent_base \
      FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1";
 
 /// Locks the place of a run until the transaction ends, if it has one.
@@ -92,33 +100,46 @@ pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
     write(
         catalog,
         &catalog.statements.contexts.put_place,
-        "INSERT INTO @extschema@.state_context AS c (run_id, parent_run_id, depth, base_version) \
-         VALUES ($1, $2, $3, $4) ON CONFLICT (run_id) DO UPDATE SET parent_run_id = excluded.parent_run_id, \
-         depth = excluded.depth, base_version = excluded.base_version, created_at = excluded.created_at",
+        "INSERT INTO @extschema@.state_context AS c (run_id, parent_run_id, depth, base_version, parent_base) \
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (run_id) DO UPDATE SET parent_run_id = excluded.parent_run_id, \
+         depth = excluded.depth, base_version = excluded.base_version, parent_base = excluded.parent_base, \
+         created_at = excluded.created_at",
         [
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
             pg_sys::INT4OID,
             pg_sys::INT8OID,
+            pg_sys::JSONBOID,
         ],
         [
             Some(varlena_datum(run)),
             place.parent.as_deref().map(varlena_datum),
             Some(pg_sys::Datum::from(place.depth)),
             Some(bigint_datum(place.base_version)),
+            place.parent_base.as_deref().map(varlena_datum),
         ],
     )?;
     Ok(())
 }
 
-/// Notes the version that the next merge of a run compares with.
-pub fn set_base_version(catalog: &Catalog, run: &[u8], version: i64) -> Result<()> {
+/// Notes what the next merge of a run compares with.
+pub fn set_base(
+    catalog: &Catalog,
+    run: &[u8],
+    version: i64,
+    parent_base: Option<&[u8]>,
+) -> Result<()> {
     write(
         catalog,
         &catalog.statements.contexts.set_base,
-        "UPDATE @extschema@.state_context SET base_version = $2 WHERE run_id OPERATOR(pg_catalog.=) $1",
-        [pg_sys::TEXTOID, pg_sys::INT8OID],
-        [Some(varlena_datum(run)), Some(bigint_datum(version))],
+        "UPDATE @extschema@.state_context SET base_version = $2, parent_base = $3 \
+         WHERE run_id OPERATOR(pg_catalog.=) $1",
+        [pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::JSONBOID],
+        [
+            Some(varlena_datum(run)),
+            Some(bigint_datum(version)),
+            parent_base.map(varlena_datum),
+        ],
     )?;
     Ok(())
 }
@@ -150,6 +171,18 @@ pub fn count_children(catalog: &Catalog, run: &[u8], most: i64) -> Result<i64> {
     Ok(rows.first().map_or(0, |row| row.bigint(1)))
 }
 
+/// The version that the next merge of a run compares with, if it has a place.
+pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
+    const SQL: &str = "SELECT base_version FROM @extschema@.state_context \
+         WHERE run_id OPERATOR(pg_catalog.=) $1";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.contexts.base_version;
+    let statement =
+        connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
+    let rows = connection.query(statement, [Some(varlena_datum(run))])?;
+    Ok(rows.first().map(|row| row.bigint(1)))
+}
+
 /// A run of a hierarchy.
 pub struct Node {
     /// Its id.
@@ -173,7 +206,8 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
          UNION ALL \
          SELECT c.run_id, c.parent_run_id, t.depth OPERATOR(pg_catalog.+) 1, c.created_at, \
          t.path_times OPERATOR(pg_catalog.||) c.created_at, t.path OPERATOR(pg_catalog.||) c.run_id \
-         FROM tree t JOIN @extschema@.state_context c ON c.parent_run_id OPERATOR(pg_catalog.=) t.run_id) \
+         FROM tree t JOIN @extschema@.state_context c ON c.parent_run_id OPERATOR(pg_catalog.=) t.run_id \
+         WHERE c.run_id OPERATOR(pg_catalog.<>) $1 AND c.run_id OPERATOR(pg_catalog.<>) ALL (t.path)) \
          SELECT t.run_id, t.parent_run_id, t.depth::pg_catalog.int8, o.owner, t.created_at FROM tree t \
          LEFT JOIN @extschema@.state_claim o ON o.run_id OPERATOR(pg_catalog.=) t.run_id \
          ORDER BY t.path_times, t.path";
@@ -192,8 +226,10 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
     Ok(nodes.collect())
 }
 
-/// Forgets the place and the claim of a run that is gone, and the places of its children, which have ended.
+/// Forgets the place and the claim of a run that is gone, and the places of its children, which have ended; the
+/// conflicts that it waits for are abandoned.
 pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
+    super::abandon_conflicts(catalog, run)?;
     let run = Some(varlena_datum(run));
     write(
         catalog,

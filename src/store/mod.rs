@@ -25,12 +25,13 @@ mod write_many_sql;
 pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
 pub use class::{Setting, define as define_class};
 pub use conflicts::{
-    Conflict, NewConflict, Outgoing, conflict, open_conflict, resolve_conflict, send_out,
-    supersede_conflicts,
+    Conflict, NewConflict, Outgoing, abandon_conflicts, conflict, open_conflict, resolve_conflict,
+    send_out, supersede_conflict,
 };
 pub use contexts::{
-    Claim, Place, PlaceLock, children, claim, count_children, forget as forget_context, lock_claim,
-    lock_place, put_place, release_claim, renew_claim, set_base_version, subtree, take_claim,
+    Claim, Place, PlaceLock, base_version, children, claim, count_children,
+    forget as forget_context, lock_claim, lock_place, put_place, release_claim, renew_claim,
+    set_base, subtree, take_claim,
 };
 pub use history::{
     Contexts, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label, lock_if_free,

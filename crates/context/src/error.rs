@@ -31,6 +31,8 @@ pub enum Problem {
     NotBoolean,
     /// It is no number.
     NotNumber,
+    /// It is a number below zero.
+    Negative,
     /// It is a string that is no timestamp of RFC 3339.
     NotTimestamp,
     /// It is none of the values that it may have.
@@ -128,6 +130,7 @@ impl fmt::Display for ShapeError {
             Problem::NotText => f.write_str("is not a string"),
             Problem::NotBoolean => f.write_str("is not a boolean"),
             Problem::NotNumber => f.write_str("is not a number"),
+            Problem::Negative => f.write_str("is negative"),
             Problem::NotTimestamp => f.write_str("is not a timestamp of RFC 3339"),
             Problem::UnknownValue { found, known } => {
                 write!(f, "is \"{found}\", which is none of {known}")

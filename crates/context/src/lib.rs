@@ -32,7 +32,7 @@ pub use export::Export;
 pub use labels::{
     AccessLevel, Counter, Destination, ItemType, Sensitivity, Source, Status, Strategy,
 };
-pub use merge::{Conflict, Merged, Only, Reason, merge};
+pub use merge::{Base, Conflict, Merged, Only, Reason, merge};
 pub use record::Run;
 pub use timestamp::{parse_rfc3339, rfc3339};
 pub use values::{concatenate, merge_objects};

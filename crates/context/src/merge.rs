@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use state_cache_document::{StackGuard, is_array};
+use state_cache_document::{StackGuard, is_array, is_null, member};
 
 use crate::error::ShapeError;
 use crate::labels::{Sensitivity, Strategy};
@@ -94,11 +94,46 @@ impl Reason {
     }
 }
 
+/// What a child and its parent were when they last were one: when the child was created, or last merged.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// The child.
+    pub child: Run<'a>,
+    /// The values that the parent had of variables of which the child had others: an object, with `null` where the
+    /// parent had none.
+    pub parent: Option<&'a [u8]>,
+}
+
+impl<'a> From<Run<'a>> for Base<'a> {
+    fn from(child: Run<'a>) -> Self {
+        Base {
+            child,
+            parent: None,
+        }
+    }
+}
+
+impl<'a> Base<'a> {
+    /// What the parent had of a variable of which the child had this.
+    fn of_parent(
+        &self,
+        name: &[u8],
+        child: Option<&Variable<'a>>,
+    ) -> Result<Option<Cow<'a, [u8]>>, ShapeError> {
+        let other = self.parent.map(|values| member(values, name));
+        Ok(match other.transpose()?.flatten() {
+            Some(value) if is_null(&value) => None,
+            Some(value) => Some(value),
+            None => child.map(|child| child.value.clone()),
+        })
+    }
+}
+
 /// Says by name which variables are looked at; `None` for all.
 pub type Only<'a> = Option<&'a dyn Fn(&[u8]) -> bool>;
 
 /// Finds what becomes of the parent's variables when a child is merged: one entry for each variable whose value is
-/// another than in `base`, which is the child as it was when it and the parent last were one, and for each whose
+/// another than in `base`, and for each whose
 /// sensitivity alone rose above the parent's. They are in the order in which variables are stored.
 ///
 /// Only what both changed, and differently, is a conflict, for which `strategy_of` is asked by name. A variable that
@@ -112,13 +147,14 @@ pub type Only<'a> = Option<&'a dyn Fn(&[u8]) -> bool>;
 /// A [`ShapeError`] if a variable that is looked at, or what is declared about it, is not as it must be; and what
 /// `guard` raises.
 pub fn merge<'a>(
-    base: &Run<'a>,
+    bases: &Base<'a>,
     parent: &Run<'a>,
     child: &Run<'a>,
     strategy_of: &dyn Fn(&[u8]) -> Strategy,
     only: Only<'_>,
     guard: StackGuard,
 ) -> Result<Vec<Merged<'a>>, ShapeError> {
+    let base = &bases.child;
     let floors_differ = base.sensitivity_map() != child.sensitivity_map();
     let mut merged = Vec::new();
     if base.variables_section() == child.variables_section() && !floors_differ {
@@ -139,10 +175,13 @@ pub fn merge<'a>(
         if old == Some(record) && !(floors_differ && child.floor(name)? > base.floor(name)?) {
             continue;
         }
-        let old = old.map(|record| Run::variable_of(name, record));
+        let old = old
+            .map(|record| Run::variable_of(name, record))
+            .transpose()?;
         let case = Case::new(
             name,
-            (base, old.transpose()?),
+            bases.of_parent(name, old.as_ref())?,
+            (base, old),
             (parent, parent.variable(name)?),
             (child, Run::variable_of(name, record)?),
         )?;
@@ -155,6 +194,8 @@ pub fn merge<'a>(
 struct Case<'a> {
     name: &'a [u8],
     base: Option<Variable<'a>>,
+    /// The value that the parent has started from.
+    parent_base: Option<Cow<'a, [u8]>>,
     parent: Option<Variable<'a>>,
     child: Variable<'a>,
     /// Whether the parent has an open conflict about it.
@@ -170,6 +211,7 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn new(
         name: &'a [u8],
+        parent_base: Option<Cow<'a, [u8]>>,
         (base_run, base): (&Run<'a>, Option<Variable<'a>>),
         (parent_run, parent): (&Run<'a>, Option<Variable<'a>>),
         (child_run, child): (&Run<'a>, Variable<'a>),
@@ -185,6 +227,7 @@ impl<'a> Case<'a> {
         Ok(Case {
             name,
             base,
+            parent_base,
             parent,
             child,
             is_blocked: parent_run.is_blocked(name)?,
@@ -214,7 +257,7 @@ impl<'a> Case<'a> {
             self.parent_stays(None, Reason::SameChange)
         } else if self.parent.as_ref().is_some_and(|parent| !parent.mutable) {
             self.parent_stays(None, Reason::Immutable)
-        } else if parent == base {
+        } else if parent == self.parent_base.as_ref() {
             self.child_taken(None, Reason::OnlyChildChanged)
         } else {
             let strategy = strategy_of(self.name);
@@ -232,7 +275,8 @@ impl<'a> Case<'a> {
             (Strategy::ManualReview, _) => self.reviewed(Reason::Review),
             (Strategy::MergeObjects, Some(parent)) if parent.is_object() && child.is_object() => {
                 let later = self.child_is_later();
-                let value = merge_objects(base, &parent.value, &child.value, later, guard)?;
+                let bases = [self.parent_base.as_deref(), base];
+                let value = merge_objects(bases, &parent.value, &child.value, later, guard)?;
                 self.combined(value, strategy, Reason::ObjectsMerged)
             }
             (Strategy::ArrayConcat, Some(parent))

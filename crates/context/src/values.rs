@@ -6,9 +6,10 @@ use state_cache_document::{
     DocumentError, Member, StackGuard, array, elements, is_array, is_object, members, object,
 };
 
-/// The three-way merge of two objects, in depth. No base, or one that is no object, is as `{}`.
+/// The three-way merge of two objects, in depth. `bases` are what the parent and the child have started from, mostly the
+/// same; no base, or one that is no object, is as `{}`.
 ///
-/// A member that one side left as in the base becomes what the other made of it, be it gone. Of a member that both
+/// A member that one side left as in its base becomes what the other made of it, be it gone. Of a member that both
 /// changed, and differently: objects on both sides are merged in turn; where one side removed it the other's value
 /// stays; else the value of the side that is later is taken.
 ///
@@ -16,40 +17,51 @@ use state_cache_document::{
 /// [`DocumentError::NotAnObject`] if a side is none; [`DocumentError::Damaged`]; [`DocumentError::TooLarge`]; and what
 /// `guard` raises, which is called at each level of the recursion.
 pub fn merge_objects(
-    base: Option<&[u8]>,
+    bases: [Option<&[u8]>; 2],
     parent: &[u8],
     child: &[u8],
     child_is_later: bool,
     guard: StackGuard,
 ) -> Result<Vec<u8>, DocumentError> {
     guard();
-    let mut base = match base {
-        Some(base) if is_object(base) => members(base)?.into_iter().peekable(),
-        _ => Vec::new().into_iter().peekable(),
-    };
+    let [parent_base, child_base] = bases.map(|base| base.filter(|base| is_object(base)));
+    let mut parent_base = parent_base
+        .map_or(Ok(Vec::new()), members)?
+        .into_iter()
+        .peekable();
+    let mut child_base = child_base
+        .map_or(Ok(Vec::new()), members)?
+        .into_iter()
+        .peekable();
     let mut parent = members(parent)?.into_iter().peekable();
     let mut child = members(child)?.into_iter().peekable();
     let mut merged: Vec<Member<'_>> = Vec::new();
     loop {
-        let heads = [base.peek(), parent.peek(), child.peek()];
+        let heads = [
+            parent_base.peek(),
+            child_base.peek(),
+            parent.peek(),
+            child.peek(),
+        ];
         let next = heads.into_iter().flatten().map(|(key, _)| *key);
         let Some(key) = next.min_by_key(|key| (key.len(), *key)) else {
             return object(&merged);
         };
         let is_next = |member: &Member<'_>| member.0 == key;
         let value = |(_, value)| value;
-        let base = base.next_if(is_next).map(value);
+        let parent_base = parent_base.next_if(is_next).map(value);
+        let child_base = child_base.next_if(is_next).map(value);
         let parent = parent.next_if(is_next).map(value);
         let child = child.next_if(is_next).map(value);
-        let result = if parent == child || child == base {
+        let result = if parent == child || child == child_base {
             parent
-        } else if parent == base {
+        } else if parent == parent_base {
             child
         } else {
             match (parent, child) {
                 (Some(parent), Some(child)) if is_object(&parent) && is_object(&child) => {
-                    let base = base.as_deref();
-                    Some(merge_objects(base, &parent, &child, child_is_later, guard)?.into())
+                    let bases = [parent_base.as_deref(), child_base.as_deref()];
+                    Some(merge_objects(bases, &parent, &child, child_is_later, guard)?.into())
                 }
                 (Some(_), Some(child)) if child_is_later => Some(child),
                 (parent, child) => parent.or(child),
@@ -107,7 +119,8 @@ mod tests {
 
     fn merged(base: &Value, parent: &Value, child: &Value, child_is_later: bool) -> Value {
         let (base, parent, child) = (jsonb(base), jsonb(parent), jsonb(child));
-        let merged = merge_objects(Some(&base), &parent, &child, child_is_later, count).unwrap();
+        let merged =
+            merge_objects([Some(&base); 2], &parent, &child, child_is_later, count).unwrap();
         assert_eq!(merged, jsonb(&value(&merged)), "not what the server builds");
         value(&merged)
     }
@@ -169,10 +182,10 @@ mod tests {
             );
         }
         let (parent, child) = (jsonb(&parent), jsonb(&child));
-        let without = merge_objects(None, &parent, &child, true, count).unwrap();
+        let without = merge_objects([None; 2], &parent, &child, true, count).unwrap();
         assert_eq!(value(&without), json!({"a": 2, "b": 1, "c": 1}));
         let list = jsonb(&json!([]));
-        let refused = merge_objects(None, &parent, &list, true, count);
+        let refused = merge_objects([None; 2], &parent, &list, true, count);
         assert_eq!(refused, Err(DocumentError::NotAnObject));
     }
 

@@ -3,7 +3,7 @@
 use crate::build::{Builder, SCALAR_FRONT, wrap_scalar};
 use crate::container::{Container, Pair, Shape};
 use crate::error::DocumentError::{self, Damaged, NotAnObject};
-use crate::format::{FALSE, NUMERIC, STRING, TRUE};
+use crate::format::{FALSE, NULL, NUMERIC, STRING, TRUE};
 use crate::item::key_order;
 use crate::merge::{capacity, put_pairs};
 use crate::numeric;
@@ -75,6 +75,12 @@ pub fn string(text: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn boolean(value: bool) -> Vec<u8> {
     wrapped(if value { TRUE } else { FALSE }, &[]).unwrap_or_default()
+}
+
+/// The document that is `null`.
+#[must_use]
+pub fn null() -> Vec<u8> {
+    wrapped(NULL, &[]).unwrap_or_default()
 }
 
 /// The document that is this number: the server's numeric, a varlena with the four-byte header.

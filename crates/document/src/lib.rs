@@ -35,7 +35,7 @@ mod take_apart;
 
 pub use append::append;
 pub use check::check;
-pub use compose::{array, boolean, number, object, string, without};
+pub use compose::{array, boolean, null, number, object, string, without};
 pub use container::is_object;
 pub use diff::diff;
 pub use error::{DocumentError, PatternError};

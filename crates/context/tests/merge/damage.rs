@@ -41,7 +41,7 @@ fn damage_is_an_error_or_goes_unseen() {
         };
         let _ = child.check_all();
         let strategy = Strategy::ALL[random.below(Strategy::ALL.len())];
-        match merge(&base, &parent, &child, &|_| strategy, None, no_guard) {
+        match merge(&base.into(), &parent, &child, &|_| strategy, None, no_guard) {
             Err(_) => refused += 1,
             Ok(rows) => {
                 merged += 1;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use state_cache_context::{Merged, Run, Sensitivity, Strategy, merge, put, visible};
+use state_cache_context::{Base, Merged, Run, Sensitivity, Strategy, merge, put, visible};
 use state_cache_histories::Random;
 
 use crate::support::{jsonb, value};
@@ -144,9 +144,19 @@ impl Child {
         let mut base = parent.clone();
         base["runId"] = json!(format!("child {id}"));
         base["conflicts"] = json!({});
+        base["parentBase"] = json!({});
         for name in NAMES {
-            if random.below(6) == 0 {
-                base["variables"].as_object_mut().unwrap().remove(name);
+            match random.below(12) {
+                0 | 1 => {
+                    base["variables"].as_object_mut().unwrap().remove(name);
+                }
+                // An input in place of what the parent has.
+                2 => {
+                    let value = random_value(random, 0);
+                    base["variables"][name] = random_record(random, name, value);
+                    base["parentBase"][name] = held(parent, name).unwrap_or(Value::Null);
+                }
+                _ => {}
             }
         }
         Child {
@@ -158,6 +168,12 @@ impl Child {
 
 fn id(run: &Value) -> &[u8] {
     run["runId"].as_str().unwrap().as_bytes()
+}
+
+/// The value that a run has of a variable.
+fn held(run: &Value, name: &str) -> Option<Value> {
+    let record = run["variables"].get(name)?;
+    Some(record["value"].clone())
 }
 
 /// Merges as the code does; the rows are looked at while their documents are there.
@@ -172,7 +188,12 @@ fn merged<T>(
     let p = Run::open(p, id(parent)).unwrap();
     let c = Run::open(c, id(child)).unwrap();
     p.check_all().unwrap();
-    let rows = merge(&b, &p, &c, strategy_of, None, no_guard).unwrap();
+    let others = jsonb(&base["parentBase"]);
+    let bases = Base {
+        child: b,
+        parent: base.get("parentBase").map(|_| &*others),
+    };
+    let rows = merge(&bases, &p, &c, strategy_of, None, no_guard).unwrap();
     let seen = look(&rows);
     let changes: Vec<_> = rows
         .into_iter()
@@ -205,7 +226,7 @@ fn row(merged: &Merged<'_>) -> model::Row {
 fn assert_facts([base, before, child]: [&Value; 3], rows: &[model::Row], after: &Value) {
     for name in NAMES {
         let record = |run: &Value| run["variables"].get(name).cloned();
-        let held = |run: &Value| record(run).map(|record| record["value"].clone());
+        let held = |run: &Value| held(run, name);
         let has_row = rows.iter().find(|row| row.name == name);
         if record(child) == record(base) || record(child).is_none() {
             assert!(
@@ -248,7 +269,7 @@ fn random_histories_are_merged_as_the_model_merges_them() {
             match random.below(4) {
                 0 if children.len() < 4 => children.push(Child::of(random, &parent, step)),
                 1 => {
-                    if random.below(4) == 0 {
+                    if random.below(6) == 0 {
                         // All is decided.
                         parent["conflicts"] = json!({});
                     }
@@ -288,6 +309,16 @@ fn random_histories_are_merged_as_the_model_merges_them() {
                     parent = after;
                     // It lives on, from here on.
                     child.base = child.now.clone();
+                    for row in &rows {
+                        let others = child.base["parentBase"].as_object_mut().unwrap();
+                        if row.value == held(&child.now, &row.name) {
+                            others.remove(&row.name);
+                        } else {
+                            let value = row.value.clone().unwrap_or(Value::Null);
+                            others.insert(row.name.clone(), value);
+                        }
+                    }
+                    child.now["parentBase"] = child.base["parentBase"].clone();
                 }
             }
         }

@@ -36,6 +36,16 @@ fn value<'v>(run: &'v Value, name: &str) -> Option<&'v Value> {
     run["variables"].get(name).map(|record| &record["value"])
 }
 
+/// What the parent had of a variable when it and the child last were one: what the child had, or what `parentBase` of
+/// that says.
+fn parent_base<'v>(base: &'v Value, name: &str) -> Option<&'v Value> {
+    match base["parentBase"].get(name) {
+        Some(Value::Null) => None,
+        None => value(base, name),
+        other => other,
+    }
+}
+
 /// The record with every default written out.
 fn filled(name: &str, record: &Value) -> Value {
     let mut whole =
@@ -147,7 +157,8 @@ fn decide<'v>(
             false,
         );
     }
-    if p == b {
+    let pb = parent_base(base, name);
+    if p == pb {
         return (c.cloned(), child, None, "only the child changed it", false);
     }
     let strategy = strategy_of(name);
@@ -161,7 +172,7 @@ fn decide<'v>(
             if p.is_some_and(Value::is_object) && c.is_some_and(Value::is_object) =>
         {
             (
-                deep(b, p, c, child_later),
+                deep([pb, b], p, c, child_later),
                 later,
                 "both changed it, the objects were merged",
             )
@@ -200,7 +211,7 @@ fn decide<'v>(
 
 /// One value of the three-way merge in depth; `None` is one that is not there.
 fn deep(
-    base: Option<&Value>,
+    [parent_base, base]: [Option<&Value>; 2],
     parent: Option<&Value>,
     child: Option<&Value>,
     child_later: bool,
@@ -208,16 +219,20 @@ fn deep(
     if child == base {
         return parent.cloned();
     }
-    if parent == base {
+    if parent == parent_base {
         return child.cloned();
     }
     match (parent, child) {
         (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
             let none = Map::new();
-            let old = base.and_then(Value::as_object).unwrap_or(&none);
+            let old =
+                [parent_base, base].map(|base| base.and_then(Value::as_object).unwrap_or(&none));
             let keys: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
             let merged = keys.into_iter().filter_map(|key| {
-                let value = deep(old.get(key), ours.get(key), theirs.get(key), child_later)?;
+                let value = {
+                    let old = old.map(|old| old.get(key));
+                    deep(old, ours.get(key), theirs.get(key), child_later)?
+                };
                 Some((key.clone(), value))
             });
             Some(Value::Object(merged.collect()))

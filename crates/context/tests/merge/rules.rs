@@ -1,7 +1,9 @@
 //! The rules of the merge, one by one.
 
 use serde_json::{Value, json};
-use state_cache_context::{Merged, Reason, Run, Sensitivity, Source, Strategy, merge, put};
+use state_cache_context::{
+    Base, Merged, Reason, Run, Sensitivity, Source, Strategy, merge, merge_objects, put,
+};
 
 use crate::no_guard;
 use crate::support::{jsonb, value};
@@ -33,7 +35,7 @@ fn merged(
     let [base, parent, child] = [base, parent, child].map(jsonb);
     let open = |document| Run::open(document, b"r").unwrap();
     let (base, parent, child) = (open(&base), open(&parent), open(&child));
-    let rows = merge(&base, &parent, &child, &|_| strategy, None, no_guard).unwrap();
+    let rows = merge(&base.into(), &parent, &child, &|_| strategy, None, no_guard).unwrap();
     look(&rows);
     let changes: Vec<_> = rows
         .into_iter()
@@ -394,10 +396,18 @@ fn only_what_is_wanted_is_looked_at() {
     let child = Run::open(&child, b"r").unwrap();
     let strategy = |_: &[u8]| Strategy::ChildWins;
     let is_a = |name: &[u8]| name == b"a";
-    let rows = merge(&base, &base, &child, &strategy, Some(&is_a), no_guard).unwrap();
+    let rows = merge(
+        &base.into(),
+        &base,
+        &child,
+        &strategy,
+        Some(&is_a),
+        no_guard,
+    )
+    .unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].name, b"a");
-    let error = merge(&base, &base, &child, &strategy, None, no_guard).unwrap_err();
+    let error = merge(&base.into(), &base, &child, &strategy, None, no_guard).unwrap_err();
     assert_eq!(error.to_string(), "field \"variables.b.key\" is missing");
 }
 
@@ -415,7 +425,7 @@ fn strategies_are_asked_by_name_and_rows_are_in_order() {
         b"b" => Strategy::ManualReview,
         _ => Strategy::ChildWins,
     };
-    let rows = merge(&base, &parent, &child, &strategy, None, no_guard).unwrap();
+    let rows = merge(&base.into(), &parent, &child, &strategy, None, no_guard).unwrap();
     let found: Vec<_> = rows.iter().map(|row| (row.name, row.reason)).collect();
     assert_eq!(
         found,
@@ -426,4 +436,39 @@ fn strategies_are_asked_by_name_and_rows_are_in_order() {
             (b"longer", Reason::ChildWins),
         ]
     );
+}
+
+#[test]
+fn an_input_in_place_of_an_inherited_value_is_no_change_of_the_parent() {
+    let base = run(&json!({
+        "plan": variable("plan", &json!("west"), &json!({})),
+        "part": variable("part", &json!(1), &json!({})),
+    }));
+    let parent = run(&json!({"plan": variable("plan", &json!("walk"), &json!({}))}));
+    let child = run(&json!({
+        "plan": variable("plan", &json!("rest"), &json!({})),
+        "part": variable("part", &json!(2), &json!({})),
+    }));
+    let others = jsonb(&json!({"plan": "walk", "part": null}));
+    let [base, parent, child] = [base, parent, child].map(|it| jsonb(&it));
+    let open = |document| Run::open(document, b"r").unwrap();
+    let bases = Base {
+        child: open(&base),
+        parent: Some(&others),
+    };
+    let (parent, child) = (open(&parent), open(&child));
+    let strategy = |_: &[u8]| Strategy::ParentWins;
+    let rows = merge(&bases, &parent, &child, &strategy, None, no_guard).unwrap();
+    let reasons: Vec<_> = rows.iter().map(|row| row.reason).collect();
+    assert_eq!(reasons, [Reason::OnlyChildChanged; 2]);
+}
+
+#[test]
+fn each_side_is_compared_with_what_it_has_started_from() {
+    let (parent_base, base) = (json!({"a": 1}), json!({"a": 2}));
+    let (parent, child) = (json!({"a": 1, "b": 1}), json!({"a": 9}));
+    let bases = [parent_base, base].map(|it| jsonb(&it));
+    let bases = bases.each_ref().map(|it| Some(it.as_slice()));
+    let merged = merge_objects(bases, &jsonb(&parent), &jsonb(&child), false, no_guard).unwrap();
+    assert_eq!(value(&merged), json!({"a": 9, "b": 1}));
 }
