@@ -8,6 +8,7 @@ use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, context, settings, store, sys};
 use pgrx::pg_sys;
@@ -91,7 +92,7 @@ pub fn set(
     let expected = check_expected(state, expected)?;
     note_base(state)?;
     let document: Bytes = Rc::new(document.to_vec());
-    stage(state, |known, pending| {
+    stage(state, &Touched::document(), |known, pending| {
         let version = next_version(known, pending.as_ref());
         let view = View::Document {
             document: Rc::clone(&document),
@@ -125,7 +126,8 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     let result: Bytes = Rc::new(result);
     let before = version_of(&found);
     let expiry = class_expiry(state).map_or(Expiry::Keep, Expiry::AtLeast);
-    stage(state, |known, pending| {
+    let touched = operation.touched();
+    stage(state, &touched, |known, pending| {
         let expires_at = expiry.after(before.map(|version| version.expires_at));
         let version = match pending {
             Some(_) => next_version(known, pending.as_ref()),
@@ -156,7 +158,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     if context::is_run(state) {
         context::check_may_delete(state)?;
     }
-    stage(state, |known, pending| {
+    stage(state, &Touched::document(), |known, pending| {
         if pending.is_none() {
             known.beneath = Some(version.number);
         }
@@ -172,7 +174,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
 /// Deletes a state that has expired by `now` and whose row is locked, at once.
 pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
     begin(state, function)?;
-    stage(state, |_, _| {
+    stage(state, &Touched::document(), |_, _| {
         let pending = new_pending(state, Intent::Expire(now), Expiry::Keep, None);
         (pending, View::Absent)
     })?;
@@ -187,7 +189,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
     if found.is_none() {
         return Ok(false);
     }
-    stage(state, |known, pending| {
+    stage(state, &Touched::default(), |known, pending| {
         let expiry = Expiry::At(expires_at);
         // Of a state that is not staged nothing but the expiry is this transaction's.
         let view = match known.newest() {
@@ -210,9 +212,11 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
     Ok(true)
 }
 
-/// Replaces what is pending on a state, and what the transaction sees of it.
+/// Replaces what is pending on a state, and what the transaction sees of it. `touched` is what of the state the change
+/// touches.
 fn stage(
     state: &StateRef<'_>,
+    touched: &Touched,
     change: impl FnOnce(&mut State, Option<Pending>) -> (Pending, View),
 ) -> Result<()> {
     // SAFETY: marks the running command as one that changes something, as a table's change does.
@@ -226,7 +230,13 @@ fn stage(
             known.beneath = Some(flushed.number());
         }
         let before = known.pending.take();
-        let (pending, view) = change(known, before);
+        let touched = match &before {
+            Some(before) if before.has_ended() => Touched::document().and(touched),
+            Some(before) => before.touched.clone().and(touched),
+            None => touched.clone(),
+        };
+        let (mut pending, view) = change(known, before);
+        pending.touched = touched;
         known.pending = Some(pending);
         known.push_view(command, view);
         let staged = known.staged_bytes();
@@ -264,6 +274,7 @@ fn new_pending(
         expected,
         folded: None,
         checkpoint: None,
+        touched: Touched::default(),
     }
 }
 
