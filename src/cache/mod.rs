@@ -72,7 +72,8 @@ impl<'a> StateRef<'a> {
     }
 }
 
-fn check_key(key: &[u8]) -> Result<()> {
+/// `22023` unless it may be a key, of a state or of what a state holds under keys of its own.
+pub fn check_key(key: &[u8]) -> Result<()> {
     match key.len() {
         0 => Err(Error::argument("a key must not be empty")),
         1..=MAX_KEY => Ok(()),

@@ -11,20 +11,21 @@ use std::borrow::Cow;
 use state_cache_document::{self as document, DocumentError};
 
 use crate::error::{Problem, ShapeError, excerpt};
+use crate::fields::{self, Record};
 use crate::labels::{AccessLevel, ItemType};
-use crate::timestamp::{parse_rfc3339, rfc3339};
+use crate::timestamp::rfc3339;
 
 /// The member of the document that holds the items.
-const BLACKBOARD: &[u8] = b"blackboard";
+const BLACKBOARD: &str = "blackboard";
 
-const KEY: &[u8] = b"key";
-const VALUE: &[u8] = b"value";
-const TYPE: &[u8] = b"type";
-const CREATED_BY: &[u8] = b"createdBy";
-const CREATED_AT: &[u8] = b"createdAt";
-const EXPIRES_AT: &[u8] = b"expiresAt";
-const ACCESS_LEVEL: &[u8] = b"accessLevel";
-const TAGS: &[u8] = b"tags";
+const KEY: &str = "key";
+const VALUE: &str = "value";
+const TYPE: &str = "type";
+const CREATED_BY: &str = "createdBy";
+const CREATED_AT: &str = "createdAt";
+const EXPIRES_AT: &str = "expiresAt";
+const ACCESS_LEVEL: &str = "accessLevel";
+const TAGS: &str = "tags";
 
 /// An item, as it is added. Times are in microseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +192,7 @@ impl ItemChange {
         let mut found = None;
         let mut after = Vec::with_capacity(count + 1);
         for (key, item) in before {
-            if is_over(&item, now).map_err(|error| within_item(error, key))? {
+            if is_over(item, now).map_err(|error| within_item(error, key))? {
                 continue;
             }
             if key == self.key() {
@@ -205,16 +206,16 @@ impl ItemChange {
             (Self::Update(..), None) => return Err(ItemError::Missing),
             (Self::Add(item), None) | (Self::Put(item), _) => Some(item.document()?),
             (Self::Update(key, update), Some(item)) => {
-                check_item(key, &item).map_err(|error| within_item(error, key))?;
-                Some(update.apply(&item)?)
+                check_item(key, item).map_err(|error| within_item(error, key))?;
+                Some(update.apply(item)?)
             }
             (Self::Remove(_), _) => None,
         };
-        match (base, changed) {
+        match (base, &changed) {
             (None, None) => return Err(ItemError::Missing),
             (Some(base), None) if after.len() == count => return Ok(base.to_vec()),
             (_, None) => {}
-            (_, Some(item)) => after.push((self.key(), Cow::Owned(item))),
+            (_, Some(item)) => after.push((self.key(), item)),
         }
         let blackboard = document::object(&after)?;
         let updates = document::object(&[(BLACKBOARD, blackboard)])?;
@@ -227,14 +228,16 @@ impl ItemChange {
 /// # Errors
 /// The first field that is not as it must be, of those that tell.
 pub fn has_item(base: &[u8], key: &[u8], now: i64) -> Result<bool, ShapeError> {
-    let Some(blackboard) = section(base)? else {
+    let Some(blackboard) = fields::object(base, BLACKBOARD)? else {
         return Ok(false);
     };
-    let within = |error: DocumentError| ShapeError::from(error).within(BLACKBOARD);
-    match document::member(blackboard, key).map_err(within)? {
-        Some(item) => Ok(!is_over(&item, now).map_err(|error| within_item(error, key))?),
-        None => Ok(false),
-    }
+    let item = document::member(blackboard, key).map_err(ShapeError::from);
+    let Some(item) = item.map_err(within_blackboard)? else {
+        return Ok(false);
+    };
+    let item = fields::as_object(item).map_err(ShapeError::whole);
+    let is_over = item.and_then(|item| is_over(item, now));
+    Ok(!is_over.map_err(|error| within_item(error, key))?)
 }
 
 /// The items of the blackboard in a document that are there at this time and wanted: an object of them by their keys.
@@ -244,7 +247,7 @@ pub fn has_item(base: &[u8], key: &[u8], now: i64) -> Result<bool, ShapeError> {
 pub fn select(base: &[u8], filter: &ItemFilter<'_>, now: i64) -> Result<Vec<u8>, ShapeError> {
     let mut wanted = Vec::new();
     for (key, item) in items(base)? {
-        let found = check_item(key, &item).map_err(|error| within_item(error, key))?;
+        let found = check_item(key, item).map_err(|error| within_item(error, key))?;
         if found.expires_at.is_none_or(|at| at > now) && found.passes(filter) {
             wanted.push((key, item));
         }
@@ -255,7 +258,7 @@ pub fn select(base: &[u8], filter: &ItemFilter<'_>, now: i64) -> Result<Vec<u8>,
 /// What an item says of itself.
 struct Found<'a> {
     item_type: ItemType,
-    created_by: Cow<'a, [u8]>,
+    created_by: Vec<u8>,
     expires_at: Option<i64>,
     access_level: AccessLevel,
     tags: Vec<Cow<'a, [u8]>>,
@@ -263,140 +266,74 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn passes(&self, filter: &ItemFilter<'_>) -> bool {
-        let text_is = |scalar: &[u8], wanted| document::as_string(scalar) == Some(wanted);
+        let has_tag = |wanted| {
+            let tags = self.tags.iter();
+            tags.map(|tag| document::as_string(tag))
+                .any(|tag| tag == Some(wanted))
+        };
         filter.item_type.is_none_or(|it| it == self.item_type)
             && filter.access_level.is_none_or(|it| it == self.access_level)
-            && filter
-                .created_by
-                .is_none_or(|it| text_is(&self.created_by, it))
-            && filter
-                .tag
-                .is_none_or(|it| self.tags.iter().any(|tag| text_is(tag, it)))
-    }
-}
-
-/// The object of items in a document.
-fn section(base: &[u8]) -> Result<Option<&[u8]>, ShapeError> {
-    match document::member(base, BLACKBOARD)? {
-        None => Ok(None),
-        Some(Cow::Borrowed(blackboard)) => Ok(Some(blackboard)),
-        Some(Cow::Owned(scalar)) => Err(ShapeError::new(BLACKBOARD, no_object(&scalar))),
+            && filter.created_by.is_none_or(|it| it == self.created_by)
+            && filter.tag.is_none_or(has_tag)
     }
 }
 
 /// The items in a document, by their keys.
-fn items(base: &[u8]) -> Result<Vec<document::Member<'_>>, ShapeError> {
-    match section(base)? {
-        Some(blackboard) => document::members(blackboard)
-            .map_err(|error| ShapeError::from(error).within(BLACKBOARD)),
+fn items(base: &[u8]) -> Result<Vec<Record<'_>>, ShapeError> {
+    match fields::object(base, BLACKBOARD)? {
+        Some(blackboard) => fields::objects(blackboard).map_err(within_blackboard),
         None => Ok(Vec::new()),
     }
 }
 
-fn within_item(error: ShapeError, key: &[u8]) -> ShapeError {
-    error.within(key).within(BLACKBOARD)
+fn within_blackboard(error: ShapeError) -> ShapeError {
+    error.within(BLACKBOARD.as_bytes())
 }
 
-/// What is wrong with a document that is no object.
-fn no_object(document: &[u8]) -> Problem {
-    if document::is_null(document) {
-        Problem::Null
-    } else {
-        Problem::NotObject
-    }
+fn within_item(error: ShapeError, key: &[u8]) -> ShapeError {
+    within_blackboard(error.within(key))
 }
 
 /// Whether the time of an item is over.
 fn is_over(item: &[u8], now: i64) -> Result<bool, ShapeError> {
-    Ok(expires_at(item)?.is_some_and(|at| at <= now))
-}
-
-fn expires_at(item: &[u8]) -> Result<Option<i64>, ShapeError> {
-    match member(item, EXPIRES_AT)? {
-        Some(at) => time(EXPIRES_AT, &at).map(Some),
-        None => Ok(None),
-    }
+    Ok(fields::timestamp(item, EXPIRES_AT)?.is_some_and(|at| at <= now))
 }
 
 /// Raises unless the item is as one of this key must be; what it says.
 fn check_item<'a>(key: &[u8], item: &'a [u8]) -> Result<Found<'a>, ShapeError> {
-    let own_key = required(item, KEY)?;
-    let own_key = as_text(KEY, &own_key)?;
+    let own_key = fields::required(fields::text(item, KEY)?, KEY)?;
     if own_key != key {
-        let found = excerpt(own_key);
-        return Err(ShapeError::new(KEY, Problem::NotTheKey { found }));
+        let found = excerpt(&own_key);
+        return Err(ShapeError::new(
+            KEY.as_bytes(),
+            Problem::NotTheKey { found },
+        ));
     }
-    required(item, VALUE)?;
-    let created_by = required(item, CREATED_BY)?;
-    as_text(CREATED_BY, &created_by)?;
-    time(CREATED_AT, &required(item, CREATED_AT)?)?;
+    fields::required(fields::any(item, VALUE)?, VALUE)?;
+    fields::required(fields::timestamp(item, CREATED_AT)?, CREATED_AT)?;
+    let item_type = fields::label(item, TYPE, ItemType::parse, ItemType::KNOWN)?;
+    let access_level = fields::label(item, ACCESS_LEVEL, AccessLevel::parse, AccessLevel::KNOWN)?;
     Ok(Found {
-        item_type: label(item, TYPE, ItemType::parse, ItemType::KNOWN)?,
-        created_by,
-        expires_at: expires_at(item)?,
-        access_level: label(item, ACCESS_LEVEL, AccessLevel::parse, AccessLevel::KNOWN)?,
+        item_type: fields::required(item_type, TYPE)?,
+        created_by: fields::required(fields::text(item, CREATED_BY)?, CREATED_BY)?,
+        expires_at: fields::timestamp(item, EXPIRES_AT)?,
+        access_level: fields::required(access_level, ACCESS_LEVEL)?,
         tags: tags(item)?,
     })
 }
 
 fn tags(item: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, ShapeError> {
-    let tags = match required(item, TAGS)? {
-        Cow::Borrowed(tags) => {
-            document::elements(tags).map_err(|error| ShapeError::from(error).within(TAGS))?
-        }
-        Cow::Owned(_) => return Err(ShapeError::new(TAGS, Problem::NotArray)),
-    };
-    for (place, tag) in tags.iter().enumerate() {
-        if document::as_string(tag).is_none() {
-            let error = ShapeError {
-                field: String::new(),
-                problem: Problem::NotText,
-            };
-            return Err(error.within_element(place).within(TAGS));
-        }
+    let tags = fields::required(fields::array(item, TAGS)?, TAGS)?;
+    let tags = document::elements(tags).map_err(ShapeError::from)?;
+    let no_text = tags
+        .iter()
+        .position(|tag| document::as_string(tag).is_none());
+    match no_text {
+        Some(place) => Err(ShapeError::whole(Problem::NotText)
+            .within_element(place)
+            .within(TAGS.as_bytes())),
+        None => Ok(tags),
     }
-    Ok(tags)
-}
-
-/// A member of an item, if it has that; `null` is none.
-fn member<'a>(item: &'a [u8], name: &[u8]) -> Result<Option<Cow<'a, [u8]>>, ShapeError> {
-    let found = document::member(item, name).map_err(|error| match error {
-        DocumentError::NotAnObject => ShapeError {
-            field: String::new(),
-            problem: no_object(item),
-        },
-        error => error.into(),
-    })?;
-    match found {
-        Some(value) if document::is_null(&value) => Err(ShapeError::new(name, Problem::Null)),
-        found => Ok(found),
-    }
-}
-
-fn required<'a>(item: &'a [u8], name: &[u8]) -> Result<Cow<'a, [u8]>, ShapeError> {
-    member(item, name)?.ok_or_else(|| ShapeError::new(name, Problem::Missing))
-}
-
-fn as_text<'a>(name: &[u8], value: &'a [u8]) -> Result<&'a [u8], ShapeError> {
-    document::as_string(value).ok_or_else(|| ShapeError::new(name, Problem::NotText))
-}
-
-fn time(name: &[u8], value: &[u8]) -> Result<i64, ShapeError> {
-    parse_rfc3339(as_text(name, value)?).ok_or_else(|| ShapeError::new(name, Problem::NotTimestamp))
-}
-
-fn label<T>(
-    item: &[u8],
-    name: &[u8],
-    parse: fn(&[u8]) -> Option<T>,
-    known: &'static str,
-) -> Result<T, ShapeError> {
-    let value = required(item, name)?;
-    let text = as_text(name, &value)?;
-    parse(text).ok_or_else(|| {
-        let found = excerpt(text);
-        ShapeError::new(name, Problem::UnknownValue { found, known })
-    })
 }
 
 fn text(text: &str) -> Vec<u8> {

@@ -3,30 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::support::jsonb as bytes;
 use serde_json::{Value, json};
-use state_cache_histories::{Json, encode};
 
 /// 2026-11-21T09:17:05Z, and so many seconds later.
 fn time(seconds: i64) -> i64 {
     1_795_252_625_000_000 + seconds * 1_000_000
-}
-
-fn bytes(value: &Value) -> Vec<u8> {
-    fn tree(value: &Value) -> Json {
-        match value {
-            Value::Null => Json::Null,
-            Value::Bool(value) => Json::Bool(*value),
-            Value::Number(number) => Json::Number(number.to_string()),
-            Value::String(text) => Json::String(text.clone()),
-            Value::Array(elements) => Json::Array(elements.iter().map(tree).collect()),
-            Value::Object(members) => Json::object(
-                members
-                    .iter()
-                    .map(|(key, value)| (key.clone(), tree(value))),
-            ),
-        }
-    }
-    encode(&tree(value)).unwrap()
 }
 
 fn item(key: &str, expires_at: Option<i64>) -> Item {
@@ -190,11 +172,8 @@ fn every_change_drops_what_is_over() {
         "not yet": expiring("not yet", "2026-11-21T10:17:06+01:00"),
     }}));
     let left = |change: ItemChange| {
-        keys(
-            section(&change.apply(Some(&base), time(0) + 500_000).unwrap())
-                .unwrap()
-                .unwrap(),
-        )
+        let after = change.apply(Some(&base), time(0) + 500_000).unwrap();
+        keys(fields::object(&after, BLACKBOARD).unwrap().unwrap())
     };
     assert_eq!(
         left(ItemChange::Add(item("b", None))),
