@@ -699,7 +699,7 @@ CREATE FUNCTION state_blackboard_query(swarm_id text, type text DEFAULT NULL, ta
 		created_by text DEFAULT NULL, access_level text DEFAULT NULL,
 		OUT key text, OUT value jsonb, OUT type text, OUT created_by text, OUT created_at timestamptz,
 		OUT expires_at timestamptz, OUT access_level text, OUT tags text[]) RETURNS SETOF record
-	LANGUAGE sql STABLE PARALLEL RESTRICTED
+	LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 20
 BEGIN ATOMIC
 	SELECT i.key, i.value -> 'value', i.value ->> 'type', i.value ->> 'createdBy',
 			CAST(i.value ->> 'createdAt' AS timestamptz), CAST(i.value ->> 'expiresAt' AS timestamptz),
