@@ -121,6 +121,9 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
         Found::Absent(_) => None,
         Found::State(_, document) => Some(document.as_slice()),
     };
+    if base.is_none() && operation.needs_state() {
+        return Ok(());
+    }
     let result = operation.apply(state, base)?;
     check_size(state, &result)?;
     let result: Bytes = Rc::new(result);
@@ -454,20 +457,25 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     };
     let ground = current.ground();
     let result = if ground == base {
-        result
+        Some(result)
     } else {
         let document = current.state().map(|(_, document)| document);
-        Rc::new(apply_all(state, &operations, document)?)
+        apply_all(state, &operations, document)?.map(Rc::new)
     };
     with(|batch| {
         let known = batch.changing(state)?;
         known.beneath = Some(ground.number);
         if let Some(pending) = &mut known.pending {
-            pending.intent = Intent::Replace(Rc::clone(&result));
+            pending.intent = match &result {
+                Some(result) => Intent::Replace(Rc::clone(result)),
+                None => Intent::Delete,
+            };
             pending.folded = Some(ground);
         }
-        if let Some(View::Document { document, .. }) = known.newest_mut() {
-            *document = result;
+        match (known.newest_mut(), result) {
+            (Some(View::Document { document, .. }), Some(result)) => *document = result,
+            (Some(view), None) => *view = View::Absent,
+            _ => {}
         }
         Ok(())
     })
@@ -483,17 +491,21 @@ fn are_many(operations: &[Rc<Operation>]) -> bool {
             > bytes
 }
 
-/// Operations applied one after the other to a document, `None` where there is no state.
+/// Operations applied one after the other to a document, `None` where there is no state. What comes of it is `None` if
+/// that is so and none of them makes one.
 pub fn apply_all(
     state: &StateRef<'_>,
     operations: &[Rc<Operation>],
     base: Option<Vec<u8>>,
-) -> Result<Vec<u8>> {
+) -> Result<Option<Vec<u8>>> {
     let mut document = base;
     for operation in operations {
+        if document.is_none() && operation.needs_state() {
+            continue;
+        }
         let next = operation.apply(state, document.as_deref())?;
         check_size(state, &next)?;
         document = Some(next);
     }
-    Ok(document.unwrap_or_default())
+    Ok(document)
 }

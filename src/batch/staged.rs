@@ -174,6 +174,11 @@ pub trait Edit {
     /// Bytes of what it carries.
     fn bytes(&self) -> usize;
 
+    /// Whether there is nothing to be done where there is no state; [`Edit::apply`] is given one then.
+    fn needs_state(&self) -> bool {
+        false
+    }
+
     /// Key of the item of a blackboard that it changes, if it is a change of that and of nothing else but items whose
     /// time is over: subscribers are told of it.
     fn item(&self) -> Option<&[u8]> {
@@ -226,6 +231,11 @@ impl Operation {
             Self::Append { value, .. } => value.len(),
             Self::Edit(edit) => edit.bytes(),
         }
+    }
+
+    /// Whether there is nothing to be done where there is no state.
+    pub fn needs_state(&self) -> bool {
+        matches!(self, Self::Edit(edit) if edit.needs_state())
     }
 
     /// What of the state it touches.

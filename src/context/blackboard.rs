@@ -13,7 +13,7 @@ use crate::batch::{self, Edit, Operation};
 use crate::cache::forms::Document;
 use crate::cache::{StateRef, check_key};
 use crate::call::{self, Call, sql_functions};
-use crate::error::{Error, Result, Shown, text};
+use crate::error::{Error, Result, text};
 use crate::{catalog, sys};
 use pgrx::pg_sys;
 use state_cache_context::{
@@ -47,27 +47,27 @@ impl Edit for BlackboardEdit {
         let item = || text(self.change.key());
         self.change
             .apply(base, self.now)
-            .map_err(|error| match (error, &self.change) {
-                // What was there to be removed has gone with the state since; only a retry can say so.
-                (ItemError::Missing, ItemChange::Remove(_)) => Error::Raced {
-                    state: Shown::new(SWARM, &self.swarm),
-                },
-                (ItemError::Missing, _) => ContextError::UnknownItem {
+            .map_err(|error| match error {
+                ItemError::Missing => ContextError::UnknownItem {
                     swarm: swarm(),
                     item: item(),
                 }
                 .into(),
-                (ItemError::Exists, _) => ContextError::DuplicateItem {
+                ItemError::Exists => ContextError::DuplicateItem {
                     swarm: swarm(),
                     item: item(),
                 }
                 .into(),
-                (ItemError::Shape(error), _) => shape(&self.swarm, error),
+                ItemError::Shape(error) => shape(&self.swarm, error),
             })
     }
 
     fn bytes(&self) -> usize {
         self.change.bytes()
+    }
+
+    fn needs_state(&self) -> bool {
+        matches!(self.change, ItemChange::Remove(_))
     }
 
     fn item(&self) -> Option<&[u8]> {
@@ -324,10 +324,12 @@ sql_functions! {
         let swarm = swarm(call)?;
         let key = item_key(call)?;
         batch::check_may_change(&swarm, function)?;
-        let Some((_, document)) = batch::read_newest(&swarm, &mut Document)?.state() else {
-            return Ok(call::boolean_datum(false));
+        let found = match batch::read_newest(&swarm, &mut Document)?.state() {
+            Some((_, document)) => {
+                has_item(&document, key, now()).map_err(|error| shape(swarm.key, error))?
+            }
+            None => false,
         };
-        let found = has_item(&document, key, now()).map_err(|error| shape(swarm.key, error))?;
         // Also if there is none to be seen: one may be there by the time that this is written.
         stage(&swarm, ItemChange::Remove(key.to_vec()), function)?;
         Ok(call::boolean_datum(found))
