@@ -8,6 +8,7 @@ use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, context, settings, store, sys};
 use pgrx::pg_sys;
@@ -91,7 +92,7 @@ pub fn set(
     let expected = check_expected(state, expected)?;
     note_base(state)?;
     let document: Bytes = Rc::new(document.to_vec());
-    stage(state, |known, pending| {
+    stage(state, &Touched::document(), |known, pending| {
         let version = next_version(known, pending.as_ref());
         let view = View::Document {
             document: Rc::clone(&document),
@@ -120,12 +121,16 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
         Found::Absent(_) => None,
         Found::State(_, document) => Some(document.as_slice()),
     };
+    if base.is_none() && operation.needs_state() {
+        return Ok(());
+    }
     let result = operation.apply(state, base)?;
     check_size(state, &result)?;
     let result: Bytes = Rc::new(result);
     let before = version_of(&found);
     let expiry = class_expiry(state).map_or(Expiry::Keep, Expiry::AtLeast);
-    stage(state, |known, pending| {
+    let touched = operation.touched();
+    stage(state, &touched, |known, pending| {
         let expires_at = expiry.after(before.map(|version| version.expires_at));
         let version = match pending {
             Some(_) => next_version(known, pending.as_ref()),
@@ -156,7 +161,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     if context::is_run(state) {
         context::check_may_delete(state)?;
     }
-    stage(state, |known, pending| {
+    stage(state, &Touched::document(), |known, pending| {
         if pending.is_none() {
             known.beneath = Some(version.number);
         }
@@ -172,7 +177,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
 /// Deletes a state that has expired by `now` and whose row is locked, at once.
 pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
     begin(state, function)?;
-    stage(state, |_, _| {
+    stage(state, &Touched::document(), |_, _| {
         let pending = new_pending(state, Intent::Expire(now), Expiry::Keep, None);
         (pending, View::Absent)
     })?;
@@ -187,7 +192,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
     if found.is_none() {
         return Ok(false);
     }
-    stage(state, |known, pending| {
+    stage(state, &Touched::default(), |known, pending| {
         let expiry = Expiry::At(expires_at);
         // Of a state that is not staged nothing but the expiry is this transaction's.
         let view = match known.newest() {
@@ -210,9 +215,11 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
     Ok(true)
 }
 
-/// Replaces what is pending on a state, and what the transaction sees of it.
+/// Replaces what is pending on a state, and what the transaction sees of it. `touched` is what of the state the change
+/// touches.
 fn stage(
     state: &StateRef<'_>,
+    touched: &Touched,
     change: impl FnOnce(&mut State, Option<Pending>) -> (Pending, View),
 ) -> Result<()> {
     // SAFETY: marks the running command as one that changes something, as a table's change does.
@@ -226,7 +233,13 @@ fn stage(
             known.beneath = Some(flushed.number());
         }
         let before = known.pending.take();
-        let (pending, view) = change(known, before);
+        let touched = match &before {
+            Some(before) if before.has_ended() => Touched::document().and(touched),
+            Some(before) => before.touched.clone().and(touched),
+            None => touched.clone(),
+        };
+        let (mut pending, view) = change(known, before);
+        pending.touched = touched;
         known.pending = Some(pending);
         known.push_view(command, view);
         let staged = known.staged_bytes();
@@ -264,6 +277,7 @@ fn new_pending(
         expected,
         folded: None,
         checkpoint: None,
+        touched: Touched::default(),
     }
 }
 
@@ -443,20 +457,25 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
     };
     let ground = current.ground();
     let result = if ground == base {
-        result
+        Some(result)
     } else {
         let document = current.state().map(|(_, document)| document);
-        Rc::new(apply_all(state, &operations, document)?)
+        apply_all(state, &operations, document)?.map(Rc::new)
     };
     with(|batch| {
         let known = batch.changing(state)?;
         known.beneath = Some(ground.number);
         if let Some(pending) = &mut known.pending {
-            pending.intent = Intent::Replace(Rc::clone(&result));
+            pending.intent = match &result {
+                Some(result) => Intent::Replace(Rc::clone(result)),
+                None => Intent::Delete,
+            };
             pending.folded = Some(ground);
         }
-        if let Some(View::Document { document, .. }) = known.newest_mut() {
-            *document = result;
+        match (known.newest_mut(), result) {
+            (Some(View::Document { document, .. }), Some(result)) => *document = result,
+            (Some(view), None) => *view = View::Absent,
+            _ => {}
         }
         Ok(())
     })
@@ -472,17 +491,21 @@ fn are_many(operations: &[Rc<Operation>]) -> bool {
             > bytes
 }
 
-/// Operations applied one after the other to a document, `None` where there is no state.
+/// Operations applied one after the other to a document, `None` where there is no state. What comes of it is `None` if
+/// that is so and none of them makes one.
 pub fn apply_all(
     state: &StateRef<'_>,
     operations: &[Rc<Operation>],
     base: Option<Vec<u8>>,
-) -> Result<Vec<u8>> {
+) -> Result<Option<Vec<u8>>> {
     let mut document = base;
     for operation in operations {
+        if document.is_none() && operation.needs_state() {
+            continue;
+        }
         let next = operation.apply(state, document.as_deref())?;
         check_size(state, &next)?;
         document = Some(next);
     }
-    Ok(document.unwrap_or_default())
+    Ok(document)
 }

@@ -7,7 +7,7 @@ use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::notify::{self, Change, News};
+use crate::notify::{self, Change, News, Touched};
 use crate::snapshot::PushedSnapshot;
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -110,6 +110,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     key: (*state.key).into(),
                     change,
                     behind: flushed.is_left(),
+                    touched: flushed.touched.clone(),
                 })
             })
             .collect();
@@ -132,6 +133,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             key,
             change,
             behind: false,
+            touched: Touched::default(),
         });
     }
     if with(|batch| batch.by_hand.all()) {

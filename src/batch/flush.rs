@@ -20,6 +20,7 @@ use crate::cache::stats::{Counter, CounterSet, Timer};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::{Identity, Impersonation};
+use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage};
 use crate::{behind, context};
@@ -113,7 +114,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
     let mut group = Group::new(&catalog, on_conflict);
     let is_one = dirty.len() == 1;
     for id in dirty {
-        let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
+        let Some((known, pending)) = with(|batch| batch.take_pending(id, on_conflict)) else {
             continue;
         };
         if Batch::id(&catalog, &known.class.name, &known.key) != id {
@@ -169,7 +170,7 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    let Some((known, pending)) = with(|batch| batch.take_pending(id)) else {
+    let Some((known, pending)) = with(|batch| batch.take_pending(id, on_conflict)) else {
         return Ok(None);
     };
     let outcome = flush_state(&state.catalog, id, known, &pending, on_conflict)?;
@@ -244,7 +245,8 @@ pub(super) fn flush_state(
     let runs_user_code = catalog.runs_user_code();
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
-    let decide = is_behind && catalog.access().l1 && !pending.is_urgent();
+    let is_urgent = pending.is_urgent() || known.has_told_items();
+    let decide = is_behind && catalog.access().l1 && !is_urgent;
     if is_behind && !decide {
         leave::bring_down(&state, id)?;
     }
@@ -339,7 +341,7 @@ pub(super) fn finish(
         | Written::Left { version, .. }
         | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
-    with(|batch| batch.flushed(id, written, &pending.stager, locked));
+    with(|batch| batch.flushed(id, written, &pending.stager, &pending.touched, locked));
     Outcome {
         state: known,
         action,
@@ -360,15 +362,31 @@ fn may_leave(state: &StateRef<'_>) -> Result<bool> {
 
 impl Batch {
     /// Takes what is pending on a state, so that a flush from within the flush leaves it alone.
-    fn take_pending(&mut self, id: u128) -> Option<(State, Pending)> {
+    fn take_pending(
+        &mut self,
+        id: u128,
+        on_conflict: Option<OnConflict>,
+    ) -> Option<(State, Pending)> {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let state = self.states.get_mut(&id)?;
         let known = state.clone();
-        Some((known, state.pending.take()?))
+        let mut pending = state.pending.take()?;
+        if on_conflict == Some(OnConflict::Overwrite) {
+            // Whatever others have changed since goes with it.
+            pending.touched = pending.touched.and(&Touched::document());
+        }
+        Some((known, pending))
     }
 
     /// Remembers what was written.
-    pub(super) fn flushed(&mut self, id: u128, written: Written, stager: &Identity, locked: bool) {
+    pub(super) fn flushed(
+        &mut self,
+        id: u128,
+        written: Written,
+        stager: &Identity,
+        touched: &Touched,
+        locked: bool,
+    ) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let explicit = self.scope.explicit.is_some();
         let Some(known) = self.states.get_mut(&id) else {
@@ -378,6 +396,15 @@ impl Batch {
             known.beneath = None;
         }
         let mut place = Place::Tables { locked };
+        let before = known.flushed.as_ref();
+        let before = before.map(|flushed| flushed.touched.clone());
+        let mut all_touched = before.unwrap_or_default();
+        if written.is_new() {
+            all_touched = all_touched.and(touched);
+        }
+        if written.starts_anew() {
+            all_touched = all_touched.and(&Touched::document());
+        }
         let (version, expires_at, content) = match written {
             Written::Nothing { .. } if known.flushed.is_none() => {
                 // Others may change the state from here on.
@@ -392,6 +419,7 @@ impl Batch {
                 document,
                 hash,
                 expires_at,
+                ..
             } => {
                 let (version, storage) = (made.version, made.storage);
                 known.correct_view(version, Some(&document), Some(expires_at));
@@ -473,6 +501,7 @@ impl Batch {
             expires_at,
             content,
             place,
+            touched: all_touched,
         });
     }
 }

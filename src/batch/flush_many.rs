@@ -215,7 +215,7 @@ impl Group {
         }
         let version = bury(state, version)?;
         let buried = Written::Deleted { version };
-        with(|batch| batch.flushed(id, buried, &pending.stager, false));
+        with(|batch| batch.flushed(id, buried, &pending.stager, &pending.touched, false));
         Ok(())
     }
 }

@@ -165,6 +165,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         expires_at,
         content: Content::Document { document, hash, .. },
         place: Place::Left { stager, base, .. },
+        ..
     }) = known.flushed
     else {
         return Ok(());
@@ -251,6 +252,7 @@ impl Batch {
                     over_own_rows,
                     ..
                 },
+            ..
         }) = &state.flushed
         else {
             return false;
@@ -282,7 +284,9 @@ impl Batch {
     fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         if let Some(state) = self.states.get_mut(&id) {
+            let touched = state.flushed.take().map(|flushed| flushed.touched);
             state.flushed = Some(Flushed {
+                touched: touched.unwrap_or_default(),
                 version: made.version,
                 expires_at: unwritten.expires_at,
                 content: Content::Document {

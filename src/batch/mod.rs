@@ -68,7 +68,7 @@ use std::ffi::CStr;
 use std::rc::Rc;
 
 pub use callbacks::init;
-pub use change::{apply, begin as check_may_change, expire, set};
+pub use change::{apply, begin as check_may_change, expire, expires_after, set};
 pub use leave::write_all as write_left;
 pub use save::{Saved, keep_staged, save, settle_before_recovery, write_staged};
 pub use settlements::settle;

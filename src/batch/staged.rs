@@ -5,6 +5,7 @@ use crate::cache::read::Ground;
 use crate::catalog::Class;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
 use pgrx::pg_sys;
 use state_cache_document as document;
@@ -100,18 +101,22 @@ pub struct Pending {
     pub folded: Option<Ground>,
     /// What `state_save` says about it.
     pub checkpoint: Option<Rc<Checkpoint>>,
+    /// What of the state it touches.
+    pub touched: Touched,
 }
 
 impl Pending {
-    /// Whether it must not be left to the worker: L1 keeps nothing beside the document.
+    /// Whether it must not be left to the worker: L1 keeps nothing beside the document, and what the worker tells
+    /// of a change has no room for items.
     pub fn is_urgent(&self) -> bool {
-        self.checkpoint.as_deref().is_some_and(|it| {
+        let has_label = |it: &Checkpoint| {
             *it.checkpoint_type != *AUTO
                 || it.recovery_point
                 || it.agent_phase.is_some()
                 || it.execution_context.is_some()
                 || it.parent.is_some()
-        })
+        };
+        self.touched.has_items() || self.checkpoint.as_deref().is_some_and(has_label)
     }
 }
 
@@ -168,6 +173,17 @@ pub trait Edit {
 
     /// Bytes of what it carries.
     fn bytes(&self) -> usize;
+
+    /// Whether there is nothing to be done where there is no state; [`Edit::apply`] is given one then.
+    fn needs_state(&self) -> bool {
+        false
+    }
+
+    /// Key of the item of a blackboard that it changes, if it is a change of that and of nothing else but items whose
+    /// time is over: subscribers are told of it.
+    fn item(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// A change that depends on the document before it.
@@ -217,6 +233,21 @@ impl Operation {
         }
     }
 
+    /// Whether there is nothing to be done where there is no state.
+    pub fn needs_state(&self) -> bool {
+        matches!(self, Self::Edit(edit) if edit.needs_state())
+    }
+
+    /// What of the state it touches.
+    pub fn touched(&self) -> Touched {
+        match self {
+            Self::Edit(edit) => edit.item().map_or_else(Touched::document, Touched::item),
+            Self::Update(_) | Self::UpdateSection { .. } | Self::Merge(_) | Self::Append { .. } => {
+                Touched::document()
+            }
+        }
+    }
+
     /// The place in the document that an error message names.
     fn place(&self) -> String {
         match self {
@@ -246,6 +277,8 @@ pub struct Flushed {
     pub content: Content,
     /// Where it is until the transaction ends.
     pub place: Place,
+    /// What of the state the transaction's flushes have changed.
+    pub touched: Touched,
 }
 
 /// Where a flush has put a version.
@@ -339,6 +372,12 @@ impl State {
             .is_some_and(|flushed| !flushed.is_left())
     }
 
+    /// Whether subscribers are to hear of items that this transaction has changed and flushed.
+    pub fn has_told_items(&self) -> bool {
+        let flushed = self.flushed.as_ref();
+        flushed.is_some_and(|flushed| flushed.touched.has_items())
+    }
+
     /// Whether a flush has something to do.
     pub fn is_dirty(&self) -> bool {
         self.pending.is_some()
@@ -397,6 +436,7 @@ impl State {
             expires_at,
             content: Content::Document { document, .. },
             place: Place::Left { command, .. },
+            ..
         }) = &self.flushed
         else {
             return self.forget_views();

@@ -19,6 +19,8 @@ pub enum Written {
         document: Bytes,
         hash: u128,
         expires_at: i64,
+        /// Version that it was made from; none after the end of a state.
+        parent: Option<i64>,
     },
     Deleted {
         version: i64,
@@ -41,6 +43,22 @@ pub enum Written {
     Nothing {
         version: i64,
     },
+}
+
+impl Written {
+    /// Whether there is a new version.
+    pub fn is_new(&self) -> bool {
+        match self {
+            Self::Document { .. } | Self::Deleted { .. } => true,
+            Self::Left { is_new, .. } => *is_new,
+            Self::Touched { .. } | Self::Nothing { .. } => false,
+        }
+    }
+
+    /// Whether it is the first version of a state that had others before, and then was deleted or expired.
+    pub fn starts_anew(&self) -> bool {
+        matches!(self, Self::Document { made, parent: None, .. } if made.version > 1)
+    }
 }
 
 /// What is to be done about a staged change.
@@ -199,6 +217,7 @@ impl Step {
                     document: next.document,
                     hash: next.hash,
                     expires_at: next.expires_at,
+                    parent: next.parent,
                 }
             }
             Self::Delete(..) | Self::Expire(_) => Written::Deleted {

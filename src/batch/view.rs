@@ -230,9 +230,16 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
             (version.number, Some(version.expires_at), Some(document))
         }
     };
-    let result = Rc::new(apply_all(state, &operations, document)?);
+    let result = apply_all(state, &operations, document)?.map(Rc::new);
     with(|batch| {
         let known = batch.changing(state)?;
+        let Some(result) = result else {
+            // Still built upon what is gone, so that the flush looks again.
+            if let Some(view) = known.newest_mut() {
+                *view = View::Absent;
+            }
+            return Ok(());
+        };
         let Some(pending) = &mut known.pending else {
             return Ok(());
         };

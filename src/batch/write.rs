@@ -148,7 +148,9 @@ pub fn plan(
         ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
             let before = read_beneath(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
-            let result = apply_all(state, operations, before.clone())?;
+            let Some(result) = apply_all(state, operations, before.clone())? else {
+                return Ok(Plan::Done(Written::Nothing { version: 0 }));
+            };
             current.same = before.as_ref() == Some(&result);
             let hash = state_cache_document::hash(&result);
             (Rc::new(result), hash)

@@ -72,7 +72,7 @@ impl<'a> StateRef<'a> {
     }
 }
 
-/// Checks a key (`22023`).
+/// `22023` unless it may be a key, of a state or of what a state holds under keys of its own.
 pub fn check_key(key: &[u8]) -> Result<()> {
     match key.len() {
         0 => Err(Error::argument("a key must not be empty")),

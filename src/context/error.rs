@@ -100,6 +100,12 @@ pub enum ContextError {
     StaleConflict { id: i64, reason: String },
     /// What the child started from is not kept any more.
     BaseLost { run: String, version: i64 },
+    /// There is an item of that key already.
+    DuplicateItem { swarm: String, item: String },
+    /// There is none.
+    UnknownItem { swarm: String, item: String },
+    /// The document is not that of a swarm.
+    SwarmShape { swarm: String, error: ShapeError },
 }
 
 impl From<ContextError> for crate::error::Error {
@@ -271,6 +277,21 @@ impl ContextError {
                 format!("version {version} of state \"run/{run}\", which a merge compares with, is not kept any more"),
             )
             .set_hint("Set the parent's variables with state_context_set()."),
+            Self::DuplicateItem { swarm, item } => new(
+                Code::ERRCODE_DUPLICATE_OBJECT,
+                format!("the blackboard of swarm \"{swarm}\" has an item \"{item}\" already"),
+            )
+            .set_hint("state_blackboard_update() changes it."),
+            Self::UnknownItem { swarm, item } => new(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                format!("the blackboard of swarm \"{swarm}\" has no item \"{item}\""),
+            )
+            .set_hint("state_blackboard_add() adds it."),
+            Self::SwarmShape { swarm, error } => new(
+                Code::ERRCODE_DATA_EXCEPTION,
+                format!("state \"swarm/{swarm}\" is not the document of a swarm: {error}"),
+            )
+            .set_hint("Nothing was changed. state_set() or state_recover() can put the document right."),
         }
     }
 }

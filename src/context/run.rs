@@ -121,6 +121,11 @@ pub fn now() -> i64 {
     sys::now() + EPOCHS_APART
 }
 
+/// A time of the server as documents count it.
+pub fn unix_time(server_microseconds: i64) -> i64 {
+    server_microseconds.saturating_add(EPOCHS_APART)
+}
+
 /// A time of a document as the server counts it.
 pub fn server_time(unix_microseconds: i64) -> i64 {
     unix_microseconds.saturating_sub(EPOCHS_APART)

@@ -3,9 +3,15 @@
 //! Built from bytes in server encoding, since that is what a notification carries; every encoding that a
 //! server may have keeps ASCII bytes to themselves.
 
+use super::touched::Told;
+use crate::cache::MAX_KEY;
+
 /// The largest message, in bytes. NOTIFY takes fewer than 8,000; the rest is left for what a later
 /// release may add.
 pub const MAX_MESSAGE: usize = 7900;
+
+/// Bytes of the items that a message names of one state. With more, subscribers are to look at all of them.
+pub const MAX_ITEMS: usize = 2000;
 
 /// What all changes of one message have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +43,30 @@ pub struct Stamp {
 /// Bytes of everything around the class and the changes: the longest operation, epoch and number.
 const FRAME: usize = 120;
 
+/// Bytes of everything around the key and the items of a change: names, brackets, the longest version.
+const CHANGE: usize = 60;
+
+/// Bytes of the longest name of a class.
+const MAX_CLASS: usize = 63;
+
+/// Bytes that a byte becomes in a JSON string, at most.
+const MAX_QUOTED: usize = 6;
+
+// Any change of any class fits into a message.
+const _: () =
+    assert!(MAX_QUOTED * (MAX_CLASS + MAX_KEY) + FRAME + CHANGE + MAX_ITEMS <= MAX_MESSAGE);
+
 /// The changes of one message, in JSON, without brackets.
 pub type Pack = Vec<u8>;
 
-/// Distributes changes (key, version) over as few messages as they fit into.
-pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64)>) -> Vec<Pack> {
+/// Distributes changes (key, version, items) over as few messages as they fit into.
+pub fn pack<'a>(
+    class: &[u8],
+    changes: impl Iterator<Item = (&'a [u8], i64, Told<'a>)>,
+) -> Vec<Pack> {
     let mut packs: Vec<Pack> = Vec::new();
     let room = MAX_MESSAGE - FRAME - quoted(class).len();
-    for (key, version) in changes {
+    for (key, version, items) in changes {
         let mut change = b"{\"key\":".to_vec();
         change.extend(quoted(key));
         change.extend(b",\"version\":");
@@ -52,6 +74,20 @@ pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64)>) ->
             // A row that was deleted by hand left no version behind.
             0 => change.extend(b"null"),
             _ => change.extend(version.to_string().into_bytes()),
+        }
+        match items {
+            Told::Nothing => {}
+            Told::Everything => change.extend(b",\"items\":null"),
+            Told::Items(keys) => {
+                change.extend(b",\"items\":[");
+                for key in keys {
+                    change.extend(quoted(key));
+                    change.push(b',');
+                }
+                // In place of the last comma; there is at least one key.
+                change.pop();
+                change.push(b']');
+            }
         }
         change.push(b'}');
         match packs.last_mut() {
@@ -63,6 +99,11 @@ pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64)>) ->
         }
     }
     packs
+}
+
+/// Bytes that an item needs among the items of a change.
+pub fn bytes_of_item(key: &[u8]) -> usize {
+    quoted(key).len() + 1
 }
 
 /// A message about changes, to be finished.

@@ -1,6 +1,7 @@
 //! Which messages tell a list of news.
 
 use super::message::{self, Operation, Stamp};
+use super::touched::Told;
 use super::{Change, News};
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{Catalog, c_string};
@@ -91,8 +92,12 @@ fn add_class(
         let changes = news
             .iter()
             .filter_map(|news| match (news.change, operation) {
-                (Change::Set(version), Operation::Update)
-                | (Change::Delete(version), Operation::Delete) => Some((&*news.key, version)),
+                (Change::Set(version), Operation::Update) => {
+                    Some((&*news.key, version, news.touched.told()))
+                }
+                (Change::Delete(version), Operation::Delete) => {
+                    Some((&*news.key, version, Told::Nothing))
+                }
                 _ => None,
             });
         bodies.extend(

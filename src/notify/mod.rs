@@ -34,6 +34,13 @@
 //! The two ways may be mixed, in one transaction too. A change may then be told before one that is older, of
 //! the same state; it has the higher version.
 //!
+//! **Items of a blackboard.** A change that the blackboard functions made names them: `"items":["plan-a"]` beside
+//! key and version. A list says that the transaction changed nothing else of the state, but that items whose time
+//! was over may be gone. `null` says that items were changed, and more than is named may have been: there are too
+//! many of them, the state was changed in other ways too, or it is new after its end. Without `items` the state was
+//! changed in other ways. The ring has no room for items, so such a change is told with the commit whatever the
+//! setting, and the batch does not leave it to the worker.
+//!
 //! **Without shared memory** nobody numbers messages: `seq` and `epoch` are null, and all goes with the commit.
 
 mod message;
@@ -41,6 +48,7 @@ mod messages;
 mod outbox;
 mod requests;
 mod teller;
+mod touched;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -55,6 +63,7 @@ pub use requests::{
 };
 pub use state_cache_ring::Change;
 pub use teller::Teller;
+pub use touched::Touched;
 
 /// Something that subscribers are to hear.
 #[derive(Debug, Clone)]
@@ -67,6 +76,8 @@ pub struct News {
     pub change: Change,
     /// The change is left to the worker, so it tells of it too.
     pub behind: bool,
+    /// What of the state has changed, where that is told.
+    pub touched: Touched,
 }
 
 impl News {
@@ -77,6 +88,7 @@ impl News {
             key: Box::default(),
             change: Change::Everything,
             behind: false,
+            touched: Touched::default(),
         }
     }
 }
@@ -103,7 +115,9 @@ pub fn prepare(catalog: &Catalog, mut news: Vec<News>) -> Result<Prepared> {
         (Some(database), Some(ring)) => {
             let worker_tells = setting == Notify::Worker && has_worker(database);
             let by_worker: Vec<_> = news
-                .extract_if(.., |news| news.behind || worker_tells)
+                .extract_if(.., |news| {
+                    news.behind || worker_tells && !news.touched.has_items()
+                })
                 .collect();
             let records: Vec<_> = by_worker
                 .iter()

@@ -1,6 +1,6 @@
 //! Invalidations asked for by `state_invalidate`: told at COMMIT, unless what asked for them is rolled back.
 
-use super::{Change, News};
+use super::{Change, News, Touched};
 use crate::catalog::Catalog;
 use crate::sys;
 use pgrx::pg_sys;
@@ -75,6 +75,7 @@ pub fn requested() -> Option<(Rc<Catalog>, Vec<News>)> {
             key: pattern.clone(),
             change: Change::Matching,
             behind: false,
+            touched: Touched::default(),
         });
         Some((catalog, news.collect()))
     })

@@ -1,7 +1,7 @@
 //! The worker's task that tells subscribers what committers have left in the ring.
 
 use super::outbox::Epoch;
-use super::{News, Prepared, messages};
+use super::{News, Prepared, Touched, messages};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::shared::{self, Database, SharedRing};
@@ -126,6 +126,7 @@ fn news(round: Vec<(state_cache_ring::Name, super::Change)>) -> Vec<News> {
             key,
             change,
             behind: false,
+            touched: Touched::default(),
         })
         .collect()
 }

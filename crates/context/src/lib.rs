@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blackboard;
 mod check;
 mod error;
 mod export;
@@ -27,6 +28,7 @@ mod visible;
 #[cfg(test)]
 mod support;
 
+pub use blackboard::{Item, ItemChange, ItemError, ItemFilter, ItemUpdate, has_item, select};
 pub use error::{Problem, ShapeError};
 pub use export::Export;
 pub use labels::{

@@ -3,6 +3,7 @@
 
 mod epochs;
 mod faults;
+mod items;
 mod load;
 mod worker;
 
