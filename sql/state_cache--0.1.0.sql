@@ -267,6 +267,7 @@ CREATE TABLE state_conflict (
 );
 CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status = 'open';
 COMMENT ON TABLE state_conflict IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what was decided';
+COMMENT ON SEQUENCE state_conflict_id_seq IS 'the names of conflicts';
 COMMENT ON COLUMN state_conflict.id IS 'name of the conflict, for state_conflict_resolve()';
 COMMENT ON COLUMN state_conflict.run_id IS 'the parent, in which the variable is blocked';
 COMMENT ON COLUMN state_conflict.child_run_id IS 'the child that was merged';
@@ -299,6 +300,7 @@ CREATE TABLE state_outbox (
 );
 CREATE INDEX state_outbox_pending ON state_outbox (target, id) WHERE acknowledged_at IS NULL;
 COMMENT ON TABLE state_outbox IS 'exports of completed runs to external systems; a consumer takes rows with FOR UPDATE SKIP LOCKED and acknowledges them';
+COMMENT ON SEQUENCE state_outbox_id_seq IS 'the order of exports';
 COMMENT ON COLUMN state_outbox.id IS 'order in which they were exported';
 COMMENT ON COLUMN state_outbox.run_id IS 'the run that exported it';
 COMMENT ON COLUMN state_outbox.key IS 'the variable';
@@ -631,6 +633,13 @@ CREATE FUNCTION state_context_mark_export(run_id text, key text, destination tex
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_mark_export';
 COMMENT ON FUNCTION state_context_mark_export(text, text, text, text, text, text, jsonb, text, bigint)
 	IS 'marks a variable to be exported when the run completes; transformation is an SQL/JSON path, target a class or a system';
+
+CREATE FUNCTION state_context_unmark_export(run_id text, key text, destination text DEFAULT NULL,
+		token bigint DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_unmark_export';
+COMMENT ON FUNCTION state_context_unmark_export(text, text, text, bigint)
+	IS 'takes back that a variable is to be exported, to a destination or at all; whether it was';
 
 CREATE FUNCTION state_context_complete(run_id text, outcome text DEFAULT 'completed',
 		strategy text DEFAULT 'merge_objects', token bigint DEFAULT NULL,

@@ -6,6 +6,7 @@ use super::{MAX_HELD, OnConflict, Phase, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::notify::Touched;
@@ -18,19 +19,24 @@ use std::rc::Rc;
 /// Raises unless this transaction and this role may change states: `25006`, `25000`, `42501`. What another
 /// role has staged is flushed first.
 pub fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
-    // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
-    unsafe {
-        pg_sys::PreventCommandIfReadOnly(function.as_ptr());
-        pg_sys::PreventCommandIfParallelMode(function.as_ptr());
-    }
+    check_may_write(&state.catalog, function)?;
     if with(|batch| batch.phase == Phase::Committing) {
         return Err(Error::TooLateToChange {
             state: state.shown(),
         });
     }
-    state.catalog.check_may_change()?;
     leave::heed_changes_by_hand(state)?;
     settle(state).map(|_| ())
+}
+
+/// Raises unless this transaction and this role may change states at all.
+pub fn check_may_write(catalog: &Catalog, function: &CStr) -> Result<()> {
+    // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
+    unsafe {
+        pg_sys::PreventCommandIfReadOnly(function.as_ptr());
+        pg_sys::PreventCommandIfParallelMode(function.as_ptr());
+    }
+    catalog.check_may_change()
 }
 
 fn check_size(state: &StateRef<'_>, document: &[u8]) -> Result<()> {

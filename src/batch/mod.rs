@@ -68,7 +68,7 @@ use std::ffi::CStr;
 use std::rc::Rc;
 
 pub use callbacks::init;
-pub use change::{apply, begin as check_may_change, expire, expires_after, set};
+pub use change::{apply, begin as check_may_change, check_may_write, expire, expires_after, set};
 pub use leave::write_all as write_left;
 pub use save::{Saved, keep_staged, save, settle_before_recovery, write_staged};
 pub use settlements::settle;
@@ -88,7 +88,17 @@ pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {
 pub fn lock(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     change::begin(state, function)?;
     behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
-    store::lock(&state.catalog, &state.class.name, state.key)
+    store::lock(&state.catalog, &state.class.name, state.key)?;
+    // Outside an explicit batch, operations that are staged are shown on top of what is there. In a batch that says no
+    // of what has moved that is said now, and one that would not look does.
+    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
+    match on_conflict {
+        None => Ok(()),
+        Some(OnConflict::Error) => save::write_staged_as(state, OnConflict::Error),
+        Some(OnConflict::Reapply | OnConflict::Overwrite) => {
+            save::write_staged_as(state, OnConflict::Reapply)
+        }
+    }
 }
 
 /// Reads a state that is locked, with the changes of this transaction.
@@ -104,10 +114,10 @@ pub fn read_latest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<
     read_newest(state, form)
 }
 
-/// From here on this transaction writes the run under the claim with this token; a flush checks it.
-pub fn fence(state: &StateRef<'_>, token: i64) -> Result<()> {
+/// From here on this transaction writes the run under the claim with this token, which a flush checks; or under none.
+pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     with(|batch| {
-        batch.changing(state)?.fence = Some(token);
+        batch.changing(state)?.fence = token;
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: a whole document that is written at once.
 
 use super::flush::{self, Action};
-use super::{Batch, change, leave, with};
+use super::{Batch, OnConflict, change, leave, with};
 use crate::cache::StateRef;
 use crate::error::{Error, Result};
 use crate::store::Checkpoint;
@@ -89,6 +89,12 @@ pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
         batch.scope.explicit.as_ref().map(|it| it.on_conflict)
     });
     flush::flush_now(state, on_conflict).map(|_| ())
+}
+
+/// The same as if the batch had been opened with this.
+pub(super) fn write_staged_as(state: &StateRef<'_>, on_conflict: OnConflict) -> Result<()> {
+    with(|batch| batch.forget_staged_before(state));
+    flush::flush_now(state, Some(on_conflict)).map(|_| ())
 }
 
 /// The same only if a batch is open, so that dropping the batch does not take back what belongs together with

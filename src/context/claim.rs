@@ -1,6 +1,7 @@
 //! Claims: who owns a run, and under which token it writes.
 
 use super::error::{ContextError, Holder};
+use super::hierarchy::lock_place;
 use super::run;
 use crate::batch;
 use crate::cache::StateRef;
@@ -9,7 +10,7 @@ use crate::catalog::{Catalog, interval_microseconds};
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Claim};
+use crate::store::{self, Claim, PlaceLock};
 use crate::sys;
 use pgrx::pg_sys;
 
@@ -37,7 +38,17 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
         let _owner = Impersonation::owner_of(state.catalog.snapshot);
         check(state.key, latest(&state.catalog, state.key)?, token)?;
     }
-    batch::fence(state, token)
+    batch::fence(state, Some(token))
+}
+
+/// The same for a function that locks the run at once: from here on nobody else can claim the run until the transaction
+/// ends, and what it writes elsewhere stands under the token too.
+pub fn fence_now(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
+    let Some(token) = token else {
+        return Ok(());
+    };
+    check_fence(state, token)?;
+    batch::fence(state, Some(token))
 }
 
 /// The claim as it is now, whatever the isolation level.
@@ -103,10 +114,18 @@ sql_functions! {
         }
         let lease = lease(call, 2)?;
         let state = running(call, c"state_context_claim()")?;
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
-        if let Some(claim) = store::take_claim(&state.catalog, state.key, owner, &lease)? {
+        let taken = {
+            let _owner = Impersonation::owner_of(state.catalog.snapshot);
+            store::take_claim(&state.catalog, state.key, owner, &lease)?
+        };
+        if let Some(claim) = taken {
+            // It may have ended, or gone, while this waited.
+            let document = run::require(&state)?;
+            lock_place(&state, &run::open(&state, &document)?, PlaceLock::Stays)?;
+            run::require_running(&state)?;
             return Ok(call::bigint_datum(claim.token));
         }
+        let _owner = Impersonation::owner_of(state.catalog.snapshot);
         let held = latest(&state.catalog, state.key)?;
         Err(ContextError::Claimed { run: text(state.key), holder: held.as_ref().and_then(holder) }.into())
     }
@@ -131,6 +150,9 @@ sql_functions! {
         let state = run::named(call, 0)?;
         batch::check_may_change(&state, c"state_context_release()")?;
         run::require(&state)?;
+        // What was staged under the token is written under it.
+        batch::write_staged(&state)?;
+        batch::fence(&state, None)?;
         let _owner = Impersonation::owner_of(state.catalog.snapshot);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;

@@ -1,9 +1,9 @@
 //! Ending a run: its exports travel, what it was allotted goes back, its last state is written and kept.
 
 use super::blackboard;
-use super::claim::fence;
+use super::claim::fence_now;
 use super::error::ContextError;
-use super::exports::{check_sensitivity, default_target_key, transformed};
+use super::exports::{check_sensitivity, check_store_class, default_target_key, transformed};
 use super::hierarchy::{check_no_children, lock_place, own_place};
 use super::limits;
 use super::merge::{Sides, base_document, merge_into, strategy};
@@ -202,6 +202,7 @@ impl<'a> Ending<'a> {
             }
             Destination::PersistentStore => {
                 let class = export.target.as_deref().unwrap_or_default();
+                check_store_class(class)?;
                 let state = StateRef::new(&self.state.catalog, class, target_key)?;
                 batch::set(&state, &departure.value, None, None, FUNCTION)?;
                 batch::keep_staged(&state)?;
@@ -267,6 +268,14 @@ impl<'a> Ending<'a> {
     }
 }
 
+/// Whether a run has anything to hand to its parent. What is wrong with its exports is said later.
+fn exports_to_parent(context: &Run<'_>) -> bool {
+    context.exports().is_ok_and(|exports| {
+        let mut destinations = exports.iter().map(|export| export.destination);
+        destinations.any(|destination| destination == Destination::ParentContext)
+    })
+}
+
 /// Raises `55006` if variables of a run wait for a decision.
 fn check_decided(run: &[u8], context: &Run<'_>) -> Result<()> {
     let Some(conflicts) = run::section_of(run, context, "conflicts")? else {
@@ -317,12 +326,18 @@ sql_functions! {
         let strategy = strategy(call, 2)?;
         batch::check_may_change(&state, FUNCTION)?;
         let known = run::require_running(&state)?;
+        fence_now(&state, call.bigint(3))?;
         let place = lock_place(&state, &open(&state, &known)?, PlaceLock::Ends)?;
+        let mut keys = vec![state.key.to_vec()];
         if let Some(parent) = &place.parent {
-            own_place(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Stays))?;
+            // Not a weaker lock: who completes the last child goes on to complete the parent.
+            own_place(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Branches))?;
+            keys.extend(limits::reserving_runs(&state, parent, state.key)?);
+            if outcome == Status::Completed && exports_to_parent(&open(&state, &known)?) {
+                keys.push(parent.to_vec());
+            }
         }
-        fence(&state, call.bigint(3))?;
-        batch::lock(&state, FUNCTION)?;
+        limits::lock_runs(&state, keys, FUNCTION)?;
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         let context = open(&state, &document)?;
         context.check_all().map_err(|error| run::shape(state.key, error))?;

@@ -135,6 +135,7 @@ sql_functions! {
         let reason = call.required_text(2, "reason")?;
         let by = sys::user_name(sys::current_user());
         let catalog = catalog::current(call.function())?;
+        batch::check_may_write(&catalog, function)?;
         let run_key = conflict(&catalog, id, false)?.run;
         let state = StateRef::new(&catalog, RUN, &run_key)?;
         batch::lock(&state, function)?;

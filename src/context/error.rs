@@ -210,7 +210,7 @@ impl ContextError {
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("variable \"{variable}\" of run \"{run}\" waits for conflict {conflict} to be resolved"),
             )
-            .set_hint("state_conflict shows both values, state_conflict_resolve() decides."),
+            .set_hint("state_conflict shows both values, state_conflict_resolve() decides. If it is decided already, the document was set back by hand: take it out of \"conflicts\" with state_update()."),
             Self::Undecided { run, variables } => new(
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("run \"{run}\" has conflicts that are not resolved"),
@@ -259,11 +259,12 @@ impl ContextError {
                     limit.name()
                 ),
             )
-            .set_hint("The settings state_cache.*_sensitivity set the limits of the destinations."),
+            .set_hint("The settings state_cache.*_sensitivity set the limits of the destinations; state_context_unmark_export() takes an export back."),
             Self::Export { run, key, problem } => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("export \"{key}\" of run \"{run}\" {problem}"),
-            ),
+            )
+            .set_hint("state_context_unmark_export() takes it back."),
             Self::UnknownConflict { id } => {
                 new(Code::ERRCODE_UNDEFINED_OBJECT, format!("conflict {id} does not exist"))
             }

@@ -1,8 +1,9 @@
 //! What a run is to hand on when it ends.
 
+use super::blackboard::SWARM;
 use super::claim::fence;
 use super::error::ContextError;
-use super::run::{self, malformed, open};
+use super::run::{self, RUN, malformed, open};
 use super::variables::{label, members};
 use crate::batch::{self, Edit, Operation};
 use crate::cache::{StateRef, check_key};
@@ -11,7 +12,7 @@ use crate::catalog::c_string;
 use crate::error::{Error, Result, text};
 use crate::{settings, varlena};
 use pgrx::pg_sys;
-use state_cache_context::{Destination, Run, Sensitivity};
+use state_cache_context::{Destination, Export, Run, Sensitivity};
 use state_cache_document as document;
 use std::rc::Rc;
 
@@ -68,6 +69,46 @@ impl Edit for Mark {
     }
 }
 
+/// An export whose mark is to be taken back.
+struct Unmark {
+    run: Box<[u8]>,
+    key: Box<[u8]>,
+    destination: Option<Destination>,
+}
+
+impl Unmark {
+    fn is_meant(&self, export: &Export<'_>) -> bool {
+        let destination = self.destination.unwrap_or(export.destination);
+        *export.key == *self.key && export.destination == destination
+    }
+}
+
+impl Edit for Unmark {
+    fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
+        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let shape = |error| run::shape(&self.run, error);
+        let context = Run::open(base, &self.run).map_err(shape)?;
+        run::check_running(&self.run, &context)?;
+        let exports = context.exports().map_err(shape)?;
+        let kept: Vec<_> = exports
+            .iter()
+            .filter(|export| !self.is_meant(export))
+            .map(|export| export.raw)
+            .collect();
+        if kept.len() == exports.len() {
+            return Ok(base.to_vec());
+        }
+        document::array(&kept)
+            .and_then(|exports| document::object(&[("exports", exports)]))
+            .and_then(|updates| document::update(Some(base), &updates))
+            .map_err(malformed(&self.run))
+    }
+
+    fn bytes(&self) -> usize {
+        self.key.len()
+    }
+}
+
 /// The sensitivity of an export: no less than that of its variable.
 pub fn sensitivity_of(
     run: &[u8],
@@ -116,6 +157,7 @@ fn check_place(
 ) -> Result<()> {
     match (destination, target) {
         (Destination::PersistentStore, Some(class)) => {
+            check_store_class(class)?;
             let default_key = default_target_key(state.key, key);
             let target_key = target_key.unwrap_or(&default_key);
             StateRef::new(&state.catalog, class, target_key).map(|_| ())
@@ -136,6 +178,22 @@ fn check_place(
         (Destination::Blackboard, _) => check_key(target_key.unwrap_or(key)),
         (Destination::ParentContext | Destination::ExternalSystem, _) => Ok(()),
     }
+}
+
+/// Raises `22023` for the classes whose documents have rules of their own.
+pub fn check_store_class(class: &[u8]) -> Result<()> {
+    if [RUN, SWARM].contains(&class) {
+        return Err(Error::Argument {
+            message: format!(
+                "an export to persistent_store must not go to class \"{}\"",
+                text(class)
+            ),
+            hint: Some(
+                "Exports to parent_context and blackboard keep the rules of these documents.",
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// The name that an export has where it goes, if none is given.
@@ -162,7 +220,8 @@ pub fn transformed(run: &[u8], value: &[u8], path: &[u8]) -> Result<Option<Vec<u
         Some(varlena_datum(value)),
         json_path(path),
         Some(varlena_datum(&no_variables)),
-        Some(call::boolean_datum(false)),
+        // Silent: an error would show the value.
+        Some(call::boolean_datum(true)),
     ];
     // SAFETY: the function takes jsonb, jsonpath, jsonb and boolean, and gives jsonb.
     unsafe {
@@ -172,6 +231,23 @@ pub fn transformed(run: &[u8], value: &[u8], path: &[u8]) -> Result<Option<Vec<u
 }
 
 sql_functions! {
+    /// `state_context_unmark_export(run_id, key, destination, token)`
+    fn state_context_unmark_export(call) {
+        let function = c"state_context_unmark_export()";
+        let state = run::named(call, 0)?;
+        let key = call.required_text(1, "key")?;
+        let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?;
+        let unmark = Unmark { run: state.key.into(), key: key.into(), destination };
+        batch::check_may_change(&state, function)?;
+        let document = run::require(&state)?;
+        let exports = open(&state, &document)?.exports();
+        let exports = exports.map_err(|error| run::shape(state.key, error))?;
+        let was_marked = exports.iter().any(|export| unmark.is_meant(export));
+        fence(&state, call.bigint(3))?;
+        batch::apply(&state, Operation::Edit(Rc::new(unmark)), function)?;
+        Ok(call::boolean_datum(was_marked))
+    }
+
     /// `state_context_mark_export(run_id, key, destination, transformation, target, target_key, item, sensitivity, token)`
     fn state_context_mark_export(call) {
         let function = c"state_context_mark_export()";

@@ -7,7 +7,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, sql_functions};
 use crate::catalog::Catalog;
-use crate::error::{Result, text};
+use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Place, PlaceLock};
@@ -20,8 +20,18 @@ pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> R
     let (catalog, key) = (&*state.catalog, state.key);
     let parent = run::text_of(key, context, "parentRunId")?;
     let _owner = Impersonation::owner_of(catalog.snapshot);
+    // The second look sees the place of a run that was deleted and created again while the first one waited.
     let found = match store::lock_place(catalog, key, lock)? {
+        None => store::lock_place(catalog, key, lock)?,
+        found => found,
+    };
+    let found = match found {
         Some(place) => place,
+        None if base_version_now(catalog, key)?.is_some() => {
+            return Err(Error::Raced {
+                state: state.shown(),
+            });
+        }
         None if parent.is_some() => {
             return Err(ContextError::NoPlace { run: text(key) }.into());
         }
@@ -126,12 +136,19 @@ pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
         let _owner = Impersonation::owner_of(catalog.snapshot);
         store::lock_place(catalog, state.key, PlaceLock::Ends)?
     };
-    if former.is_some() {
-        check_no_children(state)?;
-        forget(catalog, state.key)?;
-    }
+    check_no_children(state)?;
     let _owner = Impersonation::owner_of(catalog.snapshot);
+    if former.is_some() {
+        store::forget_context(catalog, state.key)?;
+    }
+    store::forget_children(catalog, state.key)?;
     store::put_place(catalog, state.key, place)
+}
+
+/// The same as of now, whatever the isolation level.
+fn base_version_now(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
+    let _snapshot = PushedSnapshot::latest();
+    store::base_version(catalog, run)
 }
 
 /// The version of a run that pruning spares: the next merge compares with it.

@@ -1,7 +1,7 @@
 //! Creating runs and looking at them.
 
 use super::blackboard;
-use super::claim::fence;
+use super::claim::fence_now;
 use super::error::ContextError;
 use super::hierarchy::{lock_place, own_place, put_place};
 use super::limits;
@@ -210,7 +210,12 @@ fn sensitivity_map(call: &Call<'_>, n: usize) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     };
     for (name, value) in members("sensitivity_map", map)? {
-        let word = document::as_string(&value).unwrap_or_default();
+        let word = document::as_string(&value).ok_or_else(|| {
+            Error::argument(format!(
+                "the sensitivity of variable \"{}\" must be a string",
+                text(name)
+            ))
+        })?;
         if Sensitivity::parse(word).is_none() {
             return Err(Error::UnknownLabel {
                 what: "sensitivity",
@@ -360,10 +365,12 @@ sql_functions! {
         let (asked, given) = (permissions(call, 4)?, limits_given(call, 5)?);
         batch::check_may_change(&parent, function)?;
         let known = run::require(&parent)?;
+        fence_now(&parent, call.bigint(7))?;
         let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
-        fence(&parent, call.bigint(7))?;
         let document = run::require_running(&parent)?;
         let context = open(&parent, &document)?;
+        // All of it is handed on.
+        context.check_all().map_err(|error| run::shape(parent_key, error))?;
         let depth = check_room(&parent, &place, child_key)?;
         let held = permissions_of(&parent, &context)?;
         if let Some(above) = asked.iter().flatten().find(|one| !held.contains(*one)) {
@@ -387,7 +394,6 @@ sql_functions! {
             // Before the parent's limits are touched.
             return Err(ContextError::Duplicate { run: text(child_key) }.into());
         }
-        limits::forget_child(&parent, child_key, function)?;
         let limits = limits::inherit(&parent, &document, child_key, given, function)?;
         new.limits = Some(limits.limits);
         new.shared_limits = Some(limits.shared);

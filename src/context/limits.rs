@@ -11,15 +11,17 @@
 //!
 //! Branches are not used up: each running child is a reservation of one.
 //!
-//! Every charge locks the run, then its parent, and so on up (see the room's contract), before it looks what is left.
+//! Every charge first locks all runs that it is charged to, in the order of the flush, and then looks what is left.
 
 use super::error::ContextError;
+use super::hierarchy::own_place;
 use super::number::Number;
 use super::run::{self, malformed, open};
 use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
+use crate::{store, sys};
 use state_cache_context::{Counter, Problem, Run, ShapeError};
 use state_cache_document as document;
 use std::ffi::CStr;
@@ -29,9 +31,7 @@ use std::rc::Rc;
 pub const SPENDABLE: [Counter; 3] = [Counter::Credits, Counter::ToolCalls, Counter::DurationMs];
 
 /// Members of `resourceLimits` that nothing is charged to.
-const CAPS: [&str; 1] = ["maxMemoryMB"];
-/// Those that are only handed on.
-const HANDED_ON: [&str; 2] = ["priorityBonus", "emergencyReserve"];
+const CAPS: [&str; 3] = ["maxMemoryMB", "priorityBonus", "emergencyReserve"];
 
 /// What the limits are called, for hints.
 const KNOWN: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, priorityBonus, emergencyReserve";
@@ -219,10 +219,75 @@ fn state_of<'a>(state: &StateRef<'_>, key: &'a [u8]) -> StateRef<'a> {
     }
 }
 
-/// Locks a run and reads it.
-fn locked(state: &StateRef<'_>, function: &CStr) -> Result<Vec<u8>> {
-    batch::lock(state, function)?;
-    run::found(state, batch::read_locked(state, &mut Document)?).map(|(_, document)| document)
+/// Whether something that is done to a run is done to its parent too.
+enum Reach {
+    /// It is.
+    GoesOn,
+    /// It is done to this one only.
+    EndsHere,
+    /// It is not even done to this one.
+    EndedBelow,
+}
+
+/// The runs from `first` up that something is done to, as far as they are there.
+fn chain(
+    relative: &StateRef<'_>,
+    first: Vec<u8>,
+    reach: impl Fn(&Purse<'_>) -> Result<Reach>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    let mut next = Some(first);
+    while let Some(key) = next.take() {
+        let state = state_of(relative, &key);
+        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
+            check_gone(&state)?;
+            break;
+        };
+        let purse = Purse::new(&state, &document)?;
+        let parent = match reach(&purse)? {
+            Reach::GoesOn => purse.parent()?,
+            Reach::EndsHere => None,
+            Reach::EndedBelow => break,
+        };
+        // No document leads in a circle but one that somebody wrote by hand.
+        next = parent.filter(|parent| !keys.contains(parent));
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// Raises `42704` for a run that only this role does not see: what is to be charged to it must not get lost.
+fn check_gone(state: &StateRef<'_>) -> Result<()> {
+    let (catalog, class) = (&state.catalog, &state.class.name);
+    let head = own_place(state, || store::target(catalog, class, state.key))?;
+    let is_there =
+        head.is_some_and(|head| !head.deleted && head.expires_at > sys::statement_timestamp());
+    match is_there {
+        true => Err(run::unknown(state.key)),
+        false => Ok(()),
+    }
+}
+
+/// Locks runs in the order in which a flush locks states.
+pub fn lock_runs(relative: &StateRef<'_>, mut keys: Vec<Vec<u8>>, function: &CStr) -> Result<()> {
+    keys.sort_unstable();
+    keys.dedup();
+    for key in keys {
+        batch::lock(&state_of(relative, &key), function)?;
+    }
+    Ok(())
+}
+
+/// The runs that something of this counter is charged to when it is charged to a run.
+fn charged_runs(state: &StateRef<'_>, counters: &[Counter]) -> Result<Vec<Vec<u8>>> {
+    chain(state, state.key.to_vec(), |purse| {
+        for counter in counters {
+            if purse.shares(*counter)? {
+                return Ok(Reach::GoesOn);
+            }
+        }
+        Ok(Reach::EndsHere)
+    })
 }
 
 /// Charges something to a run and, as far as it shares its limit, to those above; what is left of the least, `None`
@@ -234,10 +299,14 @@ pub fn charge(
     function: &CStr,
 ) -> Result<Option<Number>> {
     let mut least: Option<Number> = None;
-    let mut next = Some(state.key.to_vec());
-    while let Some(key) = next.take() {
+    let keys = charged_runs(state, &[counter])?;
+    if keys.is_empty() {
+        return Err(run::unknown(state.key));
+    }
+    lock_runs(state, keys.clone(), function)?;
+    for key in keys {
         let state = state_of(state, &key);
-        let document = locked(&state, function)?;
+        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         let purse = Purse::new(&state, &document)?;
         run::check_running(&key, &purse.context)?;
         if let Some(left) = purse.check(counter, charge.amount())? {
@@ -248,9 +317,6 @@ pub fn charge(
         if matches!(charge, Charge::Reserve(..)) {
             // The child is written at once.
             batch::keep_staged(&state)?;
-        }
-        if purse.shares(counter)? {
-            next = purse.parent()?;
         }
     }
     Ok(least)
@@ -274,48 +340,54 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
     Ok(least)
 }
 
+/// The runs that hold a reservation for a child.
+pub fn reserving_runs(
+    relative: &StateRef<'_>,
+    parent: &[u8],
+    child: &[u8],
+) -> Result<Vec<Vec<u8>>> {
+    chain(relative, parent.to_vec(), |purse| {
+        Ok(match purse.has_allotted(child)? {
+            true => Reach::GoesOn,
+            false => Reach::EndedBelow,
+        })
+    })
+}
+
 /// Gives back what a child that ends was allotted and has not used, and charges what it has.
 pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<()> {
-    let parent = run::text_of(child.key, ended, "parentRunId")?;
+    let Some(parent) = run::text_of(child.key, ended, "parentRunId")? else {
+        return Ok(());
+    };
     let used = Purse {
         run: child.key,
         context: *ended,
     };
-    settle_upwards(child, child.key, parent, Some(used), function)
+    settle_in(child, &parent, child.key, Some(&used), function)
 }
 
 /// Ends the reservations for a child that is gone without having ended: by expiry, or by hand. What it was allotted
 /// counts as used, since nobody knows how much of it was not.
-pub fn forget_child(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
-    settle_upwards(parent, child, Some(parent.key.to_vec()), None, function)
+fn settle_gone(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
+    settle_in(parent, parent.key, child, None, function)
 }
 
-fn settle_upwards(
+fn settle_in(
     relative: &StateRef<'_>,
+    parent: &[u8],
     child: &[u8],
-    mut next: Option<Vec<u8>>,
-    used: Option<Purse<'_>>,
+    used: Option<&Purse<'_>>,
     function: &CStr,
 ) -> Result<()> {
-    while let Some(key) = next.take() {
+    let keys = reserving_runs(relative, parent, child)?;
+    lock_runs(relative, keys.clone(), function)?;
+    for key in keys {
         let state = state_of(relative, &key);
-        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
-            return Ok(());
-        };
-        if !Purse::new(&state, &document)?.has_allotted(child)? {
-            return Ok(());
+        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        if let Some(updates) = Purse::new(&state, &document)?.settled(child, used)? {
+            batch::apply(&state, Operation::Update(updates), function)?;
+            batch::keep_staged(&state)?;
         }
-        batch::lock(&state, function)?;
-        let Some((_, document)) = batch::read_locked(&state, &mut Document)?.state() else {
-            return Ok(());
-        };
-        let purse = Purse::new(&state, &document)?;
-        let Some(updates) = purse.settled(child, used.as_ref())? else {
-            return Ok(());
-        };
-        batch::apply(&state, Operation::Update(updates), function)?;
-        batch::keep_staged(&state)?;
-        next = purse.parent()?;
     }
     Ok(())
 }
@@ -361,25 +433,26 @@ impl Purse<'_> {
     }
 }
 
-/// A document to which a run goes back, with the counters of the one that it has now: what was used stays used, and what
-/// children were allotted stays theirs. A document that is not that of a run is taken as it is.
-pub fn with_counters_of(run: &[u8], earlier: &[u8], now: Option<&[u8]>) -> Result<Vec<u8>> {
+/// A document to which a run goes back, with the books of the one that it has now: what was used stays used, what
+/// children were allotted stays theirs, and a run that has ended does not run again. A document that is not that of a run is taken as it is.
+pub fn with_books_of(run: &[u8], earlier: &[u8], now: Option<&[u8]>) -> Result<Vec<u8>> {
     let contexts = now.map(|now| (Run::open(now, run), Run::open(earlier, run)));
     let Some((Ok(now), Ok(context))) = contexts else {
         return Ok(earlier.to_vec());
     };
     let mut document = earlier.to_vec();
-    for name in ["usage", "reservations"] {
-        let counters = run::section_of(run, &now, name)?;
-        if run::section_of(run, &context, name)? == counters {
-            continue;
+    // What is not there takes none of them away: a document may leave out what is empty, or a status of running.
+    for name in ["usage", "reservations", "status", "completedAt"] {
+        let kept = document::member(now.document(), name.as_bytes()).map_err(malformed(run))?;
+        let earlier =
+            document::member(context.document(), name.as_bytes()).map_err(malformed(run))?;
+        if let Some(kept) = kept
+            && earlier.as_ref() != Some(&kept)
+        {
+            document = document::object(&[(name, kept)])
+                .and_then(|updates| document::update(Some(&document), &updates))
+                .map_err(malformed(run))?;
         }
-        let changed = match counters {
-            Some(counters) => document::object(&[(name, counters)])
-                .and_then(|updates| document::update(Some(&document), &updates)),
-            None => document::without(&document, &[name.as_bytes()]),
-        };
-        document = changed.map_err(malformed(run))?;
     }
     Ok(document)
 }
@@ -388,9 +461,8 @@ pub fn with_counters_of(run: &[u8], earlier: &[u8], now: Option<&[u8]>) -> Resul
 pub fn check_given(given: &[u8]) -> Result<()> {
     for (name, value) in super::variables::members("resource_limits", given)? {
         let known = |known: &str| known.as_bytes() == name;
-        let is_cap = Counter::ALL.iter().any(|counter| known(counter.limit()))
-            || CAPS.into_iter().any(known);
-        if !is_cap && !HANDED_ON.into_iter().any(known) {
+        let mut counters = Counter::ALL.iter().map(|counter| counter.limit());
+        if !counters.any(known) && !CAPS.into_iter().any(known) {
             return Err(Error::UnknownLabel {
                 what: "resource limit",
                 name: text(name),
@@ -403,7 +475,7 @@ pub fn check_given(given: &[u8]) -> Result<()> {
                 text(name)
             ))
         })?;
-        if is_cap && number < Number::zero() {
+        if number < Number::zero() {
             return Err(Error::argument(format!(
                 "resource limit \"{}\" must not be negative: {number}",
                 text(name)
@@ -431,6 +503,8 @@ pub fn inherit(
     function: &CStr,
 ) -> Result<Inherited> {
     let purse = Purse::new(parent, parent_document)?;
+    lock_runs(parent, charged_runs(parent, &SPENDABLE)?, function)?;
+    settle_gone(parent, child, function)?;
     let asked = |name: &str| -> Result<Option<Number>> {
         let Some(given) = given else { return Ok(None) };
         let value = document::member(given, name.as_bytes()).map_err(malformed(child))?;
@@ -474,15 +548,6 @@ pub fn inherit(
             limits.push((name, value.document()?));
         }
     }
-    for name in HANDED_ON {
-        let value = match asked(name)? {
-            Some(asked) => Some(asked),
-            None => purse.number("resourceLimits", name)?,
-        };
-        if let Some(value) = value {
-            limits.push((name, value.document()?));
-        }
-    }
     Ok(Inherited {
         limits: document::object(&limits).map_err(malformed(child))?,
         shared: document::array(&shared).map_err(malformed(child))?,
@@ -503,7 +568,7 @@ crate::call::sql_functions! {
         let function = c"state_context_spend()";
         batch::check_may_change(&state, function)?;
         run::require(&state)?;
-        super::claim::fence(&state, call.bigint(3))?;
+        super::claim::fence_now(&state, call.bigint(3))?;
         let left = charge(&state, counter, Charge::Spend(&amount), function)?;
         Ok(call.nullable(left.and_then(Number::datum)))
     }

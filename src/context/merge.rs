@@ -1,7 +1,9 @@
 //! Merging a child back into its parent.
 
+use super::claim::fence_now;
 use super::error::ContextError;
 use super::hierarchy::{lock_place, own_place};
+use super::limits::lock_runs;
 use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{check_stack, label, members};
 use crate::batch::{self, Operation};
@@ -146,7 +148,12 @@ impl<'a> Strategies<'a> {
         let mut per_variable = BTreeMap::new();
         if let Some(given) = call.jsonb(n + 1) {
             for (name, value) in members("per_variable", given)? {
-                let word = document::as_string(&value).unwrap_or_default();
+                let word = document::as_string(&value).ok_or_else(|| {
+                    Error::argument(format!(
+                        "the strategy of variable \"{}\" must be a string",
+                        text(name)
+                    ))
+                })?;
                 let strategy = Strategy::parse(word).ok_or_else(|| Error::UnknownLabel {
                     what: "strategy",
                     name: format!("{}\" of variable \"{}", text(word), text(name)),
@@ -226,19 +233,19 @@ sql_functions! {
         let strategies = Strategies::of(call, 1)?;
         batch::check_may_change(&child, function)?;
         let known = run::require(&child)?;
-        let place = lock_place(&child, &open(&child, &known)?, PlaceLock::Ends)?;
-        let parent_key = place.parent.ok_or_else(|| ContextError::NoParent { run: text(child.key) })?;
+        let parent_key = run::text_of(child.key, &open(&child, &known)?, "parentRunId")?
+            .ok_or_else(|| ContextError::NoParent { run: text(child.key) })?;
         let parent = StateRef::new(&child.catalog, RUN, &parent_key)?;
-        super::claim::fence(&parent, call.bigint(3))?;
+        fence_now(&parent, call.bigint(3))?;
+        let place = lock_place(&child, &open(&child, &known)?, PlaceLock::Ends)?;
+        lock_runs(&child, vec![child.key.to_vec(), parent_key.clone()], function)?;
         // What this transaction has staged of the child is part of what is merged, and has a version from here on.
         batch::write_staged(&child)?;
-        batch::lock(&child, function)?;
         let (version, document) = run::found(&child, batch::read_locked(&child, &mut Document)?)?;
         let mut rows = call.rows();
         if version.number == place.base_version {
             return Ok(call::void_datum());
         }
-        batch::lock(&parent, function)?;
         let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
         run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
         let base = base_document(&child, place.base_version)?;

@@ -14,16 +14,19 @@
 //! **The place of a run** in the hierarchy is a row of `state_context`. It never changes but for the version that
 //! merges compare with; it is what the rules between parent and child are locked by:
 //! - who adds a child holds the parent's row so that it cannot end or go, and nobody else adds one (`Branches`);
-//! - who completes a child holds the parent's row so that it cannot end or go (`Stays`);
+//! - so does who completes a child, who may complete the parent next, and must not have to wait for a sibling then;
+//! - who claims a run holds its row so that it cannot end or go (`Stays`);
 //! - who completes, merges or deletes a run holds its row alone (`Ends`), and then looks at its children under a
 //!   snapshot taken after that. Whether a child has ended its document says, nothing else.
 //!
-//! **Order of locks:** a run's row before its parent's, the row of a run before its head row, the head row of a child
-//! before the parent's. Who goes up the hierarchy never goes down again.
+//! **Order of locks:** claims, then places, then head rows. A run's place before its parent's; head rows in the order of
+//! keys, which is that of the flush. A transaction that calls several functions, or one after it has staged changes of
+//! its own, may still meet another in a deadlock, which PostgreSQL ends with 40P01; it is repeated like a 40001.
 //!
 //! **Claims.** A claim's token is checked when a call names it, and again by the flush that writes the run, under a
 //! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
 //! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
+//! Functions that lock the run at once lock the claim too.
 //!
 //! [`Edit`]: crate::batch::Edit
 
@@ -44,5 +47,5 @@ mod variables;
 pub use claim::check_fence;
 pub use error::ContextError;
 pub use hierarchy::{base_version, check_may_delete, forget};
-pub use limits::with_counters_of;
+pub use limits::with_books_of;
 pub use run::{RUN, is_run};

@@ -6,6 +6,9 @@ use pgrx::{AnyNumeric, FromDatum, IntoDatum, pg_sys};
 use std::fmt;
 use std::ops::{Add, Sub};
 
+/// Digits that a message shows of a number.
+const SHOWN: usize = 60;
+
 /// A finite decimal number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number(AnyNumeric);
@@ -95,6 +98,12 @@ impl Sub for Number {
 
 impl fmt::Display for Number {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
+        let digits = self.0.to_string();
+        match digits.get(..SHOWN) {
+            Some(front) if digits.len() > SHOWN => {
+                write!(out, "{front}... ({} digits)", digits.len())
+            }
+            _ => out.write_str(&digits),
+        }
     }
 }

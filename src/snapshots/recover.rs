@@ -90,20 +90,20 @@ pub fn reinstate(
         parent: Some(version),
     };
     let document = match context::is_run(state) {
-        true => Cow::Owned(with_current_counters(state, document)?),
+        true => Cow::Owned(with_current_books(state, document)?),
         false => Cow::Borrowed(document),
     };
     batch::save(state, &document, checkpoint, expected, None, function)
 }
 
 /// A document to which a run goes back. What it has used since stays used.
-fn with_current_counters(state: &StateRef<'_>, document: &[u8]) -> Result<Vec<u8>> {
+fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<Vec<u8>> {
     let read = || batch::read_latest(state, &mut IfIntact);
     let now = match survive_damage(read)? {
         Ok(found) => found.state().and_then(|(_, now)| now),
         Err(_) => None,
     };
-    context::with_counters_of(state.key, document, now.as_deref())
+    context::with_books_of(state.key, document, now.as_deref())
 }
 
 /// The label of a version, without its execution context if PostgreSQL cannot read that; the label of a plain

@@ -21,6 +21,7 @@ pub struct Statements {
     count_children: OnceCell<Statement>,
     subtree: OnceCell<Statement>,
     forget_place: OnceCell<Statement>,
+    forget_children: OnceCell<Statement>,
     forget_claim: OnceCell<Statement>,
     claim: OnceCell<Statement>,
     lock_claim: OnceCell<Statement>,
@@ -201,8 +202,8 @@ pub struct Node {
 pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
     const SQL: &str = "WITH RECURSIVE tree AS (\
          SELECT r.run_id, c.parent_run_id, 0 AS depth, c.created_at, ARRAY[]::pg_catalog.timestamptz[] AS path_times, \
-         ARRAY[]::pg_catalog.text[] COLLATE \"C\" AS path \
-         FROM (VALUES ($1 COLLATE \"C\")) r (run_id) LEFT JOIN @extschema@.state_context c ON c.run_id OPERATOR(pg_catalog.=) r.run_id \
+         ARRAY[]::pg_catalog.text[] COLLATE pg_catalog.\"C\" AS path \
+         FROM (VALUES ($1 COLLATE pg_catalog.\"C\")) r (run_id) LEFT JOIN @extschema@.state_context c ON c.run_id OPERATOR(pg_catalog.=) r.run_id \
          UNION ALL \
          SELECT c.run_id, c.parent_run_id, t.depth OPERATOR(pg_catalog.+) 1, c.created_at, \
          t.path_times OPERATOR(pg_catalog.||) c.created_at, t.path OPERATOR(pg_catalog.||) c.run_id \
@@ -226,16 +227,26 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
     Ok(nodes.collect())
 }
 
-/// Forgets the place and the claim of a run that is gone, and the places of its children, which have ended; the
-/// conflicts that it waits for are abandoned.
+/// Forgets the places of the children of a run that is gone: another of the same name does not inherit them.
+pub fn forget_children(catalog: &Catalog, run: &[u8]) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.contexts.forget_children,
+        "DELETE FROM @extschema@.state_context WHERE parent_run_id OPERATOR(pg_catalog.=) $1",
+        [pg_sys::TEXTOID],
+        [Some(varlena_datum(run))],
+    )?;
+    Ok(())
+}
+
+/// Forgets the place and the claim of a run that is gone; the conflicts that it waits for are abandoned.
 pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
     super::abandon_conflicts(catalog, run)?;
     let run = Some(varlena_datum(run));
     write(
         catalog,
         &catalog.statements.contexts.forget_place,
-        "DELETE FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1 \
-         OR parent_run_id OPERATOR(pg_catalog.=) $1",
+        "DELETE FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [run],
     )?;

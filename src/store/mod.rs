@@ -30,8 +30,8 @@ pub use conflicts::{
 };
 pub use contexts::{
     Claim, Place, PlaceLock, base_version, children, claim, count_children,
-    forget as forget_context, lock_claim, lock_place, put_place, release_claim, renew_claim,
-    set_base, subtree, take_claim,
+    forget as forget_context, forget_children, lock_claim, lock_place, put_place, release_claim,
+    renew_claim, set_base, subtree, take_claim,
 };
 pub use history::{
     Contexts, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label, lock_if_free,
