@@ -214,11 +214,15 @@ SELECT state_blackboard_add('told', E'quote " backslash \\ newline \n é ☃', '
 \o '|sed -n -E \'s/.*"items":(.....).*/\\1/p\''
 SELECT state_blackboard_add('told', repeat(chr(1), 255), '1');
 \o
--- Without a word about items: the state was changed in other ways.
+-- Without a word about items: the state was changed in other ways, or deleted.
 \o :heard
 SELECT state_set('told', '{}', class => 'swarm');
 SELECT state_touch('told', '1 day', class => 'swarm');
+BEGIN;
+SELECT state_blackboard_add('told', 'last', '1');
+SELECT action FROM state_batch_commit();
 SELECT state_delete('told', class => 'swarm');
+COMMIT;
 \o
 -- The worker has no room for items: the commit tells them, whoever is to tell the rest.
 SET state_cache.notify = worker;
