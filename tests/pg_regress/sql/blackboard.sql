@@ -317,4 +317,4 @@ SET search_path = '';
 SELECT string_agg(key, ', ') FROM public.state_blackboard_query('swarm-2');
 RESET search_path;
 
-SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm';
+SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm' AND key IN ('swarm-1', 'swarm-2', 'swarm-3', 'told too');

@@ -77,6 +77,6 @@ RESET state_cache.notify;
 UNLISTEN state_updated;
 SELECT state_class_define('swarm', write_mode => 'through');
 SELECT state_class_define('blackboard other', write_mode => 'through');
-SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm';
+SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm' AND key IN ('board', 'fresh');
 ALTER SYSTEM RESET state_cache.flush_interval;
 SELECT pg_reload_conf();
