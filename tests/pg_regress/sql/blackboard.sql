@@ -236,6 +236,19 @@ SELECT state_blackboard_add('told too', 'by nobody', '1');
 RESET state_cache.notify;
 UNLISTEN state_updated;
 
+-- What a run exports to the blackboard of its swarm is put there, over what is there under that key.
+SELECT state_context_create('blackboard run', inputs => '{"plan": [1, 2], "fact": 7}', swarm_id => 'swarm-1') > 0;
+SELECT state_context_mark_export('blackboard run', 'plan', 'blackboard', target_key => 'plan-a',
+	item => '{"type": "goal", "ttl": "2 hours", "accessLevel": "private", "tags": ["done"]}');
+SELECT state_context_mark_export('blackboard run', 'fact', 'blackboard');
+SELECT key, target FROM state_context_complete('blackboard run') ORDER BY key;
+SELECT b, q.expires_at - q.created_at FROM state_blackboard_query('swarm-1', created_by => 'blackboard run') q, pg_temp.board('swarm-1', created_by => 'blackboard run') b WHERE b LIKE q.key || ':%';
+-- What an item cannot be given is refused when the export is marked.
+SELECT state_context_create('blackboard run 2', inputs => '{"plan": 1}', swarm_id => 'swarm-1') > 0;
+SELECT complaint(format($$SELECT state_context_mark_export('blackboard run 2', 'plan', 'blackboard', item => %L)$$, item))
+	FROM (VALUES ('[]'), ('{"type": "wish"}'), ('{"accessLevel": "all"}'), ('{"type": 7}'), ('{"ttl": "0"}'), ('{"ttl": "soon"}'), ('{"tags": "x"}'), ('{"tags": [1]}'), ('{"colour": "red"}')) v(item);
+SELECT count(state_delete(key)) FROM unnest('{blackboard run,blackboard run 2}'::text[]) key;
+
 -- What is there is not added, what is not there is not updated; the name of both is in the error.
 SELECT complaint($$SELECT state_blackboard_add('swarm-1', 'goal', '1')$$);
 SELECT complaint($$SELECT state_blackboard_update('swarm-1', 'no such item', '1')$$);
