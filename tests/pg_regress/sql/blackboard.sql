@@ -214,11 +214,15 @@ SELECT state_blackboard_add('told', E'quote " backslash \\ newline \n é ☃', '
 \o '|sed -n -E \'s/.*"items":(.....).*/\\1/p\''
 SELECT state_blackboard_add('told', repeat(chr(1), 255), '1');
 \o
--- Without a word about items: the state was changed in other ways.
+-- Without a word about items: the state was changed in other ways, or deleted.
 \o :heard
 SELECT state_set('told', '{}', class => 'swarm');
 SELECT state_touch('told', '1 day', class => 'swarm');
+BEGIN;
+SELECT state_blackboard_add('told', 'last', '1');
+SELECT action FROM state_batch_commit();
 SELECT state_delete('told', class => 'swarm');
+COMMIT;
 \o
 -- The worker has no room for items: the commit tells them, whoever is to tell the rest.
 SET state_cache.notify = worker;
@@ -231,6 +235,19 @@ SELECT state_blackboard_add('told too', 'by nobody', '1');
 \o
 RESET state_cache.notify;
 UNLISTEN state_updated;
+
+-- What a run exports to the blackboard of its swarm is put there, over what is there under that key.
+SELECT state_context_create('blackboard run', inputs => '{"plan": [1, 2], "fact": 7}', swarm_id => 'swarm-1') > 0;
+SELECT state_context_mark_export('blackboard run', 'plan', 'blackboard', target_key => 'plan-a',
+	item => '{"type": "goal", "ttl": "2 hours", "accessLevel": "private", "tags": ["done"]}');
+SELECT state_context_mark_export('blackboard run', 'fact', 'blackboard');
+SELECT key, target FROM state_context_complete('blackboard run') ORDER BY key;
+SELECT b, q.expires_at - q.created_at FROM state_blackboard_query('swarm-1', created_by => 'blackboard run') q, pg_temp.board('swarm-1', created_by => 'blackboard run') b WHERE b LIKE q.key || ':%';
+-- What an item cannot be given is refused when the export is marked.
+SELECT state_context_create('blackboard run 2', inputs => '{"plan": 1}', swarm_id => 'swarm-1') > 0;
+SELECT complaint(format($$SELECT state_context_mark_export('blackboard run 2', 'plan', 'blackboard', item => %L)$$, item))
+	FROM (VALUES ('[]'), ('{"type": "wish"}'), ('{"accessLevel": "all"}'), ('{"type": 7}'), ('{"ttl": "0"}'), ('{"ttl": "soon"}'), ('{"tags": "x"}'), ('{"tags": [1]}'), ('{"colour": "red"}')) v(item);
+SELECT count(state_delete(key)) FROM unnest('{blackboard run,blackboard run 2}'::text[]) key;
 
 -- What is there is not added, what is not there is not updated; the name of both is in the error.
 SELECT complaint($$SELECT state_blackboard_add('swarm-1', 'goal', '1')$$);
@@ -313,4 +330,4 @@ SET search_path = '';
 SELECT string_agg(key, ', ') FROM public.state_blackboard_query('swarm-2');
 RESET search_path;
 
-SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm';
+SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm' AND key IN ('swarm-1', 'swarm-2', 'swarm-3', 'told too');

@@ -17,6 +17,8 @@ BEGIN
 	END LOOP;
 END
 $$;
+-- What the worker tells, at its own time, is not to be heard here.
+SET state_cache.notify = off;
 CALL pg_temp.await_accepting();
 CREATE VIEW pg_temp.unwritten AS SELECT key, version FROM state_cache_unwritten WHERE class = 'swarm' ORDER BY key;
 -- items() shows which the tables hold, and with which version.
@@ -25,8 +27,7 @@ CREATE FUNCTION pg_temp.items(swarm text) RETURNS text LANGUAGE sql AS $$
 		FROM state_current c WHERE c.class = 'swarm' AND c.key = swarm
 $$;
 
--- Other changes are left to the worker. What that would tell of them, at its own time, is not heard here.
-SET state_cache.notify = off;
+-- Other changes are left to the worker.
 SELECT state_set('board', '{"team": ["x"]}', class => 'swarm');
 RESET state_cache.notify;
 SELECT * FROM pg_temp.unwritten;
@@ -76,6 +77,6 @@ RESET state_cache.notify;
 UNLISTEN state_updated;
 SELECT state_class_define('swarm', write_mode => 'through');
 SELECT state_class_define('blackboard other', write_mode => 'through');
-SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm';
+SELECT count(state_delete(key, class => 'swarm')) FROM state_current WHERE class = 'swarm' AND key IN ('board', 'fresh');
 ALTER SYSTEM RESET state_cache.flush_interval;
 SELECT pg_reload_conf();
