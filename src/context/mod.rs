@@ -41,6 +41,7 @@ mod lifecycle;
 mod limits;
 mod merge;
 mod number;
+mod purse;
 mod run;
 mod variables;
 
