@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
+use crate::store::Checkpoint;
 use crate::{behind, context, settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -89,6 +90,18 @@ pub fn set(
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
 ) -> Result<()> {
+    set_checkpoint(state, document, None, expected, ttl, function)
+}
+
+/// The same for a checkpoint.
+pub fn set_checkpoint(
+    state: &StateRef<'_>,
+    document: &[u8],
+    checkpoint: Option<Checkpoint>,
+    expected: Option<i64>,
+    ttl: Option<pg_sys::Interval>,
+    function: &CStr,
+) -> Result<()> {
     begin(state, function)?;
     check_size(state, document)?;
     let explicit_expiry = ttl.as_ref().map(expires_after).transpose()?;
@@ -106,15 +119,11 @@ pub fn set(
             expires_at,
         };
         let expected = pending.and_then(|pending| pending.expected).or(expected);
-        (
-            new_pending(
-                state,
-                Intent::Replace(document),
-                Expiry::At(expires_at),
-                expected,
-            ),
-            view,
-        )
+        let intent = Intent::Replace(document);
+        let mut pending = new_pending(state, intent, Expiry::At(expires_at), expected);
+        pending.dedup &= checkpoint.as_ref().is_none_or(Checkpoint::is_skippable);
+        pending.checkpoint = checkpoint.map(Rc::new);
+        (pending, view)
     })
 }
 
@@ -244,8 +253,10 @@ fn stage(
             Some(before) => before.touched.clone().and(touched),
             None => touched.clone(),
         };
+        let belongs_to_written = before.as_ref().is_some_and(|it| it.belongs_to_written);
         let (mut pending, view) = change(known, before);
         pending.touched = touched;
+        pending.belongs_to_written = belongs_to_written;
         known.pending = Some(pending);
         known.push_view(command, view);
         let staged = known.staged_bytes();
@@ -284,6 +295,7 @@ fn new_pending(
         folded: None,
         checkpoint: None,
         touched: Touched::default(),
+        belongs_to_written: false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checkpoints: a whole document that is written at once.
 
-use super::flush::{self, Action};
+use super::flush::{self, Action, Done};
 use super::{Batch, OnConflict, change, leave, with};
 use crate::cache::StateRef;
 use crate::error::{Error, Result};
@@ -51,21 +51,20 @@ pub fn save(
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
 ) -> Result<Saved> {
-    change::set(state, document, expected, ttl, function)?;
-    let on_conflict = with(|batch| -> Result<_> {
+    change::set_checkpoint(state, document, Some(checkpoint), expected, ttl, function)?;
+    let on_conflict = with(|batch| {
         batch.forget_staged_before(state);
-        let on_conflict = batch
-            .scope
-            .explicit
-            .as_ref()
-            .map(|explicit| explicit.on_conflict);
-        if let Some(pending) = &mut batch.changing(state)?.pending {
-            pending.dedup &= checkpoint.is_skippable();
-            pending.checkpoint = Some(Rc::new(checkpoint));
-        }
-        Ok(on_conflict)
-    })?;
-    let Some(done) = flush::flush_now(state, on_conflict)? else {
+        batch.scope.explicit.as_ref().map(|it| it.on_conflict)
+    });
+    let done = match flush::flush_now(state, on_conflict)? {
+        Some(done) => Some(done),
+        // A transaction that holds too much has flushed it already.
+        None => with(|batch| batch.flushed_version(state))?.map(|version| Done {
+            action: Action::Written,
+            version,
+        }),
+    };
+    let Some(done) = done else {
         // Only a trigger on the tables that changes the same state can have come before.
         return Err(Error::Swallowed {
             state: state.shown(),
@@ -97,10 +96,16 @@ pub(super) fn write_staged_as(state: &StateRef<'_>, on_conflict: OnConflict) -> 
     flush::flush_now(state, Some(on_conflict)).map(|_| ())
 }
 
-/// The same only if a batch is open, so that dropping the batch does not take back what belongs together with
-/// something that was written at once.
+/// Sees to it that what is staged of a state stands or falls with something that was written at once: it is not left to
+/// the worker, and dropping an explicit batch does not take it back.
 pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
-    match with(|batch| batch.scope.explicit.is_some()) {
+    let is_explicit = with(|batch| -> Result<_> {
+        if let Some(pending) = &mut batch.changing(state)?.pending {
+            pending.belongs_to_written = true;
+        }
+        Ok(batch.scope.explicit.is_some())
+    })?;
+    match is_explicit {
         true => write_staged(state),
         false => Ok(()),
     }
@@ -120,6 +125,14 @@ pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<(
 }
 
 impl Batch {
+    /// The version that this transaction's flushes have made of a state, if they have made one.
+    fn flushed_version(&self, state: &StateRef<'_>) -> Result<Option<i64>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        let flushed = known.and_then(|known| known.flushed.as_ref());
+        Ok(flushed.map(|flushed| flushed.version))
+    }
+
     /// What was staged of a state before the explicit batch began has been overtaken by what is written now:
     /// dropping the batch does not bring it back.
     fn forget_staged_before(&mut self, state: &StateRef<'_>) {

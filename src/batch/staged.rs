@@ -103,6 +103,8 @@ pub struct Pending {
     pub checkpoint: Option<Rc<Checkpoint>>,
     /// What of the state it touches.
     pub touched: Touched,
+    /// Whether it belongs to something that is written with the commit.
+    pub belongs_to_written: bool,
 }
 
 impl Pending {
@@ -116,7 +118,9 @@ impl Pending {
                 || it.execution_context.is_some()
                 || it.parent.is_some()
         };
-        self.touched.has_items() || self.checkpoint.as_deref().is_some_and(has_label)
+        self.belongs_to_written
+            || self.touched.has_items()
+            || self.checkpoint.as_deref().is_some_and(has_label)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, interval_microseconds};
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Claim, PlaceLock};
+use crate::store::{self, Claim, ClaimLock, PlaceLock};
 use crate::sys;
 use pgrx::pg_sys;
 
@@ -25,7 +25,11 @@ pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
         // PostgreSQL's own error for a row that has moved would not say who owns the run.
         check(state.key, latest(catalog, state.key)?, token)?;
     }
-    check(state.key, store::lock_claim(catalog, state.key)?, token)
+    check(
+        state.key,
+        store::lock_claim(catalog, state.key, ClaimLock::Shared)?,
+        token,
+    )
 }
 
 /// Makes this transaction write the run under a token, if there is one: `40001` if it is not the current one now, and

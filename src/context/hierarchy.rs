@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Place, PlaceLock};
+use crate::store::{self, ClaimLock, Place, PlaceLock};
 use state_cache_context::{Run, Status};
 use std::rc::Rc;
 
@@ -108,6 +108,8 @@ pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
 pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     let place = {
         let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        // Claims come before places, and the claim goes too.
+        store::lock_claim(&state.catalog, state.key, ClaimLock::Alone)?;
         store::lock_place(&state.catalog, state.key, PlaceLock::Ends)?
     };
     let Some(place) = place else {

@@ -204,15 +204,16 @@ fn parent_base_after(
         .map_err(malformed(child.key))
 }
 
-/// The version of a child that the next merge compares with. Where the class drops old versions with each write, it is
-/// made one that is not dropped; else pruning spares it.
+/// The version of a child that the next merge compares with. Where the class may drop it with the next write, or never
+/// write it, it is made one that is kept; else pruning spares it.
 fn keep_merged(
     child: &StateRef<'_>,
     (version, document): (i64, &[u8]),
     function: &CStr,
 ) -> Result<i64> {
     let has_ended = open(child, document)?.status() != Status::Running;
-    if has_ended || child.class.keep.is_none() {
+    let is_kept = child.class.keep.is_none() && !child.class.behind;
+    if has_ended || is_kept {
         return Ok(version);
     }
     let checkpoint = Checkpoint {

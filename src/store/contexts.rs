@@ -24,7 +24,7 @@ pub struct Statements {
     forget_children: OnceCell<Statement>,
     forget_claim: OnceCell<Statement>,
     claim: OnceCell<Statement>,
-    lock_claim: OnceCell<Statement>,
+    lock_claim: [OnceCell<Statement>; 2],
     take_claim: OnceCell<Statement>,
     renew_claim: OnceCell<Statement>,
     release_claim: OnceCell<Statement>,
@@ -296,15 +296,33 @@ pub fn claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
     Ok(claim_of(&rows))
 }
 
-/// The claim on a run; until the transaction ends nobody can take it over. It can be renewed, since the token, which
-/// is part of a unique index, does not change by that.
-pub fn lock_claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
+/// How a claim is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimLock {
+    /// Nobody can take it over. It can be renewed, since the token, which is part of a unique index, does not change by
+    /// that.
+    Shared,
+    /// Nobody else holds a lock on it.
+    Alone,
+}
+
+impl ClaimLock {
+    const fn clause(self) -> &'static str {
+        match self {
+            Self::Shared => "FOR KEY SHARE",
+            Self::Alone => "FOR UPDATE",
+        }
+    }
+}
+
+/// The claim on a run, locked until the transaction ends.
+pub fn lock_claim(catalog: &Catalog, run: &[u8], lock: ClaimLock) -> Result<Option<Claim>> {
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.lock_claim;
+    let slot = &catalog.statements.contexts.lock_claim[lock as usize];
     let statement = connection.prepare(
         slot,
         &catalog.schema,
-        || format!("{CLAIM} FOR KEY SHARE"),
+        || format!("{CLAIM} {}", lock.clause()),
         &[pg_sys::TEXTOID],
     )?;
     let _own = OwnWrite::begin();

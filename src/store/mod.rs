@@ -29,7 +29,7 @@ pub use conflicts::{
     send_out, supersede_conflict,
 };
 pub use contexts::{
-    Claim, Place, PlaceLock, base_version, children, claim, count_children,
+    Claim, ClaimLock, Place, PlaceLock, base_version, children, claim, count_children,
     forget as forget_context, forget_children, lock_claim, lock_place, put_place, release_claim,
     renew_claim, set_base, subtree, take_claim,
 };

@@ -258,11 +258,36 @@ impl<'a> Case<'a> {
         } else if self.parent.as_ref().is_some_and(|parent| !parent.mutable) {
             self.parent_stays(None, Reason::Immutable)
         } else if parent == self.parent_base.as_ref() {
-            self.child_taken(None, Reason::OnlyChildChanged)
+            return self.child_changed(guard).map(Some);
         } else {
             let strategy = strategy_of(self.name);
             return self.conflicting(strategy, guard).map(Some);
         }))
+    }
+
+    /// What becomes of a variable that only the child changed. Where the child started from another value than the
+    /// parent, which it has never seen, what it changed is done to the parent's value as far as both have a structure
+    /// that allows it; its value as a whole would take away what the parent has beyond it.
+    fn child_changed(self, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
+        let base = self.base.as_ref().map(|variable| &*variable.value);
+        let Some(parent) = &self.parent else {
+            return Ok(self.child_taken(None, Reason::OnlyChildChanged));
+        };
+        let value = if self.parent_base.as_deref() == base {
+            None
+        } else if parent.is_object() && self.child.is_object() {
+            let bases = [self.parent_base.as_deref(), base];
+            let values = (&*parent.value, &*self.child.value);
+            Some(merge_objects(bases, values.0, values.1, true, guard)?)
+        } else if is_array(&parent.value) && is_array(&self.child.value) {
+            Some(concatenate(base, &parent.value, &self.child.value)?)
+        } else {
+            None
+        };
+        Ok(match value {
+            Some(value) => self.combined(value, None, Reason::OnlyChildChanged),
+            None => self.child_taken(None, Reason::OnlyChildChanged),
+        })
     }
 
     /// What becomes of a variable that both changed.
@@ -277,13 +302,13 @@ impl<'a> Case<'a> {
                 let later = self.child_is_later();
                 let bases = [self.parent_base.as_deref(), base];
                 let value = merge_objects(bases, &parent.value, &child.value, later, guard)?;
-                self.combined(value, strategy, Reason::ObjectsMerged)
+                self.combined(value, Some(strategy), Reason::ObjectsMerged)
             }
             (Strategy::ArrayConcat, Some(parent))
                 if is_array(&parent.value) && is_array(&child.value) =>
             {
                 let value = concatenate(base, &parent.value, &child.value)?;
-                self.combined(value, strategy, Reason::ArraysConcatenated)
+                self.combined(value, Some(strategy), Reason::ArraysConcatenated)
             }
             (Strategy::KeepLatest | Strategy::MergeObjects | Strategy::ArrayConcat, _) => {
                 if self.child_is_later() {
@@ -336,11 +361,16 @@ impl<'a> Case<'a> {
     }
 
     /// The value is one in which both have a part.
-    fn combined(mut self, value: Vec<u8>, strategy: Strategy, reason: Reason) -> Merged<'a> {
+    fn combined(
+        mut self,
+        value: Vec<u8>,
+        strategy: Option<Strategy>,
+        reason: Reason,
+    ) -> Merged<'a> {
         let is_later = self.child_is_later();
         let Some(parent) = self.parent.take_if(|parent| *parent.value != *value) else {
             // The child's part is in the parent's already.
-            return self.parent_stays(Some(strategy), reason);
+            return self.parent_stays(strategy, reason);
         };
         let mutable = parent.mutable && self.child.mutable;
         let side = if is_later { self.child } else { parent };
@@ -348,7 +378,7 @@ impl<'a> Case<'a> {
         Merged {
             name: self.name,
             value: Some(value.clone()),
-            strategy: Some(strategy),
+            strategy,
             reason,
             sensitivity: self.highest,
             becomes: Some(Variable {

@@ -9,7 +9,8 @@ use state_cache_document::{
 /// The three-way merge of two objects, in depth. `bases` are what the parent and the child have started from, mostly the
 /// same; no base, or one that is no object, is as `{}`.
 ///
-/// A member that one side left as in its base becomes what the other made of it, be it gone. Of a member that both
+/// What the child changed of an object or array that the parent never had, and has not changed since, is done to the one
+/// that the parent has. Else a member that one side left as in its base becomes what the other made of it, be it gone. Of a member that both
 /// changed, and differently: objects on both sides are merged in turn; where one side removed it the other's value
 /// stays; else the value of the side that is later is taken.
 ///
@@ -53,9 +54,10 @@ pub fn merge_objects(
         let child_base = child_base.next_if(is_next).map(value);
         let parent = parent.next_if(is_next).map(value);
         let child = child.next_if(is_next).map(value);
+        let only_child_changed = parent == parent_base;
         let result = if parent == child || child == child_base {
             parent
-        } else if parent == parent_base {
+        } else if only_child_changed && parent_base == child_base {
             child
         } else {
             match (parent, child) {
@@ -63,6 +65,12 @@ pub fn merge_objects(
                     let bases = [parent_base.as_deref(), child_base.as_deref()];
                     Some(merge_objects(bases, &parent, &child, child_is_later, guard)?.into())
                 }
+                (Some(parent), Some(child))
+                    if only_child_changed && is_array(&parent) && is_array(&child) =>
+                {
+                    Some(concatenate(child_base.as_deref(), &parent, &child)?.into())
+                }
+                (_, child) if only_child_changed => child,
                 (Some(_), Some(child)) if child_is_later => Some(child),
                 (parent, child) => parent.or(child),
             }

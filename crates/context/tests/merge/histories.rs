@@ -260,7 +260,7 @@ fn assert_facts([base, before, child]: [&Value; 3], rows: &[model::Row], after: 
 #[test]
 fn random_histories_are_merged_as_the_model_merges_them() {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-    for seed in 0..3_000 {
+    for seed in 0..3_800 {
         let random = &mut Random::new(seed);
         let mut parent = new_run(random, "parent");
         let mut children = Vec::new();

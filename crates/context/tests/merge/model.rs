@@ -122,10 +122,6 @@ fn decide<'v>(
     bool,
 ) {
     let (b, p, c) = (value(base, name), value(parent, name), value(child, name));
-    let time = |run: &Value| {
-        let record = run["variables"].get(name)?;
-        Some(record.get("timestamp")?.as_str().unwrap().to_owned())
-    };
     let blocked = parent["conflicts"]
         .get(name)
         .is_some_and(|ids| !ids.as_array().unwrap().is_empty());
@@ -159,11 +155,22 @@ fn decide<'v>(
     }
     let pb = parent_base(base, name);
     if p == pb {
-        return (c.cloned(), child, None, "only the child changed it", false);
+        let combines = match (p, c) {
+            (Some(Value::Object(_)), Some(Value::Object(_)))
+            | (Some(Value::Array(_)), Some(Value::Array(_))) => pb != b,
+            _ => false,
+        };
+        let from = if combines {
+            later_of([parent, child], name)
+        } else {
+            child
+        };
+        let result = deep([pb, b], p, c, true);
+        return (result, from, None, "only the child changed it", false);
     }
     let strategy = strategy_of(name);
-    let child_later = time(child) >= time(parent);
-    let later = if child_later { child } else { parent };
+    let later = later_of([parent, child], name);
+    let child_later = std::ptr::eq(later, child);
     let (result, from, why) = match strategy {
         Strategy::ParentWins => (p.cloned(), parent, "both changed it, the parent wins"),
         Strategy::ChildWins => (c.cloned(), child, "both changed it, the child wins"),
@@ -180,16 +187,9 @@ fn decide<'v>(
         Strategy::ArrayConcat
             if p.is_some_and(Value::is_array) && c.is_some_and(Value::is_array) =>
         {
-            let mut all = p.unwrap().as_array().unwrap().clone();
-            let mut old = b.and_then(Value::as_array).cloned().unwrap_or_default();
-            for element in c.unwrap().as_array().unwrap() {
-                match old.iter().position(|known| known == element) {
-                    Some(place) => drop(old.swap_remove(place)),
-                    None => all.push(element.clone()),
-                }
-            }
+            let [ours, theirs] = [p, c].map(|it| it.unwrap().as_array().unwrap());
             (
-                Some(Value::Array(all)),
+                Some(appended(b, ours, theirs)),
                 later,
                 "both changed it, the arrays were concatenated",
             )
@@ -209,6 +209,33 @@ fn decide<'v>(
     (result, from, Some(strategy), why, asks)
 }
 
+/// The parent's array with what the child's has beyond the base.
+fn appended(base: Option<&Value>, ours: &[Value], theirs: &[Value]) -> Value {
+    let mut all = ours.to_vec();
+    let mut old = base.and_then(Value::as_array).cloned().unwrap_or_default();
+    for element in theirs {
+        match old.iter().position(|known| known == element) {
+            Some(place) => drop(old.swap_remove(place)),
+            None => all.push(element.clone()),
+        }
+    }
+    Value::Array(all)
+}
+
+fn time(run: &Value, name: &str) -> Option<String> {
+    let record = run["variables"].get(name)?;
+    Some(record.get("timestamp")?.as_str().unwrap().to_owned())
+}
+
+/// The one whose variable is the later, the child if they are of the same time.
+fn later_of<'v>([parent, child]: [&'v Value; 2], name: &str) -> &'v Value {
+    if time(child, name) >= time(parent, name) {
+        child
+    } else {
+        parent
+    }
+}
+
 /// One value of the three-way merge in depth; `None` is one that is not there.
 fn deep(
     [parent_base, base]: [Option<&Value>; 2],
@@ -219,7 +246,8 @@ fn deep(
     if child == base {
         return parent.cloned();
     }
-    if parent == parent_base {
+    let only_child = parent == parent_base;
+    if only_child && parent_base == base {
         return child.cloned();
     }
     match (parent, child) {
@@ -237,6 +265,11 @@ fn deep(
             });
             Some(Value::Object(merged.collect()))
         }
+        // What the child changed of a value that the parent never had is done to the one that it has.
+        (Some(Value::Array(ours)), Some(Value::Array(theirs))) if only_child => {
+            Some(appended(base, ours, theirs))
+        }
+        (_, child) if only_child => child.cloned(),
         (Some(ours), Some(theirs)) => Some(if child_later { theirs } else { ours }.clone()),
         (ours, theirs) => ours.or(theirs).cloned(),
     }

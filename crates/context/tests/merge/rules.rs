@@ -472,3 +472,39 @@ fn each_side_is_compared_with_what_it_has_started_from() {
     let merged = merge_objects(bases, &jsonb(&parent), &jsonb(&child), false, no_guard).unwrap();
     assert_eq!(value(&merged), json!({"a": 9, "b": 1}));
 }
+
+#[test]
+fn a_second_merge_takes_nothing_away_that_the_child_has_never_seen() {
+    let merged_again = |base: Value, parent: Value, child: Value| {
+        let others = jsonb(&json!({"x": parent}));
+        let [base, parent, child] = [(base, 1), (parent, 2), (child, 3)]
+            .map(|(value, second)| run(&json!({"x": at(second, &value)})))
+            .map(|it| jsonb(&it));
+        let open = |document| Run::open(document, b"r").unwrap();
+        let bases = Base {
+            child: open(&base),
+            parent: Some(&others),
+        };
+        let (parent, child) = (open(&parent), open(&child));
+        let strategy = |_: &[u8]| Strategy::ParentWins;
+        let rows = merge(&bases, &parent, &child, &strategy, None, no_guard).unwrap();
+        assert_eq!(rows[0].reason, Reason::OnlyChildChanged);
+        value(rows[0].value.as_deref().unwrap())
+    };
+    assert_eq!(
+        merged_again(
+            json!({"a": 1, "c": 1}),
+            json!({"a": 1, "c": 1, "p": 1}),
+            json!({"a": 1, "c": 2})
+        ),
+        json!({"a": 1, "c": 2, "p": 1})
+    );
+    assert_eq!(
+        merged_again(
+            json!(["0", "of C"]),
+            json!(["0", "of P", "of C"]),
+            json!(["0", "of C", "again"])
+        ),
+        json!(["0", "of P", "of C", "again"])
+    );
+}
