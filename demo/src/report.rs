@@ -1,6 +1,8 @@
 //! What the demo prints.
 
 use crate::replay::{Cost, Kept};
+use crate::script::Script;
+use crate::swarm::{Story, TOOL_CALLS};
 use crate::trace::Recording;
 
 /// Says what is about to be replayed.
@@ -115,6 +117,77 @@ pub fn invalidations(heard: &[String], shown: usize) {
     }
     if heard.len() > shown {
         println!("  … and {} more", heard.len() - shown);
+    }
+    println!();
+}
+
+/// Tells what the agents of a swarm did.
+pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
+    println!(
+        "Made by a swarm: the {} steps of demo/run.jsonl that change variables, by three agents at once. Each has a run of its",
+        script.steps()
+    );
+    println!(
+        "own below {}, a connection and a token; each step is a transaction.",
+        story.root
+    );
+    for runner in &story.runners {
+        let steps: Vec<String> = runner.steps.iter().map(usize::to_string).collect();
+        let hung = runner.hung.map_or(String::new(), |step| {
+            format!("; hung in the transaction of {step} until its lease was over")
+        });
+        println!(
+            "  {:<26} {:<9} steps {}{hung}",
+            runner.run,
+            runner.name,
+            steps.join(" ")
+        );
+    }
+    let (owner, _) = story
+        .lost
+        .detail
+        .split_once(" until ")
+        .unwrap_or((&story.lost.detail, ""));
+    println!(
+        "  its COMMIT, {}: {}: {owner}",
+        story.lost.code, story.lost.message
+    );
+    println!();
+    println!(
+        "What came back to {}, on two sides at once and in either order:",
+        story.root
+    );
+    for one in &story.returns {
+        let conflict = one
+            .conflict
+            .map_or(String::new(), |id| format!(": conflict {id}"));
+        println!(
+            "  {:<11} {} from {:<12} {}{conflict}",
+            one.variable, one.by, one.agent, one.reason
+        );
+    }
+    println!(
+        "  {} until the conflict was resolved: {}. Then {} runs completed;",
+        story.undecided.code, story.undecided.message, story.completed
+    );
+    println!(
+        "  {} of {TOOL_CALLS} tool calls were charged, and the variables are those that were recorded.",
+        story.tool_calls
+    );
+    println!();
+    let sent: Vec<String> = story
+        .sent
+        .iter()
+        .map(|(key, target)| format!("{key} for {target}"))
+        .collect();
+    println!(
+        "Exports: {} on the blackboard of swarm {}; in the outbox, taken and acknowledged: {}.",
+        story.item,
+        story.swarm,
+        sent.join(", ")
+    );
+    for payload in heard.iter().filter(|payload| payload.contains("\"items\"")) {
+        println!("  {payload}");
     }
     println!();
 }
