@@ -2,7 +2,7 @@
 
 use crate::replay::{Cost, Kept};
 use crate::script::Script;
-use crate::swarm::{Story, TOOL_CALLS};
+use crate::swarm::Story;
 use crate::trace::Recording;
 
 /// Says what is about to be replayed.
@@ -123,38 +123,9 @@ pub fn invalidations(heard: &[String], shown: usize) {
 
 /// Tells what the agents of a swarm did.
 pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
+    runners(script, story);
     println!(
-        "Made by a swarm: the {} steps of demo/run.jsonl that change variables, by three agents at once. Each has a run of its",
-        script.steps()
-    );
-    println!(
-        "own below {}, a connection and a token; each step is a transaction.",
-        story.root
-    );
-    for runner in &story.runners {
-        let steps: Vec<String> = runner.steps.iter().map(usize::to_string).collect();
-        let hung = runner.hung.map_or(String::new(), |step| {
-            format!("; hung in the transaction of {step} until its lease was over")
-        });
-        println!(
-            "  {:<26} {:<9} steps {}{hung}",
-            runner.run,
-            runner.name,
-            steps.join(" ")
-        );
-    }
-    let (owner, _) = story
-        .lost
-        .detail
-        .split_once(" until ")
-        .unwrap_or((&story.lost.detail, ""));
-    println!(
-        "  its COMMIT, {}: {}: {owner}",
-        story.lost.code, story.lost.message
-    );
-    println!();
-    println!(
-        "What came back to {}, on two sides at once and in either order:",
+        "What came back to {}. Who is first, and so who finds the other's Notebook there, differs from run to run:",
         story.root
     );
     for one in &story.returns {
@@ -162,33 +133,76 @@ pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
             .conflict
             .map_or(String::new(), |id| format!(": conflict {id}"));
         println!(
-            "  {:<11} {} from {:<12} {}{conflict}",
-            one.variable, one.by, one.agent, one.reason
+            "  {:<12} {:<24} {}{conflict}",
+            one.variable,
+            format!("{} {}", one.by, one.agent),
+            one.reason
         );
     }
     println!(
-        "  {} until the conflict was resolved: {}. Then {} runs completed;",
-        story.undecided.code, story.undecided.message, story.completed
-    );
-    println!(
-        "  {} of {TOOL_CALLS} tool calls were charged, and the variables are those that were recorded.",
-        story.tool_calls
+        "  While that was open the root could not complete, {}: {}",
+        story.undecided.code, story.undecided.message
     );
     println!();
+    println!(
+        "Decided: {}. Then the root completed: {} of {} tool calls charged, its variables as recorded.",
+        story.decision, story.tool_calls, story.tool_call_limit
+    );
     let sent: Vec<String> = story
         .sent
         .iter()
         .map(|(key, target)| format!("{key} for {target}"))
         .collect();
+    println!("  outbox      {}; taken and acknowledged", sent.join(", "));
     println!(
-        "Exports: {} on the blackboard of swarm {}; in the outbox, taken and acknowledged: {}.",
-        story.item,
-        story.swarm,
-        sent.join(", ")
+        "  blackboard  {} in swarm {}, announced as",
+        story.item, story.swarm
     );
     for payload in heard.iter().filter(|payload| payload.contains("\"items\"")) {
-        println!("  {payload}");
+        println!("              {payload}");
     }
+    println!();
+}
+
+/// Tells who made which steps, and which runner lost its lease.
+fn runners(script: &Script, story: &Story) {
+    println!(
+        "Shared out among the agents of a swarm: the {} steps of demo/run.jsonl that change variables, made by three at once,",
+        script.steps()
+    );
+    println!(
+        "each in a run of its own below {}, on a connection of its own and under a claim; a transaction per step.",
+        story.root
+    );
+    let mut before = "";
+    for runner in &story.runners {
+        let steps: Vec<String> = runner.steps.iter().map(usize::to_string).collect();
+        let steps = steps.join(" ");
+        let shown = if runner.run == before {
+            ""
+        } else {
+            &runner.run
+        };
+        let did = match runner.stopped_in {
+            Some(step) => format!(
+                "steps {steps}, then let its lease run out in the transaction of step {step}"
+            ),
+            None if shown.is_empty() => format!("claimed the run, steps {steps}"),
+            None => format!("steps {steps}"),
+        };
+        println!("  {shown:<26} {:<9} {did}", runner.name);
+        before = &runner.run;
+    }
+    // Until when the claim holds is nothing to be read here.
+    let detail = &story.lost.detail;
+    let owner = detail
+        .split_once(" until ")
+        .map_or(&**detail, |(owner, _)| owner);
+    println!(
+        "  COMMIT of {}, {}: {};",
+        story.loser, story.lost.code, story.lost.message
+    );
+    println!("    {owner}");
     println!();
 }
 

@@ -13,19 +13,24 @@ use crate::script::{Part, Script, Step, values};
 /// The swarm that the root belongs to.
 const SWARM: &str = "on-call";
 /// Tool calls that the root may make with all that is below it.
-pub const TOOL_CALLS: i64 = 30;
+const TOOL_CALLS: i64 = 30;
 /// Tool calls that a child is allotted.
 const ALLOTTED: i64 = 8;
 /// The lease of a runner that does its work.
 const LEASE: &str = "30 s";
-/// The lease of the runner that hangs.
+/// The runner that loses its lease.
+const LOSER: &str = "runner-3";
+/// Its lease.
 const SHORT_LEASE: &str = "100 ms";
-/// Steps that the runner that hangs has made by then.
-const BEFORE_HANGING: usize = 2;
+/// Steps that the runner makes before it loses its lease.
+const BEFORE_STOPPING: usize = 2;
 /// How long a runner waits before it asks again for a run that another has.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// The variable that every agent changes.
 const SHARED: &str = "Notebook";
+
+/// What the person says who decides about it.
+const DECISION: &str = "the pages of all three agents";
 
 /// What a thread ends with.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -36,7 +41,7 @@ pub struct Return {
     pub variable: String,
     /// The agent from whose run it came.
     pub agent: &'static str,
-    /// By which function.
+    /// On which way, in words that go before the agent's name.
     pub by: &'static str,
     /// Why the root has the value that it has, in the extension's words.
     pub reason: String,
@@ -52,8 +57,8 @@ pub struct Runner {
     pub name: String,
     /// The steps, by their numbers.
     pub steps: Vec<usize>,
-    /// The step in which the runner hung.
-    pub hung: Option<usize>,
+    /// The step in which the runner let its lease run out.
+    pub stopped_in: Option<usize>,
 }
 
 /// An error that the server reported, as it is expected here.
@@ -74,20 +79,24 @@ pub struct Story {
     pub swarm: &'static str,
     /// Who made what.
     pub runners: Vec<Runner>,
-    /// What the runner that had lost its lease was told at COMMIT.
+    /// The runner that lost its lease.
+    pub loser: &'static str,
+    /// What it was told at COMMIT.
     pub lost: Refusal,
     /// What came to the root.
     pub returns: Vec<Return>,
     /// What the root was told that was to be completed under an open conflict.
     pub undecided: Refusal,
+    /// Why the conflict was resolved as it was.
+    pub decision: &'static str,
     /// The key of the item on the blackboard.
     pub item: String,
     /// What was in the outbox: name of the export and the system that it goes to.
     pub sent: Vec<(String, String)>,
-    /// Runs that have completed.
-    pub completed: i64,
     /// Tool calls that the root was charged with in the end.
     pub tool_calls: i64,
+    /// Tool calls that it might have made.
+    pub tool_call_limit: i64,
 }
 
 /// What a runner brings back.
@@ -143,21 +152,22 @@ pub fn play(
     complete_root(&mut client, script)?;
     let item = check_end(&mut client, script)?;
     let row = client.query_one(
-        "SELECT (state_context_get($1) #>> '{usage,toolCalls}')::bigint,
-                (SELECT count(*) FROM state_context_tree($1) WHERE status = 'completed')",
+        "SELECT (state_context_get($1) #>> '{usage,toolCalls}')::bigint",
         &[&root],
     )?;
     Ok(Story {
         root: root.to_owned(),
         swarm: SWARM,
         runners,
+        loser: LOSER,
         lost: lost.ok_or("no runner has lost its lease")?,
         returns,
         undecided,
+        decision: DECISION,
         item,
         sent: drain_outbox(&mut client)?,
-        completed: row.try_get(1)?,
         tool_calls: row.try_get(0)?,
+        tool_call_limit: TOOL_CALLS,
     })
 }
 
@@ -219,7 +229,7 @@ fn work(
         run: run.to_owned(),
         name: name.to_owned(),
         steps: steps.iter().map(|step| step.number).collect(),
-        hung: None,
+        stopped_in: None,
     })
 }
 
@@ -244,7 +254,7 @@ fn exports_to_parent(client: &mut Client, root: &str, part: &Part) -> Outcome<Do
         Ok(Return {
             variable: row.try_get(0)?,
             agent: part.agent,
-            by: "export",
+            by: "exported by",
             reason: row.try_get(1)?,
             conflict: None,
         })
@@ -276,18 +286,15 @@ fn merges(client: &mut Client, root: &str, part: &Part) -> Outcome<Done> {
     })
 }
 
-/// An agent with two runners: the first hangs in a transaction until its lease is over, and the second takes over.
+/// An agent with two runners: the first stays in a transaction until its lease is over, and the second takes over.
 /// Its merge is left to the root.
 fn loses_its_lease([first, second]: [&mut Client; 2], root: &str, part: &Part) -> Outcome<Done> {
     let run = run_of(root, part);
-    let (names, (begun, rest)) = (
-        ["runner-3", "runner-4"],
-        part.steps.split_at(BEFORE_HANGING),
-    );
+    let (names, (begun, rest)) = ([LOSER, "runner-4"], part.steps.split_at(BEFORE_STOPPING));
     let step = rest.first().ok_or("nothing is left for the successor")?;
     let token = claim(first, &run, names[0], SHORT_LEASE)?;
-    let mut hung = work(first, (&run, names[0]), token, begun)?;
-    hung.hung = Some(step.number);
+    let mut stopped = work(first, (&run, names[0]), token, begun)?;
+    stopped.stopped_in = Some(step.number);
     let mut transaction = first.transaction()?;
     patch(&mut transaction, &run, token, step)?;
     let token = claim(second, &run, names[1], LEASE)?;
@@ -298,7 +305,7 @@ fn loses_its_lease([first, second]: [&mut Client; 2], root: &str, part: &Part) -
         &[&run, &token],
     )?;
     Ok(Done {
-        runners: vec![hung, successor],
+        runners: vec![stopped, successor],
         returns: Vec::new(),
         lost: Some(lost),
     })
@@ -330,7 +337,7 @@ fn merge(
         Ok(Return {
             variable: row.try_get(0)?,
             agent: part.agent,
-            by: "merge",
+            by: "merged from",
             reason: row.try_get(1)?,
             conflict: row.try_get(2)?,
         })
@@ -345,8 +352,8 @@ fn decide(client: &mut Client, script: &Script, returns: &[Return]) -> Result<()
         return Err(format!("{} conflicts, not one", conflicts.len()).into());
     };
     client.query(
-        "SELECT state_conflict_resolve($1, $2::text::jsonb, 'the pages of all three')",
-        &[conflict, &script.last[SHARED].to_string()],
+        "SELECT state_conflict_resolve($1, $2::text::jsonb, $3)",
+        &[conflict, &script.last[SHARED].to_string(), &DECISION],
     )?;
     Ok(())
 }
@@ -373,8 +380,16 @@ fn complete_root(client: &mut Client, script: &Script) -> Result<(), postgres::E
     transaction.commit()
 }
 
-/// Fails unless all has ended as it was recorded; the key of the item on the blackboard.
+/// Fails unless all has ended, and as it was recorded; the key of the item on the blackboard.
 fn check_end(client: &mut Client, script: &Script) -> Result<String, Box<dyn Error>> {
+    let row = client.query_one(
+        "SELECT count(*) FROM state_context_tree($1) WHERE status = 'completed'",
+        &[&script.run],
+    )?;
+    let (completed, runs) = (row.try_get::<_, i64>(0)?, script.parts.len() as i64 + 1);
+    if completed != runs {
+        return Err(format!("{completed} of {runs} runs have completed").into());
+    }
     let row = client.query_one("SELECT state_context_get($1)::text", &[&script.run])?;
     let mut found = values(&serde_json::from_str(row.try_get(0)?)?);
     found.remove("report");
