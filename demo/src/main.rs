@@ -123,7 +123,11 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("state_cache_demo: {error}");
+            // What the server said is behind an error that only says that it is the server's.
+            let cause = error
+                .source()
+                .map_or(String::new(), |cause| format!(": {cause}"));
+            eprintln!("state_cache_demo: {error}{cause}");
             ExitCode::FAILURE
         }
     }
