@@ -145,7 +145,7 @@ pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
     );
     println!();
     println!(
-        "Decided: {}. Then the root completed: {} of {} tool calls charged, its variables as recorded.",
+        "Decided, by the demo: {}. Then the root completed: {} of {} tool calls charged, variables as recorded.",
         story.decision, story.tool_calls, story.tool_call_limit
     );
     let sent: Vec<String> = story
