@@ -145,7 +145,8 @@ fn turn(
     tidy(connection)?;
     let position = wal_position(connection)?;
     let cost = crew.work(Until::Elapsed(plan.turn), |client| {
-        let number = client.number();
+        // No number is another crew's: its value would be there already, and a set that changes nothing is none.
+        let number = client.number() * SETTERS.len() as u64 + setter as u64;
         let mut value = String::new();
         write!(
             value,
@@ -177,15 +178,30 @@ fn turn(
     })
 }
 
-/// Fails unless both sides still have documents of the same size, but for the digits of their numbers.
-fn check_alike(connection: &mut Connection, clients: usize) -> Result<(), Failure> {
-    const DIGITS: usize = 64;
-    let wrong: usize = connection.value(&format!(
-        "SELECT count(*) FROM ({}) keys JOIN plain USING (key)
-         WHERE state #> '{{variables,progress,value,step}}' IS NULL
-            OR state_get(key) #> '{{variables,progress,value,step}}' IS NULL
-            OR abs(length(state::text) - length(state_get(key)::text)) > {DIGITS}",
+/// The versions of all runs together. A run that was deleted and created again goes on counting.
+fn versions(connection: &mut Connection, clients: usize) -> Result<f64, Failure> {
+    connection.value(&format!(
+        "SELECT sum(state_version(key)) FROM ({}) keys",
         all_keys(clients)
+    ))
+}
+
+/// Fails unless every set has made a version of its run, and both sides have documents of the same size, but for
+/// the digits of their numbers.
+fn check_sets(
+    connection: &mut Connection,
+    clients: usize,
+    made: f64,
+    sets: f64,
+) -> Result<(), Failure> {
+    const DIGITS: usize = 64;
+    let keys = all_keys(clients);
+    if made != sets {
+        return Err(format!("{sets} sets have made {made} versions").into());
+    }
+    let wrong: usize = connection.value(&format!(
+        "SELECT count(*) FROM ({keys}) keys JOIN plain USING (key)
+         WHERE abs(length(state::text) - length(state_get(key)::text)) > {DIGITS}"
     ))?;
     if wrong > 0 {
         return Err(format!("{wrong} documents of the two sides differ").into());
@@ -205,10 +221,17 @@ pub fn set(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure
         for setter in SETTERS {
             crews.push(crew(clients, setter)?);
         }
+        let (before, mut sets) = (versions(connection, clients)?, 0.0);
         let rounds = plan.alternate([0, 1, 2, 3], |side: usize| {
-            turn(connection, &mut crews[side], SETTERS[side], plan)
+            let setter = SETTERS[side];
+            let cost = turn(connection, &mut crews[side], setter, plan)?;
+            if matches!(setter, Setter::Announced | Setter::Silent) {
+                sets += cost.done;
+            }
+            Ok(cost)
         })?;
-        check_alike(connection, clients)?;
+        let made = versions(connection, clients)? - before;
+        check_sets(connection, clients, made, sets)?;
         let measured = format!(
             "one variable of a {} run set per transaction, {clients} client{}",
             size(BYTES),

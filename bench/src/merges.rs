@@ -88,6 +88,7 @@ fn turn(connection: &mut Connection, number: usize, side: Side<'_>) -> Result<Co
             for child in 1..=CHILDREN {
                 connection.execute("merge", &[&format!("{parent}-{child}")])?;
             }
+            // What came of them is checked below.
             CHILDREN * changed
         }
     };
