@@ -9,11 +9,13 @@
 
 mod behind;
 mod cold;
+mod contexts;
 mod crew;
 mod database;
 mod document;
 mod growth;
 mod loops;
+mod merges;
 mod messages;
 mod reads;
 mod recording;
@@ -52,7 +54,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last fills L1, which turns out the others'
 /// states.
-const ROWS: [&str; 20] = [
+const ROWS: [&str; 22] = [
     "get_small",
     "get_large",
     "path",
@@ -71,6 +73,8 @@ const ROWS: [&str; 20] = [
     "snapshot_steps",
     "snapshot_cold",
     "snapshot_growth",
+    "context_set",
+    "context_merge",
     "hit_rate",
     "payload",
 ];
@@ -95,6 +99,8 @@ fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<R
         "snapshot_steps" => steps::rate(connection, plan),
         "snapshot_cold" => cold::reads(connection, plan),
         "snapshot_growth" => growth::growth(connection, plan),
+        "context_set" => contexts::set(connection, plan),
+        "context_merge" => merges::merges(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),

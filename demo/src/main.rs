@@ -1,5 +1,6 @@
 //! Replays a recorded agent run twice, through `state_cache` and through one plain upsert per change, and
-//! prints what each cost, with the invalidations that a second connection heard of.
+//! prints what each cost, with the invalidations that a second connection heard of. Then the agents of a swarm make
+//! a recorded run between them.
 //!
 //! `state_cache_demo [--rounds N] [--payloads N] FILE.jsonl[.gz]`, on the server that `PGHOST`, `PGPORT`,
 //! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It leaves its rows behind, so it is
@@ -9,6 +10,8 @@ mod change;
 mod listener;
 mod replay;
 mod report;
+mod script;
+mod swarm;
 mod trace;
 
 use std::error::Error;
@@ -18,6 +21,7 @@ use postgres::{Client, Config, NoTls};
 
 use listener::Listener;
 use replay::{Cost, Replay, Side};
+use script::Script;
 
 /// What the command line asks for.
 struct Options {
@@ -105,6 +109,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     report::table(&recording, &plain, &cached, options.rounds);
     report::kept(&kept);
     report::invalidations(&heard, options.payloads);
+
+    let script = Script::read()?;
+    let listener = Listener::start(connect()?)?;
+    let story = swarm::play(&script, connect)?;
+    let heard = listener.finish(replay.client())?;
+    report::swarm(&script, &story, &heard);
     report::more();
     Ok(())
 }
@@ -113,7 +123,11 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("state_cache_demo: {error}");
+            // What the server said is behind an error that only says that it is the server's.
+            let cause = error
+                .source()
+                .map_or(String::new(), |cause| format!(": {cause}"));
+            eprintln!("state_cache_demo: {error}{cause}");
             ExitCode::FAILURE
         }
     }

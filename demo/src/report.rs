@@ -1,6 +1,8 @@
 //! What the demo prints.
 
 use crate::replay::{Cost, Kept};
+use crate::script::Script;
+use crate::swarm::Story;
 use crate::trace::Recording;
 
 /// Says what is about to be replayed.
@@ -116,6 +118,91 @@ pub fn invalidations(heard: &[String], shown: usize) {
     if heard.len() > shown {
         println!("  … and {} more", heard.len() - shown);
     }
+    println!();
+}
+
+/// Tells what the agents of a swarm did.
+pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
+    runners(script, story);
+    println!(
+        "What came back to {}. Who is first, and so who finds the other's Notebook there, differs from run to run:",
+        story.root
+    );
+    for one in &story.returns {
+        let conflict = one
+            .conflict
+            .map_or(String::new(), |id| format!(": conflict {id}"));
+        println!(
+            "  {:<12} {:<24} {}{conflict}",
+            one.variable,
+            format!("{} {}", one.by, one.agent),
+            one.reason
+        );
+    }
+    println!(
+        "  While that was open the root could not complete, {}: {}",
+        story.undecided.code, story.undecided.message
+    );
+    println!();
+    println!(
+        "Decided, by the demo: {}. Then the root completed: {} of {} tool calls charged, variables as recorded.",
+        story.decision, story.tool_calls, story.tool_call_limit
+    );
+    let sent: Vec<String> = story
+        .sent
+        .iter()
+        .map(|(key, target)| format!("{key} for {target}"))
+        .collect();
+    println!("  outbox      {}; taken and acknowledged", sent.join(", "));
+    println!(
+        "  blackboard  {} in swarm {}, announced as",
+        story.item, story.swarm
+    );
+    for payload in heard.iter().filter(|payload| payload.contains("\"items\"")) {
+        println!("              {payload}");
+    }
+    println!();
+}
+
+/// Tells who made which steps, and which runner lost its lease.
+fn runners(script: &Script, story: &Story) {
+    println!(
+        "Shared out among the agents of a swarm: the {} steps of demo/run.jsonl that change variables, made by three at once,",
+        script.steps()
+    );
+    println!(
+        "each in a run of its own below {}, on a connection of its own and under a claim; a transaction per step.",
+        story.root
+    );
+    let mut before = "";
+    for runner in &story.runners {
+        let steps: Vec<String> = runner.steps.iter().map(usize::to_string).collect();
+        let steps = steps.join(" ");
+        let shown = if runner.run == before {
+            ""
+        } else {
+            &runner.run
+        };
+        let did = match runner.stopped_in {
+            Some(step) => format!(
+                "steps {steps}, then let its lease run out in the transaction of step {step}"
+            ),
+            None if shown.is_empty() => format!("claimed the run, steps {steps}"),
+            None => format!("steps {steps}"),
+        };
+        println!("  {shown:<26} {:<9} {did}", runner.name);
+        before = &runner.run;
+    }
+    // Until when the claim holds is nothing to be read here.
+    let detail = &story.lost.detail;
+    let owner = detail
+        .split_once(" until ")
+        .map_or(&**detail, |(owner, _)| owner);
+    println!(
+        "  COMMIT of {}, {}: {};",
+        story.loser, story.lost.code, story.lost.message
+    );
+    println!("    {owner}");
     println!();
 }
 

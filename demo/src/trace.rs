@@ -44,9 +44,14 @@ impl Recording {
 
 /// Reads a recording, through gzip if its name ends so.
 pub fn read(path: &str) -> Result<Recording, Box<dyn Error>> {
+    parse(path, &text(path)?)
+}
+
+/// Reads the text of a recording, which errors call by this name.
+pub fn parse(path: &str, text: &str) -> Result<Recording, Box<dyn Error>> {
     let mut steps: Vec<Step> = Vec::new();
     let mut latest: HashMap<String, usize> = HashMap::new();
-    for (number, line) in text(path)?.lines().enumerate() {
+    for (number, line) in text.lines().enumerate() {
         let wrong = |what: String| format!("{path}, line {}: {what}", number + 1);
         let mut record: Value =
             serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
