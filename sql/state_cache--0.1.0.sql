@@ -263,7 +263,7 @@ CREATE TABLE state_conflict (
 	reason           text,
 	resolved_by      text,
 	resolved_at      timestamptz,
-	superseded_by    bigint REFERENCES state_conflict (id)
+	superseded_by    bigint
 );
 CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status = 'open';
 COMMENT ON TABLE state_conflict IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what was decided';

@@ -229,6 +229,7 @@ fn mark(catalog: &Rc<Catalog>) {
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
+            || batch.holds_claim
             || !batch.settlements.is_empty()
             || batch
                 .states

@@ -114,6 +114,11 @@ pub fn read_latest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<
     read_newest(state, form)
 }
 
+/// This transaction holds a lock on a claim: prepared, it would keep everybody from the run, whatever the lease.
+pub fn note_claim() {
+    with(|batch| batch.holds_claim = true);
+}
+
 /// From here on this transaction writes the run under the claim with this token, which a flush checks; or under none.
 pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     with(|batch| {
@@ -185,6 +190,8 @@ pub struct Batch {
     left: usize,
     publication: crate::cache::publish::Publication,
     phase: Phase,
+    /// Whether the transaction holds a lock on a claim, which must end with this backend.
+    holds_claim: bool,
 }
 
 thread_local! {
@@ -332,6 +339,7 @@ impl Batch {
         behind::forget_locks();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
+        self.holds_claim = false;
     }
 }
 

@@ -20,6 +20,7 @@ const MAX_OWNER: usize = 255;
 /// Raises `40001` unless the claim with this token is the current one, and keeps it so until the transaction ends.
 pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
     let catalog = &state.catalog;
+    batch::note_claim();
     let _owner = Impersonation::owner_of(catalog.snapshot);
     if sys::isolation_uses_transaction_snapshot() {
         // PostgreSQL's own error for a row that has moved would not say who owns the run.
@@ -106,6 +107,7 @@ fn running<'a>(call: &Call<'a>, function: &std::ffi::CStr) -> Result<StateRef<'a
     let state = run::named(call, 0)?;
     batch::check_may_change(&state, function)?;
     run::require_running(&state)?;
+    batch::note_claim();
     Ok(state)
 }
 
@@ -157,6 +159,7 @@ sql_functions! {
         // What was staged under the token is written under it.
         batch::write_staged(&state)?;
         batch::fence(&state, None)?;
+        batch::note_claim();
         let _owner = Impersonation::owner_of(state.catalog.snapshot);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;

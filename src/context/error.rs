@@ -174,7 +174,7 @@ impl ContextError {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("run \"{run}\" has a parent in its document, but was not created as its child"),
             )
-            .set_hint("Create children with state_context_child()."),
+            .set_hint("state_context_child() creates children. One that was deleted and restored has lost its place."),
             Self::OtherParent { run, parent } => new(
                 Code::ERRCODE_DATA_EXCEPTION,
                 format!("state \"run/{run}\" is not the document of a run: field \"parentRunId\" is not the parent that it was created under"),

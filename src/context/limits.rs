@@ -23,7 +23,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
 use crate::{store, sys};
-use state_cache_context::{Counter, Run};
+use state_cache_context::{Counter, Run, Status};
 use state_cache_document as document;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -149,16 +149,11 @@ pub fn charge(
 /// What is left to a run of a counter, the runs above included that it shares with. The run is locked.
 pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
     let mut least: Option<Number> = None;
-    let mut next = Some(state.key.to_vec());
-    while let Some(key) = next.take() {
+    for key in charged_runs(state, &[counter])? {
         let state = state_of(state, &key);
         let (_, document) = run::found(&state, batch::read_latest(&state, &mut Document)?)?;
-        let purse = Purse::new(&state, &document)?;
-        if let Some(left) = purse.left(counter)? {
+        if let Some(left) = Purse::new(&state, &document)?.left(counter)? {
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
-        }
-        if purse.shares(counter)? {
-            next = purse.parent()?;
         }
     }
     Ok(least)
@@ -216,11 +211,26 @@ fn settle_in(
     Ok(())
 }
 
+/// A document to which a run comes back that is gone. A child has lost its place, and its parent has settled what it was
+/// allotted: it has been cancelled. A document that is not that of a run is taken as it is.
+pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
+    let Ok(context) = Run::open(earlier, run) else {
+        return Ok(earlier.to_vec());
+    };
+    let runs = context.status() == Status::Running;
+    if !runs || run::text_of(run, &context, "parentRunId")?.is_none() {
+        return Ok(earlier.to_vec());
+    }
+    let cancelled = document::string(Status::Cancelled.name().as_bytes());
+    document::object(&[("status", cancelled)])
+        .and_then(|updates| document::update(Some(earlier), &updates))
+        .map_err(malformed(run))
+}
+
 /// A document to which a run goes back, with the books of the one that it has now: what was used stays used, what
 /// children were allotted stays theirs, and a run that has ended does not run again. A document that is not that of a run is taken as it is.
-pub fn with_books_of(run: &[u8], earlier: &[u8], now: Option<&[u8]>) -> Result<Vec<u8>> {
-    let contexts = now.map(|now| (Run::open(now, run), Run::open(earlier, run)));
-    let Some((Ok(now), Ok(context))) = contexts else {
+pub fn with_books_of(run: &[u8], earlier: &[u8], now: &[u8]) -> Result<Vec<u8>> {
+    let (Ok(now), Ok(context)) = (Run::open(now, run), Run::open(earlier, run)) else {
         return Ok(earlier.to_vec());
     };
     let mut document = earlier.to_vec();

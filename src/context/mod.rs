@@ -48,5 +48,5 @@ mod variables;
 pub use claim::check_fence;
 pub use error::ContextError;
 pub use hierarchy::{base_version, check_may_delete, forget};
-pub use limits::with_books_of;
+pub use limits::{with_books_of, with_place_lost};
 pub use run::{RUN, is_run};

@@ -6,6 +6,7 @@ use super::labels::RECOVERY;
 use crate::batch::{self, Saved};
 use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
+use crate::cache::read::Found;
 use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::context;
@@ -99,11 +100,12 @@ pub fn reinstate(
 /// A document to which a run goes back. What it has used since stays used.
 fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<Vec<u8>> {
     let read = || batch::read_latest(state, &mut IfIntact);
-    let now = match survive_damage(read)? {
-        Ok(found) => found.state().and_then(|(_, now)| now),
-        Err(_) => None,
-    };
-    context::with_books_of(state.key, document, now.as_deref())
+    match survive_damage(read)? {
+        Ok(Found::Absent(_)) => context::with_place_lost(state.key, document),
+        Ok(Found::State(_, Some(now))) => context::with_books_of(state.key, document, &now),
+        // Nobody can read them any more.
+        Ok(Found::State(_, None)) | Err(_) => Ok(document.to_vec()),
+    }
 }
 
 /// The label of a version, without its execution context if PostgreSQL cannot read that; the label of a plain
