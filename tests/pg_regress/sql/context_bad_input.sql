@@ -94,6 +94,19 @@ SELECT state_context_complete('bad root/1/1'), state_context_complete('bad root/
 SELECT state_delete('bad root'), state_delete('bad root/1');
 SELECT state_context_create('bad root/1') IS NOT NULL, state_context_child('bad root/1', 'bad root') IS NOT NULL;
 SELECT run_id, parent_run_id, depth FROM state_context_tree('bad root/1');
+-- Nor does a run get the name of one whose children run: that is not deleted, and does not leave them when it expires.
+SELECT state_context_create('bad again'), state_context_child('bad again', 'bad again/1');
+SELECT outcome($$SELECT state_delete('bad again')$$);
+UPDATE state_head SET expires_at = now() WHERE class = 'run' AND key = 'bad again';
+SELECT complaint($$SELECT state_context_create('bad again')$$), outcome($$SELECT state_context_child('bad again/1', 'bad again')$$);
+UPDATE state_head SET expires_at = NULL WHERE class = 'run' AND key = 'bad again';
+-- After its children have ended it does, without them, and without its former owner.
+SELECT state_context_complete('bad again/1'), state_context_claim('bad again', 'ann') IS NOT NULL;
+BEGIN;
+SELECT state_delete('bad again');
+SELECT state_context_create('bad again') > 1;
+COMMIT;
+SELECT run_id, parent_run_id, owner FROM state_context_tree('bad again');
 -- Depth and the number of children have limits. Children that have ended count until they are deleted.
 SET state_cache.max_context_depth = 2;
 SET state_cache.max_context_children = 2;

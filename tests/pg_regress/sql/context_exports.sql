@@ -8,6 +8,9 @@ $$;
 SELECT state_context_create('exports', inputs => '{"x": {"list": [1, 2, {"deep": "found"}], "n": 1.50}, "y": 1}', swarm_id => 'exports swarm');
 
 -- A mark is an entry of the document. A variable can go to several places; marked again for the same one it is marked anew.
+SELECT state_context_create('places', inputs => '{"x": 1}');
+SELECT count(state_context_mark_export('places', 'x', 'external_system', target => t, target_key => k)) FROM (VALUES ('crm', NULL), ('billing', NULL), ('crm', 'other'), ('crm', NULL)) v (t, k);
+SELECT e->>'target', e->>'targetKey' FROM jsonb_array_elements(state_context_get('places')->'exports') e;
 SELECT state_context_child('exports', 'exports/1');
 SELECT state_context_mark_export('exports/1', 'x', 'parent_context');
 SELECT state_context_mark_export('exports/1', 'x', 'persistent_store', target => 'context_store');
@@ -60,6 +63,8 @@ SELECT * FROM state_context_complete('exports/4', 'failed');
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'persistent_store')$$);
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'no such class')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'external_system')$$);
+SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => '')$$), outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => repeat('t', 256))$$);
+SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'context_store', target_key => '')$$), outcome($$SELECT state_context_mark_export('exports', repeat('k', 250), 'persistent_store', target => 'context_store')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', '', 'parent_context')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'moon')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'blackboard', item => '[]')$$);

@@ -1,7 +1,7 @@
 -- Limits: what a run may use up, what its children are allotted of that or share, and what goes back when they end.
 \a \t \pset null (null)
 -- Charged at once, and refused whole where it is more than is left. Credits are decimal numbers: ten times 0.1 is 1.
-SELECT state_context_create('limits', resource_limits => '{"maxCredits": 1.5, "maxToolCalls": 3, "maxDurationMs": 60000, "maxMemoryMB": 512, "priorityBonus": -2, "emergencyReserve": 0.25}');
+SELECT state_context_create('limits', resource_limits => '{"maxCredits": 1.5, "maxToolCalls": 3, "maxDurationMs": 60000, "maxMemoryMB": 512, "priorityBonus": 2, "emergencyReserve": 0.25}');
 SELECT min(state_context_spend('limits', 'credits', 0.1)) FROM generate_series(1, 10);
 SELECT state_context_get('limits')->'usage';
 SELECT complaint($$SELECT state_context_spend('limits', 'credits', 0.50000001)$$);
@@ -55,7 +55,7 @@ SELECT state_context_spend('pot', 'toolCalls', 5);
 SELECT complaint($$SELECT state_context_spend('pot/a/1/x', 'toolCalls', 2)$$);
 SELECT run, a.used FROM unnest('{pot,pot/a,pot/a/1,pot/a/1/x}'::text[]) run, accounts(run) a WHERE counter = 'toolCalls' ORDER BY run;
 -- Limits that nothing is charged to are inherited; the child's are not above.
-SELECT state_context_child('limits', 'limits/1', resource_limits => '{"maxMemoryMB": 256, "priorityBonus": 5}'), state_context_child('limits', 'limits/2');
+SELECT state_context_child('limits', 'limits/1', resource_limits => '{"maxMemoryMB": 256, "priorityBonus": 1}'), state_context_child('limits', 'limits/2');
 SELECT state_context_get('limits/1')->'resourceLimits', state_context_get('limits/2')->'resourceLimits';
 SELECT complaint($$SELECT state_context_child('limits', 'limits/3', resource_limits => '{"maxMemoryMB": 513}')$$);
 
@@ -153,3 +153,32 @@ SELECT state_context_child('release 2', 'release 2/3', resource_limits => '{"max
 SELECT state_context_complete('release 2/2', 'failed');
 COMMIT;
 SELECT * FROM accounts('release 2');
+-- An amount below zero is none: nobody's usage or reservation gives anybody credits.
+SELECT state_context_create('below', resource_limits => '{"maxCredits": 100}'), state_context_child('below', 'below/1', resource_limits => '{"maxCredits": 40}');
+BEGIN;
+SELECT state_update('below/1', '{"usage": {"credits": -1000}}');
+SELECT complaint($$SELECT * FROM state_context_complete('below/1', 'failed')$$);
+SELECT outcome($$SELECT state_context_spend('below/1', 'credits', 1)$$);
+ROLLBACK;
+BEGIN;
+SELECT state_update('below', '{"usage": {"credits": -1000}}');
+SELECT outcome($$SELECT state_context_spend('below', 'credits', 1)$$), outcome($$SELECT state_context_child('below', 'below/2', resource_limits => '{"maxCredits": 1}')$$), outcome($$SELECT state_context_complete('below/1')$$);
+SELECT state_update('below', '{"usage": {}, "reservations": {"x": {"credits": -1000}}}');
+SELECT outcome($$SELECT state_context_spend('below', 'credits', 1)$$);
+ROLLBACK;
+-- Nor does a look back: a run that is restored or recovered has used what it has used.
+SELECT state_context_spend('below/1', 'credits', 30);
+SELECT state_restore('below/1', 1) > 0, (SELECT state_context_get('below/1')->'usage');
+SELECT outcome($$SELECT state_context_spend('below/1', 'credits', 10.01)$$);
+SELECT action FROM state_recover('below');
+SELECT * FROM accounts('below');
+-- A child that runs is not deleted; one that has ended is.
+SELECT state_delete('below/1');
+SELECT * FROM state_context_complete('below/1', 'cancelled');
+SELECT state_delete('below/1');
+SELECT * FROM accounts('below');
+-- One that is gone all the same (it expired, or somebody deleted its rows) has used all that it was allotted.
+SELECT state_context_child('below', 'below/2', resource_limits => '{"maxCredits": 20}'), state_context_child('below', 'below/3', resource_limits => '{"maxCredits": 5}');
+DELETE FROM state_head WHERE class = 'run' AND key = 'below/2';
+SELECT state_context_child('below', 'below/2', resource_limits => '{"maxCredits": 1}');
+SELECT * FROM accounts('below');

@@ -122,10 +122,14 @@ SELECT outcome($$SELECT state_context_create('b-new')$$), outcome($$SELECT state
 -- A child in the name of another tenant is hidden in the tree of its parent, and not merged.
 RESET ROLE;
 SELECT state_context_child('a-run', 'b-hidden'), state_context_child('b-run', 'a-below'), state_context_set('b-hidden', 'secret', '1'), state_context_set('a-below', 'y', '1');
+SELECT state_context_create('a-lone'), state_context_child('a-lone', 'b-lone');
 SET ROLE regress_context_writer;
 SELECT run_id, depth FROM state_context_tree('a-run');
 SELECT run_id, parent_run_id, depth FROM state_context_tree('a-below');
 SELECT outcome($$SELECT * FROM state_context_merge('b-hidden')$$), outcome($$SELECT * FROM state_context_merge('a-below')$$);
+-- One that is hidden runs all the same: its parent does not end, nor go.
+SELECT outcome($$SELECT * FROM state_context_complete('a-lone')$$);
+SELECT outcome($$SELECT state_delete('a-lone')$$);
 RESET ROLE;
 SELECT name FROM variables('a-run') WHERE name = 'secret';
 SELECT name FROM variables('b-run') WHERE name = 'y';

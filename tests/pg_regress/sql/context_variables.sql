@@ -18,6 +18,7 @@ SELECT outcome($$SELECT state_context_set('vars', 'text', '"later"')$$);
 -- A child inherits that as well.
 SELECT state_context_child('vars', 'vars/1');
 SELECT outcome($$SELECT state_context_set('vars/1', 'fixed', '2')$$);
+SELECT complaint($$SELECT state_context_child('vars', 'vars/2', '{"fixed": 2}')$$);
 -- Without a word about it what is mutable stays so.
 SELECT state_context_set('vars', 'n', '2'), state_context_set('vars', 'n', '3', mutable => NULL);
 SELECT * FROM variables('vars');
@@ -162,7 +163,7 @@ SELECT state_context_set('times', 'd', '9'), state_context_set('times', 'g', '1'
 SELECT key, action FROM state_batch_commit();
 COMMIT;
 SELECT name, value FROM variables('times') WHERE name IN ('d', 'g');
--- A merge in a batch sees what is staged of both.
+-- A merge in a batch sees what is staged of both, and is written at once.
 BEGIN;
 SELECT state_batch_begin();
 SELECT state_context_set('times/1', 'h', '1'), state_context_set('times', 'i', '1');
