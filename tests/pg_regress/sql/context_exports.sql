@@ -111,6 +111,22 @@ SELECT state_context_mark_export('sensitive', 'pii', 'parent_context');
 SELECT state_context_complete('sensitive/1', 'cancelled');
 SELECT complaint($$SELECT * FROM state_context_complete('sensitive')$$);
 SELECT * FROM state_context_complete('exports');
+SELECT key, value, type, created_by, access_level, tags FROM state_blackboard_query('exports swarm');
+-- A child can go past its parent to the blackboard, and says what kind of item it leaves there, under which key.
+SELECT state_context_create('board', inputs => '{"plan": {"steps": [1, 2]}, "note": "n"}', swarm_id => 'exports board'), state_context_child('board', 'board/1');
+SELECT state_context_mark_export('board/1', 'plan', 'blackboard', '$.steps', target_key => 'the plan', item => '{"type": "plan", "tags": ["urgent"], "accessLevel": "public", "ttl": "1 hour"}');
+SELECT state_context_mark_export('board/1', 'note', 'blackboard');
+SELECT complaint($$SELECT state_context_mark_export('board/1', 'note', 'blackboard', item => '{"color": "red"}')$$);
+BEGIN;
+SELECT * FROM state_context_complete('board/1');
+ROLLBACK;
+SELECT count(*) FROM state_blackboard_query('exports board');
+SELECT * FROM state_context_complete('board/1');
+SELECT key, value, type, created_by, access_level, tags, date_trunc('second', expires_at - created_at) FROM state_blackboard_query('exports board');
+-- Exported again, by another run, an item is replaced.
+SELECT state_context_mark_export('board', 'note', 'parent_context'), state_context_set('board', 'note', '"of the root"');
+SELECT * FROM state_context_complete('board');
+SELECT key, value, created_by FROM state_blackboard_query('exports board');
 -- The outbox is a queue. A consumer takes what no other consumer has taken, in order, and acknowledges it.
 SELECT state_context_create('queue', inputs => '{"a": 1, "b": 2, "c": 3}');
 SELECT count(state_context_mark_export('queue', v, 'external_system', target => 'mailer')) FROM unnest('{a,b,c}'::text[]) v;
