@@ -143,3 +143,4 @@ ROLLBACK;
 SELECT * FROM sent('queue');
 -- Exports outlive their run.
 SELECT state_delete('queue'), (SELECT count(*) FROM sent('queue'));
+SELECT state_delete('exports swarm', class => 'swarm'), state_delete('exports board', class => 'swarm');

@@ -129,13 +129,27 @@ SELECT state_context_set('again/1', 'a', '4'), state_context_set('again', 'new',
 SELECT * FROM state_context_merge('again/1', 'parent_wins');
 SELECT * FROM state_context_merge('again/1', 'child_wins');
 SELECT name, value FROM variables('again');
--- What it started from last is kept, however few versions the class keeps.
+-- What it started from last is kept, however few versions the class keeps: pruning spares it,
+SELECT state_class_define('run', keep => 0);
 SELECT state_context_create('pruned', inputs => '{"a": 1}'), state_context_child('pruned', 'pruned/1');
 SELECT version, recovery_point FROM state_history('pruned/1');
 DO $$ BEGIN FOR i IN 1..5 LOOP PERFORM state_context_set('pruned/1', 'b', to_jsonb(i)); PERFORM state_save('pruned/1', state_get('pruned/1')); END LOOP; END $$;
 SELECT state_prune('run', keep => 1) > 0;
 SELECT version, recovery_point FROM state_history('pruned/1');
 SELECT variable, value, reason FROM state_context_merge('pruned/1');
+SELECT state_context_set('pruned/1', 'c', '1'), state_context_set('pruned', 'b', '6');
+SELECT state_context_set('pruned/1', 'c', '2');
+SELECT state_prune('run', keep => 1, recovery_points => true) > 0;
+SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
+-- and so does a class that drops what is old with each write.
+SELECT state_class_define('run', keep => 1);
+SELECT state_context_set('pruned/1', 'd', '1'), state_context_set('pruned', 'c', '7');
+SELECT state_context_set('pruned/1', 'd', '2');
+SELECT state_context_set('pruned/1', 'd', '3');
+SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
+SELECT state_context_set('pruned/1', 'd', '4');
+SELECT state_context_set('pruned/1', 'd', '5');
+SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
 -- Where somebody deleted it, the error says what is missing.
 SET state_cache.max_delta_chain = 0;
 SELECT state_context_set('pruned/1', 'b', '0');
@@ -255,7 +269,7 @@ SELECT state_context_create('ask 3', inputs => '{"x": 1}'), state_context_child(
 SELECT variable FROM state_context_merge('ask 3/1', 'manual_review');
 SELECT state_context_complete('ask 3/1');
 SELECT state_delete('ask 3'), state_delete('ask 3/1');
-SELECT state_context_create('ask 3', inputs => '{"x": 1}'), state_context_child('ask 3', 'ask 3/1'), state_context_set('ask 3', 'x', '2'), state_context_set('ask 3/1', 'x', '"new"');
+SELECT state_context_create('ask 3', inputs => '{"x": 1}') > 1, state_context_child('ask 3', 'ask 3/1') > 1, state_context_set('ask 3', 'x', '2'), state_context_set('ask 3/1', 'x', '"new"');
 SELECT variable FROM state_context_merge('ask 3/1', 'manual_review');
 SELECT state_conflict_resolve(max(id), '3', 'the new one') FROM state_conflict WHERE run_id = 'ask 3';
 SELECT child, status, waits FROM conflicts('ask 3');
