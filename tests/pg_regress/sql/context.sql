@@ -96,7 +96,7 @@ SELECT state_context_mark_export('tour', 'found', 'external_system', target => '
 SELECT * FROM state_context_complete('tour');
 SELECT run_id, depth, status, owner FROM state_context_tree('tour');
 SELECT * FROM accounts('tour');
--- Whoever deletes the root forgets where its children stood; their states stay.
+-- Whoever deletes the root leaves the states of its children, which say whose they were.
 SELECT state_delete('tour');
 SELECT complaint($$SELECT * FROM state_context_tree('tour')$$);
 SELECT run_id, parent_run_id, depth FROM state_context_tree('tour/east');

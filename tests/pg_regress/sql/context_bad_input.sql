@@ -12,7 +12,7 @@ SELECT state_context_create('bad/gone'), state_delete('bad/gone');
 SELECT call, outcome('SELECT * FROM ' || format(call, run)) FROM unnest('{no such,bad/gone}'::text[]) WITH ORDINALITY r (run, rn), unnest(ARRAY[
 	$$state_context_get(%L)$$, $$state_context_visible(%L)$$, $$state_context_tree(%L)$$, $$state_context_child(%L, 'bad/2')$$,
 	$$state_context_set(%L, 'x', '1')$$, $$state_context_set_many(%L, '{"x": 1}')$$, $$state_context_set_many(%L, '{}')$$, $$state_context_append(%L, 'x', '1')$$, $$state_context_patch(%L, 'x', '{}')$$,
-	$$state_context_merge(%L)$$, $$state_context_mark_export(%L, 'x', 'parent_context')$$, $$state_context_complete(%L)$$, $$state_context_spend(%L, 'credits', 1)$$,
+	$$state_context_merge(%L)$$, $$state_context_mark_export(%L, 'x', 'parent_context')$$, $$state_context_unmark_export(%L, 'x')$$, $$state_context_complete(%L)$$, $$state_context_spend(%L, 'credits', 1)$$,
 	$$state_context_claim(%L, 'ann')$$, $$state_context_renew(%L, 1)$$, $$state_context_release(%L, 1)$$, $$state_context_fence(%L, 1)$$]) WITH ORDINALITY c (call, cn) ORDER BY rn, cn;
 SELECT outcome($$SELECT state_conflict_resolve(-1, '1', 'r')$$);
 SELECT state_exists('no such'), state_exists('bad/2');
@@ -27,7 +27,7 @@ SELECT state_get('bad taken');
 -- A run that has ended takes nothing.
 SELECT call, outcome('SELECT * FROM ' || call) FROM unnest(ARRAY[
 	$$state_context_child('bad end', 'bad end/2')$$, $$state_context_set('bad end', 'x', '1')$$, $$state_context_set_many('bad end', '{"x": 1}')$$, $$state_context_append('bad end', 'x', '1')$$,
-	$$state_context_patch('bad end', 'x', '{}')$$, $$state_context_mark_export('bad end', 'x', 'parent_context')$$, $$state_context_complete('bad end')$$,
+	$$state_context_patch('bad end', 'x', '{}')$$, $$state_context_mark_export('bad end', 'x', 'parent_context')$$, $$state_context_unmark_export('bad end', 'x')$$, $$state_context_complete('bad end')$$,
 	$$state_context_complete('bad end', 'failed')$$, $$state_context_spend('bad end', 'credits', 1)$$, $$state_context_claim('bad end', 'ann')$$]) call;
 SELECT outcome($$SELECT state_context_create('')$$), outcome(format($$SELECT state_context_create(%L)$$, repeat('k', 1025))), outcome($$SELECT state_context_child('bad', '')$$);
 
@@ -39,7 +39,7 @@ SELECT * FROM each_of(
 	$$state_context_append(NULL, 'x', '1')$$, $$state_context_append('bad', NULL, '1')$$, $$state_context_append('bad', 'x', NULL)$$, $$state_context_append('bad', 'x', '1', NULL)$$,
 	$$state_context_patch(NULL, 'x', '1')$$, $$state_context_patch('bad', NULL, '1')$$, $$state_context_patch('bad', 'x', NULL)$$, $$state_context_patch('bad', 'x', '1', NULL)$$,
 	'state_context_merge(NULL)', $$state_context_merge('bad/1', NULL)$$, $$state_conflict_resolve(NULL, '1', 'r')$$, $$state_conflict_resolve(1, NULL, 'r')$$, $$state_conflict_resolve(1, '1', NULL)$$,
-	$$state_context_mark_export(NULL, 'x', 'parent_context')$$, $$state_context_mark_export('bad', NULL, 'parent_context')$$, $$state_context_mark_export('bad', 'x', NULL)$$,
+	$$state_context_mark_export(NULL, 'x', 'parent_context')$$, $$state_context_mark_export('bad', NULL, 'parent_context')$$, $$state_context_mark_export('bad', 'x', NULL)$$, $$state_context_unmark_export(NULL, 'x')$$, $$state_context_unmark_export('bad', NULL)$$,
 	'state_context_complete(NULL)', $$state_context_complete('bad', NULL)$$, $$state_context_complete('bad', 'failed', NULL)$$,
 	$$state_context_claim(NULL, 'ann')$$, $$state_context_claim('bad', NULL)$$, $$state_context_claim('bad', 'ann', NULL)$$, 'state_context_renew(NULL, 1)', $$state_context_renew('bad', NULL)$$, $$state_context_renew('bad', 1, NULL)$$,
 	'state_context_release(NULL, 1)', $$state_context_release('bad', NULL)$$, 'state_context_fence(NULL, 1)', $$state_context_fence('bad', NULL)$$,
@@ -50,7 +50,7 @@ SELECT * FROM each_of(
 	$$state_context_merge('bad/1', 'newest')$$, $$state_context_merge('bad/1', per_variable => '{"x": "newest"}')$$, $$state_context_merge('bad/1', per_variable => '{"x": 1}')$$, $$state_context_complete('bad/1', strategy => 'Child_Wins')$$,
 	$$state_context_complete('bad/1', 'done')$$, $$state_context_complete('bad/1', 'running')$$, $$state_context_set('bad', 'x', '1', 'robot')$$, $$state_context_set('bad', 'x', '1', sensitivity => 'SECRET')$$,
 	$$state_context_visible('bad', 'everything')$$, $$state_context_child('bad', 'bad/2', max_sensitivity => '')$$, $$state_context_create('bad/2', sensitivity_map => '{"x": "private"}')$$, $$state_context_create('bad/2', sensitivity_map => '{"x": null}')$$,
-	$$state_context_mark_export('bad', 'x', 'parent')$$, $$state_context_mark_export('bad', 'x', 'parent_context', sensitivity => 'none')$$,
+	$$state_context_mark_export('bad', 'x', 'parent')$$, $$state_context_unmark_export('bad', 'x', 'parent')$$, $$state_context_mark_export('bad', 'x', 'parent_context', sensitivity => 'none')$$,
 	$$state_context_spend('bad', 'money', 1)$$, $$state_context_create('bad/2', resource_limits => '{"maxMoney": 1}')$$, $$state_context_child('bad', 'bad/2', resource_limits => '{"credits": 1}')$$);
 -- Numbers that are none: negative, not finite, not a number at all.
 SELECT * FROM each_of(
@@ -130,7 +130,7 @@ INSERT INTO shape (patch) SELECT p::jsonb FROM unnest(ARRAY[
 	'{"runId": null}', '{"runId": "other"}', '{"runId": 1}', '{"status": "done"}', '{"status": true}', '{"status": null}',
 	'{"routineId": 1}', '{"parentRunId": []}', '{"swarmId": {}}', '{"createdAt": "today"}', '{"completedAt": 1}',
 	'{"permissions": {}}', '{"permissions": [1]}', '{"resourceLimits": []}', '{"resourceLimits": {"maxCredits": "1"}}', '{"resourceLimits": {"maxcredits": 1}}',
-	'{"usage": 1}', '{"usage": {"credits": null}}', '{"usage": {"money": 1}}', '{"reservations": []}', '{"reservations": {"c": 1}}', '{"reservations": {"c": {"credits": "1"}}}',
+	'{"usage": 1}', '{"usage": {"credits": null}}', '{"usage": {"credits": -1}}', '{"reservations": {"c": {"credits": -0.1}}}', '{"resourceLimits": {"maxCredits": -1}}', '{"usage": {"money": 1}}', '{"reservations": []}', '{"reservations": {"c": 1}}', '{"reservations": {"c": {"credits": "1"}}}',
 	'{"sharedLimits": {}}', '{"sharedLimits": ["money"]}', '{"intermediate": []}',
 	'{"variables": []}', '{"variables": {"x": 1}}', '{"variables": {"x": {"value": 1}}}', '{"variables": {"x": {"key": "y", "value": 1}}}', '{"variables": {"x": {"key": "x"}}}', '{"variables": {"x": {"key": "x", "value": null}}}',
 	'{"variables": {"x": {"key": "x", "value": 1, "source": "robot"}}}', '{"variables": {"x": {"key": "x", "value": 1, "timestamp": "21.11.2026"}}}',

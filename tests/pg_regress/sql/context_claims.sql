@@ -53,6 +53,7 @@ CREATE FUNCTION each_fenced(token bigint) RETURNS TABLE (call text, says text) L
 		$c$state_context_append('claims', 'list', '9', token => %s)$c$,
 		$c$state_context_patch('claims', 'object', '{"a": 9}', token => %s)$c$,
 		$c$state_context_mark_export('claims', 'x', 'parent_context', token => %s)$c$,
+		$c$state_context_unmark_export('claims', 'x', token => %s)$c$,
 		$c$state_context_child('claims', 'claims/late', token => %s)$c$,
 		$c$state_context_merge('claims/child', token => %s)$c$,
 		$c$state_context_spend('claims', 'credits', 1, token => %s)$c$,
@@ -82,8 +83,7 @@ SELECT claim_says(format($$DO 'BEGIN PERFORM state_context_fence(''claims'', %s)
 \set VERBOSITY sqlstate
 BEGIN;
 SELECT state_context_set('claims', 'x', '9', token => :stolen);
-SELECT state_context_release('claims', :stolen);
-SELECT claim('claims', 'next', 'carl') > :stolen;
+UPDATE state_claim SET token = token + 1000 WHERE run_id = 'claims';
 COMMIT;
 BEGIN;
 SELECT state_context_fence('claims', :stolen);
@@ -123,8 +123,12 @@ COMMIT;
 UPDATE state_claim SET token = token - 1000 WHERE run_id = 'claims';
 
 -- Released, a run is free at once; the token is not good any more, also where nobody has taken it.
+-- What was written under it in the same transaction was written before.
+BEGIN;
+SELECT state_context_set('claims', 'x', '6', token => :stolen);
 SELECT state_context_release('claims', :stolen);
-SELECT owner FROM state_context_tree('claims') LIMIT 1;
+COMMIT;
+SELECT state_context_get('claims')#>'{variables,x,value}', owner FROM state_context_tree('claims') LIMIT 1;
 SELECT claim_says(format($$SELECT state_context_set('claims', 'x', '9', token => %s)$$, :stolen));
 SELECT outcome(format($$SELECT state_context_release('claims', %s)$$, :stolen)) ~ '^40001';
 SELECT claim('claims', 'after', 'carl') > :stolen;

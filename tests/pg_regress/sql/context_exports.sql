@@ -10,7 +10,13 @@ SELECT state_context_create('exports', inputs => '{"x": {"list": [1, 2, {"deep":
 -- A mark is an entry of the document. A variable can go to several places; marked again for the same one it is marked anew.
 SELECT state_context_create('places', inputs => '{"x": 1}');
 SELECT count(state_context_mark_export('places', 'x', 'external_system', target => t, target_key => k)) FROM (VALUES ('crm', NULL), ('billing', NULL), ('crm', 'other'), ('crm', NULL)) v (t, k);
+SELECT state_context_mark_export('places', 'x', 'persistent_store', target => 'context_store');
 SELECT e->>'target', e->>'targetKey' FROM jsonb_array_elements(state_context_get('places')->'exports') e;
+-- It is taken back for one destination or for all.
+SELECT state_context_unmark_export('places', 'x', 'persistent_store'), state_context_unmark_export('places', 'x', 'persistent_store'), state_context_unmark_export('places', 'y');
+SELECT count(*) FROM jsonb_array_elements(state_context_get('places')->'exports') e;
+SELECT state_context_unmark_export('places', 'x'), state_context_get('places')->'exports';
+SELECT state_context_get('places')->'exports';
 SELECT state_context_child('exports', 'exports/1');
 SELECT state_context_mark_export('exports/1', 'x', 'parent_context');
 SELECT state_context_mark_export('exports/1', 'x', 'persistent_store', target => 'context_store');
@@ -62,6 +68,7 @@ SELECT * FROM state_context_complete('exports/4', 'failed');
 -- What a mark needs: a class that there is, a system with a name.
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'persistent_store')$$);
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'no such class')$$);
+SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'run')$$), outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'swarm', target_key => 'exports swarm')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'external_system')$$);
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => '')$$), outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => repeat('t', 256))$$);
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'context_store', target_key => '')$$), outcome($$SELECT state_context_mark_export('exports', repeat('k', 250), 'persistent_store', target => 'context_store')$$);

@@ -171,6 +171,12 @@ SELECT state_context_spend('below/1', 'credits', 30);
 SELECT state_restore('below/1', 1) > 0, (SELECT state_context_get('below/1')->'usage');
 SELECT outcome($$SELECT state_context_spend('below/1', 'credits', 10.01)$$);
 SELECT action FROM state_recover('below');
+SELECT outcome($$SELECT state_context_create('below/x', resource_limits => '{"priorityBonus": -1}')$$);
+SELECT * FROM accounts('below');
+-- Nor does one that has ended run again.
+SELECT state_context_child('below', 'below/0', resource_limits => '{"maxCredits": 10}'), state_context_spend('below/0', 'credits', 10);
+SELECT * FROM state_context_complete('below/0');
+SELECT state_restore('below/0', 1) > 0, outcome($$SELECT state_context_spend('below/0', 'credits', 10)$$);
 SELECT * FROM accounts('below');
 -- A child that runs is not deleted; one that has ended is.
 SELECT state_delete('below/1');

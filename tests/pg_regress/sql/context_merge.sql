@@ -143,14 +143,16 @@ SELECT state_prune('run', keep => 1, recovery_points => true) > 0;
 SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
 -- and so does a class that drops what is old with each write.
 SELECT state_class_define('run', keep => 1);
-SELECT state_context_set('pruned/1', 'd', '1'), state_context_set('pruned', 'c', '7');
-SELECT state_context_set('pruned/1', 'd', '2');
-SELECT state_context_set('pruned/1', 'd', '3');
-SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
-SELECT state_context_set('pruned/1', 'd', '4');
-SELECT state_context_set('pruned/1', 'd', '5');
-SELECT variable, value, reason FROM state_context_merge('pruned/1', 'child_wins');
+SELECT state_context_create('trimmed', inputs => '{"a": 1}'), state_context_child('trimmed', 'trimmed/1');
+SELECT state_context_set('trimmed/1', 'd', '1'), state_context_set('trimmed', 'a', '2');
+SELECT state_context_set('trimmed/1', 'd', '2');
+SELECT variable, value, reason FROM state_context_merge('trimmed/1', 'child_wins');
+SELECT state_context_set('trimmed/1', 'd', '3');
+SELECT state_context_set('trimmed/1', 'd', '4'), state_context_set('trimmed', 'd', '5');
+SELECT variable, value, reason FROM state_context_merge('trimmed/1', 'parent_wins');
+SELECT version, recovery_point FROM state_history('trimmed/1');
 -- Where somebody deleted it, the error says what is missing.
+SELECT state_class_define('run', keep => 0);
 SET state_cache.max_delta_chain = 0;
 SELECT state_context_set('pruned/1', 'b', '0');
 BEGIN;
@@ -159,6 +161,7 @@ SELECT regexp_replace(complaint($$SELECT * FROM state_context_merge('pruned/1')$
 ROLLBACK;
 RESET state_cache.max_delta_chain;
 SELECT variable, value, reason FROM state_context_merge('pruned/1');
+SELECT state_class_define('run', keep => 1);
 -- A run that has ended can be merged; its parent must not have.
 SELECT state_context_set('again/1', 'last', '1'), state_context_complete('again/1');
 SELECT variable, reason FROM state_context_merge('again/1');

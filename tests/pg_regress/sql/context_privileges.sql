@@ -25,7 +25,7 @@ CREATE FUNCTION each_context_call(run text, token bigint) RETURNS TABLE (call te
 		$c$state_context_get(%L)$c$, $c$state_context_visible(%L, 'pii')$c$, $c$state_context_tree(%L)$c$,
 		$c$state_context_create('%1$s/other')$c$, $c$state_context_child(%L, %3$L)$c$, $c$state_context_set(%L, 'y', '1')$c$, $c$state_context_set_many(%L, '{"y": 2}')$c$, $c$state_context_append(%L, 'list', '1')$c$,
 		$c$state_context_patch(%L, 'y', '{}')$c$, $c$state_context_merge(%2$L, 'manual_review')$c$, $c$state_context_mark_export(%2$L, 'x', 'persistent_store', target => 'context_guarded')$c$,
-		$c$state_context_mark_export(%2$L, 'x', 'external_system', target => 'outside')$c$, $c$state_context_spend(%L, 'credits', 1)$c$, $c$state_context_complete(%2$L)$c$, $c$state_context_fence(%L, %4$s)$c$,
+		$c$state_context_mark_export(%2$L, 'x', 'external_system', target => 'outside')$c$, $c$state_context_unmark_export(%L, 'x')$c$, $c$state_context_spend(%L, 'credits', 1)$c$, $c$state_context_complete(%2$L)$c$, $c$state_context_fence(%L, %4$s)$c$,
 		$c$state_context_renew(%L, %4$s)$c$, $c$state_context_claim(%L, 'bob')$c$]) WITH ORDINALITY c (call, n) ORDER BY n
 $$;
 CREATE FUNCTION each_context_table() RETURNS TABLE (statement text, says text) LANGUAGE sql VOLATILE AS $$
