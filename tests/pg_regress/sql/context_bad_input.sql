@@ -130,7 +130,7 @@ INSERT INTO shape (patch) SELECT p::jsonb FROM unnest(ARRAY[
 	'{"runId": null}', '{"runId": "other"}', '{"runId": 1}', '{"status": "done"}', '{"status": true}', '{"status": null}',
 	'{"routineId": 1}', '{"parentRunId": []}', '{"swarmId": {}}', '{"createdAt": "today"}', '{"completedAt": 1}',
 	'{"permissions": {}}', '{"permissions": [1]}', '{"resourceLimits": []}', '{"resourceLimits": {"maxCredits": "1"}}', '{"resourceLimits": {"maxcredits": 1}}',
-	'{"usage": 1}', '{"usage": {"credits": null}}', '{"usage": {"credits": -1}}', '{"reservations": {"c": {"credits": -0.1}}}', '{"resourceLimits": {"maxCredits": -1}}', '{"usage": {"money": 1}}', '{"reservations": []}', '{"reservations": {"c": 1}}', '{"reservations": {"c": {"credits": "1"}}}',
+	'{"usage": 1}', '{"usage": {"credits": null}}', '{"usage": {"money": 1}}', '{"reservations": []}', '{"reservations": {"c": 1}}', '{"reservations": {"c": {"credits": "1"}}}',
 	'{"sharedLimits": {}}', '{"sharedLimits": ["money"]}', '{"intermediate": []}',
 	'{"variables": []}', '{"variables": {"x": 1}}', '{"variables": {"x": {"value": 1}}}', '{"variables": {"x": {"key": "y", "value": 1}}}', '{"variables": {"x": {"key": "x"}}}', '{"variables": {"x": {"key": "x", "value": null}}}',
 	'{"variables": {"x": {"key": "x", "value": 1, "source": "robot"}}}', '{"variables": {"x": {"key": "x", "value": 1, "timestamp": "21.11.2026"}}}',

@@ -87,7 +87,7 @@ UPDATE state_claim SET token = token + 1000 WHERE run_id = 'claims';
 COMMIT;
 BEGIN;
 SELECT state_context_fence('claims', :stolen);
-SELECT state_update('claims', '{"mine": 2}');
+SELECT state_set('claims', '{}');
 UPDATE state_claim SET token = token + 1000 WHERE run_id = 'claims';
 COMMIT;
 -- by state_save(), which writes at once, and by a batch that is committed.
