@@ -1,6 +1,8 @@
 -- Merging a child into its parent, case by case. Compared are three documents: what both started from (the base), what
 -- the parent has now, and what the child has.
 \a \t \pset null (null)
+-- Few versions are kept here, as where a class drops what is old with each write.
+SELECT state_class_define('run', keep => 1);
 -- merged() makes a parent with a variable x, a child of it, changes both, and merges. NULL: x is not there, or does not
 -- change; "gone": it is removed. The one that is named changes last.
 CREATE SEQUENCE merge_case;
