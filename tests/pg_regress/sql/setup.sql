@@ -66,3 +66,16 @@ CREATE PROCEDURE damage_byte(key text, class text, version bigint, from_end inte
 	CALL damage(format('UPDATE state_snapshot SET delta = set_byte(delta, length(delta) - %s, get_byte(delta, length(delta) - %1$s) # 85)
 		WHERE class = %L AND key = %L AND version = %s', from_end, class, key, version))
 $$;
+
+-- variables() is what a run knows, without the times; accounts() what it may use up, has used, and has allotted to children.
+CREATE FUNCTION variables(run text) RETURNS TABLE (name text, value jsonb, sensitivity text, source text, mutable boolean) LANGUAGE sql VOLATILE AS $$
+	SELECT v.key, v.value->'value', v.value->>'sensitivity', v.value->>'source', (v.value->>'mutable')::boolean
+		FROM jsonb_each(state_context_get(run)->'variables') v ORDER BY v.key COLLATE "C"
+$$;
+CREATE FUNCTION accounts(run text) RETURNS TABLE (counter text, at_most numeric, used numeric, reserved numeric, shared boolean) LANGUAGE sql VOLATILE AS $$
+	SELECT c.counter, (r->'resourceLimits'->>c.field)::numeric, (r->'usage'->>c.counter)::numeric,
+			(SELECT sum((a.value->>c.counter)::numeric) FROM jsonb_each(coalesce(r->'reservations', '{}')) a), coalesce(r->'sharedLimits' ? c.counter, false)
+		FROM state_context_get(run) r, (VALUES ('credits', 'maxCredits'), ('toolCalls', 'maxToolCalls'), ('durationMs', 'maxDurationMs'),
+			('branches', 'maxConcurrentBranches')) c (counter, field)
+		WHERE r->'resourceLimits' ? c.field OR r->'usage' ? c.counter
+$$;
