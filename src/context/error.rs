@@ -30,8 +30,12 @@ pub enum ContextError {
     Shape { run: String, error: ShapeError },
     /// The run has ended.
     Ended { run: String, status: Status },
-    /// Children have not.
-    ChildrenRunning { run: String, children: Vec<String> },
+    /// Children have not: these, and so many that the role does not see.
+    ChildrenRunning {
+        run: String,
+        children: Vec<String>,
+        hidden: usize,
+    },
     /// A child that is to be deleted has not ended.
     ChildRuns { run: String },
     /// The run's document says that it has a parent, but it was not created there.
@@ -159,11 +163,15 @@ impl ContextError {
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("run \"{run}\" has ended: it is {}", status.name()),
             ),
-            Self::ChildrenRunning { run, children } => new(
+            Self::ChildrenRunning { run, children, hidden } => new(
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("run \"{run}\" has children that have not ended"),
             )
-            .set_detail(format!("Running: {}.", list(&children)))
+            .set_detail(match (children.is_empty(), hidden) {
+                (false, 0) => format!("Running: {}.", list(&children)),
+                (false, _) => format!("Running: {}, and {hidden} hidden from this role.", list(&children)),
+                (true, _) => format!("{hidden} are running that are hidden from this role."),
+            })
             .set_hint("Complete them first, with outcome cancelled if they are not wanted."),
             Self::ChildRuns { run } => new(
                 Code::ERRCODE_OBJECT_IN_USE,

@@ -96,9 +96,16 @@ pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
     if running.is_empty() {
         return Ok(());
     }
+    let mut children = Vec::new();
+    for child in &running {
+        if !state.catalog.access().row_security || document_of(state, child)?.is_some() {
+            children.push(text(child));
+        }
+    }
     Err(ContextError::ChildrenRunning {
         run: text(state.key),
-        children: running.iter().map(|child| text(child)).collect(),
+        hidden: running.len() - children.len(),
+        children,
     }
     .into())
 }

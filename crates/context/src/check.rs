@@ -1,6 +1,6 @@
 //! Looking at all of a run.
 
-use state_cache_document::{as_number, as_string, elements, members};
+use state_cache_document::{as_number, as_string, elements, is_negative, members};
 
 use crate::error::{Problem, ShapeError};
 use crate::fields;
@@ -114,6 +114,9 @@ fn numbers(
             let problem = fields::null_or(&value, Problem::NotNumber);
             return Err(ShapeError::new(name, problem));
         }
+        if is_negative(&value) {
+            return Err(ShapeError::new(name, Problem::Negative));
+        }
     }
     Ok(())
 }
@@ -202,6 +205,12 @@ mod tests {
                 json!(1),
                 "reservations.child",
                 "is not an object",
+            ),
+            (
+                "/usage/credits",
+                json!(-0.5),
+                "usage.credits",
+                "is negative",
             ),
             (
                 "/reservations/child/credits",

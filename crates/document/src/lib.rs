@@ -45,5 +45,6 @@ pub use path::{get_path, get_section};
 pub use pattern::Pattern;
 pub use source::Source;
 pub use take_apart::{
-    Member, as_boolean, as_number, as_string, elements, is_array, is_null, member, members,
+    Member, as_boolean, as_number, as_string, elements, is_array, is_negative, is_null, member,
+    members,
 };

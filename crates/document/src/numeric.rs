@@ -74,6 +74,18 @@ pub(crate) fn is_canonical(bytes: &[u8]) -> bool {
     rest.is_empty() && digits_are_canonical(digits, negative, scale, weight)
 }
 
+/// Whether a number with the four-byte header is below zero; zero has no sign.
+pub(crate) fn is_negative(bytes: &[u8]) -> bool {
+    let Some((header, _)) = bytes[HEADER.min(bytes.len())..].split_first_chunk() else {
+        return false;
+    };
+    let header = u16::from_ne_bytes(*header);
+    match header & FORM {
+        SHORT => header & SHORT_NEGATIVE != 0,
+        form => form == LONG_NEGATIVE,
+    }
+}
+
 fn digits_are_canonical(digits: &[[u8; 2]], negative: bool, scale: usize, weight: i32) -> bool {
     let (Some(first), Some(last)) = (digits.first(), digits.last()) else {
         return !negative && weight == 0;

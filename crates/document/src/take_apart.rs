@@ -10,7 +10,7 @@ use crate::container::{Container, Shape};
 use crate::error::DocumentError::{self, Damaged, NotAnArray, NotAnObject};
 use crate::format::{CONTAINER, FALSE, NUMERIC, STRING, TRUE};
 use crate::item::Item;
-use crate::numeric::varlena_length;
+use crate::numeric::{self, varlena_length};
 
 /// A member of an object: its key, and its value as a document of its own.
 pub type Member<'a> = (&'a [u8], Cow<'a, [u8]>);
@@ -93,6 +93,12 @@ pub fn as_number(document: &[u8]) -> Option<&[u8]> {
     is_plain.then_some(item.bytes)
 }
 
+/// Whether the document is a number below zero.
+#[must_use]
+pub fn is_negative(document: &[u8]) -> bool {
+    as_number(document).is_some_and(numeric::is_negative)
+}
+
 /// Whether the document is `null`.
 #[must_use]
 pub fn is_null(document: &[u8]) -> bool {
@@ -141,6 +147,10 @@ mod tests {
         *seen += 1;
         assert_eq!(is_array(&document), matches!(json, Json::Array(_)));
         assert_eq!(is_null(&document), matches!(json, Json::Null));
+        // Zero has no sign.
+        let below_zero = matches!(&json, Json::Number(text) if text.starts_with('-')
+            && text.split(['e', 'E']).next().is_some_and(|it| it.contains(|d| ('1'..='9').contains(&d))));
+        assert_eq!(is_negative(&document), below_zero);
         let text = match json {
             Json::String(text) => Some(text.as_bytes()),
             _ => None,
