@@ -66,6 +66,15 @@ impl<'a> StateRef<'a> {
         })
     }
 
+    /// Another state of the same class; the key is well-formed.
+    pub fn sibling<'b>(&self, key: &'b [u8]) -> StateRef<'b> {
+        StateRef {
+            catalog: Rc::clone(&self.catalog),
+            class: Rc::clone(&self.class),
+            key,
+        }
+    }
+
     /// The state as messages show it.
     pub fn shown(&self) -> Shown {
         Shown::new(&self.class.name, self.key)

@@ -12,7 +12,6 @@ use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, ClaimLock, Place, PlaceLock};
 use state_cache_context::{Run, Status};
-use std::rc::Rc;
 
 /// Locks the place of a run. One that no function of this room has created gets a place at the root, unless its
 /// document says that it has a parent: that one must have been created there.
@@ -81,12 +80,7 @@ pub fn running_children(state: &StateRef<'_>) -> Result<Vec<Box<[u8]>>> {
 
 /// The document of another run as it is now.
 fn document_of(state: &StateRef<'_>, other: &[u8]) -> Result<Option<Vec<u8>>> {
-    let other = StateRef {
-        catalog: Rc::clone(&state.catalog),
-        class: Rc::clone(&state.class),
-        key: other,
-    };
-    let found = batch::read_latest(&other, &mut Document)?;
+    let found = batch::read_latest(&state.sibling(other), &mut Document)?;
     Ok(found.state().map(|(_, document)| document))
 }
 
@@ -154,13 +148,13 @@ pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
     store::put_place(catalog, state.key, place)
 }
 
-/// The same as of now, whatever the isolation level.
+/// The version that the next merge of a run compares with, as of now, whatever the isolation level.
 fn base_version_now(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
     let _snapshot = PushedSnapshot::latest();
     store::base_version(catalog, run)
 }
 
-/// The version of a run that pruning spares: the next merge compares with it.
+/// The same under the active snapshot: pruning spares it.
 pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
     let _owner = Impersonation::owner_of(catalog.snapshot);
     store::base_version(catalog, run)

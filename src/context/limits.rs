@@ -26,22 +26,12 @@ use crate::{store, sys};
 use state_cache_context::{Counter, Run, Status};
 use state_cache_document as document;
 use std::ffi::CStr;
-use std::rc::Rc;
 
 /// Members of `resourceLimits` that nothing is charged to.
 const CAPS: [&str; 3] = ["maxMemoryMB", "priorityBonus", "emergencyReserve"];
 
 /// What the limits are called, for hints.
 const KNOWN: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, priorityBonus, emergencyReserve";
-
-/// The parent of a run, as a state.
-fn state_of<'a>(state: &StateRef<'_>, key: &'a [u8]) -> StateRef<'a> {
-    StateRef {
-        catalog: Rc::clone(&state.catalog),
-        class: Rc::clone(&state.class),
-        key,
-    }
-}
 
 /// Whether something that is done to a run is done to its parent too.
 enum Reach {
@@ -62,7 +52,7 @@ fn chain(
     let mut keys = Vec::new();
     let mut next = Some(first);
     while let Some(key) = next.take() {
-        let state = state_of(relative, &key);
+        let state = relative.sibling(&key);
         let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
             check_gone(&state)?;
             break;
@@ -97,7 +87,7 @@ pub fn lock_runs(relative: &StateRef<'_>, mut keys: Vec<Vec<u8>>, function: &CSt
     keys.sort_unstable();
     keys.dedup();
     for key in keys {
-        batch::lock(&state_of(relative, &key), function)?;
+        batch::lock(&relative.sibling(&key), function)?;
     }
     Ok(())
 }
@@ -129,7 +119,7 @@ pub fn charge(
     }
     lock_runs(state, keys.clone(), function)?;
     for key in keys {
-        let state = state_of(state, &key);
+        let state = state.sibling(&key);
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         let purse = Purse::new(&state, &document)?;
         run::check_running(&key, &purse.context)?;
@@ -150,7 +140,7 @@ pub fn charge(
 pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
     let mut least: Option<Number> = None;
     for key in charged_runs(state, &[counter])? {
-        let state = state_of(state, &key);
+        let state = state.sibling(&key);
         let (_, document) = run::found(&state, batch::read_latest(&state, &mut Document)?)?;
         if let Some(left) = Purse::new(&state, &document)?.left(counter)? {
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
@@ -201,7 +191,7 @@ fn settle_in(
     let keys = reserving_runs(relative, parent, child)?;
     lock_runs(relative, keys.clone(), function)?;
     for key in keys {
-        let state = state_of(relative, &key);
+        let state = relative.sibling(&key);
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         if let Some(updates) = Purse::new(&state, &document)?.settled(child, used)? {
             batch::apply(&state, Operation::Update(updates), function)?;
