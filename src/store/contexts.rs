@@ -330,7 +330,8 @@ pub fn lock_claim(catalog: &Catalog, run: &[u8], lock: ClaimLock) -> Result<Opti
     Ok(claim_of(&rows))
 }
 
-/// Claims a run that nobody else holds; `None` if somebody does.
+/// Claims a run that nobody else holds; `None` if somebody does. The token is drawn once the row is locked, so that no
+/// claim that came before this one has a greater.
 pub fn take_claim(
     catalog: &Catalog,
     run: &[u8],
@@ -339,7 +340,7 @@ pub fn take_claim(
 ) -> Result<Option<Claim>> {
     const SQL: &str = "INSERT INTO @extschema@.state_claim AS c (run_id, owner, expires_at) \
          VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
-         ON CONFLICT (run_id) DO UPDATE SET token = excluded.token, owner = excluded.owner, \
+         ON CONFLICT (run_id) DO UPDATE SET token = DEFAULT, owner = excluded.owner, \
          expires_at = excluded.expires_at, claimed_at = excluded.claimed_at \
          WHERE c.owner IS NULL OR c.owner OPERATOR(pg_catalog.=) excluded.owner \
          OR c.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() \
