@@ -16,6 +16,7 @@ mod model;
 mod notify;
 mod partitions;
 mod replication;
+mod run_stress;
 mod snapshots;
 mod standby;
 mod stress;
