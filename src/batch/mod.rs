@@ -127,6 +127,15 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     })
 }
 
+/// The token of the claim under which this transaction writes the run, if one was named.
+pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
+    with(|batch| {
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let known = batch.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.fence))
+    })
+}
+
 /// A class's name and a key.
 pub type StateName = (Box<[u8]>, Box<[u8]>);
 

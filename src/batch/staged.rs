@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
+use crate::sys;
 use pgrx::pg_sys;
 use state_cache_document as document;
 use std::rc::Rc;
@@ -214,7 +215,7 @@ impl Operation {
             Self::UpdateSection { section, updates } => {
                 document::update_section(base, section, updates)
             }
-            Self::Merge(patch) => document::merge_patch(base, patch, check_stack),
+            Self::Merge(patch) => document::merge_patch(base, patch, sys::check_stack),
             Self::Append { path, value } => {
                 let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
                 document::append(base, &path, value)
@@ -263,11 +264,6 @@ impl Operation {
             }
         }
     }
-}
-
-fn check_stack() {
-    // SAFETY: raises PostgreSQL's own error when the stack is nearly used up.
-    unsafe { pg_sys::check_stack_depth() };
 }
 
 /// What a flush of this transaction made of a state.

@@ -47,9 +47,14 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
 }
 
 /// The same for a function that locks the run at once: from here on nobody else can claim the run until the transaction
-/// ends, and what it writes elsewhere stands under the token too.
+/// ends, and what it writes elsewhere stands under the token too. A token that an earlier call of the transaction has
+/// named holds for this one as well.
 pub fn fence_now(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
-    let Some(token) = token else {
+    let named = match token {
+        None => batch::fence_of(state)?,
+        token => token,
+    };
+    let Some(token) = named else {
         return Ok(());
     };
     check_fence(state, token)?;

@@ -131,9 +131,9 @@ pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Gives a new run its place. There may be one of a run of the same name that has expired, or whose rows were deleted
-/// by hand: it must have no children that run.
-pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
+/// Makes room for the place of a new run. There may be one of a run of the same name that has expired, or whose rows
+/// were deleted by hand: it must have no children that run.
+pub fn clear_place(state: &StateRef<'_>) -> Result<()> {
     let catalog = &state.catalog;
     let former = {
         let _owner = Impersonation::owner_of(catalog.snapshot);
@@ -144,8 +144,13 @@ pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
     if former.is_some() {
         store::forget_context(catalog, state.key)?;
     }
-    store::forget_children(catalog, state.key)?;
-    store::put_place(catalog, state.key, place)
+    store::forget_children(catalog, state.key)
+}
+
+/// Gives a new run its place.
+pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
+    let _owner = Impersonation::owner_of(state.catalog.snapshot);
+    store::put_place(&state.catalog, state.key, place)
 }
 
 /// The version that the next merge of a run compares with, as of now, whatever the isolation level.

@@ -3,12 +3,14 @@
 use super::blackboard;
 use super::claim::fence_now;
 use super::error::ContextError;
-use super::hierarchy::{lock_place, own_place, put_place};
+use super::hierarchy::{clear_place, lock_place, own_place, put_place};
 use super::limits;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
 use crate::batch;
 use crate::cache::StateRef;
+use crate::cache::forms::Head;
+use crate::cache::read::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::settings;
@@ -139,6 +141,17 @@ impl New<'_> {
     }
 }
 
+/// Raises `42710` if there is such a run.
+fn check_absent(state: &StateRef<'_>) -> Result<()> {
+    match batch::read_latest(state, &mut Head)? {
+        Found::Absent(_) => Ok(()),
+        Found::State(..) => Err(ContextError::Duplicate {
+            run: text(state.key),
+        }
+        .into()),
+    }
+}
+
 /// Writes a new run, and its place; its version.
 fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) -> Result<i64> {
     let parent = new.parent.map(Into::into);
@@ -155,6 +168,8 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
         execution_context: None,
         parent: None,
     };
+    check_absent(state)?;
+    clear_place(state)?;
     let saved = match batch::save(state, &document, checkpoint, Some(0), None, function) {
         Err(Error::Conflict { .. }) => return Err(duplicate().into()),
         saved => saved?,
@@ -390,10 +405,8 @@ sql_functions! {
         let handing_on = Parent { key: parent_key, context, max, permissions };
         handing_on.hand_on_to(&mut new)?;
         new.add_inputs(call.jsonb(2), Some(&handing_on))?;
-        if batch::read_latest(&child, &mut crate::cache::forms::Head)?.state().is_some() {
-            // Before the parent's limits are touched.
-            return Err(ContextError::Duplicate { run: text(child_key) }.into());
-        }
+        // Before the parent's limits are touched.
+        check_absent(&child)?;
         let limits = limits::inherit(&parent, &document, child_key, given, function)?;
         new.limits = Some(limits.limits);
         new.shared_limits = Some(limits.shared);

@@ -9,7 +9,7 @@
 //! parent too. A parent that shares charges its own parent in turn, reservations included. So nothing is ever counted
 //! twice, and what is given back is what the parent's document says was reserved, whatever the child says.
 //!
-//! Branches are not used up: each running child is a reservation of one.
+//! Of branches each running child is a reservation of one. What is spent of them beside that does not come back.
 //!
 //! Every charge first locks all runs that it is charged to, in the order of the flush, and then looks what is left.
 
@@ -23,15 +23,9 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
 use crate::{store, sys};
-use state_cache_context::{Counter, Run, Status};
+use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run, Status};
 use state_cache_document as document;
 use std::ffi::CStr;
-
-/// Members of `resourceLimits` that nothing is charged to.
-const CAPS: [&str; 3] = ["maxMemoryMB", "priorityBonus", "emergencyReserve"];
-
-/// What the limits are called, for hints.
-const KNOWN: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, priorityBonus, emergencyReserve";
 
 /// Whether something that is done to a run is done to its parent too.
 enum Reach {
@@ -218,14 +212,21 @@ pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A document to which a run goes back, with the books of the one that it has now: what was used stays used, what
-/// children were allotted stays theirs, and a run that has ended does not run again. A document that is not that of a run is taken as it is.
+/// children were allotted stays theirs, what was decided is not asked again, and a run that has ended does not run
+/// again. A document that is not that of a run is taken as it is.
 pub fn with_books_of(run: &[u8], earlier: &[u8], now: &[u8]) -> Result<Vec<u8>> {
     let (Ok(now), Ok(context)) = (Run::open(now, run), Run::open(earlier, run)) else {
         return Ok(earlier.to_vec());
     };
     let mut document = earlier.to_vec();
     // What is not there takes none of them away: a document may leave out what is empty, or a status of running.
-    for name in ["usage", "reservations", "status", "completedAt"] {
+    for name in [
+        "usage",
+        "reservations",
+        "conflicts",
+        "status",
+        "completedAt",
+    ] {
         let kept = document::member(now.document(), name.as_bytes()).map_err(malformed(run))?;
         let earlier =
             document::member(context.document(), name.as_bytes()).map_err(malformed(run))?;
@@ -245,11 +246,11 @@ pub fn check_given(given: &[u8]) -> Result<()> {
     for (name, value) in super::variables::members("resource_limits", given)? {
         let known = |known: &str| known.as_bytes() == name;
         let mut counters = Counter::ALL.iter().map(|counter| counter.limit());
-        if !counters.any(known) && !CAPS.into_iter().any(known) {
+        if !counters.any(known) && !OTHER_LIMITS.into_iter().any(known) {
             return Err(Error::UnknownLabel {
                 what: "resource limit",
                 name: text(name),
-                known: KNOWN.to_owned(),
+                known: LIMITS.to_owned(),
             });
         }
         let number = Number::of_document(&value).ok_or_else(|| {
@@ -313,7 +314,7 @@ pub fn inherit(
         let one = Number::from(1);
         charge(parent, branches, Charge::Reserve(child, &one), function)?;
     }
-    for name in [branches.limit()].into_iter().chain(CAPS) {
+    for name in [branches.limit()].into_iter().chain(OTHER_LIMITS) {
         let most = purse.number("resourceLimits", name)?;
         let value = match (asked(name)?, most) {
             (Some(asked), Some(most)) if asked > most => {

@@ -5,7 +5,7 @@ use super::error::ContextError;
 use super::hierarchy::{lock_place, own_place};
 use super::limits::lock_runs;
 use super::run::{self, RUN, malformed, open, server_time};
-use super::variables::{check_stack, label, members};
+use super::variables::{label, members};
 use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, AUTO, Checkpoint, NewConflict, PlaceLock};
+use crate::sys;
 use state_cache_context::{Base, Merged, Only, Run, Status, Strategy, merge};
 use state_cache_document as document;
 use std::collections::BTreeMap;
@@ -68,8 +69,15 @@ pub fn merge_into<'a>(
         child: open(child, sides.base)?,
         parent: sides.parent_base,
     };
-    let merged = merge(&bases, &parent_run, &child_run, strategy, only, check_stack)
-        .map_err(|error| run::shape(child.key, error))?;
+    let merged = merge(
+        &bases,
+        &parent_run,
+        &child_run,
+        strategy,
+        only,
+        sys::check_stack,
+    )
+    .map_err(|error| run::shape(child.key, error))?;
     let mut outcomes = Vec::with_capacity(merged.len());
     let (mut variables, mut blocked) = (Vec::new(), Vec::new());
     for merged in merged {

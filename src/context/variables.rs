@@ -6,6 +6,7 @@ use super::run::{self, open};
 use crate::batch::{self, Edit, Operation};
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, Shown, text};
+use crate::sys;
 use pgrx::pg_sys;
 use state_cache_context::{Run, Sensitivity, Source, Variable, put};
 use state_cache_document::{self as document, DocumentError};
@@ -41,15 +42,9 @@ impl Action {
                 elements.push(Cow::Borrowed(element));
                 document::array(&elements)
             }
-            Self::Patch(patch) => document::merge_patch(before, patch, check_stack),
+            Self::Patch(patch) => document::merge_patch(before, patch, sys::check_stack),
         }
     }
-}
-
-/// Raises PostgreSQL's own error when the stack is nearly used up.
-pub fn check_stack() {
-    // SAFETY: looks at the stack of this process.
-    unsafe { pg_sys::check_stack_depth() };
 }
 
 /// A change of variables that their rules allow.

@@ -9,7 +9,7 @@ use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::store::{self, Contexts};
-use pgrx::pg_sys;
+use crate::sys;
 
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
     let key = call.required_text(0, "key")?;
@@ -55,11 +55,6 @@ pub fn required_document(state: &StateRef<'_>, version: i64) -> Result<Vec<u8>> 
     })
 }
 
-fn check_stack() {
-    // SAFETY: raises PostgreSQL's own error when the stack is nearly used up.
-    unsafe { pg_sys::check_stack_depth() };
-}
-
 sql_functions! {
     /// `state_at(key, version, class)`
     fn state_at(call) {
@@ -74,7 +69,7 @@ sql_functions! {
         let state = state(call, 3)?;
         let from = required_document(&state, required_version(call, 1, "from_version")?)?;
         let to = required_document(&state, required_version(call, 2, "to_version")?)?;
-        let patch = state_cache_document::diff(&from, &to, check_stack).map_err(|error| Error::Document {
+        let patch = state_cache_document::diff(&from, &to, sys::check_stack).map_err(|error| Error::Document {
             state: state.shown(),
             place: String::new(),
             error,

@@ -25,7 +25,8 @@ pub struct Statements {
     forget_claim: OnceCell<Statement>,
     claim: OnceCell<Statement>,
     lock_claim: [OnceCell<Statement>; 2],
-    take_claim: OnceCell<Statement>,
+    claim_again: OnceCell<Statement>,
+    claim_first: OnceCell<Statement>,
     renew_claim: OnceCell<Statement>,
     release_claim: OnceCell<Statement>,
 }
@@ -338,31 +339,39 @@ pub fn take_claim(
     owner: &[u8],
     lease: &pg_sys::Interval,
 ) -> Result<Option<Claim>> {
-    const SQL: &str = "INSERT INTO @extschema@.state_claim AS c (run_id, owner, expires_at) \
-         VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
-         ON CONFLICT (run_id) DO UPDATE SET token = DEFAULT, owner = excluded.owner, \
-         expires_at = excluded.expires_at, claimed_at = excluded.claimed_at \
-         WHERE c.owner IS NULL OR c.owner OPERATOR(pg_catalog.=) excluded.owner \
-         OR c.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() \
+    const AGAIN: &str = "UPDATE @extschema@.state_claim SET token = DEFAULT, owner = $2, \
+         expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3, \
+         claimed_at = pg_catalog.clock_timestamp() \
+         WHERE run_id OPERATOR(pg_catalog.=) $1 AND (owner IS NULL OR owner OPERATOR(pg_catalog.=) $2 \
+         OR expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
          RETURNING token, owner, expires_at";
-    let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.take_claim;
-    let statement = connection.prepare(
-        slot,
-        &catalog.schema,
-        || SQL.to_owned(),
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID],
-    )?;
-    let _own = OwnWrite::begin();
-    let rows = connection.modify(
-        statement,
-        [
-            Some(varlena_datum(run)),
-            Some(varlena_datum(owner)),
-            Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
-        ],
-    )?;
-    Ok(claim_of(&rows))
+    const FIRST: &str = "INSERT INTO @extschema@.state_claim (run_id, owner, expires_at) \
+         VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
+         ON CONFLICT (run_id) DO NOTHING RETURNING token, owner, expires_at";
+    let statements = &catalog.statements.contexts;
+    let take = |slot: &OnceCell<Statement>, sql: &str| -> Result<Option<Claim>> {
+        let connection = Connection::open()?;
+        let types = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID];
+        let statement = connection.prepare(slot, &catalog.schema, || sql.to_owned(), &types)?;
+        let _own = OwnWrite::begin();
+        let rows = connection.modify(
+            statement,
+            [
+                Some(varlena_datum(run)),
+                Some(varlena_datum(owner)),
+                Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
+            ],
+        )?;
+        Ok(claim_of(&rows))
+    };
+    if let Some(claim) = take(&statements.claim_again, AGAIN)? {
+        return Ok(Some(claim));
+    }
+    match take(&statements.claim_first, FIRST)? {
+        Some(claim) => Ok(Some(claim)),
+        // There is a row: somebody holds the run, or has made and released the first claim meanwhile.
+        None => take(&statements.claim_again, AGAIN),
+    }
 }
 
 /// Prolongs a claim, also one whose lease is over as long as nobody has taken the run; `None` if it is not the

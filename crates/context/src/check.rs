@@ -8,10 +8,10 @@ use crate::labels::Counter;
 use crate::record::{Run, conflict_ids, sensitivity};
 
 /// Members of `resourceLimits` that bound no counter.
-const OTHER_LIMITS: [&str; 3] = ["maxMemoryMB", "priorityBonus", "emergencyReserve"];
+pub const OTHER_LIMITS: [&str; 3] = ["maxMemoryMB", "priorityBonus", "emergencyReserve"];
 
-/// All members of `resourceLimits`, for error messages.
-const LIMITS: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, \
+/// The names of all members of `resourceLimits`, for error messages.
+pub const LIMITS: &str = "maxCredits, maxToolCalls, maxDurationMs, maxConcurrentBranches, maxMemoryMB, \
                       priorityBonus, emergencyReserve";
 
 impl Run<'_> {

@@ -29,6 +29,7 @@ mod visible;
 mod support;
 
 pub use blackboard::{Item, ItemChange, ItemError, ItemFilter, ItemUpdate, has_item, select};
+pub use check::{LIMITS, OTHER_LIMITS};
 pub use error::{Problem, ShapeError};
 pub use export::Export;
 pub use labels::{
