@@ -11,6 +11,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, ClaimLock, Place, PlaceLock};
+use crate::sys;
 use state_cache_context::{Run, Status};
 
 /// Locks the place of a run. One that no function of this room has created gets a place at the root, unless its
@@ -131,10 +132,21 @@ pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Whether there is such a run, whoever may see it.
+pub fn is_there(state: &StateRef<'_>) -> Result<bool> {
+    let (catalog, class) = (&state.catalog, &state.class.name);
+    let head = own_place(state, || store::target(catalog, class, state.key))?;
+    Ok(head.is_some_and(|head| !head.deleted && head.expires_at > sys::statement_timestamp()))
+}
+
 /// Makes room for the place of a new run. There may be one of a run of the same name that has expired, or whose rows
 /// were deleted by hand: it must have no children that run.
 pub fn clear_place(state: &StateRef<'_>) -> Result<()> {
     let catalog = &state.catalog;
+    if is_there(state)? {
+        // Hidden from this role, which is told so when it writes.
+        return Ok(());
+    }
     let former = {
         let _owner = Impersonation::owner_of(catalog.snapshot);
         store::lock_place(catalog, state.key, PlaceLock::Ends)?

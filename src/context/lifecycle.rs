@@ -169,6 +169,8 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
         parent: None,
     };
     check_absent(state)?;
+    // A deletion by this transaction takes the place of the former run with it.
+    batch::write_staged(state)?;
     clear_place(state)?;
     let saved = match batch::save(state, &document, checkpoint, Some(0), None, function) {
         Err(Error::Conflict { .. }) => return Err(duplicate().into()),

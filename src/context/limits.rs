@@ -14,7 +14,7 @@
 //! Every charge first locks all runs that it is charged to, in the order of the flush, and then looks what is left.
 
 use super::error::ContextError;
-use super::hierarchy::own_place;
+use super::hierarchy::is_there;
 use super::number::Number;
 use super::purse::{Charge, Purse, SPENDABLE};
 use super::run::{self, malformed};
@@ -22,7 +22,6 @@ use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
-use crate::{store, sys};
 use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run, Status};
 use state_cache_document as document;
 use std::ffi::CStr;
@@ -48,7 +47,10 @@ fn chain(
     while let Some(key) = next.take() {
         let state = relative.sibling(&key);
         let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
-            check_gone(&state)?;
+            if is_there(&state)? {
+                // What is to be charged to it must not get lost because this role does not see it.
+                return Err(run::unknown(state.key));
+            }
             break;
         };
         let purse = Purse::new(&state, &document)?;
@@ -62,18 +64,6 @@ fn chain(
         keys.push(key);
     }
     Ok(keys)
-}
-
-/// Raises `42704` for a run that only this role does not see: what is to be charged to it must not get lost.
-fn check_gone(state: &StateRef<'_>) -> Result<()> {
-    let (catalog, class) = (&state.catalog, &state.class.name);
-    let head = own_place(state, || store::target(catalog, class, state.key))?;
-    let is_there =
-        head.is_some_and(|head| !head.deleted && head.expires_at > sys::statement_timestamp());
-    match is_there {
-        true => Err(run::unknown(state.key)),
-        false => Ok(()),
-    }
 }
 
 /// Locks runs in the order in which a flush locks states.
