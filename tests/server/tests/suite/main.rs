@@ -17,6 +17,7 @@ mod notify;
 mod partitions;
 mod replication;
 mod run_stress;
+mod runs;
 mod snapshots;
 mod standby;
 mod stress;

@@ -8,7 +8,7 @@ use state_cache_server_tests::{Server, Sql, eventually, inconsistencies};
 use std::collections::BTreeMap;
 
 /// Waits until the subscriber has applied all that the publisher has committed.
-fn applied(publisher: &mut Client) {
+pub fn applied(publisher: &mut Client) {
     let target = publisher.text("SELECT pg_current_wal_insert_lsn()");
     eventually("the subscriber to apply", || {
         publisher.flag(&format!(

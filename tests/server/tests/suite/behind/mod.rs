@@ -16,7 +16,7 @@ use state_cache_server_tests::{Server, Sql, eventually};
 use std::time::{Duration, Instant};
 
 /// So that the worker writes nothing by itself.
-const LONG: &str = "state_cache.flush_interval = '1h'";
+pub const LONG: &str = "state_cache.flush_interval = '1h'";
 
 /// A server with a `behind` class `left` whose worker takes changes.
 fn server(settings: &[&str]) -> Server {
