@@ -39,6 +39,8 @@ pub struct Catalog {
     pub head: pg_sys::Oid,
     /// OID of `state_snapshot`.
     pub snapshot: pg_sys::Oid,
+    /// OID of `state_context`, whose owner writes it and the other tables of runs.
+    pub context: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
     /// OID of `state_floor`.
@@ -156,6 +158,7 @@ impl Catalog {
                 relation(c"state_snapshot")?,
                 relation(c"state_class")?,
             );
+            let context = relation(c"state_context")?;
             let (floor, trace, horizon) = (
                 relation(c"state_floor")?,
                 relation(c"state_trace")?,
@@ -173,6 +176,7 @@ impl Catalog {
                 schema,
                 head,
                 snapshot,
+                context,
                 class,
                 floor,
                 trace,
@@ -188,7 +192,11 @@ impl Catalog {
     }
 
     fn is(&self, other: &Self) -> bool {
-        let tables = |c: &Self| [c.head, c.snapshot, c.class, c.floor, c.trace, c.horizon];
+        let tables = |c: &Self| {
+            [
+                c.head, c.snapshot, c.context, c.class, c.floor, c.trace, c.horizon,
+            ]
+        };
         self.schema == other.schema && tables(self) == tables(other)
     }
 

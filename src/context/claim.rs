@@ -21,7 +21,7 @@ const MAX_OWNER: usize = 255;
 pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
     let catalog = &state.catalog;
     batch::note_claim();
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
         // PostgreSQL's own error for a row that has moved would not say who owns the run.
         check(state.key, latest(catalog, state.key)?, token)?;
@@ -40,7 +40,7 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
         return Ok(());
     };
     {
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         check(state.key, latest(&state.catalog, state.key)?, token)?;
     }
     batch::fence(state, Some(token))
@@ -126,7 +126,7 @@ sql_functions! {
         let lease = lease(call, 2)?;
         let state = running(call, c"state_context_claim()")?;
         let taken = {
-            let _owner = Impersonation::owner_of(state.catalog.snapshot);
+            let _owner = Impersonation::owner_of(state.catalog.context);
             store::take_claim(&state.catalog, state.key, owner, &lease)?
         };
         if let Some(claim) = taken {
@@ -136,7 +136,7 @@ sql_functions! {
             run::require_running(&state)?;
             return Ok(call::bigint_datum(claim.token));
         }
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         let held = latest(&state.catalog, state.key)?;
         Err(ContextError::Claimed { run: text(state.key), holder: held.as_ref().and_then(holder) }.into())
     }
@@ -145,7 +145,7 @@ sql_functions! {
     fn state_context_renew(call) {
         let (token, lease) = (token(call)?, lease(call, 2)?);
         let state = running(call, c"state_context_renew()")?;
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;
         }
@@ -165,7 +165,7 @@ sql_functions! {
         batch::write_staged(&state)?;
         batch::fence(&state, None)?;
         batch::note_claim();
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;
         }

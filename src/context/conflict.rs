@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 /// A conflict; `42704` if there is none.
 fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Conflict> {
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     store::conflict(catalog, id, lock)?.ok_or_else(|| ContextError::UnknownConflict { id }.into())
 }
 
@@ -148,7 +148,7 @@ sql_functions! {
         let variable = decided(&context, &found, value)?;
         let others = run::conflicts_of(&run_key, &context, &found.variable)?;
         let waiting = {
-            let _owner = Impersonation::owner_of(catalog.snapshot);
+            let _owner = Impersonation::owner_of(catalog.context);
             store::resolve_conflict(&catalog, id, value, reason, &by)?;
             let others = others.into_iter().filter(|other| *other != id);
             reopen_others(&catalog, others, &variable)?

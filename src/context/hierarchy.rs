@@ -19,7 +19,7 @@ use state_cache_context::{Run, Status};
 pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> Result<Place> {
     let (catalog, key) = (&*state.catalog, state.key);
     let parent = run::text_of(key, context, "parentRunId")?;
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     // The second look sees the place of a run that was deleted and created again while the first one waited.
     let found = match store::lock_place(catalog, key, lock)? {
         None => store::lock_place(catalog, key, lock)?,
@@ -53,7 +53,7 @@ pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> R
 
 /// Reads the hierarchy as it is now, whatever the isolation level, as the owner of its table.
 pub fn own_place<T>(state: &StateRef<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    let _owner = Impersonation::owner_of(state.catalog.snapshot);
+    let _owner = Impersonation::owner_of(state.catalog.context);
     let _snapshot = PushedSnapshot::latest();
     f()
 }
@@ -109,7 +109,7 @@ pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
 /// ends. A child that runs is not deleted either: its parent would never get back what it was allotted.
 pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     let place = {
-        let _owner = Impersonation::owner_of(state.catalog.snapshot);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         // Claims come before places, and the claim goes too.
         store::lock_claim(&state.catalog, state.key, ClaimLock::Alone)?;
         store::lock_place(&state.catalog, state.key, PlaceLock::Ends)?
@@ -135,7 +135,9 @@ pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
 /// Whether there is such a run, whoever may see it.
 pub fn is_there(state: &StateRef<'_>) -> Result<bool> {
     let (catalog, class) = (&state.catalog, &state.class.name);
-    let head = own_place(state, || store::target(catalog, class, state.key))?;
+    let _owner = Impersonation::owner_of(catalog.head);
+    let _snapshot = PushedSnapshot::latest();
+    let head = store::target(catalog, class, state.key)?;
     Ok(head.is_some_and(|head| !head.deleted && head.expires_at > sys::statement_timestamp()))
 }
 
@@ -148,11 +150,11 @@ pub fn clear_place(state: &StateRef<'_>) -> Result<()> {
         return Ok(());
     }
     let former = {
-        let _owner = Impersonation::owner_of(catalog.snapshot);
+        let _owner = Impersonation::owner_of(catalog.context);
         store::lock_place(catalog, state.key, PlaceLock::Ends)?
     };
     check_no_children(state)?;
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     if former.is_some() {
         store::forget_context(catalog, state.key)?;
     }
@@ -161,7 +163,7 @@ pub fn clear_place(state: &StateRef<'_>) -> Result<()> {
 
 /// Gives a new run its place.
 pub fn put_place(state: &StateRef<'_>, place: &Place) -> Result<()> {
-    let _owner = Impersonation::owner_of(state.catalog.snapshot);
+    let _owner = Impersonation::owner_of(state.catalog.context);
     store::put_place(&state.catalog, state.key, place)
 }
 
@@ -173,13 +175,13 @@ fn base_version_now(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
 
 /// The same under the active snapshot: pruning spares it.
 pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     store::base_version(catalog, run)
 }
 
 /// Forgets the place and the claim of a run that was deleted.
 pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
-    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _owner = Impersonation::owner_of(catalog.context);
     store::forget_context(catalog, run)
 }
 
@@ -188,7 +190,7 @@ sql_functions! {
     fn state_context_tree(call) {
         let root = run::named(call, 0)?;
         let nodes = {
-            let _owner = Impersonation::owner_of(root.catalog.snapshot);
+            let _owner = Impersonation::owner_of(root.catalog.context);
             store::subtree(&root.catalog, root.key)?
         };
         let mut rows = call.rows();

@@ -87,7 +87,7 @@ pub fn merge_into<'a>(
         }
         let conflict = match &merged.conflict {
             Some(found) => {
-                let _owner = Impersonation::owner_of(parent.catalog.snapshot);
+                let _owner = Impersonation::owner_of(parent.catalog.context);
                 let id = store::open_conflict(
                     &parent.catalog,
                     &NewConflict {
