@@ -28,12 +28,14 @@ impl Model {
             self.must_run(parent, broken);
         }
         if self.flaw != Flaw::ComparesWithTheBeginning {
-            for (name, outcome) in &outcomes {
+            // Of a value that the child has not changed nothing was decided.
+            let decided = outcomes.iter().filter(|(_, it)| it.reason != RISEN);
+            for (name, outcome) in decided {
                 let ours = outcome.value.clone();
                 let others = &mut self.runs[child].parent_base;
                 if ours.as_ref() == value_of(variables.get(name)) {
                     others.remove(name);
-                } else if outcome.reason != RISEN {
+                } else {
                     others.insert(name.clone(), ours);
                 }
             }
