@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use state_cache_document::{StackGuard, is_array, is_null, member};
+use state_cache_document::{StackGuard, is_array, is_null, member, members};
 
 use crate::error::ShapeError;
 use crate::labels::{Sensitivity, Strategy};
@@ -161,8 +161,9 @@ pub fn merge<'a>(
         return Ok(merged);
     }
     let order = |name: &'a [u8]| (name.len(), name);
-    let mut before = base.records()?.into_iter().peekable();
-    for (name, record) in child.records()? {
+    // Unread: most of them are the same on both sides, and are compared as bytes.
+    let mut before = members(base.variables_section())?.into_iter().peekable();
+    for (name, record) in members(child.variables_section())? {
         while before
             .next_if(|(other, _)| order(other) < order(name))
             .is_some()
@@ -172,18 +173,20 @@ pub fn merge<'a>(
         if only.is_some_and(|is_wanted| !is_wanted(name)) {
             continue;
         }
-        if old == Some(record) && !(floors_differ && child.floor(name)? > base.floor(name)?) {
+        if old.as_ref() == Some(&record)
+            && !(floors_differ && child.floor(name)? > base.floor(name)?)
+        {
             continue;
         }
         let old = old
-            .map(|record| Run::variable_of(name, record))
+            .map(|record| Run::variable_of_part(name, record))
             .transpose()?;
         let case = Case::new(
             name,
             bases.of_parent(name, old.as_ref())?,
             (base, old),
             (parent, parent.variable(name)?),
-            (child, Run::variable_of(name, record)?),
+            (child, Run::variable_of_part(name, record)?),
         )?;
         merged.extend(case.settle(strategy_of, guard)?);
     }

@@ -100,10 +100,7 @@ impl<'a> Run<'a> {
         let Some(record) = member(self.variables, name)? else {
             return Ok(None);
         };
-        fields::as_object(record)
-            .map_err(|problem| ShapeError::new(name, problem).within(b"variables"))
-            .and_then(|record| Self::variable_of(name, record))
-            .map(Some)
+        Self::variable_of_part(name, record).map(Some)
     }
 
     /// All variables with their names, in the order in which they are stored.
@@ -125,6 +122,16 @@ impl<'a> Run<'a> {
     /// The object that holds the records.
     pub(crate) fn variables_section(&self) -> &'a [u8] {
         self.variables
+    }
+
+    /// The variable that a member of the section holds.
+    pub(crate) fn variable_of_part(
+        name: &[u8],
+        record: Cow<'a, [u8]>,
+    ) -> Result<Variable<'a>, ShapeError> {
+        fields::as_object(record)
+            .map_err(|problem| ShapeError::new(name, problem).within(b"variables"))
+            .and_then(|record| Self::variable_of(name, record))
     }
 
     /// The variable that a record of this run holds.
