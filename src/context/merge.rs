@@ -15,7 +15,7 @@ use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, AUTO, Checkpoint, NewConflict, PlaceLock};
 use crate::sys;
-use state_cache_context::{Base, Merged, Only, Run, Status, Strategy, merge};
+use state_cache_context::{Base, Merged, Only, Reason, Run, Status, Strategy, merge};
 use state_cache_document as document;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -188,9 +188,14 @@ fn parent_base_after(
     context: &Run<'_>,
     outcomes: &[Outcome<'_>],
 ) -> Result<Option<Vec<u8>>> {
-    let names: Vec<_> = outcomes.iter().map(|outcome| outcome.merged.name).collect();
+    // Where only its sensitivity rose the child has not changed the value, and nobody has decided on the parent's.
+    let decided = outcomes.iter().map(|outcome| &outcome.merged);
+    let decided: Vec<_> = decided
+        .filter(|merged| merged.reason != Reason::OnlySensitivityRose)
+        .collect();
+    let names: Vec<_> = decided.iter().map(|merged| merged.name).collect();
     let mut others = Vec::new();
-    for Outcome { merged, .. } in outcomes {
+    for merged in decided {
         let of_child = context.variable(merged.name);
         let of_child = of_child.map_err(|error| run::shape(child.key, error))?;
         if merged.value != of_child.map(|variable| variable.value) {
