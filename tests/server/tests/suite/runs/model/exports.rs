@@ -80,13 +80,8 @@ impl Model {
         let mut arrived = Vec::new();
         let mut to_parent = BTreeSet::new();
         for export in &ending.exports {
-            let Some(variable) = ending.variables.get(&export.key) else {
-                broken.insert("55000");
-                continue;
-            };
-            let level = export
-                .level
-                .max(self.effective(&export.key, Some(variable)));
+            let variable = ending.variables.get(&export.key);
+            let level = export.level.max(self.effective(&export.key, variable));
             let destination = match ending.parent {
                 None if export.destination == "parent_context" => "blackboard",
                 _ => export.destination,
@@ -94,6 +89,10 @@ impl Model {
             if level > most(destination) {
                 broken.insert("42501");
             }
+            let Some(variable) = variable else {
+                broken.insert("55000");
+                continue;
+            };
             let Some(value) = transformed(&variable.value, export.takes_member) else {
                 broken.insert("55000");
                 continue;
