@@ -237,6 +237,7 @@ fn change(
     let state = run::named(call, 0)?;
     if token.is_some() {
         batch::check_may_change(&state, function)?;
+        run::require(&state)?;
         fence(&state, token)?;
     }
     for (name, action) in &actions {

@@ -38,9 +38,8 @@ fn nothing_is_left_of_the_runs_of_a_dropped_extension() {
             session.error("SELECT * FROM state_context_merge('other/b')"),
             "42704"
         );
-        // A token of the former runs owns nothing here.
         let late = format!("SELECT state_context_set('other/a', 'left', '1', token => {token})");
-        assert_eq!(session.error(&late), "40001");
+        assert_eq!(session.error(&late), "42704");
         let unowned = "SELECT state_context_set('other/a', 'left', '1')";
         assert_eq!(session.error(unowned), "42704");
         assert_eq!(session.number("SELECT count(*) FROM state_context"), 0);
