@@ -109,9 +109,21 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
         }
         check_may_retry(class, key, unwritten.version, head.as_ref())?;
     }
-    Err(Error::Swallowed {
-        state: Shown::new(&class.name, key),
-    })
+    Err(lost_too_often(catalog, class, key, unwritten.version))
+}
+
+/// The error after so many attempts: that of who has rewritten what was written, if that can be, else a conflict.
+fn lost_too_often(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Error {
+    let state = Shown::new(&class.name, key);
+    if catalog.rows_may_be_rewritten() {
+        return Error::Swallowed { state };
+    }
+    let head = catalog.head_row(&class.name, key);
+    Error::Conflict {
+        state,
+        expected: version,
+        found: head.map_or(0, |head| head.version),
+    }
 }
 
 fn touch(
@@ -207,9 +219,7 @@ pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Res
         }
         check_may_retry(class, key, version, head.as_ref())?;
     }
-    Err(Error::Swallowed {
-        state: Shown::new(&class.name, key),
-    })
+    Err(lost_too_often(catalog, class, key, version))
 }
 
 /// Says what becomes of a dirty entry if this transaction, which has written it, commits.

@@ -2,9 +2,10 @@
 
 use crate::support::{Memory, bytes};
 use state_cache_ring::{Change, Record, decode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WRITERS: u32 = 3;
+const READERS: usize = 2;
 const RECORDS: i64 = 50_000;
 
 /// A key whose every byte follows from the version, of a length that does so too.
@@ -13,18 +14,29 @@ fn key(version: i64) -> Vec<u8> {
 }
 
 /// Reads until the writers are done and all is read; how often it was lapped, and how many records it read.
-/// `late`: waits until the writers are about to overwrite what it reads.
-fn follow(ring: &Memory, done: &AtomicBool, late: bool) -> (u64, u64) {
+/// `late`: every other time it waits until the writers are about to overwrite what it reads. Counts itself in
+/// `satisfied` when it has been lapped and has read something.
+fn follow(ring: &Memory, done: &AtomicBool, satisfied: &AtomicUsize, late: bool) -> (u64, u64) {
     let (mut from, mut buffer) = (0, Vec::new());
     let (mut lapped, mut count) = (0, 0);
     let mut last = [None::<i64>; WRITERS as usize];
+    let (mut waits, mut counted) = (late, false);
     loop {
+        if !counted && lapped > 0 && count > 0 {
+            counted = true;
+            satisfied.fetch_add(1, Ordering::SeqCst);
+        }
         let finished = done.load(Ordering::SeqCst);
-        let near = ring.capacity() as u64 - 200;
-        if late && !finished && ring.head() - from < near {
+        let wanted = match (late, waits) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => ring.capacity() as u64 - 200,
+        };
+        if !finished && ring.head() - from < wanted {
             std::hint::spin_loop();
             continue;
         }
+        waits = !waits;
         let Ok(next) = ring.read(from, ring.capacity(), &mut buffer) else {
             lapped += 1;
             last = Default::default();
@@ -52,16 +64,21 @@ fn follow(ring: &Memory, done: &AtomicBool, late: bool) -> (u64, u64) {
 
 fn run(capacity: usize, late: bool) -> Vec<(u64, u64)> {
     let ring = Memory::new(capacity);
-    let (done, ring) = (AtomicBool::new(false), &ring);
+    let (done, satisfied, ring) = (AtomicBool::new(false), AtomicUsize::new(0), &ring);
     std::thread::scope(|threads| {
-        let done = &done;
-        let readers: Vec<_> = (0..2)
-            .map(|_| threads.spawn(move || follow(ring, done, late)))
+        let (done, satisfied) = (&done, &satisfied);
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| threads.spawn(move || follow(ring, done, satisfied, late)))
             .collect();
         let writers: Vec<_> = (0..WRITERS)
             .map(|database| {
                 threads.spawn(move || {
-                    for version in 0..RECORDS {
+                    for version in 0.. {
+                        // Late readers see what they are to see only when the scheduler lets them.
+                        let waits = late && satisfied.load(Ordering::SeqCst) < READERS;
+                        if version >= RECORDS && !waits {
+                            break;
+                        }
                         let key = key(version);
                         let record = Record {
                             database,
