@@ -217,7 +217,7 @@ CREATE TABLE state_context (
 	created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX state_context_children ON state_context (parent_run_id) WHERE parent_run_id IS NOT NULL;
-COMMENT ON TABLE state_context IS 'the hierarchy of runs: a row per run that state_context_create() or state_context_child() has made';
+COMMENT ON TABLE state_context IS 'the hierarchy of runs: a row per run that state_context_create() or state_context_child() has made, or another function has found to be a root';
 COMMENT ON COLUMN state_context.run_id IS 'the run: the key of its state of class run';
 COMMENT ON COLUMN state_context.parent_run_id IS 'the run that it is a child of; NULL for a root';
 COMMENT ON COLUMN state_context.depth IS 'steps to the root, 0 for a root';

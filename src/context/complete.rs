@@ -4,7 +4,7 @@ use super::blackboard;
 use super::claim::fence_now;
 use super::error::ContextError;
 use super::exports::{check_sensitivity, check_store_class, default_target_key, transformed};
-use super::hierarchy::{check_no_children, lock_place, own_place};
+use super::hierarchy::{as_owner, check_no_children, lock_place};
 use super::limits;
 use super::merge::{Sides, base_document, merge_into, strategy};
 use super::run::{self, RUN, malformed, open};
@@ -210,7 +210,7 @@ impl<'a> Ending<'a> {
             }
             Destination::ExternalSystem => {
                 let system = export.target.as_deref().unwrap_or_default();
-                own_place(self.state, || {
+                as_owner(self.state, || {
                     store::send_out(
                         &self.state.catalog,
                         &Outgoing {
@@ -331,7 +331,7 @@ sql_functions! {
         let mut keys = vec![state.key.to_vec()];
         if let Some(parent) = &place.parent {
             // Not a weaker lock: who completes the last child goes on to complete the parent.
-            own_place(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Branches))?;
+            as_owner(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Branches))?;
             keys.extend(limits::reserving_runs(&state, parent, state.key)?);
             if outcome == Status::Completed && exports_to_parent(&open(&state, &known)?) {
                 keys.push(parent.to_vec());
@@ -350,7 +350,7 @@ sql_functions! {
             ending.export()?.iter().for_each(|arrival| push(&mut rows, arrival));
         }
         // One that fails or is cancelled decides nothing any more.
-        own_place(&state, || store::abandon_conflicts(&state.catalog, state.key))?;
+        as_owner(&state, || store::abandon_conflicts(&state.catalog, state.key))?;
         ending.write(outcome)?;
         limits::settle(&state, &ending.context, FUNCTION)?;
         Ok(call::void_datum())

@@ -51,8 +51,8 @@ pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> R
     Ok(found)
 }
 
-/// Reads the hierarchy as it is now, whatever the isolation level, as the owner of its table.
-pub fn own_place<T>(state: &StateRef<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Works on the tables of runs as their owner; what is read is what there is now, whatever the isolation level.
+pub fn as_owner<T>(state: &StateRef<'_>, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let _owner = Impersonation::owner_of(state.catalog.context);
     let _snapshot = PushedSnapshot::latest();
     f()
@@ -60,7 +60,7 @@ pub fn own_place<T>(state: &StateRef<'_>, f: impl FnOnce() -> Result<T>) -> Resu
 
 /// The children of a run that have not ended. With the run's place locked no other can come.
 pub fn running_children(state: &StateRef<'_>) -> Result<Vec<Box<[u8]>>> {
-    let children = own_place(state, || store::children(&state.catalog, state.key))?;
+    let children = as_owner(state, || store::children(&state.catalog, state.key))?;
     let mut running = Vec::new();
     // One that is hidden from this role runs all the same.
     let _owner = Impersonation::owner_of(state.catalog.snapshot);

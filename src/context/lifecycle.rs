@@ -3,7 +3,7 @@
 use super::blackboard;
 use super::claim::fence_now;
 use super::error::ContextError;
-use super::hierarchy::{clear_place, lock_place, own_place, put_place};
+use super::hierarchy::{as_owner, clear_place, lock_place, put_place};
 use super::limits;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
@@ -335,7 +335,7 @@ fn check_room(parent: &StateRef<'_>, place: &Place, child: &[u8]) -> Result<i32>
         .into());
     }
     let most = settings::max_context_children();
-    if own_place(parent, || {
+    if as_owner(parent, || {
         store::count_children(&parent.catalog, parent.key, most)
     })? >= most
     {

@@ -2,7 +2,7 @@
 
 use super::claim::fence_now;
 use super::error::ContextError;
-use super::hierarchy::{lock_place, own_place};
+use super::hierarchy::{as_owner, lock_place};
 use super::limits::lock_runs;
 use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{label, members};
@@ -275,7 +275,7 @@ sql_functions! {
         let parent_base =
             parent_base_after(&child, place.parent_base.as_deref(), &open(&child, &document)?, &outcomes)?;
         let merged_version = keep_merged(&child, (version.number, &document), function)?;
-        own_place(&child, || {
+        as_owner(&child, || {
             store::set_base(&child.catalog, child.key, merged_version, parent_base.as_deref())
         })?;
         for Outcome { merged, conflict } in outcomes {
