@@ -222,8 +222,8 @@ DECLARE
 	suffix text;
 	all_rows bigint;
 BEGIN
-	IF older_than IS NULL OR older_than < interval '0' THEN
-		RAISE EXCEPTION 'older_than must not be negative' USING ERRCODE = 'invalid_parameter_value';
+	IF older_than IS NULL OR older_than < interval '0' OR older_than > interval '5000 years' THEN
+		RAISE EXCEPTION 'older_than must not be negative, nor longer than 5000 years: %%', older_than USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR part IN EXECUTE format('SELECT p.*, c.relname FROM %%s.state_partitions() p JOIN pg_class c ON c.oid = p.partition
 		WHERE NOT p.is_default AND p.upper <= now() - $1', home) USING older_than

@@ -36,6 +36,19 @@ pub fn text(bytes: &[u8]) -> String {
     }
 }
 
+/// Text in UTF-8 as a message can show it; see [`text`].
+pub fn utf8_text(text: String) -> String {
+    match crate::sys::database_is_utf8() || text.is_ascii() {
+        true => text,
+        false => text.as_bytes().escape_ascii().to_string(),
+    }
+}
+
+/// The first so many bytes as a message can show them, and no part of a character.
+pub fn front_text(bytes: &[u8], most: usize) -> String {
+    text(crate::encoding::front(bytes, most))
+}
+
 /// Tells a reader that the version it is given could not be written to the tables so far.
 pub fn warn_unwritten(state: &Shown, version: i64) {
     ErrorReport::new(

@@ -72,8 +72,10 @@ const FLUSH_INTERVAL_MS: (i32, i32, i32) = (2000, 10, 3_600_000);
 const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (10, 0, 60_000);
 /// (default, least, most) of `state_cache.notify_buffer`, in kB.
 const NOTIFY_BUFFER_KB: (i32, i32, i32) = (1024, 16, 1024 * 1024);
+/// (default, least, most) of `state_cache.max_databases`.
+const MAX_DATABASES: (i32, i32, i32) = (128, 1, 65_536);
 /// (default, least, most) of `state_cache.max_workers`.
-const MAX_WORKERS: (i32, i32, i32) = (4, 0, crate::shared::MAX_DATABASES as i32);
+const MAX_WORKERS: (i32, i32, i32) = (4, 0, 128);
 /// (default, least, most) of `state_cache.worker_idle_timeout`, in seconds.
 const WORKER_IDLE_TIMEOUT_S: (i32, i32, i32) = (300, 1, 86_400);
 /// (default, least, most) of `state_cache.tombstone_retention`, in seconds.
@@ -111,6 +113,7 @@ static TRACK_TIMING: GucSetting<bool> = GucSetting::<bool>::new(false);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(FLUSH_INTERVAL_MS.0);
 static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_INTERVAL_MS.0);
 static NOTIFY_BUFFER: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_BUFFER_KB.0);
+static DATABASES: GucSetting<i32> = GucSetting::<i32>::new(MAX_DATABASES.0);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(MAX_WORKERS.0);
 static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(WORKER_IDLE_TIMEOUT_S.0);
 static TOMBSTONE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(TOMBSTONE_RETENTION_S.0);
@@ -196,6 +199,11 @@ pub fn notify_buffer() -> usize {
     usize::try_from(NOTIFY_BUFFER.get()).unwrap_or(0) * 1024
 }
 
+/// Databases that can have messages numbered and a worker. The value at server start.
+pub fn max_databases() -> usize {
+    usize::try_from(DATABASES.get()).unwrap_or(0)
+}
+
 /// Workers that may run at a time.
 pub fn max_workers() -> usize {
     usize::try_from(WORKERS.get()).unwrap_or(0)
@@ -269,6 +277,20 @@ fn define_worker_settings(preloading: bool) {
             GucContext::Sighup
         },
         GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"state_cache.max_databases",
+        c"Databases that can have numbered messages and a worker.",
+        c"The others are served as without preloading. Can only be set at server start.",
+        &DATABASES,
+        MAX_DATABASES.1,
+        MAX_DATABASES.2,
+        if preloading {
+            GucContext::Postmaster
+        } else {
+            GucContext::Sighup
+        },
+        GucFlags::default(),
     );
     define_sighup_int(
         c"state_cache.max_workers",

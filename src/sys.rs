@@ -27,6 +27,10 @@ mod server {
         pub fn SetLatch(latch: *mut pg_sys::Latch);
         /// `utils/timestamp.h`: the clock.
         pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        /// `mb/pg_wchar.h`: the encoding of the database.
+        pub fn GetDatabaseEncoding() -> i32;
+        /// `mb/pg_wchar.h`: bytes of a character, by its first byte in every encoding that a server can have.
+        pub fn pg_encoding_mblen(encoding: i32, character: *const c_char) -> i32;
         /// `utils/timeout.h`: forgets all timeouts of this process.
         pub fn disable_all_timeouts(keep_indicators: bool);
     }
@@ -297,8 +301,58 @@ pub fn user_name(role: pg_sys::Oid) -> Vec<u8> {
 
 /// Whether text in this database is UTF-8.
 pub fn database_is_utf8() -> bool {
+    database_encoding() == pg_sys::pg_enc::PG_UTF8 as i32
+}
+
+/// The encoding of this database, as the server numbers encodings.
+pub fn database_encoding() -> i32 {
     // SAFETY: reads a global of this process.
-    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+    unsafe { server::GetDatabaseEncoding() }
+}
+
+/// Bytes of the character at the front of a text that is not empty, in an encoding that a server can have;
+/// 0 for an empty one.
+pub fn character_bytes(encoding: i32, text: &[u8]) -> usize {
+    if text.is_empty() {
+        return 0;
+    }
+    // SAFETY: looks at the first byte, which is there.
+    let bytes = unsafe { server::pg_encoding_mblen(encoding, text.as_ptr().cast()) };
+    usize::try_from(bytes).unwrap_or(1)
+}
+
+/// A text without NUL in another encoding, of which it may take so many bytes; `None` if that encoding lacks one
+/// of its characters, or the server knows no way. Called in a transaction.
+pub fn convert(from: i32, to: i32, text: &[u8], most: usize) -> Option<Vec<u8>> {
+    let length = i32::try_from(text.len()).ok()?;
+    let room = i32::try_from(most + 1).ok()?;
+    let mut converted = Vec::new();
+    converted.try_reserve_exact(most + 1).ok()?;
+    converted.resize(most + 1, 0);
+    // SAFETY: looks the conversion up in the catalogs; it reads so many bytes, writes at most so many, a NUL
+    // behind them, and the last argument has it raise no error for what it cannot convert.
+    let read = unsafe {
+        let conversion = pg_sys::FindDefaultConversionProc(from, to);
+        if conversion == pg_sys::InvalidOid {
+            return None;
+        }
+        pg_sys::pg_do_encoding_conversion_buf(
+            conversion,
+            from,
+            to,
+            text.as_ptr().cast_mut(),
+            length,
+            converted.as_mut_ptr(),
+            room,
+            true,
+        )
+    };
+    if read != length {
+        return None;
+    }
+    let end = converted.iter().position(|byte| *byte == 0)?;
+    converted.truncate(end);
+    Some(converted)
 }
 
 /// Whether bytes are text in the encoding of this database.
@@ -310,10 +364,7 @@ pub fn is_text(bytes: &[u8]) -> bool {
         return false;
     };
     // SAFETY: looks at so many bytes; the last argument has it raise no error.
-    unsafe {
-        let encoding = pg_sys::GetDatabaseEncoding();
-        pg_sys::pg_verify_mbstr(encoding, bytes.as_ptr().cast(), length, true)
-    }
+    unsafe { pg_sys::pg_verify_mbstr(database_encoding(), bytes.as_ptr().cast(), length, true) }
 }
 
 /// Raises PostgreSQL's own error when the stack is nearly used up.

@@ -12,7 +12,7 @@ use crate::identity::Identity;
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::Checkpoint;
-use crate::{behind, context, settings, store, sys};
+use crate::{behind, context, interval, settings, store, sys};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -52,25 +52,10 @@ fn check_size(state: &StateRef<'_>, document: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `at` plus a positive interval, `22023` for one that is not.
+/// When a time to live that counts from now on is over, `22023` for one that is not positive, or too long.
 pub fn expires_after(ttl: &pg_sys::Interval) -> Result<i64> {
-    if crate::catalog::interval_microseconds(ttl) <= 0 {
-        return Err(Error::argument("ttl must be positive"));
-    }
-    Ok(later(sys::statement_timestamp(), ttl))
-}
-
-/// A time plus an interval, as PostgreSQL adds them.
-fn later(at: i64, interval: &pg_sys::Interval) -> i64 {
-    let mut interval = *interval;
-    let arguments = [
-        Some(pg_sys::Datum::from(at)),
-        Some(pg_sys::Datum::from(&raw mut interval)),
-    ];
-    // SAFETY: timestamptz_pl_interval takes a timestamptz by value and an interval by pointer.
-    let sum =
-        unsafe { pgrx::direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
-    sum.unwrap_or(i64::MAX)
+    interval::check_positive("ttl", ttl, "NULL sets no end, unless the class does.")?;
+    Ok(interval::after(sys::statement_timestamp(), ttl))
 }
 
 /// What a class's `ttl` makes of a write.
@@ -79,7 +64,7 @@ fn class_expiry(state: &StateRef<'_>) -> Option<i64> {
         .class
         .ttl
         .as_ref()
-        .map(|ttl| later(sys::statement_timestamp(), ttl))
+        .map(|ttl| interval::after(sys::statement_timestamp(), ttl))
 }
 
 /// Replaces the whole document.

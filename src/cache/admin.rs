@@ -1,11 +1,11 @@
 //! The SQL functions for whoever looks after the cache.
 
 use crate::call::{self, Call, sql_functions};
-use crate::catalog::{self, Catalog, interval_microseconds};
+use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, text};
 use crate::snapshots::{self, Retention};
 use crate::store::{self, Setting};
-use crate::{notify, shared};
+use crate::{encoding, interval, notify, shared};
 use pgrx::pg_sys;
 use state_cache_document::Pattern;
 
@@ -57,11 +57,13 @@ fn limit(call: &Call<'_>, n: usize, name: &str) -> Result<Setting> {
 fn duration(room: &mut Option<pg_sys::Interval>, name: &str) -> Result<Setting> {
     match room {
         None => Ok(Setting::Unnamed),
-        Some(value) => match interval_microseconds(value) {
-            0 => Ok(Setting::Value(None)),
-            ..0 => Err(Error::argument(format!("{name} must not be negative"))),
-            _ => Ok(Setting::Value(Some(pg_sys::Datum::from(&raw mut *value)))),
-        },
+        Some(value) => {
+            interval::check_not_negative(name, value, "0 takes the limit away.")?;
+            Ok(Setting::Value(match interval::microseconds(value) {
+                0 => None,
+                _ => Some(pg_sys::Datum::from(&raw mut *value)),
+            }))
+        }
     }
 }
 
@@ -112,7 +114,7 @@ sql_functions! {
         })?;
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
-        let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key));
+        let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key, encoding::character));
         notify::request_invalidation(&catalog, class, text);
         Ok(call::count_datum(evicted))
     }

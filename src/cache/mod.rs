@@ -39,7 +39,7 @@ pub mod visibility;
 pub use visibility::own_full_xid;
 
 use crate::catalog::{Catalog, Class};
-use crate::error::{Error, Result, Shown, text};
+use crate::error::{Error, Result, Shown, front_text};
 use std::rc::Rc;
 
 /// The longest key, in bytes; L1 keeps keys in full, and an index row must hold class and key.
@@ -88,7 +88,7 @@ pub fn check_key(key: &[u8]) -> Result<()> {
         1..=MAX_KEY => Ok(()),
         len => Err(Error::argument(format!(
             "key \"{}...\" is too long: {len} bytes, the limit is {MAX_KEY}",
-            text(&key[..32])
+            front_text(key, 32)
         ))),
     }
 }

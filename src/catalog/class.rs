@@ -188,22 +188,15 @@ impl Class {
             keep: integer(2).map(i64::from),
             dedup: nulls[3] || values[3].value() & 0xff != 0,
             ttl: interval(4),
-            cache_ttl: interval(5).map(|i| interval_microseconds(&i)),
+            cache_ttl: interval(5).map(|i| crate::interval::microseconds(&i)),
             max_entries: integer(6).and_then(|n| u32::try_from(n).ok()),
             // SAFETY: the caller's promise.
             channel: unsafe { channel(values) },
-            keep_for: interval(8).map(|i| interval_microseconds(&i)),
+            keep_for: interval(8).map(|i| crate::interval::microseconds(&i)),
             compression: nulls[9] || values[9].value() & 0xff != 0,
             checkpoint_types: names(10),
             agent_phases: names(11),
             counters: CounterSet::of_class(name),
         }
     }
-}
-
-/// The length of an interval as PostgreSQL compares intervals: months of 30 days, days of 24 hours.
-pub fn interval_microseconds(interval: &pg_sys::Interval) -> i64 {
-    const DAY: i64 = 86_400_000_000;
-    let days = i64::from(interval.month) * 30 + i64::from(interval.day);
-    days.saturating_mul(DAY).saturating_add(interval.time)
 }

@@ -24,7 +24,7 @@ use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
 pub use access::Access;
-pub use class::{Class, interval_microseconds};
+pub use class::Class;
 pub use floor::bucket;
 pub use head::HeadRow;
 pub use history::Trace;

@@ -4,7 +4,7 @@ use crate::batch::StateName as Name;
 use crate::cache::visibility::{next_full_xid, own_full_xid};
 use crate::call::{self, Rows, sql_functions};
 use crate::catalog::{self, Catalog};
-use crate::error::{Error, Result, text};
+use crate::error::{Error, Result, front_text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head};
 use crate::sys;
@@ -118,10 +118,7 @@ fn cursor(catalog: &Catalog) -> Cursor {
 /// Reads a cursor: `22023` if it is none, `55000` if it is none of here.
 fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
     let cursor = Cursor::parse(given).map_err(|_| Error::Argument {
-        message: format!(
-            "cursor \"{}\" is not well-formed",
-            text(&given[..given.len().min(SHOWN)])
-        ),
+        message: format!("cursor \"{}\" is not well-formed", front_text(given, SHOWN)),
         hint: Some("Pass what state_changes() or state_cursor() gave, or NULL."),
     })?;
     let (there, here) = (cursor.home, home(catalog));

@@ -6,12 +6,12 @@ use super::run;
 use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
-use crate::catalog::{Catalog, interval_microseconds};
+use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Claim, ClaimLock, PlaceLock};
-use crate::sys;
+use crate::{interval, sys};
 use pgrx::pg_sys;
 
 /// Longest name of an owner, in bytes.
@@ -97,9 +97,7 @@ fn lease(call: &Call<'_>, n: usize) -> Result<pg_sys::Interval> {
     let lease = call
         .interval(n)
         .ok_or_else(|| Error::null_argument("lease"))?;
-    if interval_microseconds(&lease) <= 0 {
-        return Err(Error::argument("lease must be positive"));
-    }
+    interval::check_positive("lease", &lease, "state_context_renew() prolongs a lease.")?;
     Ok(lease)
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with runs, and what each error says.
 
+use crate::error::utf8_text;
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, function_name};
@@ -156,7 +157,7 @@ impl ContextError {
             }
             Self::Shape { run, error } => new(
                 Code::ERRCODE_DATA_EXCEPTION,
-                format!("state \"run/{run}\" is not the document of a run: {error}"),
+                format!("state \"run/{run}\" is not the document of a run: {}", utf8_text(error.to_string())),
             )
             .set_hint("Nothing was changed. state_set() or state_recover() can put the document right."),
             Self::Ended { run, status } => new(
@@ -298,7 +299,7 @@ impl ContextError {
             .set_hint("state_blackboard_add() adds it."),
             Self::SwarmShape { swarm, error } => new(
                 Code::ERRCODE_DATA_EXCEPTION,
-                format!("state \"swarm/{swarm}\" is not the document of a swarm: {error}"),
+                format!("state \"swarm/{swarm}\" is not the document of a swarm: {}", utf8_text(error.to_string())),
             )
             .set_hint("Nothing was changed. state_set() or state_recover() can put the document right."),
         }

@@ -1,10 +1,13 @@
-//! The form of a message: JSON, at most [`MAX_MESSAGE`] bytes by construction.
+//! The form of a message: JSON, at most [`MAX_MESSAGE`] bytes by construction, in ASCII.
 //!
-//! Built from bytes in server encoding, since that is what a notification carries; every encoding that a
-//! server may have keeps ASCII bytes to themselves.
+//! What is not ASCII is written in Unicode with JSON's escapes, whatever the database's encoding: the server ends
+//! the connection of a listener whose encoding lacks a character of a notification. A name that Unicode cannot
+//! write (bytes of `SQL_ASCII` that are no UTF-8, characters that Unicode has not) is never told as another name:
+//! a key becomes a pattern that matches it, what stands for a class or a pattern becomes all of them.
 
 use super::touched::Told;
 use crate::cache::MAX_KEY;
+use crate::encoding;
 
 /// The largest message, in bytes. NOTIFY takes fewer than 8,000; the rest is left for what a later
 /// release may add.
@@ -49,7 +52,8 @@ const CHANGE: usize = 60;
 /// Bytes of the longest name of a class.
 const MAX_CLASS: usize = 63;
 
-/// Bytes that a byte becomes in a JSON string, at most.
+/// Bytes that a byte becomes in a JSON string, at most: no character of fewer than four bytes becomes a pair of
+/// escapes, unless it is one of two bytes that Unicode writes as two.
 const MAX_QUOTED: usize = 6;
 
 // Any change of any class fits into a message.
@@ -59,16 +63,72 @@ const _: () =
 /// The changes of one message, in JSON, without brackets.
 pub type Pack = Vec<u8>;
 
-/// Distributes changes (key, version, items) over as few messages as they fit into.
-pub fn pack<'a>(
-    class: &[u8],
-    changes: impl Iterator<Item = (&'a [u8], i64, Told<'a>)>,
-) -> Vec<Pack> {
-    let mut packs: Vec<Pack> = Vec::new();
-    let room = MAX_MESSAGE - FRAME - quoted(class).len();
+/// A text as a JSON string; `None` if Unicode cannot write it.
+pub fn quoted(text: &[u8]) -> Option<Vec<u8>> {
+    encoding::unicode(text).map(|text| {
+        let mut quoted = Vec::with_capacity(text.len() + 2);
+        quoted.push(b'"');
+        escape(&text, &mut quoted);
+        quoted.push(b'"');
+        quoted
+    })
+}
+
+/// A pattern, as a JSON string, that matches a key which Unicode cannot write.
+fn pattern_of(key: &[u8]) -> Vec<u8> {
+    let mut pattern = b"\"".to_vec();
+    let mut in_gap = false;
+    for character in encoding::unicode_characters(key) {
+        match character.as_deref() {
+            Some(wild @ ("*" | "?" | "\\")) => {
+                pattern.extend(b"\\\\");
+                escape(wild, &mut pattern);
+            }
+            Some(character) => escape(character, &mut pattern),
+            None if !in_gap => pattern.push(b'*'),
+            None => {}
+        }
+        in_gap = character.is_none();
+    }
+    pattern.push(b'"');
+    pattern
+}
+
+/// Appends what stands for a text within a JSON string.
+fn escape(text: &str, into: &mut Vec<u8>) {
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => into.extend([b'\\', character as u8]),
+            ' '..='~' => into.push(character as u8),
+            _ => {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    into.extend(format!("\\u{unit:04x}").into_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// Changes that are told together.
+pub struct Packed {
+    /// Those of one message each.
+    pub packs: Vec<Pack>,
+    /// Patterns, as JSON strings, for the keys that Unicode cannot write.
+    pub patterns: Vec<Vec<u8>>,
+}
+
+/// Distributes changes (key, version, items) over as few messages as they fit into. `class` is a JSON string.
+pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64, Told<'a>)>) -> Packed {
+    let (mut packs, mut patterns) = (Vec::<Pack>::new(), Vec::new());
+    let room = MAX_MESSAGE - FRAME - class.len();
     for (key, version, items) in changes {
+        let Some(quoted_key) = quoted(key) else {
+            patterns.push(pattern_of(key));
+            continue;
+        };
         let mut change = b"{\"key\":".to_vec();
-        change.extend(quoted(key));
+        change.extend(quoted_key);
         change.extend(b",\"version\":");
         match version {
             // A row that was deleted by hand left no version behind.
@@ -79,14 +139,16 @@ pub fn pack<'a>(
             Told::Nothing => {}
             Told::Everything => change.extend(b",\"items\":null"),
             Told::Items(keys) => {
-                change.extend(b",\"items\":[");
-                for key in keys {
-                    change.extend(quoted(key));
-                    change.push(b',');
+                let keys: Option<Vec<_>> = keys.iter().map(|key| quoted(key)).collect();
+                change.extend(b",\"items\":");
+                match keys {
+                    Some(keys) => {
+                        change.push(b'[');
+                        change.extend(keys.join(&b','));
+                        change.push(b']');
+                    }
+                    None => change.extend(b"null"),
                 }
-                // In place of the last comma; there is at least one key.
-                change.pop();
-                change.push(b']');
             }
         }
         change.push(b'}');
@@ -98,42 +160,52 @@ pub fn pack<'a>(
             _ => packs.push(change),
         }
     }
-    packs
+    Packed { packs, patterns }
 }
 
-/// Bytes that an item needs among the items of a change.
-pub fn bytes_of_item(key: &[u8]) -> usize {
-    quoted(key).len() + 1
+/// Bytes that an item needs among the items of a change; `None` if Unicode cannot write its key.
+pub fn bytes_of_item(key: &[u8]) -> Option<usize> {
+    quoted(key).map(|quoted| quoted.len() + 1)
 }
 
-/// A message about changes, to be finished.
+/// A message about changes, to be finished. `class` is a JSON string.
 pub fn changes(class: &[u8], operation: Operation, pack: &[u8]) -> Vec<u8> {
-    let mut message = head(Some(class), operation.name());
+    let mut message = head(class, operation.name());
     message.extend(b",\"changes\":[");
     message.extend(pack);
     message.push(b']');
     message
 }
 
-/// A message that entries are to be dropped, to be finished. A pattern that does not fit stands for all.
-pub fn invalidate(class: Option<&[u8]>, pattern: &[u8]) -> Vec<u8> {
+/// Any class, where a message names one.
+pub const ANY_CLASS: &[u8] = b"null";
+/// Any key, where a message names a pattern.
+pub const ANY_KEY: &[u8] = b"\"*\"";
+
+/// A message that entries are to be dropped, to be finished. `class` and `pattern` are JSON.
+pub fn invalidate(class: &[u8], pattern: &[u8]) -> Vec<u8> {
     let mut message = head(class, b"invalidate");
     message.extend(b",\"pattern\":");
-    let pattern = quoted(pattern);
-    if message.len() + pattern.len() + FRAME <= MAX_MESSAGE {
-        message.extend(pattern);
-    } else {
-        message.extend(b"\"*\"");
-    }
+    message.extend(pattern);
     message
 }
 
-fn head(class: Option<&[u8]>, operation: &[u8]) -> Vec<u8> {
+/// A pattern as a JSON string. One that does not fit into a message, or that Unicode cannot write, stands for all.
+pub fn quoted_pattern(pattern: &[u8]) -> Vec<u8> {
+    /// Bytes of the longest name of a class as a JSON string, and of the frame.
+    const ELSE: usize = MAX_QUOTED * MAX_CLASS + FRAME;
+    let fits = |quoted: &Vec<u8>| quoted.len() + ELSE <= MAX_MESSAGE;
+    // None becomes shorter.
+    let quoted = match pattern.len() {
+        ..MAX_MESSAGE => quoted(pattern).filter(fits),
+        _ => None,
+    };
+    quoted.unwrap_or_else(|| ANY_KEY.to_vec())
+}
+
+fn head(class: &[u8], operation: &[u8]) -> Vec<u8> {
     let mut message = b"{\"class\":".to_vec();
-    match class {
-        Some(class) => message.extend(quoted(class)),
-        None => message.extend(b"null"),
-    }
+    message.extend(class);
     message.extend(b",\"op\":\"");
     message.extend(operation);
     message.push(b'"');
@@ -149,19 +221,4 @@ pub fn finish(mut message: Vec<u8>, stamp: Option<Stamp>) -> Vec<u8> {
     };
     message.extend(stamp.into_bytes());
     message
-}
-
-/// A JSON string.
-fn quoted(text: &[u8]) -> Vec<u8> {
-    let mut quoted = Vec::with_capacity(text.len() + 2);
-    quoted.push(b'"');
-    for &byte in text {
-        match byte {
-            b'"' | b'\\' => quoted.extend([b'\\', byte]),
-            0..0x20 => quoted.extend(format!("\\u{byte:04x}").into_bytes()),
-            _ => quoted.push(byte),
-        }
-    }
-    quoted.push(b'"');
-    quoted
 }

@@ -1,6 +1,6 @@
 //! Which messages tell a list of news.
 
-use super::message::{self, Operation, Stamp};
+use super::message::{self, ANY_CLASS, ANY_KEY, Operation, Stamp};
 use super::touched::Told;
 use super::{Change, News};
 use crate::cache::stats::{Counter, CounterSet};
@@ -68,7 +68,7 @@ pub fn everything(catalog: &Catalog) -> Vec<Message> {
     channels.dedup();
     let messages = channels.into_iter().map(|channel| Message {
         channel,
-        body: message::invalidate(None, b"*"),
+        body: message::invalidate(ANY_CLASS, ANY_KEY),
         counters: None,
     });
     messages.collect()
@@ -87,7 +87,9 @@ fn add_class(
         }
         Err(error) => return Err(error),
     };
-    let mut bodies = Vec::new();
+    let name = message::quoted(class);
+    let (mut bodies, mut patterns) = (Vec::new(), Vec::new());
+    let name_or_any = name.as_deref().unwrap_or(ANY_CLASS);
     for operation in [Operation::Update, Operation::Delete] {
         let changes = news
             .iter()
@@ -100,15 +102,18 @@ fn add_class(
                 }
                 _ => None,
             });
-        bodies.extend(
-            message::pack(class, changes)
-                .into_iter()
-                .map(|pack| message::changes(class, operation, &pack)),
-        );
+        let packed = message::pack(name_or_any, changes);
+        let packs = packed.packs.iter();
+        bodies.extend(packs.map(|pack| message::changes(name_or_any, operation, pack)));
+        patterns.extend(packed.patterns);
     }
+    patterns.sort();
+    patterns.dedup();
+    let patterns = patterns.iter();
+    bodies.extend(patterns.map(|pattern| message::invalidate(name_or_any, pattern)));
     let everything = |news: &&News| news.change == Change::Everything;
-    if bodies.len() > MAX_MESSAGES || news.iter().any(everything) {
-        bodies = vec![message::invalidate(Some(class), b"*")];
+    if name.is_none() || bodies.len() > MAX_MESSAGES || news.iter().any(everything) {
+        bodies = vec![message::invalidate(name_or_any, ANY_KEY)];
     }
     messages.extend(bodies.into_iter().map(|body| Message {
         channel: channel.clone(),
@@ -120,19 +125,25 @@ fn add_class(
 
 /// The messages that entries matching patterns are to be dropped.
 fn invalidations(patterns: &[&News]) -> Vec<Message> {
-    let message = |class: &[u8], pattern: &[u8]| Message {
-        channel: INVALIDATE_CHANNEL.to_owned(),
-        body: message::invalidate((!class.is_empty()).then_some(class), pattern),
-        counters: None,
+    let message = |class: &[u8], pattern: &[u8]| {
+        let class = match class {
+            [] => None,
+            class => message::quoted(class),
+        };
+        Message {
+            channel: INVALIDATE_CHANNEL.to_owned(),
+            body: message::invalidate(class.as_deref().unwrap_or(ANY_CLASS), pattern),
+            counters: None,
+        }
     };
     match patterns {
         [first, rest @ ..] if rest.len() >= MAX_MESSAGES => {
             let one_class = rest.iter().all(|other| other.class == first.class);
-            vec![message(if one_class { &first.class } else { &[] }, b"*")]
+            vec![message(if one_class { &first.class } else { &[] }, ANY_KEY)]
         }
         _ => patterns
             .iter()
-            .map(|news| message(&news.class, &news.key))
+            .map(|news| message(&news.class, &message::quoted_pattern(&news.key)))
             .collect(),
     }
 }

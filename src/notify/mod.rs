@@ -41,7 +41,8 @@
 //! changed in other ways. The ring has no room for items, so such a change is told with the commit whatever the
 //! setting, and the batch does not leave it to the worker.
 //!
-//! **Without shared memory** nobody numbers messages: `seq` and `epoch` are null, and all goes with the commit.
+//! **Without shared memory**, or a place for the database in it, nobody numbers messages: `seq` and `epoch` are null,
+//! and all goes with the commit.
 
 mod message;
 mod messages;

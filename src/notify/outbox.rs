@@ -68,6 +68,7 @@ fn send(messages: Vec<Message>, epoch: Epoch) -> Option<Stamp> {
         return None;
     }
     let Some(database) = shared::database() else {
+        shared::warn_if_no_place();
         for message in messages {
             message.send(None);
         }

@@ -94,10 +94,13 @@ impl Touched {
 }
 
 impl Names {
-    /// Adds one; whether there is room for it.
+    /// Adds one; whether there is room for it, and a message can name it.
     fn add(&mut self, key: &[u8]) -> bool {
         if !self.keys.contains(key) {
-            self.bytes += message::bytes_of_item(key);
+            let Some(bytes) = message::bytes_of_item(key) else {
+                return false;
+            };
+            self.bytes += bytes;
             self.keys.insert(key.into());
         }
         self.bytes <= message::MAX_ITEMS

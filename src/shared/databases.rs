@@ -24,10 +24,6 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
-/// Databases that can have messages numbered and a worker. With more, the others are served as without
-/// preloading: messages carry no number, every class is written through.
-pub const MAX_DATABASES: usize = 128;
-
 /// A time that does not come, in microseconds since 2000.
 pub const NEVER: i64 = i64::MAX;
 
@@ -69,15 +65,22 @@ pub struct Database {
     appended: AtomicU64,
 }
 
-/// All slots, as they lie in shared memory.
-#[repr(C, align(128))]
+/// Where the launcher's latch is noted in shared memory; null while there is none.
+pub type Launcher = AtomicPtr<pg_sys::Latch>;
+
+/// All slots, and the launcher. There are as many as `state_cache.max_databases` says; with more databases, the
+/// others are served as without preloading: messages carry no number, every class is written through.
 pub struct Databases {
-    slots: [Database; MAX_DATABASES],
-    /// Latch of the launcher, null while there is none.
-    launcher: AtomicPtr<pg_sys::Latch>,
+    slots: &'static [Database],
+    launcher: &'static Launcher,
 }
 
 impl Databases {
+    /// What lies in shared memory.
+    pub(super) fn new(slots: &'static [Database], launcher: &'static Launcher) -> Self {
+        Self { slots, launcher }
+    }
+
     /// The slot of a database, if it has one.
     pub fn find(&self, oid: u32) -> Option<&Database> {
         self.slots
@@ -132,7 +135,7 @@ impl Databases {
 
     /// Wakes the launcher, if there is one.
     pub fn wake_launcher(&self) {
-        wake(&self.launcher);
+        wake(self.launcher);
     }
 }
 

@@ -13,7 +13,8 @@ mod progress;
 mod report;
 
 use crate::sys;
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
 use state_cache_l1::{Geometry, KeyId, L1, Locks};
 use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
@@ -21,7 +22,7 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use databases::{Database, Databases, MAX_DATABASES, NEVER};
+pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};
 pub use report::{Activity, ErrorText, Stage};
 pub use state_cache_l1::Key;
@@ -47,8 +48,8 @@ const RING_LOCK: usize = 1;
 struct ServerState {
     /// When this memory was set up, in microseconds since 2000: tells one run of the server from the next.
     start: AtomicU64,
-    /// What is shared about each database.
-    databases: Databases,
+    /// Whose latch is the launcher's.
+    launcher: databases::Launcher,
     /// Commands that show their progress.
     progress: progress::Slots,
 }
@@ -61,6 +62,7 @@ struct Mapping(UnsafeCell<Option<Mapped>>);
 
 struct Mapped {
     state: NonNull<ServerState>,
+    databases: Databases,
     l1: SharedL1,
     ring: SharedRing,
     /// The tranche, of which L1 has the first `geometry().locks()`.
@@ -120,7 +122,7 @@ pub fn server_start() -> Option<u64> {
 }
 
 /// What is shared about this session's database; `None` without shared memory, or when more databases than
-/// [`MAX_DATABASES`] are in use.
+/// `state_cache.max_databases` are in use.
 pub fn database() -> Option<&'static Database> {
     thread_local! {
         static MINE: std::cell::Cell<Option<&'static Database>> = const { std::cell::Cell::new(None) };
@@ -137,6 +139,24 @@ pub fn database() -> Option<&'static Database> {
         mine.wake_worker();
     }
     Some(mine)
+}
+
+/// Says once in a session that there is no place for its database, if there is none.
+pub fn warn_if_no_place() {
+    thread_local! {
+        static SAID: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    if mapped().is_some() && database().is_none() && !SAID.replace(true) {
+        let most = crate::settings::max_databases();
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("all {most} places for databases with state_cache are taken"),
+            function_name!(),
+        )
+        .set_detail("Messages of this database carry no numbers, it has no worker, and behind classes are written through.")
+        .set_hint("Raise state_cache.max_databases and start the server anew.")
+        .report(PgLogLevel::WARNING);
+    }
 }
 
 /// This process becomes the worker of a database; whether it may.
@@ -185,7 +205,7 @@ fn with_slots<T>(exclusive: bool, f: impl FnOnce() -> T) -> Option<T> {
 
 /// What is shared about all databases; `None` without shared memory.
 pub fn databases() -> Option<&'static Databases> {
-    state().map(|state| &state.databases)
+    mapped().map(|mapped| &mapped.databases)
 }
 
 /// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with
@@ -222,10 +242,15 @@ fn l1_bytes() -> usize {
         .next_multiple_of(ALIGNMENT)
 }
 
-/// The block: the server's state, L1, the ring.
+/// Bytes of what is shared about each database; every slot is aligned as the block is.
+fn slots_bytes() -> usize {
+    crate::settings::max_databases() * size_of::<Database>()
+}
+
+/// The block: the server's state, the slots of the databases, L1, the ring.
 fn bytes() -> usize {
     let ring = SharedRing::bytes(crate::settings::notify_buffer());
-    size_of::<ServerState>() + l1_bytes() + ring + ALIGNMENT
+    size_of::<ServerState>() + slots_bytes() + l1_bytes() + ring + ALIGNMENT
 }
 
 unsafe extern "C-unwind" fn request() {
@@ -258,12 +283,13 @@ unsafe extern "C-unwind" fn startup() {
             first: pg_sys::GetNamedLWLockTranche(NAME.as_ptr()),
         };
         let state = NonNull::new_unchecked(block.cast::<ServerState>());
-        let memory = NonNull::new_unchecked(block.add(size_of::<ServerState>()));
+        let slots = block.add(size_of::<ServerState>());
+        let memory = NonNull::new_unchecked(slots.add(slots_bytes()));
         let ring = memory.add(l1_bytes());
         let l1 = if found {
             L1::attach(memory, geometry, locks)
         } else {
-            std::ptr::write_bytes(block, 0, size_of::<ServerState>());
+            std::ptr::write_bytes(block, 0, size_of::<ServerState>() + slots_bytes());
             state
                 .as_ref()
                 .start
@@ -273,8 +299,10 @@ unsafe extern "C-unwind" fn startup() {
         };
         let ring_lock = geometry.locks() + RING_LOCK;
         let ring = Ring::attach(ring, crate::settings::notify_buffer(), locks, ring_lock);
+        let slots = std::slice::from_raw_parts(slots.cast(), crate::settings::max_databases());
         *MAPPED.0.get() = Some(Mapped {
             state,
+            databases: Databases::new(slots, &(*state.as_ptr()).launcher),
             l1,
             ring,
             locks,

@@ -2,13 +2,13 @@
 
 use super::damage::{self, AnyFault};
 use crate::call::{self, sql_functions};
-use crate::catalog::{self, Catalog, Class, interval_microseconds};
+use crate::catalog::{self, Catalog, Class};
 use crate::context;
 use crate::error::{Error, Result, Shown};
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, KeptVersion};
-use crate::sys;
+use crate::{interval, sys};
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -262,12 +262,11 @@ sql_functions! {
             keep => keep.map(i64::from),
         };
         let now = sys::now();
-        let before = match call.interval(2) {
-            Some(age) if interval_microseconds(&age) < 0 => {
-                return Err(Error::argument("older_than must not be negative"));
-            }
-            age => age.map(|age| now.saturating_sub(interval_microseconds(&age))),
-        };
+        let age = call.interval(2);
+        if let Some(age) = &age {
+            interval::check_not_negative("older_than", age, "NULL names no age.")?;
+        }
+        let before = age.map(|age| now.saturating_sub(interval::microseconds(&age)));
         let named = Retention { keep, before, both: true, ..Retention::ALL };
         let retention = Retention {
             recovery_points: call.boolean(3).unwrap_or(false),

@@ -4,8 +4,9 @@ use super::changes::write;
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
-use crate::catalog::{Catalog, interval_microseconds};
+use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::interval;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
@@ -272,7 +273,7 @@ pub fn limited_classes(catalog: &Catalog) -> Result<Vec<LimitedClass>> {
         keep: row.column(2).map(|_| row.bigint(2)),
         keep_for: row.column(3).map(|datum| {
             // SAFETY: an interval column, which is passed by pointer, read while the rows live.
-            interval_microseconds(unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() })
+            interval::microseconds(unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() })
         }),
     });
     Ok(classes.collect())

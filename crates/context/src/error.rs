@@ -153,7 +153,14 @@ const SHOWN: usize = 64;
 pub(crate) fn excerpt(text: &[u8]) -> String {
     // No character is longer than four bytes; one that the end cuts is beyond what is shown.
     let front = text.get(..4 * (SHOWN + 1)).unwrap_or(text);
-    let front = String::from_utf8_lossy(front);
+    let front = match str::from_utf8(front) {
+        Ok(front) => front,
+        Err(error) if error.error_len().is_none() && front.len() < text.len() => {
+            str::from_utf8(&front[..error.valid_up_to()]).unwrap_or_default()
+        }
+        // Bytes of another encoding, each of which shows as an escape.
+        Err(_) => &front.escape_ascii().to_string(),
+    };
     let mut shown = String::with_capacity(front.len().min(SHOWN));
     for (place, character) in front.chars().enumerate() {
         if place == SHOWN {
@@ -216,6 +223,7 @@ mod tests {
         assert!(!message.contains(['\n', '\u{2028}']));
         assert!(message.ends_with("...\" is null") && message.len() < 1_000);
         assert_eq!(excerpt("é".repeat(SHOWN).as_bytes()), "é".repeat(SHOWN));
-        assert_eq!(excerpt(b"\xff"), "\u{fffd}");
+        assert_eq!(excerpt(b"a\xff"), r"a\xff");
+        assert_eq!(excerpt(&[0xb4; 100]), r"\xb4".repeat(SHOWN / 4) + "...");
     }
 }

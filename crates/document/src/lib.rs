@@ -42,7 +42,7 @@ pub use error::{DocumentError, PatternError};
 pub use hash::hash;
 pub use merge::{StackGuard, merge_patch, update, update_section};
 pub use path::{get_path, get_section};
-pub use pattern::Pattern;
+pub use pattern::{Pattern, utf8_character};
 pub use source::Source;
 pub use take_apart::{
     Member, as_boolean, as_number, as_string, elements, is_array, is_negative, is_null, member,

@@ -5,7 +5,7 @@ use crate::error::PatternError;
 /// A pattern over keys: `*` stands for any run of characters, `?` for one, `\` takes the next
 /// character as it is, everything else stands for itself.
 ///
-/// One character is one code point where the key is UTF-8, else one byte.
+/// What a character is, says whoever asks whether a key matches: it depends on the encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Form);
 
@@ -59,12 +59,18 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole key matches.
+    /// Whether the whole key matches. `character` gives the bytes of the character at the front of what is left
+    /// of the key, such as [`utf8_character`].
     ///
     /// Only the latest run is ever extended: what an earlier one could take more, the latest could take
     /// as well. That bounds the work by pattern length × key length.
     #[must_use]
-    pub fn matches(&self, key: &[u8]) -> bool {
+    pub fn matches(&self, key: &[u8], character: impl Fn(&[u8]) -> usize) -> bool {
+        // Nothing at the end of the key, and a whole character before.
+        let character = |key: &[u8]| match key.len() {
+            0 => None,
+            left => Some(character(key).clamp(1, left)),
+        };
         let tokens = match &self.0 {
             Form::Exact(exact) => return exact == key,
             Form::Wild(tokens) => tokens,
@@ -101,38 +107,41 @@ impl Pattern {
     }
 }
 
-/// Length in bytes of the character at the front; `None` at the end of the key.
-fn character(key: &[u8]) -> Option<usize> {
-    let length = match key.first()? {
-        0xC2..=0xDF => 2,
-        0xE0..=0xEF => 3,
-        0xF0..=0xF4 => 4,
-        _ => 1,
+/// Bytes of the character at the front of a text in UTF-8; one for a byte that is no part of one, 0 for an
+/// empty text.
+#[must_use]
+pub fn utf8_character(text: &[u8]) -> usize {
+    let length = match text.first() {
+        None => return 0,
+        Some(0xC2..=0xDF) => 2,
+        Some(0xE0..=0xEF) => 3,
+        Some(0xF0..=0xF4) => 4,
+        Some(_) => 1,
     };
-    let whole = key
+    let whole = text
         .get(..length)
         .is_some_and(|bytes| core::str::from_utf8(bytes).is_ok());
-    Some(if whole { length } else { 1 })
+    if whole { length } else { 1 }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::{Pattern, PatternError};
+    use super::{Pattern, PatternError, utf8_character};
 
     fn matches(pattern: &str, key: &str) -> bool {
         Pattern::parse(pattern.as_bytes())
             .unwrap()
-            .matches(key.as_bytes())
+            .matches(key.as_bytes(), utf8_character)
     }
 
     #[test]
     fn text_without_wildcards_is_exact() {
         let pattern = Pattern::parse(br"run-\*\?\\\x").unwrap();
         assert_eq!(pattern.exact(), Some(&br"run-*?\x"[..]));
-        assert!(pattern.matches(br"run-*?\x"));
-        assert!(!pattern.matches(br"run-ab\x"));
+        assert!(pattern.matches(br"run-*?\x", utf8_character));
+        assert!(!pattern.matches(br"run-ab\x", utf8_character));
         assert_eq!(Pattern::parse(b"").unwrap().exact(), Some(&b""[..]));
         assert_eq!(Pattern::parse(b"a*").unwrap().exact(), None);
         assert_eq!(Pattern::parse(b"?").unwrap().exact(), None);
@@ -174,11 +183,34 @@ mod tests {
     #[test]
     fn bytes_that_are_not_utf8_count_one_each() {
         let pattern = Pattern::parse(b"??").unwrap();
-        assert!(pattern.matches(b"\xff\xfe"));
-        assert!(pattern.matches(b"\xc3a"));
-        assert!(!pattern.matches(b"\xc3\xa9"));
-        assert!(pattern.matches("é\u{e9}".as_bytes()));
-        assert!(pattern.matches(b"\xe2\x82"));
+        let matches = |key: &[u8]| pattern.matches(key, utf8_character);
+        assert!(matches(b"\xff\xfe"));
+        assert!(matches(b"\xc3a"));
+        assert!(!matches(b"\xc3\xa9"));
+        assert!(matches("é\u{e9}".as_bytes()));
+        assert!(matches(b"\xe2\x82"));
+    }
+
+    #[test]
+    fn the_caller_says_what_a_character_is() {
+        // EUC_JP: two bytes beyond ASCII, three behind 0x8F.
+        let euc_jp = |text: &[u8]| match text[0] {
+            0x8F => 3,
+            0x80.. => 2,
+            _ => 1,
+        };
+        let matches =
+            |pattern: &[u8], key: &[u8]| Pattern::parse(pattern).unwrap().matches(key, euc_jp);
+        assert!(matches(b"k?", b"k\xb4\xc1"));
+        assert!(!matches(b"k??", b"k\xb4\xc1"));
+        assert!(matches(b"k??", b"k\xa4\xa2\xa4\xa4"));
+        assert!(matches(b"?", b"\x8f\xb0\xa1"));
+        // The second half of one character and the first of the next are no character.
+        assert!(matches(b"*\xa2*", b"\xa2\xa2"));
+        assert!(!matches(b"*\xa2\xa4*", b"\xa4\xa2\xa4\xa4"));
+        // A character that the end of the key cuts is one all the same, and one of no bytes ends no loop.
+        assert!(matches(b"k?", b"k\xb4"));
+        assert!(Pattern::parse(b"*?a").unwrap().matches(b"xa", |_| 0));
     }
 
     #[test]

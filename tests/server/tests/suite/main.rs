@@ -4,6 +4,7 @@
 mod behind;
 mod changes;
 mod crash;
+mod databases;
 mod dump;
 mod expiry;
 mod faults;

@@ -31,6 +31,30 @@ fn it_answers_from_memory_until_it_hears_of_a_change() {
     eventually("the message", || !app.holds("absent"));
 }
 
+/// Keys reach it as escapes of Unicode, from databases of other encodings too.
+#[test]
+fn it_knows_keys_that_are_not_ascii() {
+    let server = Server::new(&[]);
+    server.connect().run(
+        "CREATE DATABASE euc_jp TEMPLATE template0 ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C'",
+    );
+    for database in ["postgres", "euc_jp"] {
+        let mut client = server.connect_to(database);
+        client.run("CREATE EXTENSION IF NOT EXISTS state_cache");
+        set(&mut client, "漢", 1);
+        set(&mut client, "あ", 1);
+        let parameters = server
+            .parameters()
+            .replace("dbname=postgres", &format!("dbname={database}"));
+        let app = App::new(&parameters, quiet());
+        app.fill(&["漢", "あ"]);
+        set(&mut client, "漢", 2);
+        eventually("the message", || !app.holds("漢"));
+        assert_eq!(app.get("漢"), document(2));
+        assert!(app.holds("あ"), "nothing happened to this one");
+    }
+}
+
 #[test]
 fn it_hears_of_changes_by_hand() {
     let server = Server::new(&[]);

@@ -1,0 +1,100 @@
+//! Intervals that callers give: how long they are, and which are taken.
+//!
+//! An interval is checked where it is given, so that no later sum of a time and it is beyond what a timestamp can
+//! say: all its parts together, whatever their signs, make at most [`LONGEST`]. What was put into the tables by
+//! hand may be longer; a time after that never comes.
+
+use crate::error::{Error, Result};
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+const DAY: i64 = 86_400_000_000;
+/// The longest interval, in words and in microseconds: of months of 30 days, as PostgreSQL compares intervals.
+const LONGEST: &str = "5000 years";
+const LONGEST_MICROSECONDS: i64 = 5000 * 12 * 30 * DAY;
+
+/// The length of an interval as PostgreSQL compares intervals: months of 30 days, days of 24 hours.
+pub fn microseconds(interval: &pg_sys::Interval) -> i64 {
+    let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+    days.saturating_mul(DAY).saturating_add(interval.time)
+}
+
+/// Whether its parts together are no longer than [`LONGEST`]. None that PostgreSQL 17 calls infinite is.
+fn is_bounded(interval: &pg_sys::Interval) -> bool {
+    let days =
+        i64::from(interval.month.unsigned_abs()) * 30 + i64::from(interval.day.unsigned_abs());
+    let time = interval.time.saturating_abs();
+    days.saturating_mul(DAY).saturating_add(time) <= LONGEST_MICROSECONDS
+}
+
+/// `22023` for an interval that is longer than any caller may give.
+fn check_bounded(name: &str, interval: &pg_sys::Interval, none: &'static str) -> Result<()> {
+    if is_bounded(interval) {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        message: format!(
+            "{name} must not be longer than {LONGEST}: {}",
+            text(interval)
+        ),
+        hint: Some(none),
+    })
+}
+
+/// `22023` unless it is positive and not too long. `none` says how a caller says that there is to be no end.
+pub fn check_positive(name: &str, interval: &pg_sys::Interval, none: &'static str) -> Result<()> {
+    if microseconds(interval) <= 0 {
+        return Err(Error::argument(format!(
+            "{name} must be positive: {}",
+            text(interval)
+        )));
+    }
+    check_bounded(name, interval, none)
+}
+
+/// `22023` if it is negative or too long.
+pub fn check_not_negative(
+    name: &str,
+    interval: &pg_sys::Interval,
+    none: &'static str,
+) -> Result<()> {
+    if microseconds(interval) < 0 {
+        return Err(Error::argument(format!(
+            "{name} must not be negative: {}",
+            text(interval)
+        )));
+    }
+    check_bounded(name, interval, none)
+}
+
+/// A time plus an interval, as PostgreSQL adds them; no time for an interval that nobody could give.
+pub fn after(at: i64, interval: &pg_sys::Interval) -> i64 {
+    if !is_bounded(interval) {
+        return i64::MAX;
+    }
+    let mut interval = *interval;
+    let arguments = [
+        Some(pg_sys::Datum::from(at)),
+        Some(pg_sys::Datum::from(&raw mut interval)),
+    ];
+    // SAFETY: timestamptz_pl_interval takes a timestamptz by value and an interval by pointer.
+    let sum =
+        unsafe { pgrx::direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
+    sum.unwrap_or(i64::MAX)
+}
+
+/// An interval as PostgreSQL writes it.
+fn text(interval: &pg_sys::Interval) -> String {
+    let mut interval = *interval;
+    let argument = Some(pg_sys::Datum::from(&raw mut interval));
+    // SAFETY: interval_out takes an interval by pointer and gives a NUL-terminated text in ASCII.
+    unsafe {
+        pgrx::direct_function_call_as_datum(pg_sys::interval_out, &[argument])
+            .map(|text| {
+                CStr::from_ptr(text.cast_mut_ptr())
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .unwrap_or_default()
+    }
+}
