@@ -8,6 +8,7 @@
 //! - `state_cache.test_kill_at`: it kills itself there, as `kill -9` would.
 //! - `state_cache.test_fail_at`: it fails there, as it would were the notification queue full. Only for points
 //!   before the commit record.
+//! - `state_cache.test_panic_at`: it panics there, as a defect in our code would.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
 //!
 //! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
@@ -99,6 +100,12 @@ pub mod injection {
         /// now.
         #[name = c"no_class_check"]
         ClassCheck,
+        /// Asking, when a commit is published, whether others have published since its mark was raised.
+        #[name = c"no_publish_order"]
+        PublishOrder,
+        /// Ending the last use of the batch before the commit record.
+        #[name = c"batch_in_use"]
+        EndOfUse,
     }
 
     /// What the probe task of a worker does.
@@ -133,6 +140,7 @@ pub mod injection {
     static PROBE: GucSetting<Probe> = GucSetting::<Probe>::new(Probe::Off);
     static STOP_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static KILL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
+    static PANIC_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static FAIL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
 
@@ -162,6 +170,14 @@ pub mod injection {
             c"Where this session fails.",
             c"For tests of errors.",
             &FAIL_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
+            c"state_cache.test_panic_at",
+            c"Where this session panics.",
+            c"For tests of defects.",
+            &PANIC_AT,
             GucContext::Userset,
             GucFlags::default(),
         );
@@ -201,6 +217,10 @@ pub mod injection {
         }
         if STOP_AT.get() == point {
             wait(point);
+        }
+        if PANIC_AT.get() == point {
+            #[expect(clippy::panic, reason = "the purpose of the setting")]
+            std::panic::panic_any("told to panic");
         }
         if FAIL_AT.get() == point {
             ereport!(

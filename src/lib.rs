@@ -8,6 +8,7 @@ mod batch;
 mod behind;
 mod cache;
 mod call;
+mod callback;
 mod catalog;
 mod changes;
 mod context;

@@ -1,7 +1,8 @@
 //! The transaction callbacks, registered once; see the contract in `batch`.
 
-use super::{BATCH, commit, with};
+use super::{BATCH, Batch, commit, with};
 use crate::cache::stats;
+use crate::callback::shielded;
 use crate::error::Result;
 use crate::notify;
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
@@ -20,20 +21,20 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         XactEvent::XACT_EVENT_PRE_COMMIT => guarded(commit::prepare),
         XactEvent::XACT_EVENT_PRE_PREPARE => guarded(commit::check_may_prepare),
         XactEvent::XACT_EVENT_COMMIT => {
-            crate::fault::stop_at!(Visible);
             end(|batch| {
+                crate::fault::stop_at!(Visible);
                 batch.settlements.commit();
                 batch.publication.commit();
             });
-            notify::commit();
+            shielded(notify::commit);
         }
         XactEvent::XACT_EVENT_ABORT => {
             end(|batch| batch.publication.abort());
-            notify::clear();
+            shielded(notify::clear);
         }
         XactEvent::XACT_EVENT_PREPARE => {
             end(|_| ());
-            notify::clear();
+            shielded(notify::clear);
         }
         _ => {}
     }
@@ -51,20 +52,28 @@ unsafe extern "C-unwind" fn subtransaction(
             Ok(())
         }),
         SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
-            in_callback(|batch| {
-                batch.frames.commit();
-                batch.by_hand.subtransaction_committed();
-                batch.settlements.subtransaction_committed();
+            shielded(|| {
+                BATCH.with(|kept| {
+                    kept.reach(|batch| {
+                        batch.frames.commit();
+                        batch.by_hand.subtransaction_committed();
+                        batch.settlements.subtransaction_committed();
+                    })
+                });
+                notify::subtransaction_committed();
             });
-            notify::subtransaction_committed();
         }
         SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
-            in_callback(|batch| {
-                batch.frames.abort(&mut batch.states, &mut batch.scope);
-                batch.by_hand.subtransaction_aborted();
-                batch.settlements.subtransaction_aborted();
+            shielded(|| {
+                BATCH.with(|kept| {
+                    kept.reach(|batch| {
+                        batch.frames.abort(&mut batch.states, &mut batch.scope);
+                        batch.by_hand.subtransaction_aborted();
+                        batch.settlements.subtransaction_aborted();
+                    })
+                });
+                notify::subtransaction_aborted();
             });
-            notify::subtransaction_aborted();
         }
         _ => {}
     }
@@ -82,20 +91,20 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
     }
 }
 
-/// Runs what cannot fail. The batch is never borrowed across a call into the server, so it is free here;
-/// were it not, doing nothing would be the lesser evil than an error.
-fn in_callback(f: impl FnOnce(&mut super::Batch)) {
-    BATCH.with(|batch| {
-        if let Ok(mut batch) = batch.try_borrow_mut() {
-            f(&mut batch);
-        }
-    });
+/// The last look at the batch of this transaction. Should it panic, the marks are taken back, and L1 forgets
+/// the states that were not published: others then read them from L3.
+fn end(f: impl FnOnce(&mut Batch)) {
+    if !shielded(|| last_look(f)) {
+        shielded(|| last_look(|batch| batch.publication.withdraw()));
+    }
+    shielded(stats::flush);
 }
 
-fn end(f: impl FnOnce(&mut super::Batch)) {
-    in_callback(|batch| {
-        f(batch);
-        batch.reset();
+fn last_look(f: impl FnOnce(&mut Batch)) {
+    BATCH.with(|kept| {
+        kept.reach(|batch| {
+            f(batch);
+            batch.reset();
+        });
     });
-    stats::flush();
 }

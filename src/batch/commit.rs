@@ -52,6 +52,10 @@ pub fn prepare() -> Result<()> {
     mark(&catalog);
     crate::fault::stop_at!(Marked);
     prepared.send();
+    #[cfg(feature = "fault_injection")]
+    if crate::fault::leaves_out!(EndOfUse) {
+        super::BATCH.with(crate::callback::Kept::leak);
+    }
     Ok(())
 }
 
@@ -221,6 +225,7 @@ fn mark(catalog: &Rc<Catalog>) {
         if by_hand.truncated() {
             publication.truncate(catalog);
         }
+        publication.seal();
     });
 }
 

@@ -56,13 +56,13 @@ mod write;
 
 use crate::cache::StateRef;
 use crate::cache::read::{Form, Found};
+use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, shared, store};
 use frames::Frames;
 use staged::State;
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -204,12 +204,12 @@ pub struct Batch {
 }
 
 thread_local! {
-    static BATCH: RefCell<Batch> = RefCell::new(Batch::default());
+    static BATCH: Kept<Batch> = Kept::default();
 }
 
 /// The batch of this transaction, for a moment.
 fn with<T>(f: impl FnOnce(&mut Batch) -> T) -> T {
-    BATCH.with_borrow_mut(f)
+    BATCH.with(|kept| kept.with(f))
 }
 
 impl Batch {

@@ -238,12 +238,13 @@ pub fn settle(
         key: key.into(),
         serial: info.serial,
         read_at,
-        wrote: match wrote {
-            Wrote::Version(made) => Settled::Version {
+        wrote: match (wrote, own_full_xid()) {
+            // Others have written the version, and this transaction nothing: who sees it is not known here.
+            (Wrote::Version(_), 0) | (Wrote::Superseded, _) => Settled::Nothing,
+            (Wrote::Version(made), xid) => Settled::Version {
                 version: made.version,
-                xid: own_full_xid(),
+                xid,
             },
-            Wrote::Superseded => Settled::Nothing,
         },
     });
 }

@@ -2,7 +2,31 @@
 //!
 //! A [`Publication`] is built before the commit record, where it may evict and fail. Once it exists it
 //! ends in exactly one of [`Publication::commit`] and [`Publication::abort`], which allocate nothing
-//! and cannot fail.
+//! and cannot fail; should one of them panic, [`Publication::withdraw`] ends it.
+//!
+//! # The order of events
+//!
+//! | | committer | what another backend can do before the next step |
+//! | --- | --- | --- |
+//! | 1 | flush: rows written, their locks held | wait for the row; commit changes of other states |
+//! | 2 | raise `writers`, then note the stripe's generation and the entry that is there | publish an older version: its writer was visible before step 1, its callback comes only now |
+//! | 3 | commit record, flush to disk | the same |
+//! | 4 | visible (`ProcArrayEndTransaction`); row locks are still held, and nobody waits for them any more | change the same row *without waiting*, raise `writers`, become visible, **publish a newer version** |
+//! | 5 | callback: publish in time or late, raise the generation, lower `writers` | the same |
+//! | 6 | heavyweight and row locks released | |
+//!
+//! Whatever happens at 4, a version never takes the place of a newer one: `state_cache_l1` says how a
+//! committer that comes late at 5 finds out (`publish`). It goes by what was changed:
+//!
+//! - **Link** (a version written through) and **remove** (delete, touch, no room): as said there.
+//! - **A change by hand** removes a clean entry; a dirty one stays and is marked as overtaken.
+//! - **A version left to the worker** is linked in every case: its state lock is held until 6, and changes
+//!   of the state by hand take that lock before 2.
+//! - **A settlement** takes no lock of the state. It makes its entry clean only if nobody has changed the
+//!   rows since the entry was linked, and removes it else.
+//! - **The domain** (TRUNCATE, many changes by hand): raising its generation makes every entry linked or
+//!   noted before unreadable, so a version noted before and linked after is never read. TRUNCATE holds
+//!   its table lock until 6, and takes the class locks before 2, so nothing is left to the worker meanwhile.
 //!
 //! A dirty entry leaves L1, or becomes clean, only when a transaction has committed that wrote the state
 //! through, or wrote that very entry ([`Settlement`]), or truncated the tables.
@@ -14,7 +38,7 @@ use crate::catalog::{Catalog, Class};
 use crate::shared::{self, Database, SharedL1};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Block, Dirty, NewEntry, Refused};
+use state_cache_l1::{Block, Dirty, NewEntry, Noted, Refused, Removes};
 
 /// A state that this transaction has changed.
 pub struct Changed<'a> {
@@ -129,6 +153,10 @@ struct Entry {
     block: Option<Block>,
     /// What becomes of a dirty entry of before.
     before: Before,
+    /// The number of the state's stripe.
+    stripe: usize,
+    /// What tells whether it is published late.
+    noted: Noted,
 }
 
 /// What becomes of a dirty entry that a commit finds.
@@ -212,18 +240,20 @@ impl Publication {
     }
 
     fn push(&mut self, l1: &SharedL1, key: shared::Key<'_>, block: Option<Block>, before: Before) {
-        let entry = Entry {
-            database: key.db,
-            incarnation: key.incarnation,
-            class: key.class.into(),
-            key: key.key.into(),
-            block,
-            before,
-        };
+        let (class, name) = (key.class.into(), key.key.into());
         if !crate::fault::leaves_out!(WritersMark) {
             l1.stripe(key.id).enter();
         }
-        self.entries.push(entry);
+        self.entries.push(Entry {
+            database: key.db,
+            incarnation: key.incarnation,
+            class,
+            key: name,
+            block,
+            before,
+            stripe: l1.stripe_number(key.id),
+            noted: l1.note(&key),
+        });
     }
 
     fn reserve(
@@ -256,6 +286,12 @@ impl Publication {
         self.truncated = Some((catalog.database, catalog.incarnation));
     }
 
+    /// All marks are raised. States of one stripe are published one after the other, so that what this
+    /// transaction publishes itself is not taken for what others do.
+    pub fn seal(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| entry.stripe);
+    }
+
     /// Publishes; the commit is visible to others.
     pub fn commit(&mut self) {
         let Some(l1) = shared::l1() else { return };
@@ -268,22 +304,15 @@ impl Publication {
             domain.publish();
             domain.leave();
         }
-        for entry in self.entries.drain(..) {
-            let key = shared::key(entry.database, entry.incarnation, &entry.class, &entry.key);
-            match (entry.block, entry.before) {
-                (Some(block), Before::Ended) => {
-                    l1.remove(&key);
-                    l1.link(block);
-                }
-                (Some(block), _) => l1.link(block),
-                (None, Before::Spared) => drop(l1.remove_clean(&key)),
-                (None, _) => drop(l1.remove(&key)),
-            }
-            let stripe = l1.stripe(key.id);
-            stripe.publish();
-            if !crate::fault::leaves_out!(WritersMark) {
-                stripe.leave();
-            }
+        // How often this transaction itself has published in the stripe that it is at.
+        let mut own = (usize::MAX, 0);
+        while let Some(entry) = self.entries.last_mut() {
+            own = match own {
+                (stripe, times) if stripe == entry.stripe => (stripe, times + 1),
+                _ => (entry.stripe, 0),
+            };
+            entry.publish(l1, own.1);
+            self.entries.pop();
         }
         if let Some((database, time)) = self.expires.take() {
             database.need_worker_by(time);
@@ -310,14 +339,56 @@ impl Publication {
         if let Some(database) = self.domain.take() {
             l1.domain(database).leave();
         }
-        for entry in self.entries.drain(..) {
-            let key = shared::key(entry.database, entry.incarnation, &entry.class, &entry.key);
-            if let Some(block) = entry.block {
-                l1.discard(block);
+        while let Some(entry) = self.entries.last_mut() {
+            entry.take_back(l1);
+            self.entries.pop();
+        }
+    }
+
+    /// Takes the marks back of what neither [`Publication::commit`] nor [`Publication::abort`] has come to,
+    /// and the entries of those states out of L1: whether they are right nobody knows.
+    pub fn withdraw(&mut self) {
+        if let Some(l1) = shared::l1() {
+            for entry in &self.entries {
+                l1.unlink(&entry.key(), entry.noted, Removes::Any);
             }
-            if !crate::fault::leaves_out!(WritersMark) {
-                l1.stripe(key.id).leave();
-            }
+        }
+        self.abort();
+    }
+}
+
+impl Entry {
+    fn key(&self) -> shared::Key<'_> {
+        shared::key(self.database, self.incarnation, &self.class, &self.key)
+    }
+
+    /// Publishes the state; `own` times this transaction has published in its stripe already.
+    fn publish(&mut self, l1: &SharedL1, own: u64) {
+        let block = self.block.take();
+        let key = self.key();
+        let noted = match crate::fault::leaves_out!(PublishOrder) {
+            true => l1.note(&key),
+            false => self.noted.after_own(own),
+        };
+        match (block, self.before) {
+            (Some(block), before) => l1.link(block, noted, before == Before::Ended),
+            (None, Before::Spared) => drop(l1.unlink(&key, noted, Removes::Clean)),
+            (None, Before::Replaced | Before::Ended) => drop(l1.unlink(&key, noted, Removes::Any)),
+        }
+        self.leave(l1);
+    }
+
+    /// The transaction has failed.
+    fn take_back(&mut self, l1: &SharedL1) {
+        if let Some(block) = self.block.take() {
+            l1.discard(block);
+        }
+        self.leave(l1);
+    }
+
+    fn leave(&self, l1: &SharedL1) {
+        if !crate::fault::leaves_out!(WritersMark) {
+            l1.stripe(self.key().id).leave();
         }
     }
 }

@@ -451,7 +451,7 @@ fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: Fill
     match l1.reserve(entry) {
         Ok(block) => {
             let linked = if crate::fault::leaves_out!(GenerationCheck) {
-                l1.link(block);
+                l1.link(block, l1.note(&entry.key), false);
                 true
             } else {
                 l1.link_if_unchanged(block, token)

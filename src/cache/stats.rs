@@ -5,13 +5,14 @@
 //! Without shared memory a backend sees its own counts only.
 
 use crate::call::{self, sql_functions};
+use crate::callback::Kept;
 use crate::catalog;
 use crate::settings;
 use crate::shared;
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -90,13 +91,18 @@ struct Registry {
 }
 
 thread_local! {
-    static REGISTRY: RefCell<Registry> = RefCell::new(Registry::default());
+    static REGISTRY: Kept<Registry> = Kept::default();
+}
+
+/// The sets of this backend, for a moment.
+fn registry<T>(f: impl FnOnce(&mut Registry) -> T) -> T {
+    REGISTRY.with(|kept| kept.with(f))
 }
 
 impl CounterSet {
     /// The counters of a class of this database.
     pub fn of_class(name: &[u8]) -> Rc<Self> {
-        REGISTRY.with_borrow_mut(|registry| {
+        registry(|registry| {
             if let Some(set) = registry.sets.get(name) {
                 return Rc::clone(set);
             }
@@ -126,7 +132,7 @@ impl CounterSet {
         cell.set(cell.get().wrapping_add(n));
         if !self.dirty.get() && self.shared.is_some() {
             self.dirty.set(true);
-            REGISTRY.with_borrow_mut(|registry| registry.dirty.push(Rc::clone(self)));
+            registry(|registry| registry.dirty.push(Rc::clone(self)));
         }
     }
 }
@@ -134,25 +140,24 @@ impl CounterSet {
 /// Adds what this backend has counted to the shared counters. Allocates nothing, waits for nothing:
 /// called at the end of every transaction.
 pub fn flush() {
-    REGISTRY.with(|registry| {
-        let Ok(mut registry) = registry.try_borrow_mut() else {
-            return;
-        };
-        if registry.dirty.is_empty() {
-            return;
-        }
-        let l1 = shared::l1();
-        for set in registry.dirty.drain(..) {
-            set.dirty.set(false);
-            if let (Some(l1), Some(class)) = (l1, set.shared) {
-                for (pending, shared) in set.pending.iter().zip(l1.counters(class)) {
-                    match pending.take() {
-                        0 => {}
-                        n => drop(shared.fetch_add(n, Ordering::Relaxed)),
+    REGISTRY.with(|kept| {
+        kept.reach(|registry| {
+            if registry.dirty.is_empty() {
+                return;
+            }
+            let l1 = shared::l1();
+            for set in registry.dirty.drain(..) {
+                set.dirty.set(false);
+                if let (Some(l1), Some(class)) = (l1, set.shared) {
+                    for (pending, shared) in set.pending.iter().zip(l1.counters(class)) {
+                        match pending.take() {
+                            0 => {}
+                            n => drop(shared.fetch_add(n, Ordering::Relaxed)),
+                        }
                     }
                 }
             }
-        }
+        })
     });
 }
 
@@ -245,7 +250,7 @@ fn collect() -> BTreeMap<Vec<u8>, Row> {
             }
             rows.insert(name.to_vec(), row);
         }),
-        None => REGISTRY.with_borrow(|registry| {
+        None => registry(|registry| {
             for (name, set) in &registry.sets {
                 let mut row = Row::default();
                 for (count, own) in row.counts.iter_mut().zip(&set.pending) {

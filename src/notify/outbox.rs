@@ -3,12 +3,12 @@
 use super::message::Stamp;
 use super::messages::{self, Message};
 use super::{Prepared, requests};
+use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::settings::{self, Notify};
 use crate::shared::{self, Database};
 use crate::sys;
 use pgrx::pg_sys;
-use std::cell::RefCell;
 
 /// What is left to do when the commit is visible.
 #[derive(Default)]
@@ -23,17 +23,12 @@ struct Outbox {
 }
 
 thread_local! {
-    static OUTBOX: RefCell<Outbox> = RefCell::default();
+    static OUTBOX: Kept<Outbox> = Kept::default();
 }
 
-/// Runs something with the outbox, unless it is in use: it is never borrowed across a call into the server.
-fn with<T>(f: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
-    OUTBOX.with(|outbox| {
-        outbox
-            .try_borrow_mut()
-            .ok()
-            .map(|mut outbox| f(&mut outbox))
-    })
+/// The outbox, for a moment: it is never borrowed across a call into the server.
+fn with<T>(f: impl FnOnce(&mut Outbox) -> T) -> T {
+    OUTBOX.with(|kept| kept.with(f))
 }
 
 impl Prepared {
@@ -84,7 +79,7 @@ fn send(messages: Vec<Message>, epoch: Epoch) -> Option<Stamp> {
             pg_sys::AccessExclusiveLock as i32,
         );
     }
-    let mut last = with(|outbox| outbox.stamp).flatten().unwrap_or_else(|| {
+    let mut last = with(|outbox| outbox.stamp).unwrap_or_else(|| {
         let (epoch, seq) = database.last_message();
         Stamp { epoch, seq }
     });
@@ -105,7 +100,7 @@ fn send(messages: Vec<Message>, epoch: Epoch) -> Option<Stamp> {
 
 /// A change that comes after the transaction's own were told: subscribers are told to drop everything.
 pub fn tell_late(catalog: &Catalog) {
-    let told = with(|outbox| std::mem::replace(&mut outbox.told_late, true)).unwrap_or(true);
+    let told = with(|outbox| std::mem::replace(&mut outbox.told_late, true));
     if told || settings::notify() == Notify::Off {
         return;
     }
@@ -119,20 +114,22 @@ pub fn tell_late(catalog: &Catalog) {
 /// The commit is visible to others, in L1 too: stores the number of its last message and hands its changes to
 /// the worker. Allocates nothing and cannot fail.
 pub fn commit() {
-    with(|outbox| {
-        let Some(database) = outbox.database else {
-            return;
-        };
-        if let Some(Stamp { epoch, seq }) = outbox.stamp {
-            database.set_last_message(epoch, seq);
-        }
-        if let (false, Some(ring)) = (outbox.records.is_empty(), shared::ring()) {
-            let first = ring.append(&outbox.records, |at| database.add_untold(at));
-            // Under load the worker comes by itself.
-            if first || !database.has_worker() {
-                database.wake_worker();
+    OUTBOX.with(|kept| {
+        kept.reach(|outbox| {
+            let Some(database) = outbox.database else {
+                return;
+            };
+            if let Some(Stamp { epoch, seq }) = outbox.stamp {
+                database.set_last_message(epoch, seq);
             }
-        }
+            if let (false, Some(ring)) = (outbox.records.is_empty(), shared::ring()) {
+                let first = ring.append(&outbox.records, |at| database.add_untold(at));
+                // Under load the worker comes by itself.
+                if first || !database.has_worker() {
+                    database.wake_worker();
+                }
+            }
+        })
     });
     clear();
 }
@@ -140,5 +137,5 @@ pub fn commit() {
 /// Forgets the transaction. Frees memory and allocates none.
 pub fn clear() {
     requests::clear();
-    with(|outbox| *outbox = Outbox::default());
+    OUTBOX.with(|kept| kept.reach(|outbox| *outbox = Outbox::default()));
 }

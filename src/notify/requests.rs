@@ -1,11 +1,11 @@
 //! Invalidations asked for by `state_invalidate`: told at COMMIT, unless what asked for them is rolled back.
 
 use super::{Change, News, Touched};
+use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_ring::Name;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -27,7 +27,12 @@ struct Requests {
 }
 
 thread_local! {
-    static REQUESTS: RefCell<Requests> = RefCell::default();
+    static REQUESTS: Kept<Requests> = Kept::default();
+}
+
+/// The requests, for a moment.
+fn with<T>(f: impl FnOnce(&mut Requests) -> T) -> T {
+    REQUESTS.with(|kept| kept.with(f))
 }
 
 fn nest_level() -> i32 {
@@ -41,7 +46,7 @@ pub fn request_invalidation(catalog: &Rc<Catalog>, class: Option<&[u8]>, pattern
     if sys::recovery_in_progress() {
         return;
     }
-    REQUESTS.with_borrow_mut(|requests| {
+    with(|requests| {
         requests.catalog = Some(Rc::clone(catalog));
         let name = (class.unwrap_or_default().into(), pattern.into());
         let level = nest_level();
@@ -60,12 +65,12 @@ pub fn request_invalidation(catalog: &Rc<Catalog>, class: Option<&[u8]>, pattern
 
 /// Whether anything was asked for.
 pub fn has_requests() -> bool {
-    REQUESTS.with_borrow(|requests| requests.everything || !requests.patterns.is_empty())
+    with(|requests| requests.everything || !requests.patterns.is_empty())
 }
 
 /// What was asked for, and of which installation.
 pub fn requested() -> Option<(Rc<Catalog>, Vec<News>)> {
-    REQUESTS.with_borrow(|requests| {
+    with(|requests| {
         let catalog = requests.catalog.clone()?;
         if requests.everything {
             return Some((catalog, vec![News::everything()]));
@@ -81,36 +86,35 @@ pub fn requested() -> Option<(Rc<Catalog>, Vec<News>)> {
     })
 }
 
-/// Runs what cannot fail. The requests are never borrowed across a call into the server, so they are free.
-fn in_callback(f: impl FnOnce(&mut Requests)) {
-    REQUESTS.with(|requests| {
-        if let Ok(mut requests) = requests.try_borrow_mut() {
-            f(&mut requests);
-        }
-    });
-}
-
 /// The running subtransaction commits: what it has asked for, its parent has.
 pub fn subtransaction_committed() {
     let parent = nest_level().saturating_sub(1).max(TOP);
-    in_callback(|requests| {
-        for known in requests.patterns.values_mut() {
-            *known = parent.min(*known);
-        }
+    REQUESTS.with(|kept| {
+        kept.reach(|requests| {
+            for known in requests.patterns.values_mut() {
+                *known = parent.min(*known);
+            }
+        })
     });
 }
 
 /// The running subtransaction aborts: what it has asked for is forgotten.
 pub fn subtransaction_aborted() {
     let level = nest_level();
-    in_callback(|requests| requests.patterns.retain(|_, known| *known < level));
+    REQUESTS.with(|kept| {
+        kept.reach(|requests| {
+            requests.patterns.retain(|_, known| *known < level);
+        })
+    });
 }
 
 /// Forgets everything. Frees memory and allocates none.
 pub fn clear() {
-    in_callback(|requests| {
-        if requests.catalog.is_some() {
-            *requests = Requests::default();
-        }
+    REQUESTS.with(|kept| {
+        kept.reach(|requests| {
+            if requests.catalog.is_some() {
+                *requests = Requests::default();
+            }
+        })
     });
 }

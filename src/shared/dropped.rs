@@ -5,6 +5,7 @@
 //! later: a dropped database's number may come back (CREATE DATABASE … OID).
 
 use super::{databases, forget_slot, l1};
+use crate::callback::shielded;
 use crate::sys;
 use pgrx::pg_sys::{self, XactEvent};
 use std::cell::Cell;
@@ -66,7 +67,9 @@ unsafe extern "C-unwind" fn object_access(
 
 unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi::c_void) {
     match event {
-        XactEvent::XACT_EVENT_COMMIT => forget(DROPPED.take()),
+        XactEvent::XACT_EVENT_COMMIT => {
+            shielded(|| forget(DROPPED.take()));
+        }
         XactEvent::XACT_EVENT_ABORT | XactEvent::XACT_EVENT_PREPARE => drop(DROPPED.take()),
         _ => {}
     }

@@ -5,6 +5,7 @@
 //! with it the server says.
 
 use super::process::wait;
+use crate::callback::shielded;
 use crate::shared::{self, Database};
 use crate::sys;
 use pgrx::pg_sys::{self, NodeTag, XactEvent};
@@ -211,12 +212,14 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         event,
         XactEvent::XACT_EVENT_COMMIT | XactEvent::XACT_EVENT_ABORT | XactEvent::XACT_EVENT_PREPARE
     ) {
-        for bar in BARS.replace([None; MOST]).into_iter().flatten() {
-            bar.slot.unbar(bar.until);
-            // What the worker left undone goes on.
-            if let Some(databases) = shared::databases() {
-                databases.wake_launcher();
+        shielded(|| {
+            for bar in BARS.replace([None; MOST]).into_iter().flatten() {
+                bar.slot.unbar(bar.until);
+                // What the worker left undone goes on.
+                if let Some(databases) = shared::databases() {
+                    databases.wake_launcher();
+                }
             }
-        }
+        });
     }
 }

@@ -13,7 +13,7 @@ use crate::entry::{
 use crate::geometry::{CHUNK, DOMAINS, Geometry, NO_CHUNK};
 use crate::locks::Locks;
 use crate::mark::Mark;
-use crate::partition::{Garbage, ShardMut};
+use crate::partition::{Garbage, Shard, ShardMut};
 
 /// The cache, as one process sees it.
 pub struct L1<K: Locks> {
@@ -37,7 +37,7 @@ pub enum Refused {
 #[derive(Debug)]
 #[must_use = "its chunks are lost unless it is linked or discarded"]
 pub struct Block {
-    head: u32,
+    pub(crate) head: u32,
     /// Counted in the class's gauge of reserved blocks.
     claimed: bool,
 }
@@ -102,8 +102,12 @@ impl<K: Locks> L1<K> {
 
     /// The mark of the stripe that a key belongs to.
     pub fn stripe(&self, id: KeyId) -> &Mark {
-        let stripes = self.arena.stripes();
-        &stripes[id.words()[1] as usize & (stripes.len() - 1)]
+        &self.arena.stripes()[self.stripe_number(id)]
+    }
+
+    /// The number of the stripe that a key belongs to.
+    pub fn stripe_number(&self, id: KeyId) -> usize {
+        id.words()[1] as usize & (self.arena.stripes().len() - 1)
     }
 
     /// The mark of a database, for changes that are not of one key. Publishing it makes every entry of
@@ -115,6 +119,10 @@ impl<K: Locks> L1<K> {
 
     pub(crate) fn partition_of(&self, id: [u64; 2]) -> usize {
         id[0] as usize & (self.arena.partitions().len() - 1)
+    }
+
+    pub(crate) fn shard(&self, key: &Key<'_>) -> Shard<'_, K> {
+        Shard::lock(self, self.partition_of(key.id.words()))
     }
 
     pub(crate) fn shard_mut(&self, key: &Key<'_>) -> ShardMut<'_, K> {
@@ -277,7 +285,7 @@ impl<K: Locks> L1<K> {
     }
 
     /// The header of a block.
-    fn header_of(&self, block: &Block) -> Option<&EntryHeader> {
+    pub(crate) fn header_of(&self, block: &Block) -> Option<&EntryHeader> {
         // SAFETY: an unlinked block belongs to its holder alone.
         unsafe { self.arena.entry(block.head) }
     }
@@ -293,26 +301,6 @@ impl<K: Locks> L1<K> {
         }
     }
 
-    /// Makes a block the entry of its key, in place of an older one, under the domain's present
-    /// generation. For the committer of the change itself: nothing is checked. Allocates nothing,
-    /// cannot fail.
-    ///
-    /// A clean block replaces a dirty entry as it does any: the tables hold something newer. A dirty
-    /// block takes over from a dirty entry the version that the tables hold ([`Dirty::base`]) and since
-    /// when they have been behind ([`Dirty::since`]), but not that it was put aside.
-    pub fn link(&self, block: Block) {
-        if let Some(entry) = self.header_of(&block) {
-            let shard = ShardMut::lock(self, self.partition_of(entry.id));
-            let generation = self.domain(entry.db).generation();
-            let old = self.find_same(&shard, block.head, entry);
-            let garbage = self.link_locked(&shard, block, entry, old, generation);
-            drop(shard);
-            if let Some(garbage) = garbage {
-                garbage.release(&self.arena);
-            }
-        }
-    }
-
     /// Makes a block the entry of its key if no commit has touched its stripe or domain since `token`
     /// was made, none is in progress, and there is no dirty entry, which is newer than anything filled;
     /// else discards it and returns false.
@@ -325,8 +313,7 @@ impl<K: Locks> L1<K> {
         };
         let shard = ShardMut::lock(self, self.partition_of(entry.id));
         let old = self.find_same(&shard, block.head, entry);
-        let id = KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64);
-        if self.stripe(id).quiet_generation() != Some(token.stripe_generation)
+        if self.stripe(entry.key_id()).quiet_generation() != Some(token.stripe_generation)
             || self.domain(entry.db).quiet_generation() != Some(token.domain_generation)
             || old
                 .and_then(|old| shard.entry(old))
@@ -345,7 +332,7 @@ impl<K: Locks> L1<K> {
     }
 
     /// Links under the exclusive lock in place of `old`; returns the entry replaced.
-    fn link_locked(
+    pub(crate) fn link_locked(
         &self,
         shard: &ShardMut<'_, K>,
         block: Block,
@@ -395,7 +382,12 @@ impl<K: Locks> L1<K> {
     }
 
     /// The linked entry that has the names of the block at `head`.
-    fn find_same(&self, shard: &ShardMut<'_, K>, head: u32, entry: &EntryHeader) -> Option<u32> {
+    pub(crate) fn find_same(
+        &self,
+        shard: &ShardMut<'_, K>,
+        head: u32,
+        entry: &EntryHeader,
+    ) -> Option<u32> {
         let mut names = [0; MAX_CLASS + MAX_KEY];
         let (class_len, key_len) = (usize::from(entry.class_len), usize::from(entry.key_len));
         let names = names.get_mut(..class_len + key_len)?;
@@ -405,7 +397,7 @@ impl<K: Locks> L1<K> {
         }
         let (class, key) = names.split_at(class_len);
         shard.find_or_abandon(&Key {
-            id: KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64),
+            id: entry.key_id(),
             db: entry.db,
             incarnation: entry.incarnation,
             class,
@@ -450,22 +442,12 @@ impl<K: Locks> L1<K> {
         attached
     }
 
-    /// Removes the entry of a key, dirty or not; was there one? For whoever has written something newer
-    /// to the tables. Not counted as an eviction. Allocates nothing, cannot fail.
+    /// Removes the entry of a key, dirty or not; was there one? Not counted as an eviction. Allocates
+    /// nothing, cannot fail.
     pub fn remove(&self, key: &Key<'_>) -> bool {
-        self.remove_entry(key, |_| true)
-    }
-
-    /// As [`L1::remove`], but leaves a dirty entry, and returns false then.
-    pub fn remove_clean(&self, key: &Key<'_>) -> bool {
-        self.remove_entry(key, |entry| !entry.is_dirty())
-    }
-
-    fn remove_entry(&self, key: &Key<'_>, gone: impl FnOnce(&EntryHeader) -> bool) -> bool {
         let shard = self.shard_mut(key);
         let garbage = shard
             .find_or_abandon(key)
-            .filter(|head| shard.entry(*head).is_some_and(gone))
             .and_then(|head| shard.detach(head));
         drop(shard);
         let found = garbage.is_some();

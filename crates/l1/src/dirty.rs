@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cache::L1;
 use crate::class::ClassId;
-use crate::entry::{DIRTY, EntryHeader, EntryInfo, Key, PARKED};
+use crate::entry::{EntryHeader, EntryInfo, Key, PARKED};
 use crate::geometry::CHUNK;
 use crate::locks::Locks;
 use crate::partition::{Shard, ShardMut, lower};
@@ -38,7 +38,7 @@ pub enum Settled {
     Clean,
     /// Another dirty entry: the state has changed since it was read for writing.
     Newer,
-    /// No dirty entry.
+    /// No dirty entry, now.
     Gone,
 }
 
@@ -91,9 +91,11 @@ impl<K: Locks> L1<K> {
     /// cannot fail.
     ///
     /// If the entry is still there it becomes clean, of that version (the writer may have had to give a
-    /// higher one) and transaction, in the domain's present generation. If another dirty one has taken
-    /// its place, that is from now on based on `version`, and its oldest change that the tables do not
-    /// hold was made after `read_at`. A clean entry is left as it is.
+    /// higher one) and transaction. It goes instead where others have changed the state in the tables, or
+    /// all of its domain, since it was linked: the writer became visible before it says so here, and they
+    /// may have come after it. If another dirty one has taken its place, that is from now on based on
+    /// `version`, and its oldest change that the tables do not hold was made after `read_at`. A clean entry
+    /// is left as it is.
     pub fn settle(
         &self,
         key: &Key<'_>,
@@ -107,15 +109,23 @@ impl<K: Locks> L1<K> {
             return Settled::Gone;
         };
         if entry.serial != serial {
-            entry.base.store(version, Relaxed);
+            // Another writer may have said before this one that the tables hold a later version.
+            entry.base.fetch_max(version, Relaxed);
             entry.since.fetch_max(read_at, Relaxed);
             return Settled::Newer;
+        }
+        let domain_generation = self.domain(entry.db).generation();
+        if entry.is_overtaken() || entry.domain_generation.load(Relaxed) != domain_generation {
+            let garbage = shard.detach(at);
+            drop(shard);
+            if let Some(garbage) = garbage {
+                garbage.release(&self.arena);
+            }
+            return Settled::Gone;
         }
         entry.version.store(version, Relaxed);
         entry.head_xid.store(xid, Relaxed);
         entry.doc_xid.store(xid, Relaxed);
-        let generation = self.domain(entry.db).generation();
-        entry.domain_generation.store(generation, Relaxed);
         if shard.clean(at, entry) {
             Settled::Clean
         } else {
@@ -133,8 +143,10 @@ impl<K: Locks> L1<K> {
         let Some((_, entry)) = found else {
             return false;
         };
-        let flags = if parked { DIRTY | PARKED } else { DIRTY };
-        entry.flags.store(flags, Relaxed);
+        match parked {
+            true => entry.flags.fetch_or(PARKED, Relaxed),
+            false => entry.flags.fetch_and(!PARKED, Relaxed),
+        };
         true
     }
 
@@ -236,7 +248,7 @@ impl<K: Locks> L1<K> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::entry::{KeyId, NewEntry};
+    use crate::entry::{DIRTY, KeyId, NewEntry};
     use crate::geometry::Geometry;
     use crate::read::{Lookup, Want};
     use std::ptr::NonNull;
@@ -301,7 +313,7 @@ mod tests {
             stored: 0,
             value: &[0; 1_000],
         });
-        l1.link(block.unwrap());
+        l1.link(block.unwrap(), l1.note(&key(n)), false);
         match l1.read(&key(n), Want::Info, &mut []) {
             Lookup::Hit(info) => info.serial,
             _ => 0,

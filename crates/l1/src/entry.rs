@@ -26,6 +26,10 @@ pub(crate) const DIRTY: u8 = 1;
 /// Bit of [`EntryHeader::flags`]: the dirty entry has been put aside.
 pub(crate) const PARKED: u8 = 2;
 
+/// Bit of [`EntryHeader::flags`]: the state was changed in the tables and the dirty entry left as it is, so
+/// that what is written of the entry need not be what the tables hold.
+pub(crate) const OVERTAKEN: u8 = 4;
+
 /// Every so many chunks of a long chain, the skip table names one.
 pub(crate) const SKIP: usize = 64;
 
@@ -158,7 +162,7 @@ pub(crate) struct EntryHeader {
     /// Of a dirty entry: [`Dirty::owner`].
     pub owner: u32,
     pub visited: AtomicU8,
-    /// [`DIRTY`] and [`PARKED`].
+    /// [`DIRTY`], [`PARKED`] and [`OVERTAKEN`].
     pub flags: AtomicU8,
 }
 
@@ -207,6 +211,11 @@ impl EntryHeader {
             && self.incarnation == key.incarnation
             && usize::from(self.class_len) == key.class.len()
             && usize::from(self.key_len) == key.key.len()
+    }
+
+    /// The hash that names the entry's state.
+    pub fn key_id(&self) -> KeyId {
+        KeyId(u128::from(self.id[0]) | u128::from(self.id[1]) << 64)
     }
 
     pub fn text(&self) -> Option<(u32, u32)> {

@@ -29,7 +29,7 @@
 //! | chunks and `next[]` of an unlinked [`Block`] | its only owner |
 //! | buckets, FIFO, hand, dirty list of a partition | lock *n* of the partition, exclusive to change |
 //! | numbers of entries, clean and dirty, of a partition | lock *n*, exclusive to change; read without one to skip an empty list |
-//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text form and domain generation, and for what [`L1::link`], [`L1::settle`] and [`L1::set_parked`] change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
+//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text form and domain generation, and for what [`L1::link`], [`L1::unlink`], [`L1::settle`] and [`L1::set_parked`] change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
 //! | `visited` of an entry | atomic; set under the shared lock, cleared under the exclusive one |
 //! | class buckets, names and free class records | lock `partitions`, the registry lock |
 //! | gauges and counters of a class | atomics |
@@ -41,8 +41,9 @@
 //! partition lock nor the reverse. What needs chunks takes them (and evicts for them) before it takes
 //! its lock; what frees chunks may do so under a lock, since that takes none.
 //!
-//! [`L1::link`], [`L1::remove`], [`L1::discard`], [`L1::settle`] and [`L1::drop_dirty`] allocate nothing
-//! and cannot fail: they are what a commit or abort callback calls.
+//! [`L1::link`], [`L1::unlink`], [`L1::discard`], [`L1::settle`] and [`L1::drop_dirty`] allocate nothing
+//! and cannot fail: they are what a commit or abort callback calls. Those that publish come in any order;
+//! the header of `publish` says how one that is late finds out.
 //!
 //! # Dirty entries
 //!
@@ -54,17 +55,18 @@
 //!   exactly one of the two lists, so they share its links.
 //! - A change of its domain does not make it unreadable; [`L1::drop_dirty`] removes what a TRUNCATE has
 //!   made void.
-//! - [`L1::link_if_unchanged`], [`L1::remove_if`] and [`L1::remove_clean`] leave it.
+//! - [`L1::link_if_unchanged`], [`L1::remove_if`] and [`L1::unlink`] with [`Removes::Clean`] leave it.
 //!
 //! It goes when its key is linked again or removed by whoever has written something newer to the tables
-//! ([`L1::link`], [`L1::remove`]), with its database ([`L1::forget_database`]), or on request
+//! ([`L1::link`], [`L1::unlink`]), with its database ([`L1::forget_database`]), or on request
 //! ([`L1::drop_dirty`]). Linked again dirty, it hands on what the tables hold and since when they have
 //! been behind.
 //!
 //! A worker finds dirty entries with [`L1::for_each_dirty`], writes them, and says so with
 //! [`L1::settle`] when its transaction commits. The serial tells whether the entry is still the one that
 //! was written: it becomes clean, at the head of the FIFO, or else the newer one that has taken its place
-//! stays dirty, based on what the tables hold now.
+//! stays dirty, based on what the tables hold now. An entry whose state was changed in the tables since it
+//! was linked goes instead: what was written of it may not be what they hold.
 //!
 //! Chunks of dirty entries are counted, reserved blocks and text forms included. More than one chunk in
 //! [`DIRTY_SHARE`] is refused, so that there is always something to evict for clean entries; the caller
@@ -91,6 +93,7 @@ mod geometry;
 mod locks;
 mod mark;
 mod partition;
+mod publish;
 mod read;
 mod survey;
 mod verify;
@@ -103,5 +106,6 @@ pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};
 pub use locks::Locks;
 pub use mark::Mark;
+pub use publish::{Noted, Removes};
 pub use read::{Lookup, View, Want};
 pub use verify::Report;

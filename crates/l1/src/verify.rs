@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::arena::Arena;
 use crate::cache::L1;
 use crate::class::ClassId;
-use crate::entry::{EntryHeader, Key, KeyId, flags_of, text_chunks};
+use crate::entry::{EntryHeader, Key, OVERTAKEN, flags_of, text_chunks};
 use crate::geometry::{CHUNK, NO_CHUNK};
 use crate::locks::Locks;
 use crate::partition::Shard;
@@ -173,7 +173,10 @@ impl<K: Locks> L1<K> {
             if !entry.is_sound() || entry.newer.load(Relaxed) != newer {
                 return Err(format!("list: entry {at} contradicts itself"));
             }
-            if entry.flags.load(Relaxed) != flags_of(entry.dirty()) || entry.is_dirty() != dirty {
+            let overtaken = if entry.is_dirty() { OVERTAKEN } else { 0 };
+            if entry.flags.load(Relaxed) & !overtaken != flags_of(entry.dirty())
+                || entry.is_dirty() != dirty
+            {
                 return Err(format!(
                     "entry {at} is in the other list, or has no such flags"
                 ));
@@ -209,7 +212,7 @@ impl<K: Locks> L1<K> {
         let names = shard.names(at, entry);
         let found = names.map(|names| {
             shard.find(&Key {
-                id: KeyId(u128::from(entry.id[0]) | u128::from(entry.id[1]) << 64),
+                id: entry.key_id(),
                 db: entry.db,
                 incarnation: entry.incarnation,
                 class: names.class(),

@@ -18,7 +18,7 @@ fn limited<'a>(name: &'a str, class: ClassId, max: u32) -> NewEntry<'a> {
 
 fn link(cache: &L1<impl Locks>, entry: &NewEntry<'_>) {
     let block = cache.reserve(entry).unwrap();
-    cache.link(block);
+    cache.link(block, cache.note(&entry.key), false);
 }
 
 fn classes_of(cache: &Cache, db: u32) -> HashSet<(Vec<u8>, ClassId)> {
@@ -127,8 +127,8 @@ fn blocks_reserved_together_count_towards_the_limit() {
     );
     cache.discard(a);
     let c = cache.reserve(&limited("c", class, 2)).unwrap();
-    cache.link(b);
-    cache.link(c);
+    cache.link_now(&key("b"), b);
+    cache.link_now(&key("c"), c);
     assert_eq!(cache.gauges(class).0, 2);
     // Linked ones can make room.
     link(&cache, &limited("d", class, 2));

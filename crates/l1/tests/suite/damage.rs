@@ -60,7 +60,7 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                     parked: false,
                 });
                 if let Ok(block) = cache.reserve(&entry) {
-                    cache.link(block);
+                    cache.link_now(&entry.key, block);
                 }
                 let name = &names[random.below(80) as usize];
                 match cache.read(&key(name), Want::Value, &mut buffer) {

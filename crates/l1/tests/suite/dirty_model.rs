@@ -17,6 +17,8 @@ struct Entry {
     len: usize,
     serial: u64,
     dirty: Option<Dirty>,
+    /// The state has changed in the tables since the dirty entry was linked.
+    overtaken: bool,
 }
 
 struct Run {
@@ -82,6 +84,8 @@ impl Run {
                     let was = self.entries.remove(&number);
                     assert!(was.is_some() || self.stale.remove(&number));
                     assert_eq!(was.and_then(|e| e.dirty), None);
+                } else if let Some(entry) = self.entries.get_mut(&number) {
+                    entry.overtaken = true;
                 }
             }
             37 => self.remove_some(),
@@ -92,6 +96,8 @@ impl Run {
                     self.cache.domain(DB).publish();
                     let stale = self.entries.extract_if(|_, e| e.dirty.is_none());
                     self.stale.extend(stale.map(|(number, _)| number));
+                    // And these are not made clean any more.
+                    self.entries.values_mut().for_each(|e| e.overtaken = true);
                 }
             }
         }
@@ -175,7 +181,7 @@ impl Run {
                     return;
                 }
             }
-            _ => self.cache.link(block),
+            _ => self.cache.link_now(&key(name), block),
         }
         let dirty = dirty.map(|new| match (old, cached) {
             (Some(old), _) => Dirty {
@@ -198,6 +204,7 @@ impl Run {
             len,
             serial: info.serial,
             dirty,
+            overtaken: false,
         };
         self.entries.insert(number, entry);
         self.stale.remove(&number);
@@ -238,22 +245,31 @@ impl Run {
         };
         let (version, read_at) = (self.clock, self.clock - self.random.below(30) as i64);
         let settled = self.cache.settle(&key(name), serial, version, 5, read_at);
+        let overtaken = entry.as_ref().is_some_and(|e| e.overtaken);
         let expected = match entry.as_mut().map(|e| (e.serial == serial, &mut e.dirty)) {
             None | Some((_, None)) => Settled::Gone,
             Some((false, Some(dirty))) => {
-                dirty.base = version;
+                dirty.base = dirty.base.max(version);
                 dirty.since = dirty.since.max(read_at);
                 Settled::Newer
             }
+            Some((true, _)) if overtaken => Settled::Gone,
             Some((true, dirty)) => {
                 *dirty = None;
                 Settled::Clean
             }
         };
+        let gone = entry
+            .as_ref()
+            .is_some_and(|e| e.serial == serial && e.dirty.is_some())
+            && overtaken;
         assert_eq!(settled, expected);
         self.settled[settled as usize] += 1;
         if let (Settled::Clean, Some(entry)) = (settled, entry) {
             entry.version = version;
+        }
+        if gone {
+            self.entries.remove(&number);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use state_cache_l1::{ClassId, Dirty, Lookup, MIN_MEMORY, NewEntry, Settled, Want};
+use state_cache_l1::{ClassId, Dirty, Lookup, MIN_MEMORY, NewEntry, Removes, Settled, Want};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
@@ -65,25 +65,25 @@ impl Test {
         };
         let stripe = self.cache.stripe(key(name).id);
         stripe.enter();
+        let noted = self.cache.note(&key(name));
         let entry = NewEntry {
             dirty: (!through).then_some(dirty),
             ..self.entry(name, version, &value)
         };
         match self.cache.reserve(&entry) {
             Ok(block) if !through => {
-                self.cache.link(block);
+                self.cache.link(block, noted, false);
                 tally.behind += 1;
             }
             reserved => {
                 self.tables.held[row].fetch_max(version, SeqCst);
                 match reserved {
-                    Ok(block) => self.cache.link(block),
-                    Err(_) => drop(self.cache.remove(&key(name))),
+                    Ok(block) => self.cache.link(block, noted, false),
+                    Err(_) => drop(self.cache.unlink(&key(name), noted, Removes::Any)),
                 }
                 tally.through += 1;
             }
         }
-        stripe.publish();
         stripe.leave();
         self.tables.acknowledged[row].store(version, SeqCst);
     }

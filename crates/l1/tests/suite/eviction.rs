@@ -88,7 +88,7 @@ fn expired_entries_go_at_once_and_are_counted_as_such() {
             ..new_entry(key(&name), class, 1, b"v")
         };
         let block = cache.reserve(&entry).unwrap();
-        cache.link(block);
+        cache.link_now(&key(&name), block);
         assert!(cache.has(&key(&name)));
         n += 1;
     }

@@ -9,6 +9,7 @@ mod dirty_threads;
 mod dirty_worker;
 mod eviction;
 mod hit_rate;
+mod late;
 mod marks;
 mod model;
 mod support;

@@ -113,7 +113,7 @@ impl Run {
                         true
                     }
                     _ => {
-                        self.cache.link(block);
+                        self.cache.link_now(&key(name), block);
                         true
                     }
                 };

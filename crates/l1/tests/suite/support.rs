@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use state_cache_l1::{ClassId, Geometry, Key, KeyId, L1, Locks, Lookup, NewEntry, Refused, Want};
+use state_cache_l1::{
+    Block, ClassId, Geometry, Key, KeyId, L1, Locks, Lookup, NewEntry, Refused, Removes, Want,
+};
 
 /// The database and incarnation that most tests use.
 pub const DB: u32 = 5;
@@ -94,10 +96,20 @@ impl Cache {
         unsafe { self.base.add(at).cast::<u32>().read_unaligned() }
     }
 
+    /// Publishes a block as the only committer there is.
+    pub fn link_now(&self, key: &Key<'_>, block: Block) {
+        self.link(block, self.note(key), false);
+    }
+
+    /// Removes the entry of a key unless it is dirty, as the only committer there is.
+    pub fn remove_clean(&self, key: &Key<'_>) -> bool {
+        self.unlink(key, self.note(key), Removes::Clean)
+    }
+
     /// Links a value under `key`.
     pub fn put(&self, key: &Key<'_>, version: i64, value: &[u8]) -> Result<(), Refused> {
         let block = self.reserve(&new_entry(*key, ClassId::OTHER, version, value))?;
-        self.link(block);
+        self.link_now(key, block);
         Ok(())
     }
 

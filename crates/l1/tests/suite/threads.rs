@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use state_cache_l1::{ClassId, Lookup, MIN_MEMORY, NewEntry, View, Want};
+use state_cache_l1::{ClassId, Lookup, MIN_MEMORY, NewEntry, Removes, View, Want};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
@@ -46,12 +46,13 @@ impl Worker<'_> {
 
     /// Writes the next version as a transaction does; one in four aborts.
     fn commit(&mut self, number: u64, name: &str) {
-        let _row = self.tables.row[number as usize].lock().unwrap();
+        let row = self.tables.row[number as usize].lock().unwrap();
         let version = self.tables.visible[number as usize].load(SeqCst) + 1;
         let value = value(number, version);
         let block = self.cache.reserve(&self.entry(name, version, &value)).ok();
         let stripe = self.cache.stripe(key(name).id);
         stripe.enter();
+        let noted = self.cache.note(&key(name));
         if self.random.below(4) == 0 {
             if let Some(block) = block {
                 self.cache.discard(block);
@@ -60,14 +61,15 @@ impl Worker<'_> {
             return;
         }
         self.tables.visible[number as usize].store(version, SeqCst);
+        // From here on nobody waits for the row: others may change it and publish first.
+        drop(row);
         if self.random.below(8) == 0 {
             std::thread::yield_now();
         }
         match block {
-            Some(block) => self.cache.link(block),
-            None => drop(self.cache.remove(&key(name))),
+            Some(block) => self.cache.link(block, noted, false),
+            None => drop(self.cache.unlink(&key(name), noted, Removes::Any)),
         }
-        stripe.publish();
         stripe.leave();
     }
 

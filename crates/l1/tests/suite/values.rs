@@ -40,7 +40,7 @@ fn everything_stored_with_an_entry_is_returned() {
     entry.loaded_at = i64::MIN;
     entry.hash = u128::MAX - 5;
     let block = cache.reserve(&entry).unwrap();
-    cache.link(block);
+    cache.link_now(&key("k"), block);
     let Lookup::Hit(info) = cache.read(&key("k"), Want::Info, &mut []) else {
         panic!("no hit")
     };
@@ -172,7 +172,7 @@ fn a_text_form_is_returned_and_freed_with_its_entry() {
     let cache = Cache::new(MIN_MEMORY);
     let class = cache.class_record(DB, b"run");
     let block = cache.reserve(&new_entry(key("k"), class, 1, b"v")).unwrap();
-    cache.link(block);
+    cache.link_now(&key("k"), block);
     let Lookup::Hit(info) = cache.read(&key("k"), Want::Text, &mut []) else {
         panic!("no hit")
     };
