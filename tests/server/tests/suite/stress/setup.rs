@@ -12,7 +12,7 @@ const HOT: usize = 6;
 /// States that are only ever appended to and updated, never replaced or deleted.
 pub const LOGS: usize = 4;
 /// States that only the slow sessions write, so that nobody waits for them.
-pub const SLOW: usize = 5;
+pub const SLOW: usize = 6;
 
 /// A state by its number.
 pub type State = usize;
@@ -29,9 +29,11 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// A server with 1 MB of L1 and every state present.
-    pub fn new() -> Self {
+    /// A server with 1 MB of L1 and every state present, whose sessions tell of their changes in that way.
+    pub fn new(notify: &str) -> Self {
+        let notify = format!("state_cache.notify = {notify}");
         let server = Server::new(&[
+            &notify,
             "state_cache.memory = '1MB'",
             "deadlock_timeout = '20ms'",
             "shared_buffers = '64MB'",

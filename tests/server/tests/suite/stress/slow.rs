@@ -19,6 +19,8 @@ pub enum Slow {
     Marked,
     /// A writer whose commit is visible and not yet published.
     Visible,
+    /// The same, while another session changes the same state and publishes first.
+    Overtaken,
     /// A reader that has read what it will fill, while the state moves on.
     BeforeFill,
     /// A reader with an old snapshot that misses, while the state moves on.
@@ -27,10 +29,11 @@ pub enum Slow {
 
 impl Slow {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AfterFlush,
         Self::Marked,
         Self::Visible,
+        Self::Overtaken,
         Self::BeforeFill,
         Self::OldSnapshot,
     ];
@@ -40,13 +43,21 @@ impl Slow {
         match self {
             Self::AfterFlush => Some(("after_flush", 1)),
             Self::Marked => Some(("marked", 2)),
-            Self::Visible => Some(("visible", 3)),
+            Self::Visible | Self::Overtaken => Some(("visible", 3)),
             Self::BeforeFill => Some(("before_fill", 4)),
             Self::OldSnapshot => None,
         }
     }
 
     fn writes(self) -> bool {
+        matches!(
+            self,
+            Self::AfterFlush | Self::Marked | Self::Visible | Self::Overtaken
+        )
+    }
+
+    /// Whether the others read while it dawdles, and not only what it leaves behind.
+    fn is_watched(self) -> bool {
         matches!(self, Self::AfterFlush | Self::Marked | Self::Visible)
     }
 }
@@ -138,14 +149,16 @@ fn stop(
         eventually("a session to stop", || {
             done.load(Ordering::SeqCst) || holder.flag(&waiting)
         });
-        if way.writes() {
+        if way.is_watched() {
             others_read(board);
         } else {
             write(&mut gate.client, gate.state, &mut gate.dice);
+        }
+        if !way.writes() {
             gate.client.run("SELECT state_cache_clear()");
         }
     });
-    if !way.writes() {
+    if !way.is_watched() {
         others_read(board);
     }
 }
