@@ -3,10 +3,15 @@
 const MICROS: i64 = 1_000_000;
 const DAY: i64 = 86_400;
 
-/// The time as text, in UTC and with all six decimals: `2026-11-21T09:17:05.123456Z`. Of the years that RFC 3339 can
-/// express, which are those from 0 to 9999.
+/// The first and the last time that RFC 3339 can express in UTC: those of the years 0 and 9999.
+const FIRST: i64 = -62_167_219_200_000_000;
+const LAST: i64 = 253_402_300_799_999_999;
+
+/// The time as text, in UTC and with all six decimals: `2026-11-21T09:17:05.123456Z`. A time that a text in another zone
+/// means, but none in UTC, becomes the next that one does: what is written can always be read.
 #[must_use]
 pub fn rfc3339(micros: i64) -> String {
+    let micros = micros.clamp(FIRST, LAST);
     let seconds = micros.div_euclid(MICROS);
     let (year, month, day) = date(seconds.div_euclid(DAY));
     let second = seconds.rem_euclid(DAY);
@@ -169,8 +174,23 @@ mod tests {
         }
         assert!(text.starts_with("9999-12-31T"));
         // No input has it run into an overflow.
-        for micros in [i64::MIN, i64::MAX] {
-            assert!(rfc3339(micros).ends_with('Z'));
+        for (micros, text) in [(i64::MIN, FIRST), (i64::MAX, LAST)] {
+            assert_eq!(parse_rfc3339(rfc3339(micros).as_bytes()), Some(text));
+        }
+    }
+
+    #[test]
+    fn a_time_of_another_zone_beyond_the_last_year_is_read_back() {
+        for (text, written) in [
+            ("9999-12-31T23:59:59-05:00", "9999-12-31T23:59:59.999999Z"),
+            ("9999-12-31T23:59:60Z", "9999-12-31T23:59:59.999999Z"),
+            ("0000-01-01T00:00:00+00:01", "0000-01-01T00:00:00.000000Z"),
+            ("0000-01-01T00:00:00-00:01", "0000-01-01T00:01:00.000000Z"),
+        ] {
+            let micros = parse_rfc3339(text.as_bytes());
+            let found = micros.map(rfc3339);
+            assert_eq!(found.as_deref(), Some(written), "{text}");
+            assert!(parse_rfc3339(written.as_bytes()).is_some());
         }
     }
 
