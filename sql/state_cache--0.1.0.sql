@@ -214,6 +214,7 @@ CREATE TABLE state_context (
 	depth         integer NOT NULL,
 	base_version  bigint NOT NULL,
 	parent_base   jsonb,
+	handed_on     jsonb,
 	created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX state_context_children ON state_context (parent_run_id) WHERE parent_run_id IS NOT NULL;
@@ -223,6 +224,7 @@ COMMENT ON COLUMN state_context.parent_run_id IS 'the run that it is a child of;
 COMMENT ON COLUMN state_context.depth IS 'steps to the root, 0 for a root';
 COMMENT ON COLUMN state_context.base_version IS 'version of the run that the next merge into the parent compares with';
 COMMENT ON COLUMN state_context.parent_base IS 'values that the parent had then of variables of which the run had others, null for none; NULL where there are no such variables';
+COMMENT ON COLUMN state_context.handed_on IS 'records of the variables that the run has exported to its parent since base_version: the next merge compares these with them; NULL where there are no such variables';
 COMMENT ON COLUMN state_context.created_at IS 'when the run was created';
 COMMENT ON INDEX state_context_children IS 'the children of each run';
 

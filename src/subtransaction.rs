@@ -1,4 +1,4 @@
-//! Reading what PostgreSQL itself may find damaged, in a subtransaction, so that the caller goes on.
+//! Doing what PostgreSQL itself may refuse in a subtransaction, so that the caller goes on.
 
 use crate::error::Result;
 use crate::sys;
@@ -13,6 +13,24 @@ pub type Damage = String;
 /// rolled back and the message is the answer; any other error (a cancelled query, no memory) goes on to the caller.
 /// A parallel query has no subtransactions: there every error goes on.
 pub fn survive_damage<T>(f: impl FnOnce() -> Result<T>) -> Result<std::result::Result<T, Damage>> {
+    survive(f, damage)
+}
+
+/// What PostgreSQL does not do with the data it is given.
+pub struct Refused;
+
+/// The same for errors that PostgreSQL raises for the data it is given: a data exception, a syntax error, something that
+/// is not there or not supported. Nothing is known of them but that: their messages show the data.
+pub fn survive_refusal<T>(
+    f: impl FnOnce() -> Result<T>,
+) -> Result<std::result::Result<T, Refused>> {
+    survive(f, refusal)
+}
+
+fn survive<T, E>(
+    f: impl FnOnce() -> Result<T>,
+    sort: impl FnOnce(&CaughtError) -> Option<E>,
+) -> Result<std::result::Result<T, E>> {
     if sys::is_in_parallel_mode() {
         return f().map(Ok);
     }
@@ -32,8 +50,8 @@ pub fn survive_damage<T>(f: impl FnOnce() -> Result<T>) -> Result<std::result::R
         Err(error) => {
             // Before anything else: who catches the error further out rolls back the innermost one.
             subtransaction.roll_back();
-            match damage(&error) {
-                Some(damage) => Ok(Err(damage)),
+            match sort(&error) {
+                Some(expected) => Ok(Err(expected)),
                 None => error.rethrow(),
             }
         }
@@ -64,6 +82,20 @@ fn damage(error: &CaughtError) -> Option<Damage> {
         _ => false,
     };
     is_damage.then(|| message.to_owned())
+}
+
+/// Whether an error is of a class of SQLSTATEs that speak of the data.
+fn refusal(error: &CaughtError) -> Option<Refused> {
+    /// Two characters of six bits each, the first in the lowest, counted from "0": as the server packs them.
+    const fn class(name: [u8; 2]) -> i32 {
+        (name[0] - b'0') as i32 | ((name[1] - b'0') as i32) << 6
+    }
+    const CLASSES: [i32; 3] = [class(*b"22"), class(*b"42"), class(*b"0A")];
+    let CaughtError::PostgresError(report) = error else {
+        return None;
+    };
+    let code = report.sql_error_code() as i32;
+    CLASSES.contains(&(code & 0xFFF)).then_some(Refused)
 }
 
 /// A subtransaction that ends by the call of one of its methods, in the memory context and with the resources of

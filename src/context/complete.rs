@@ -1,12 +1,13 @@
 //! Ending a run: its exports travel, what it was allotted goes back, its last state is written and kept.
 
+use super::base;
 use super::blackboard;
 use super::claim::fence_now;
 use super::error::ContextError;
 use super::exports::{check_sensitivity, check_store_class, default_target_key, transformed};
 use super::hierarchy::{as_owner, check_no_children, lock_place};
 use super::limits;
-use super::merge::{Sides, base_document, merge_into, strategy};
+use super::merge::{Sides, merge_into, strategy};
 use super::run::{self, RUN, malformed, open};
 use super::variables::label;
 use crate::batch;
@@ -15,6 +16,7 @@ use crate::cache::forms::Document;
 use crate::call::{self, Rows, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
+use crate::subtransaction::{Refused, survive_refusal};
 use state_cache_context::{
     Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
@@ -96,7 +98,8 @@ impl<'a> Ending<'a> {
             .ok_or_else(|| self.fault(&export.key, "has no variable of that name"))?;
         let value = match &export.transformation {
             Some(path) => Cow::Owned(
-                transformed(self.state.key, &variable.value, path)?
+                survive_refusal(|| transformed(self.state.key, &variable.value, path))?
+                    .map_err(|Refused| self.fault(&export.key, "cannot be transformed"))?
                     .filter(|value| !document::is_null(value))
                     .ok_or_else(|| self.fault(&export.key, "is nothing once it is transformed"))?,
             ),
@@ -144,7 +147,7 @@ impl<'a> Ending<'a> {
             }
         }
         let child = put(self.document, &exported).map_err(|error| self.shape(error))?;
-        let base = base_document(self.state, self.place.base_version)?;
+        let base = base::document(self.state, self.place)?;
         let is_going = |name: &[u8]| going.iter().any(|departure| *departure.export.key == *name);
         let outcomes = merge_into(
             (&parent, &parent_document),
@@ -158,6 +161,12 @@ impl<'a> Ending<'a> {
             Some(&is_going),
             FUNCTION,
         )?;
+        let names: Vec<_> = going
+            .iter()
+            .map(|departure| &*departure.export.key)
+            .collect();
+        let (state, place) = (self.state, self.place);
+        base::move_after_export(state, place, &base, &self.context, &names, &outcomes)?;
         let arrivals = going.iter().map(|departure| {
             let outcome = outcomes
                 .iter()
@@ -198,6 +207,7 @@ impl<'a> Ending<'a> {
                     export.item,
                     FUNCTION,
                 )?;
+                batch::keep_staged(&board)?;
                 (Some(swarm.to_vec()), "put on the blackboard")
             }
             Destination::PersistentStore => {

@@ -213,6 +213,43 @@ fn json_path(path: &[u8]) -> Option<pg_sys::Datum> {
     }
 }
 
+/// Raises `22023` for a path with variables: nobody gives an export any.
+fn check_path(path: &[u8]) -> Result<()> {
+    match json_path(path).is_some_and(has_variables) {
+        false => Ok(()),
+        true => Err(Error::Argument {
+            message: "transformation must not use variables".to_owned(),
+            hint: Some("$ is the value of the variable that is exported."),
+        }),
+    }
+}
+
+/// Whether an SQL/JSON path uses variables. As the server writes it these are `$"name"`, and `$` before a quote is
+/// nothing else outside of quotes.
+fn has_variables(path: pg_sys::Datum) -> bool {
+    // SAFETY: jsonpath_out takes a jsonpath, and gives a string that lives in the current memory context.
+    let text = unsafe {
+        pgrx::direct_function_call_as_datum(pg_sys::jsonpath_out, &[Some(path)])
+            .map(|text| std::ffi::CStr::from_ptr(text.cast_mut_ptr()).to_bytes())
+    };
+    let mut is_quoted = false;
+    let mut before = 0;
+    for byte in text.unwrap_or_default() {
+        match (*byte, before) {
+            (b'"', b'$') if !is_quoted => return true,
+            // What is escaped ends nothing, and escapes nothing.
+            (_, b'\\') if is_quoted => {
+                before = 0;
+                continue;
+            }
+            (b'"', _) => is_quoted = !is_quoted,
+            _ => {}
+        }
+        before = *byte;
+    }
+    false
+}
+
 /// What an SQL/JSON path finds first in a value; `None` for nothing.
 pub fn transformed(run: &[u8], value: &[u8], path: &[u8]) -> Result<Option<Vec<u8>>> {
     let no_variables = document::object::<&[u8], &[u8]>(&[]).map_err(malformed(run))?;
@@ -260,7 +297,7 @@ sql_functions! {
         if key.is_empty() {
             return Err(Error::argument("key must not be empty"));
         }
-        transformation.and_then(json_path);
+        transformation.map(check_path).transpose()?;
         check_place(&state, key, destination, target, target_key)?;
         let item = call.jsonb(6);
         if let Some(item) = item {

@@ -181,6 +181,7 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
         depth,
         base_version: saved.version,
         parent_base,
+        handed_on: None,
     };
     put_place(state, &place)?;
     Ok(saved.version)

@@ -1,8 +1,9 @@
 //! Merging a child back into its parent.
 
+use super::base;
 use super::claim::fence_now;
 use super::error::ContextError;
-use super::hierarchy::{as_owner, lock_place};
+use super::hierarchy::lock_place;
 use super::limits::lock_runs;
 use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{label, members};
@@ -12,31 +13,12 @@ use crate::cache::forms::Document;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
-use crate::snapshot::PushedSnapshot;
-use crate::store::{self, AUTO, Checkpoint, NewConflict, PlaceLock};
+use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
-use state_cache_context::{Base, Merged, Only, Reason, Run, Status, Strategy, merge};
-use state_cache_document as document;
+use state_cache_context::{Base, Merged, Only, Strategy, Variable, merge};
+use state_cache_document::{self as document, DocumentError};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-
-/// The document of a version that a merge compares with.
-pub fn base_document(child: &StateRef<'_>, version: i64) -> Result<Vec<u8>> {
-    let _snapshot = PushedSnapshot::latest();
-    match store::kept(&child.catalog, &child.class.name, child.key, version)? {
-        Some(Ok(kept)) => Ok(kept.document),
-        Some(Err(fault)) => Err(Error::Damaged {
-            state: child.shown(),
-            version,
-            fault,
-        }),
-        None => Err(ContextError::BaseLost {
-            run: text(child.key),
-            version,
-        }
-        .into()),
-    }
-}
 
 /// One variable of a merge, and the conflict that was opened for it.
 pub struct Outcome<'a> {
@@ -82,7 +64,9 @@ pub fn merge_into<'a>(
     let (mut variables, mut blocked) = (Vec::new(), Vec::new());
     for merged in merged {
         if let Some(variable) = &merged.becomes {
-            let record = variable.document(merged.name);
+            let before = parent_run.variable(merged.name);
+            let before = before.map_err(|error| run::shape(parent.key, error))?;
+            let record = record_after(merged.name, before.as_ref(), variable);
             variables.push((merged.name, record.map_err(malformed(parent.key))?));
         }
         let conflict = match &merged.conflict {
@@ -128,6 +112,22 @@ pub fn merge_into<'a>(
     }
     batch::keep_staged(parent)?;
     Ok(outcomes)
+}
+
+/// The record of a parent's variable after a merge. What the parent's has beyond the known fields stays, unless the
+/// side whose value was taken has the same.
+fn record_after(
+    name: &[u8],
+    before: Option<&Variable<'_>>,
+    becomes: &Variable<'_>,
+) -> std::result::Result<Vec<u8>, DocumentError> {
+    let record = becomes.document(name)?;
+    match before {
+        // The only field that a record need not have is not the one of another value.
+        Some(before) => document::without(before.raw, &[b"timestamp"])
+            .and_then(|before| document::update(Some(&before), &record)),
+        None => Ok(record),
+    }
 }
 
 /// Ids of conflicts as a document holds them.
@@ -181,64 +181,6 @@ impl<'a> Strategies<'a> {
     }
 }
 
-/// What the parent has of the variables that were merged where the child has others, with what was so before.
-fn parent_base_after(
-    child: &StateRef<'_>,
-    before: Option<&[u8]>,
-    context: &Run<'_>,
-    outcomes: &[Outcome<'_>],
-) -> Result<Option<Vec<u8>>> {
-    // Where only its sensitivity rose the child has not changed the value, and nobody has decided on the parent's.
-    let decided = outcomes.iter().map(|outcome| &outcome.merged);
-    let decided: Vec<_> = decided
-        .filter(|merged| merged.reason != Reason::OnlySensitivityRose)
-        .collect();
-    let names: Vec<_> = decided.iter().map(|merged| merged.name).collect();
-    let mut others = Vec::new();
-    for merged in decided {
-        let of_child = context.variable(merged.name);
-        let of_child = of_child.map_err(|error| run::shape(child.key, error))?;
-        if merged.value != of_child.map(|variable| variable.value) {
-            let value = merged
-                .value
-                .as_deref()
-                .map_or_else(document::null, <[u8]>::to_vec);
-            others.push((merged.name, value));
-        }
-    }
-    if before.is_none() && others.is_empty() {
-        return Ok(None);
-    }
-    let kept = before
-        .map(|before| document::without(before, &names))
-        .transpose();
-    kept.and_then(|kept| document::update(kept.as_deref(), &document::object(&others)?))
-        .map(Some)
-        .map_err(malformed(child.key))
-}
-
-/// The version of a child that the next merge compares with. Where the class may drop it with the next write, or never
-/// write it, it is made one that is kept; else pruning spares it.
-fn keep_merged(
-    child: &StateRef<'_>,
-    (version, document): (i64, &[u8]),
-    function: &CStr,
-) -> Result<i64> {
-    let has_ended = open(child, document)?.status() != Status::Running;
-    let is_kept = child.class.keep.is_none() && !child.class.behind;
-    if has_ended || is_kept {
-        return Ok(version);
-    }
-    let checkpoint = Checkpoint {
-        checkpoint_type: AUTO.into(),
-        recovery_point: true,
-        agent_phase: None,
-        execution_context: None,
-        parent: None,
-    };
-    Ok(batch::save(child, document, checkpoint, None, None, function)?.version)
-}
-
 sql_functions! {
     /// `state_context_merge(child_run_id, strategy, per_variable, token)`
     fn state_context_merge(call) {
@@ -256,13 +198,14 @@ sql_functions! {
         // What this transaction has staged of the child is part of what is merged, and has a version from here on.
         batch::write_staged(&child)?;
         let (version, document) = run::found(&child, batch::read_locked(&child, &mut Document)?)?;
+        let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
+        // Also where there is nothing to merge: a runner need not know what the child did to be told.
+        run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
         let mut rows = call.rows();
         if version.number == place.base_version {
             return Ok(call::void_datum());
         }
-        let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
-        run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
-        let base = base_document(&child, place.base_version)?;
+        let base = base::document(&child, &place)?;
         let strategy = |name: &[u8]| strategies.of_variable(name);
         let outcomes = merge_into(
             (&parent, &parent_document),
@@ -272,12 +215,7 @@ sql_functions! {
             None,
             function,
         )?;
-        let parent_base =
-            parent_base_after(&child, place.parent_base.as_deref(), &open(&child, &document)?, &outcomes)?;
-        let merged_version = keep_merged(&child, (version.number, &document), function)?;
-        as_owner(&child, || {
-            store::set_base(&child.catalog, child.key, merged_version, parent_base.as_deref())
-        })?;
+        base::move_after_merge(&child, &place, (version.number, &document), &outcomes, function)?;
         for Outcome { merged, conflict } in outcomes {
             let text = |bytes: &[u8]| call::varlena_datum(bytes);
             rows.push([

@@ -30,6 +30,7 @@
 //!
 //! [`Edit`]: crate::batch::Edit
 
+mod base;
 mod blackboard;
 mod claim;
 mod complete;

@@ -42,18 +42,23 @@ pub struct Place {
     pub base_version: i64,
     /// Values that the parent had then of variables of which the run had others: an object, null for none.
     pub parent_base: Option<Vec<u8>>,
+    /// Records of variables that were exported to the parent since, which it compares with instead: an object.
+    pub handed_on: Option<Vec<u8>>,
 }
 
 impl Place {
     fn of(row: &Row<'_>) -> Self {
+        let document = |column| {
+            let value = row.column(column)?;
+            // SAFETY: the statement gives jsonb in these columns; copied while the rows live.
+            Some(unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec())
+        };
         Self {
             parent: row.column(1).map(|_| row.text(1)),
             depth: row.bigint(2) as i32,
             base_version: row.bigint(3),
-            // SAFETY: the statement gives jsonb there; copied while the rows live.
-            parent_base: row
-                .column(4)
-                .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec()),
+            parent_base: document(4),
+            handed_on: document(5),
         }
     }
 }
@@ -79,7 +84,7 @@ impl PlaceLock {
     }
 }
 
-const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version, parent_base \
+const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version, parent_base, handed_on \
      FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1";
 
 /// Locks the place of a run until the transaction ends, if it has one.
@@ -105,7 +110,7 @@ pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
         "INSERT INTO @extschema@.state_context AS c (run_id, parent_run_id, depth, base_version, parent_base) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (run_id) DO UPDATE SET parent_run_id = excluded.parent_run_id, \
          depth = excluded.depth, base_version = excluded.base_version, parent_base = excluded.parent_base, \
-         created_at = excluded.created_at",
+         handed_on = NULL, created_at = excluded.created_at",
         [
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
@@ -124,23 +129,24 @@ pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Notes what the next merge of a run compares with.
-pub fn set_base(
-    catalog: &Catalog,
-    run: &[u8],
-    version: i64,
-    parent_base: Option<&[u8]>,
-) -> Result<()> {
+/// Notes what the next merge of a run compares with: the base of its place.
+pub fn set_base(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
     write(
         catalog,
         &catalog.statements.contexts.set_base,
-        "UPDATE @extschema@.state_context SET base_version = $2, parent_base = $3 \
+        "UPDATE @extschema@.state_context SET base_version = $2, parent_base = $3, handed_on = $4 \
          WHERE run_id OPERATOR(pg_catalog.=) $1",
-        [pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::JSONBOID],
+        [
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::JSONBOID,
+            pg_sys::JSONBOID,
+        ],
         [
             Some(varlena_datum(run)),
-            Some(bigint_datum(version)),
-            parent_base.map(varlena_datum),
+            Some(bigint_datum(place.base_version)),
+            place.parent_base.as_deref().map(varlena_datum),
+            place.handed_on.as_deref().map(varlena_datum),
         ],
     )?;
     Ok(())

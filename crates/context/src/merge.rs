@@ -260,6 +260,9 @@ impl<'a> Case<'a> {
             self.parent_stays(None, Reason::SameChange)
         } else if self.parent.as_ref().is_some_and(|parent| !parent.mutable) {
             self.parent_stays(None, Reason::Immutable)
+        } else if parent == base {
+            // Also where the parent has come to it only since: by a resolution, say.
+            self.child_taken(None, Reason::OnlyChildChanged)
         } else if parent == self.parent_base.as_ref() {
             return self.child_changed(guard).map(Some);
         } else {
@@ -268,17 +271,15 @@ impl<'a> Case<'a> {
         }))
     }
 
-    /// What becomes of a variable that only the child changed. Where the child started from another value than the
-    /// parent, which it has never seen, what it changed is done to the parent's value as far as both have a structure
-    /// that allows it; its value as a whole would take away what the parent has beyond it.
+    /// What becomes of a variable that only the child changed, from another value than the parent has. It has never seen
+    /// that one: what it changed is done to the parent's value as far as both have a structure that allows it. Its value
+    /// as a whole would take away what the parent has beyond it.
     fn child_changed(self, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
         let base = self.base.as_ref().map(|variable| &*variable.value);
         let Some(parent) = &self.parent else {
             return Ok(self.child_taken(None, Reason::OnlyChildChanged));
         };
-        let value = if self.parent_base.as_deref() == base {
-            None
-        } else if parent.is_object() && self.child.is_object() {
+        let value = if parent.is_object() && self.child.is_object() {
             let bases = [self.parent_base.as_deref(), base];
             let values = (&*parent.value, &*self.child.value);
             Some(merge_objects(bases, values.0, values.1, true, guard)?)

@@ -153,13 +153,16 @@ fn decide<'v>(
             false,
         );
     }
+    if p == b {
+        return (c.cloned(), child, None, "only the child changed it", false);
+    }
     let pb = parent_base(base, name);
     if p == pb {
-        let combines = match (p, c) {
+        let combines = matches!(
+            (p, c),
             (Some(Value::Object(_)), Some(Value::Object(_)))
-            | (Some(Value::Array(_)), Some(Value::Array(_))) => pb != b,
-            _ => false,
-        };
+                | (Some(Value::Array(_)), Some(Value::Array(_)))
+        );
         let from = if combines {
             later_of([parent, child], name)
         } else {
@@ -246,10 +249,10 @@ fn deep(
     if child == base {
         return parent.cloned();
     }
-    let only_child = parent == parent_base;
-    if only_child && parent_base == base {
+    if parent == base {
         return child.cloned();
     }
+    let only_child = parent == parent_base;
     match (parent, child) {
         (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
             let none = Map::new();

@@ -508,3 +508,45 @@ fn a_second_merge_takes_nothing_away_that_the_child_has_never_seen() {
         json!(["0", "of P", "of C", "again"])
     );
 }
+
+#[test]
+fn a_parent_that_has_come_to_what_the_child_began_with_has_not_changed_it() {
+    // A conflict between "p" and "c" was left open by the last merge, and then resolved to the child's value.
+    let others = jsonb(&json!({"x": "p", "y": {"m": "p", "n": 0}}));
+    let records = |x: &str, m: &str, n: u8, second: u8| {
+        let time = json!({"timestamp": format!("1970-01-01T00:00:0{second}.000000Z")});
+        run(&json!({
+            "x": variable("x", &json!(x), &time),
+            "y": variable("y", &json!({"m": m, "n": n}), &time),
+        }))
+    };
+    let [base, parent, child] = [
+        records("c", "c", 0, 1),
+        records("c", "c", 5, 3),
+        records("c2", "c2", 0, 2),
+    ]
+    .map(|it| jsonb(&it));
+    let open = |document| Run::open(document, b"r").unwrap();
+    let bases = Base {
+        child: open(&base),
+        parent: Some(&others),
+    };
+    let (parent, child) = (open(&parent), open(&child));
+    let strategy = |name: &[u8]| match name {
+        b"y" => Strategy::MergeObjects,
+        _ => Strategy::ParentWins,
+    };
+    let rows = merge(&bases, &parent, &child, &strategy, None, no_guard).unwrap();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row.reason, value(row.value.as_deref().unwrap())))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Reason::OnlyChildChanged, json!("c2")),
+            // The parent's value is the later one; of the member only the child has changed what it has.
+            (Reason::ObjectsMerged, json!({"m": "c2", "n": 5})),
+        ]
+    );
+}

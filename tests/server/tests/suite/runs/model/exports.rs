@@ -1,6 +1,7 @@
 //! What a run hands on when it ends, as the contract says it.
 
-use super::model::{Broken, Export, Flaw, INTERNAL, Model, Run, Variable};
+use super::merge::RISEN;
+use super::model::{Broken, Export, Flaw, INTERNAL, Model, Run, Variable, value_of};
 use super::step::Answer;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -131,6 +132,25 @@ impl Model {
                 if destination == "parent_context" {
                     *outcome = outcomes.get(key).cloned();
                 }
+            }
+            // Of what was exported this was the last merge.
+            for name in to_parent {
+                let decided = outcomes.get(&name).filter(|it| it.reason != RISEN);
+                let run = &mut self.runs[run];
+                let ours = match (decided, run.parent_base.get(&name)) {
+                    (Some(decided), _) => decided.value.clone(),
+                    (None, Some(known)) => known.clone(),
+                    (None, None) => value_of(run.base.get(&name)).cloned(),
+                };
+                let Some(theirs) = ending.variables.get(&name).cloned() else {
+                    continue;
+                };
+                if ours.as_ref() == Some(&theirs.value) {
+                    run.parent_base.remove(&name);
+                } else {
+                    run.parent_base.insert(name.clone(), ours);
+                }
+                run.base.insert(name, theirs);
             }
         }
         Answer::Exported(arrived)

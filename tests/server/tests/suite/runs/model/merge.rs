@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Why a row stands for a variable whose value is none that the child made.
-const RISEN: &str = "only its sensitivity rose";
+pub(super) const RISEN: &str = "only its sensitivity rose";
 
 impl Model {
     pub(super) fn merge(
@@ -24,9 +24,7 @@ impl Model {
         let variables = self.runs[child].variables.clone();
         let strategy_of = |name: &str| per_variable.get(name).copied().unwrap_or(strategy);
         let outcomes = self.merge_into((parent, child), &variables, &strategy_of, &|_| true);
-        if !outcomes.is_empty() {
-            self.must_run(parent, broken);
-        }
+        self.must_run(parent, broken);
         if self.flaw != Flaw::ComparesWithTheBeginning {
             // Of a value that the child has not changed nothing was decided.
             let decided = outcomes.iter().filter(|(_, it)| it.reason != RISEN);
@@ -192,10 +190,13 @@ fn chosen(
         };
         said(Some(&combined), strategy, reason)
     };
+    let reason = "only the child changed it";
+    if value_of(ours) == value_of(base) {
+        return said(Some(theirs), None, reason);
+    }
     if value_of(ours) == began {
-        let reason = "only the child changed it";
         // What it changed of a value that the parent never had is done to the one that the parent has.
-        return match ours.filter(|_| began != value_of(base)) {
+        return match ours {
             Some(ours) if ours.value.is_object() && theirs.value.is_object() => {
                 let bases = [began, value_of(base)];
                 let value = merged_objects(bases, &ours.value, &theirs.value, true);

@@ -48,7 +48,7 @@ pub fn merged_objects(
         let only_child = ours == began;
         let result = match (ours, theirs) {
             (ours, theirs) if theirs == old || ours == theirs => ours.cloned(),
-            (_, theirs) if only_child && began == old => theirs.cloned(),
+            (ours, theirs) if ours == old => theirs.cloned(),
             (Some(ours), Some(theirs)) if ours.is_object() && theirs.is_object() => {
                 let bases = [began, old];
                 Some(merged_objects(bases, ours, theirs, child_is_later))
