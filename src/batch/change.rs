@@ -1,6 +1,9 @@
 //! Staging: what the functions that change a state do before the flush.
 
-use super::staged::{Base, Bytes, Expiry, Intent, MAX_OPERATIONS, Operation, Pending, State, View};
+use super::staged::{
+    Base, Bytes, Expiry, Folded, Intent, MAX_OPERATIONS, Operation, Pending, State, View,
+    have_edits,
+};
 use super::view::{committed_ground, read_beneath, read_newest, settle};
 use super::{MAX_HELD, OnConflict, Phase, flush, leave, with};
 use crate::cache::StateRef;
@@ -304,6 +307,11 @@ fn with_operation(
             // Staged and gone again, deleted or expired: what comes now starts from nothing.
             let starts_anew =
                 pending.has_ended() || matches!(pending.intent, Intent::Delete | Intent::Expire(_));
+            let is_edit = operation.is_edit();
+            let folded = pending.folded.map(|folded| Folded {
+                has_edits: folded.has_edits || is_edit,
+                ..folded
+            });
             let intent = match pending.intent {
                 _ if starts_anew => Intent::Replace(result),
                 Intent::Replace(_) | Intent::Delete | Intent::Expire(_) => Intent::Replace(result),
@@ -331,7 +339,7 @@ fn with_operation(
                 intent,
                 expiry,
                 expected: pending.expected,
-                folded: pending.folded,
+                folded,
                 ..new_pending(state, Intent::Touch, expiry, None)
             }
         }
@@ -473,7 +481,10 @@ fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
                 Some(result) => Intent::Replace(Rc::clone(result)),
                 None => Intent::Delete,
             };
-            pending.folded = Some(ground);
+            pending.folded = Some(Folded {
+                ground,
+                has_edits: have_edits(&operations),
+            });
         }
         match (known.newest_mut(), result) {
             (Some(View::Document { document, .. }), Some(result)) => *document = result,

@@ -96,7 +96,10 @@ pub fn flush() -> Result<Vec<Outcome>> {
         Ok(catalog) => catalog,
         // The staged changes go with tables that this transaction has dropped itself.
         Err(Error::NotInstalled) if catalog.may_be_dropped_by_us() => {
-            with(|batch| batch.states.values_mut().for_each(State::unstage));
+            with(|batch| {
+                batch.states.values_mut().for_each(State::unstage);
+                batch.scope.kept = Rc::default();
+            });
             return Ok(Vec::new());
         }
         Err(error) => return Err(error),
@@ -371,7 +374,8 @@ impl Batch {
         let state = self.states.get_mut(&id)?;
         let known = state.clone();
         let mut pending = state.pending.take()?;
-        if on_conflict == Some(OnConflict::Overwrite) {
+        self.scope.forget_staged_before(id);
+        if pending.overwrites(on_conflict) {
             // Whatever others have changed since goes with it.
             pending.touched = pending.touched.and(&Touched::document());
         }

@@ -182,17 +182,21 @@ impl Batch {
         self.scope.explicit = None;
     }
 
-    /// Drops what the explicit batch has staged, or everything staged if none is open.
+    /// Drops what the explicit batch has staged, or if none is open everything staged but what was decided for good.
     fn roll_back(&mut self) {
-        let before = self
-            .scope
-            .explicit
-            .as_ref()
-            .map(|explicit| Rc::clone(&explicit.before));
+        let before = match &self.scope.explicit {
+            Some(explicit) => Rc::clone(&explicit.before),
+            None => Rc::clone(&self.scope.kept),
+        };
         for (id, state) in self.states.iter_mut().filter(|(_, state)| state.is_dirty()) {
             self.frames.save(*id, Some(state), &self.scope);
-            match before.as_ref().and_then(|before| before.get(id)) {
-                Some(saved) => *state = saved.clone(),
+            match before.get(id) {
+                Some(saved) => {
+                    // The transaction goes on under the token that it named last, and upon what it has flushed.
+                    let (fence, flushed) = (state.fence, state.flushed.take());
+                    *state = saved.clone();
+                    (state.fence, state.flushed) = (fence, flushed);
+                }
                 None => state.unstage(),
             }
         }

@@ -26,6 +26,9 @@
 //! cannot wait for each other. It writes all states by one statement where it can (`flush_many`). Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
 //! is locked earlier.
 //!
+//! **Dropping** what is staged (`state_batch_rollback`) goes back to what was staged when the explicit batch began; without
+//! one, to what was decided for good ([`keep`]). What is flushed is not dropped.
+//!
 //! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide its version and
 //! write nothing: the version is *left*. It stays here until COMMIT, where L1 takes it or the tables do
 //! (`leave`). What a transaction has left it reads here, never in the tables.
@@ -70,7 +73,7 @@ use std::rc::Rc;
 pub use callbacks::init;
 pub use change::{apply, begin as check_may_change, check_may_write, expire, expires_after, set};
 pub use leave::write_all as write_left;
-pub use save::{Saved, keep_staged, save, settle_before_recovery, write_staged};
+pub use save::{Saved, keep, keep_staged, save, settle_before_recovery, write_staged};
 pub use settlements::settle;
 pub use staged::{Edit, Operation};
 pub use view::{read, read_newest};
@@ -136,6 +139,11 @@ pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
     })
 }
 
+/// Whether a change of a state is staged.
+pub fn is_staged(state: &StateRef<'_>) -> Result<bool> {
+    with(|batch| batch.is_dirty(state))
+}
+
 /// A class's name and a key.
 pub type StateName = (Box<[u8]>, Box<[u8]>);
 
@@ -150,7 +158,7 @@ pub enum OnConflict {
     Error,
     /// Applies operations to the new version; a whole document set after a read still fails.
     Reapply,
-    /// Writes what is staged.
+    /// Writes what is staged; edits as with `Reapply`.
     Overwrite,
 }
 
@@ -170,6 +178,24 @@ struct Scope {
     catalog: Option<Rc<Catalog>>,
     /// The explicit batch, if one is open.
     explicit: Option<Explicit>,
+    /// States of which something staged outside an explicit batch was decided for good: dropping what is staged goes
+    /// back to these.
+    kept: Rc<HashMap<u128, State>>,
+}
+
+impl Scope {
+    /// What is staged of a state is about to be written: dropping what is staged does not bring back what was staged
+    /// before.
+    fn forget_staged_before(&mut self, id: u128) {
+        if self.kept.contains_key(&id) {
+            Rc::make_mut(&mut self.kept).remove(&id);
+        }
+        if let Some(explicit) = &mut self.explicit
+            && explicit.before.contains_key(&id)
+        {
+            Rc::make_mut(&mut explicit.before).remove(&id);
+        }
+    }
 }
 
 /// Where the transaction is.

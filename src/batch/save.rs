@@ -52,10 +52,7 @@ pub fn save(
     function: &CStr,
 ) -> Result<Saved> {
     change::set_checkpoint(state, document, Some(checkpoint), expected, ttl, function)?;
-    let on_conflict = with(|batch| {
-        batch.forget_staged_before(state);
-        batch.scope.explicit.as_ref().map(|it| it.on_conflict)
-    });
+    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
     let done = match flush::flush_now(state, on_conflict)? {
         Some(done) => Some(done),
         // A transaction that holds too much has flushed it already.
@@ -83,31 +80,33 @@ pub fn save(
 
 /// Writes what is staged of a state, whether or not a batch is open.
 pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
-    let on_conflict = with(|batch| {
-        batch.forget_staged_before(state);
-        batch.scope.explicit.as_ref().map(|it| it.on_conflict)
-    });
+    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
     flush::flush_now(state, on_conflict).map(|_| ())
 }
 
 /// The same as if the batch had been opened with this.
 pub(super) fn write_staged_as(state: &StateRef<'_>, on_conflict: OnConflict) -> Result<()> {
-    with(|batch| batch.forget_staged_before(state));
     flush::flush_now(state, Some(on_conflict)).map(|_| ())
 }
 
-/// Sees to it that what is staged of a state stands or falls with something that was written at once: it is not left to
-/// the worker, and dropping an explicit batch does not take it back.
+/// Sees to it that what is staged of a state stands or falls with something that was written at once: it is kept, as by
+/// [`keep`], and not left to the worker.
 pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
-    let is_explicit = with(|batch| -> Result<_> {
+    with(|batch| -> Result<_> {
         if let Some(pending) = &mut batch.changing(state)?.pending {
             pending.belongs_to_written = true;
         }
-        Ok(batch.scope.explicit.is_some())
+        Ok(())
     })?;
-    match is_explicit {
+    keep(state)
+}
+
+/// Sees to it that only a rollback of the transaction, or of the subtransaction, takes back what is staged of a state:
+/// dropping what is staged does not. An explicit batch writes it.
+pub fn keep(state: &StateRef<'_>) -> Result<()> {
+    match with(|batch| batch.scope.explicit.is_some()) {
         true => write_staged(state),
-        false => Ok(()),
+        false => with(|batch| batch.keep(state)),
     }
 }
 
@@ -133,16 +132,14 @@ impl Batch {
         Ok(flushed.map(|flushed| flushed.version))
     }
 
-    /// What was staged of a state before the explicit batch began has been overtaken by what is written now:
-    /// dropping the batch does not bring it back.
-    fn forget_staged_before(&mut self, state: &StateRef<'_>) {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let knows = |explicit: &super::Explicit| explicit.before.contains_key(&id);
-        if self.scope.explicit.as_ref().is_some_and(knows) {
-            self.frames.save_scope(&self.scope);
-            if let Some(explicit) = &mut self.scope.explicit {
-                Rc::make_mut(&mut explicit.before).remove(&id);
-            }
+    /// What is staged of a state now is what dropping it goes back to.
+    fn keep(&mut self, state: &StateRef<'_>) -> Result<()> {
+        let known = self.changing(state)?;
+        if known.is_dirty() {
+            let kept = known.clone();
+            let id = Self::id(&state.catalog, &state.class.name, state.key);
+            Rc::make_mut(&mut self.scope.kept).insert(id, kept);
         }
+        Ok(())
     }
 }

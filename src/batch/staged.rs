@@ -1,5 +1,6 @@
 //! What a transaction knows of one state beyond its snapshot.
 
+use super::OnConflict;
 use crate::cache::StateRef;
 use crate::cache::read::Ground;
 use crate::catalog::Class;
@@ -98,8 +99,8 @@ pub struct Pending {
     pub dedup: bool,
     /// Version (0: absent) that the caller relied on.
     pub expected: Option<i64>,
-    /// What operations were applied to that are no longer kept apart.
-    pub folded: Option<Ground>,
+    /// What became of operations that are no longer kept apart.
+    pub folded: Option<Folded>,
     /// What `state_save` says about it.
     pub checkpoint: Option<Rc<Checkpoint>>,
     /// What of the state it touches.
@@ -108,7 +109,27 @@ pub struct Pending {
     pub belongs_to_written: bool,
 }
 
+/// What operations were applied to that are no longer kept apart.
+#[derive(Clone, Copy)]
+pub struct Folded {
+    /// What was there.
+    pub ground: Ground,
+    /// Whether rules of another room were among them.
+    pub has_edits: bool,
+}
+
 impl Pending {
+    /// Whether it is written over whatever others have made of the state. Edits are not, in any batch: their rules hold
+    /// for what is there.
+    pub fn overwrites(&self, on_conflict: Option<OnConflict>) -> bool {
+        let has_edits = match &self.intent {
+            Intent::Apply { operations, .. } => have_edits(operations),
+            Intent::Replace(_) => self.folded.is_some_and(|folded| folded.has_edits),
+            Intent::Delete | Intent::Touch | Intent::Expire(_) => false,
+        };
+        on_conflict == Some(OnConflict::Overwrite) && !has_edits
+    }
+
     /// Whether it must not be left to the worker: L1 keeps nothing beside the document, and what the worker tells
     /// of a change has no room for items.
     pub fn is_urgent(&self) -> bool {
@@ -238,6 +259,11 @@ impl Operation {
         }
     }
 
+    /// Whether its rules are those of another room.
+    pub fn is_edit(&self) -> bool {
+        matches!(self, Self::Edit(_))
+    }
+
     /// Whether there is nothing to be done where there is no state.
     pub fn needs_state(&self) -> bool {
         matches!(self, Self::Edit(edit) if edit.needs_state())
@@ -264,6 +290,11 @@ impl Operation {
             }
         }
     }
+}
+
+/// Whether rules of another room are among operations.
+pub fn have_edits(operations: &[Rc<Operation>]) -> bool {
+    operations.iter().any(|operation| operation.is_edit())
 }
 
 /// What a flush of this transaction made of a state.

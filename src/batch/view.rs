@@ -1,7 +1,7 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
 use super::change::apply_all;
-use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View};
+use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View, have_edits};
 use super::{Batch, OnConflict, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
@@ -166,7 +166,7 @@ impl Batch {
             None | Some(OnConflict::Reapply) => true,
             // Until the batch first meets the state.
             Some(OnConflict::Error) => known.base.is_none(),
-            Some(OnConflict::Overwrite) => false,
+            Some(OnConflict::Overwrite) => have_edits(operations),
         };
         // What this transaction has flushed nobody else can change.
         let may_have_moved = match &known.flushed {

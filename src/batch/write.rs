@@ -145,7 +145,7 @@ pub fn plan(
                 operations, base, ..
             },
             ..,
-        ) if *base != current.ground() && on_conflict != Some(OnConflict::Overwrite) => {
+        ) if *base != current.ground() && !pending.overwrites(on_conflict) => {
             let before = read_beneath(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let Some(result) = apply_all(state, operations, before.clone())? else {
@@ -348,7 +348,8 @@ fn check_version(
         .filter(|expected| *expected != current.number);
     let folded = pending
         .folded
-        .filter(|_| on_conflict != Some(OnConflict::Overwrite));
+        .filter(|_| !pending.overwrites(on_conflict))
+        .map(|folded| folded.ground);
     let moved = relied_on
         .map(|base| base.ground)
         .or(folded)

@@ -43,6 +43,18 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
         let _owner = Impersonation::owner_of(state.catalog.context);
         check(state.key, latest(&state.catalog, state.key)?, token)?;
     }
+    name(state, token)
+}
+
+/// Makes this transaction write the run under a token that is the current one. What it has staged of the run under
+/// another stays under that, which is void by now: `40001`.
+fn name(state: &StateRef<'_>, token: i64) -> Result<()> {
+    if let Some(former) = batch::fence_of(state)?
+        && former != token
+        && batch::is_staged(state)?
+    {
+        check_fence(state, former)?;
+    }
     batch::fence(state, Some(token))
 }
 
@@ -58,7 +70,7 @@ pub fn fence_now(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
         return Ok(());
     };
     check_fence(state, token)?;
-    batch::fence(state, Some(token))
+    name(state, token)
 }
 
 /// The claim as it is now, whatever the isolation level.
@@ -123,11 +135,19 @@ sql_functions! {
         }
         let lease = lease(call, 2)?;
         let state = running(call, c"state_context_claim()")?;
+        // The token changes: what was staged under the one before is written under that.
+        let is_fenced = batch::fence_of(&state)?.is_some();
+        if is_fenced {
+            batch::write_staged(&state)?;
+        }
         let taken = {
             let _owner = Impersonation::owner_of(state.catalog.context);
             store::take_claim(&state.catalog, state.key, owner, &lease)?
         };
         if let Some(claim) = taken {
+            if is_fenced {
+                batch::fence(&state, Some(claim.token))?;
+            }
             // It may have ended, or gone, while this waited.
             let document = run::require(&state)?;
             lock_place(&state, &run::open(&state, &document)?, PlaceLock::Stays)?;

@@ -103,6 +103,8 @@ pub enum ContextError {
     UnknownConflict { id: i64 },
     /// A conflict that is not open any more, or whose variable has changed since.
     StaleConflict { id: i64, reason: String },
+    /// A version of a former run of the same id, to which a run is to go back.
+    FormerRun { run: String, version: i64 },
     /// What the child started from is not kept any more.
     BaseLost { run: String, version: i64 },
     /// There is an item of that key already.
@@ -282,6 +284,11 @@ impl ContextError {
                 format!("conflict {id} cannot be resolved any more"),
             )
             .set_detail(reason),
+            Self::FormerRun { run, version } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("version {version} is that of a former run \"{run}\""),
+            )
+            .set_hint("A run goes back to its own versions. state_at() shows the former run's."),
             Self::BaseLost { run, version } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("version {version} of state \"run/{run}\", which a merge compares with, is not kept any more"),

@@ -9,7 +9,7 @@ use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
 use crate::batch;
 use crate::cache::StateRef;
-use crate::cache::forms::Head;
+use crate::cache::forms::{Document, Head};
 use crate::cache::read::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
@@ -385,8 +385,12 @@ sql_functions! {
         let known = run::require(&parent)?;
         fence_now(&parent, call.bigint(7))?;
         let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
-        let document = run::require_running(&parent)?;
+        run::require_running(&parent)?;
+        limits::lock_for_child(&parent, child_key, function)?;
+        // All that the child has of its parent is what is there from here on.
+        let (_, document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
         let context = open(&parent, &document)?;
+        run::check_running(parent_key, &context)?;
         // All of it is handed on.
         context.check_all().map_err(|error| run::shape(parent_key, error))?;
         let depth = check_room(&parent, &place, child_key)?;

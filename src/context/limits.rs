@@ -22,7 +22,8 @@ use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
-use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run, Status};
+use crate::identity::Impersonation;
+use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run};
 use state_cache_document as document;
 use std::ffi::CStr;
 
@@ -76,7 +77,27 @@ pub fn lock_runs(relative: &StateRef<'_>, mut keys: Vec<Vec<u8>>, function: &CSt
     Ok(())
 }
 
-/// The runs that something of this counter is charged to when it is charged to a run.
+/// Locks the runs that `find` names, until it names no others: what it reads may have become another while a lock was
+/// waited for. What it names at last.
+pub fn lock_found(
+    relative: &StateRef<'_>,
+    function: &CStr,
+    find: impl Fn() -> Result<Vec<Vec<u8>>>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut locked: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let found = find()?;
+        let new = found.iter().filter(|key| !locked.contains(key));
+        let new: Vec<_> = new.cloned().collect();
+        if new.is_empty() {
+            return Ok(found);
+        }
+        locked.extend(new.iter().cloned());
+        lock_runs(relative, new, function)?;
+    }
+}
+
+/// The runs that something of these counters is charged to when it is charged to a run.
 fn charged_runs(state: &StateRef<'_>, counters: &[Counter]) -> Result<Vec<Vec<u8>>> {
     chain(state, state.key.to_vec(), |purse| {
         for counter in counters {
@@ -97,24 +118,28 @@ pub fn charge(
     function: &CStr,
 ) -> Result<Option<Number>> {
     let mut least: Option<Number> = None;
-    let keys = charged_runs(state, &[counter])?;
+    let keys = lock_found(state, function, || charged_runs(state, &[counter]))?;
     if keys.is_empty() {
         return Err(run::unknown(state.key));
     }
-    lock_runs(state, keys.clone(), function)?;
-    for key in keys {
-        let state = state.sibling(&key);
+    for key in &keys {
+        let state = state.sibling(key);
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         let purse = Purse::new(&state, &document)?;
-        run::check_running(&key, &purse.context)?;
+        run::check_running(key, &purse.context)?;
         if let Some(left) = purse.check(counter, charge.amount())? {
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
         }
         let updates = purse.charged(counter, charge)?;
         batch::apply(&state, Operation::Update(updates), function)?;
-        if matches!(charge, Charge::Reserve(..)) {
+    }
+    // All of them, or none: only now nothing can fail for a limit any more.
+    for key in &keys {
+        let state = state.sibling(key);
+        match charge {
             // The child is written at once.
-            batch::keep_staged(&state)?;
+            Charge::Reserve(..) => batch::keep_staged(&state)?,
+            Charge::Spend(_) => batch::keep(&state)?,
         }
     }
     Ok(least)
@@ -131,6 +156,24 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
         }
     }
     Ok(least)
+}
+
+/// The runs above one that is to be created that hold a reservation for one of its name which is gone, wherever it stood.
+fn stale_reservations(parent: &StateRef<'_>, child: &[u8]) -> Result<Vec<Vec<u8>>> {
+    // One that is hidden from this role reserves all the same.
+    let _owner = Impersonation::owner_of(parent.catalog.snapshot);
+    let above = chain(parent, parent.key.to_vec(), |_| Ok(Reach::GoesOn))?;
+    let mut reserving = Vec::new();
+    for key in above {
+        let state = parent.sibling(&key);
+        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
+            continue;
+        };
+        if Purse::new(&state, &document)?.has_allotted(child)? {
+            reserving.push(key);
+        }
+    }
+    Ok(reserving)
 }
 
 /// The runs that hold a reservation for a child.
@@ -156,24 +199,27 @@ pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<
         run: child.key,
         context: *ended,
     };
-    settle_in(child, &parent, child.key, Some(&used), function)
+    let keys = lock_found(child, function, || {
+        reserving_runs(child, &parent, child.key)
+    })?;
+    settle_in(child, keys, child.key, Some(&used), function)
 }
 
 /// Ends the reservations for a child that is gone without having ended: by expiry, or by hand. What it was allotted
 /// counts as used, since nobody knows how much of it was not.
 fn settle_gone(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
-    settle_in(parent, parent.key, child, None, function)
+    let keys = lock_found(parent, function, || stale_reservations(parent, child))?;
+    settle_in(parent, keys, child, None, function)
 }
 
+/// Ends the reservations for a child that these runs hold, which are locked.
 fn settle_in(
     relative: &StateRef<'_>,
-    parent: &[u8],
+    keys: Vec<Vec<u8>>,
     child: &[u8],
     used: Option<&Purse<'_>>,
     function: &CStr,
 ) -> Result<()> {
-    let keys = reserving_runs(relative, parent, child)?;
-    lock_runs(relative, keys.clone(), function)?;
     for key in keys {
         let state = relative.sibling(&key);
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
@@ -183,52 +229,6 @@ fn settle_in(
         }
     }
     Ok(())
-}
-
-/// A document to which a run comes back that is gone. A child has lost its place, and its parent has settled what it was
-/// allotted: it has been cancelled. A document that is not that of a run is taken as it is.
-pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
-    let Ok(context) = Run::open(earlier, run) else {
-        return Ok(earlier.to_vec());
-    };
-    let runs = context.status() == Status::Running;
-    if !runs || run::text_of(run, &context, "parentRunId")?.is_none() {
-        return Ok(earlier.to_vec());
-    }
-    let cancelled = document::string(Status::Cancelled.name().as_bytes());
-    document::object(&[("status", cancelled)])
-        .and_then(|updates| document::update(Some(earlier), &updates))
-        .map_err(malformed(run))
-}
-
-/// A document to which a run goes back, with the books of the one that it has now: what was used stays used, what
-/// children were allotted stays theirs, what was decided is not asked again, and a run that has ended does not run
-/// again. A document that is not that of a run is taken as it is.
-pub fn with_books_of(run: &[u8], earlier: &[u8], now: &[u8]) -> Result<Vec<u8>> {
-    let (Ok(now), Ok(context)) = (Run::open(now, run), Run::open(earlier, run)) else {
-        return Ok(earlier.to_vec());
-    };
-    let mut document = earlier.to_vec();
-    // What is not there takes none of them away: a document may leave out what is empty, or a status of running.
-    for name in [
-        "usage",
-        "reservations",
-        "conflicts",
-        "status",
-        "completedAt",
-    ] {
-        let kept = document::member(now.document(), name.as_bytes()).map_err(malformed(run))?;
-        let earlier =
-            document::member(context.document(), name.as_bytes()).map_err(malformed(run))?;
-        if let Some(kept) = kept
-            && earlier.as_ref() != Some(&kept)
-        {
-            document = document::object(&[(name, kept)])
-                .and_then(|updates| document::update(Some(&document), &updates))
-                .map_err(malformed(run))?;
-        }
-    }
-    Ok(document)
 }
 
 /// Checks limits that somebody gives a run: each has a known name and is a number that is not negative.
@@ -267,8 +267,20 @@ pub struct Inherited {
     pub shared: Vec<u8>,
 }
 
+/// Locks the runs that creating a child may charge or settle, the parent among them: what is read of it from here on
+/// stays.
+pub fn lock_for_child(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
+    lock_found(parent, function, || {
+        let mut keys = charged_runs(parent, &SPENDABLE)?;
+        keys.extend(stale_reservations(parent, child)?);
+        Ok(keys)
+    })
+    .map(|_| ())
+}
+
 /// What a child gets of its parent's limits, and reserves what it is allotted. What it asks for is in `given`: of
-/// that no more than is left is allotted (`54000`), and what it does not ask for is shared.
+/// that no more than is left is allotted (`54000`), and what it does not ask for is shared, also where there is no
+/// limit. The runs are locked ([`lock_for_child`]).
 pub fn inherit(
     parent: &StateRef<'_>,
     parent_document: &[u8],
@@ -277,7 +289,6 @@ pub fn inherit(
     function: &CStr,
 ) -> Result<Inherited> {
     let purse = Purse::new(parent, parent_document)?;
-    lock_runs(parent, charged_runs(parent, &SPENDABLE)?, function)?;
     settle_gone(parent, child, function)?;
     let asked = |name: &str| -> Result<Option<Number>> {
         let Some(given) = given else { return Ok(None) };
@@ -294,8 +305,8 @@ pub fn inherit(
             None => {
                 if let Some(left) = left(parent, counter)? {
                     limits.push((counter.limit(), left.document()?));
-                    shared.push(document::string(counter.name().as_bytes()));
                 }
+                shared.push(document::string(counter.name().as_bytes()));
             }
         }
     }

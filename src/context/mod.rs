@@ -8,8 +8,17 @@
 //!
 //! **Two kinds of change.** Variables, exports to come and items of a blackboard are [`Edit`]s: staged, applied to
 //! the version that is current when the row is locked, and checked again there, so that a commit fails rather than
-//! break a rule. What must be decided when it is called (a child, a merge, a completion, a resolution, a spending)
-//! locks the row first ([`crate::batch::lock`]), so that the answer it gives still holds at COMMIT.
+//! break a rule. That is so in every explicit batch, also in one that overwrites what others have changed: who sets a
+//! variable has not looked at the rest of the document. What must be decided when it is called (a child, a merge, a
+//! completion, a resolution, a spending, going back to a version) locks the row first ([`crate::batch::lock`]), so
+//! that the answer it gives still holds at COMMIT. Nothing that was read before the lock is part of a decision, but for
+//! which rows to lock; that is looked at again once they are.
+//!
+//! **A decision is whole.** What a function has decided is in several rooms: the run's document, those of its parents,
+//! the blackboard, stored exports, the tables. It stays or goes as a whole. Parts of it are written at once, and must
+//! be (rows of tables, a checkpoint), so none of it is part of what `state_batch_rollback()` drops: each state that a
+//! decision changes is kept ([`crate::batch::keep`]), with what the transaction had staged of it before, since that is
+//! what was decided upon. ROLLBACK, also to a savepoint, takes back all of it.
 //!
 //! **The place of a run** in the hierarchy is a row of `state_context`. It never changes but for the version that
 //! merges compare with; it is what the rules between parent and child are locked by:
@@ -26,12 +35,14 @@
 //! **Claims.** A claim's token is checked when a call names it, and again by the flush that writes the run, under a
 //! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
 //! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
-//! Functions that lock the run at once lock the claim too.
+//! Functions that lock the run at once lock the claim too. What is staged of a run is staged under one token: naming
+//! another voids it, since the first was superseded then, and who claims the run again writes it before.
 //!
 //! [`Edit`]: crate::batch::Edit
 
 mod base;
 mod blackboard;
+mod books;
 mod claim;
 mod complete;
 mod conflict;
@@ -46,8 +57,8 @@ mod purse;
 mod run;
 mod variables;
 
+pub use books::{check_may_return, with_books_of, with_place_lost};
 pub use claim::check_fence;
 pub use error::ContextError;
 pub use hierarchy::{base_version, check_may_delete, forget};
-pub use limits::{with_books_of, with_place_lost};
 pub use run::{RUN, is_run};

@@ -1,5 +1,6 @@
 //! Damaged versions: which ones are intact, and what is said about the others.
 
+use super::lives;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
@@ -80,7 +81,8 @@ pub fn newest_intact(
     below: i64,
 ) -> Result<Option<(i64, Kept)>> {
     let versions = versions(catalog, name, Contexts::LeftOut)?;
-    let older = versions.iter().filter(|version| version.number < below);
+    let own = lives::of_current(name.0, &versions, below).into_iter();
+    let older = own.filter(|version| version.number < below);
     let found = first_intact(catalog, name, older)?;
     Ok(found.map(|(version, kept)| (version.number, kept)))
 }

@@ -20,6 +20,7 @@ pub mod by_hand;
 mod damage;
 mod history;
 mod labels;
+mod lives;
 mod progress;
 mod prune;
 mod recover;

@@ -3,6 +3,7 @@
 use super::damage::{self, error_type, first_intact, log, severity};
 use super::history::required_document;
 use super::labels::RECOVERY;
+use super::lives;
 use crate::batch::{self, Saved};
 use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
@@ -53,19 +54,20 @@ impl Kind {
         }
     }
 
-    /// The version to be reinstated among those kept, newest first.
+    /// The version to be reinstated among these, newest first.
     fn choose<'v>(
         self,
         state: &StateRef<'_>,
-        versions: &'v [KeptVersion],
+        versions: &[&'v KeptVersion],
     ) -> Result<Option<(&'v KeptVersion, Kept)>> {
         let name = (&*state.class.name, state.key);
+        let versions = versions.iter().copied();
         if self == Self::Restart {
-            return first_intact(&state.catalog, name, versions.iter().rev());
+            return first_intact(&state.catalog, name, versions.rev());
         }
         if self == Self::Rollback {
             let points = versions
-                .iter()
+                .clone()
                 .filter(|version| version.label.recovery_point);
             if let Some(found) = first_intact(&state.catalog, name, points)? {
                 return Ok(Some(found));
@@ -90,22 +92,44 @@ pub fn reinstate(
         execution_context: label.execution_context,
         parent: Some(version),
     };
-    let document = match context::is_run(state) {
-        true => Cow::Owned(with_current_books(state, document)?),
-        false => Cow::Borrowed(document),
+    let (document, expected) = match context::is_run(state) {
+        true => {
+            let (document, found) = with_current_books(state, document)?;
+            (Cow::Owned(document), expected.or(found))
+        }
+        false => (Cow::Borrowed(document), expected),
     };
     batch::save(state, &document, checkpoint, expected, None, function)
 }
 
-/// A document to which a run goes back. What it has used since stays used.
-fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<Vec<u8>> {
+/// A document to which a run goes back, which is locked if it is there. What it has used since stays used. Beside it the
+/// version that must not have moved: nothing locks a run that is not there, and another may be created meanwhile.
+fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<(Vec<u8>, Option<i64>)> {
     let read = || batch::read_latest(state, &mut IfIntact);
-    match survive_damage(read)? {
-        Ok(Found::Absent(_)) => context::with_place_lost(state.key, document),
-        Ok(Found::State(_, Some(now))) => context::with_books_of(state.key, document, &now),
+    Ok(match survive_damage(read)? {
+        Ok(Found::Absent(_)) => (context::with_place_lost(state.key, document)?, Some(0)),
+        Ok(Found::State(_, Some(now))) => {
+            (context::with_books_of(state.key, document, &now)?, None)
+        }
         // Nobody can read them any more.
-        Ok(Found::State(_, None)) | Err(_) => Ok(document.to_vec()),
+        Ok(Found::State(_, None)) | Err(_) => (document.to_vec(), None),
+    })
+}
+
+/// Raises `55000` if a version of the document of a run is that of a former run, while there is one.
+fn check_own(state: &StateRef<'_>, version: i64, document: &[u8]) -> Result<()> {
+    let _snapshot = PushedSnapshot::transaction();
+    let (catalog, class) = (&*state.catalog, &*state.class.name);
+    let versions = damage::versions(catalog, (class, state.key), Contexts::LeftOut)?;
+    let is_kept = versions.iter().any(|kept| kept.number == version);
+    let Some(head) = store::target(catalog, class, state.key)?.filter(|_| is_kept) else {
+        return Ok(());
+    };
+    let own = lives::of_current(class, &versions, head.version);
+    if own.iter().any(|own| own.number == version) {
+        return Ok(());
     }
+    context::check_may_return(state, version, document)
 }
 
 /// The label of a version, without its execution context if PostgreSQL cannot read that; the label of a plain
@@ -149,10 +173,12 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         (versions, head)
     };
     let _snapshot = PushedSnapshot::transaction();
-    let Some((found, kept)) = kind.choose(state, &versions)? else {
+    let newest = head.as_ref().map_or(i64::MAX, |head| head.version);
+    let own = lives::of_current(&state.class.name, &versions, newest);
+    let Some((found, kept)) = kind.choose(state, &own)? else {
         return Err(Error::NothingToRecover {
             state: state.shown(),
-            kept: versions.len(),
+            kept: own.len(),
         });
     };
     let current = head.as_ref().filter(|head| !head.deleted);
@@ -225,7 +251,15 @@ sql_functions! {
         let class = call.required_text(3, "class")?;
         let state = StateRef::new(&catalog::current(call.function())?, class, key)?;
         let version = call.bigint(1).ok_or_else(|| Error::null_argument("version"))?;
+        let is_run = context::is_run(&state);
+        if is_run {
+            // The books that it keeps are those that there are now.
+            batch::lock(&state, c"state_restore()")?;
+        }
         let document = required_document(&state, version)?;
+        if is_run {
+            check_own(&state, version, &document)?;
+        }
         let label = label(&state, version)?;
         let saved = reinstate(&state, &document, (version, label), call.bigint(2), c"state_restore()")?;
         Ok(call::bigint_datum(saved.version))

@@ -1,6 +1,7 @@
 //! Checking what L3 holds, and mending what can be mended.
 
 use super::damage::{self, AnyFault, error_type, first_intact, log, severity};
+use super::lives;
 use super::prune::{orphans, store_as_keyframe};
 use super::recover::{label, reinstate};
 use crate::batch;
@@ -78,8 +79,14 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;
     let versions = damage::versions(catalog, (class, key), Contexts::LeftOut)?;
+    // What is put in place of a damaged run is not a former one of the same id.
+    let head = store::target(catalog, class, key)?;
+    let newest = head.map_or(i64::MAX, |head| head.version);
     let intact = match is_defined {
-        true => first_intact(catalog, (class, key), &versions)?,
+        true => {
+            let own = lives::of_current(class, &versions, newest);
+            first_intact(catalog, (class, key), own)?
+        }
         false => None,
     };
     let current_is_damaged = findings.iter().any(|finding| finding.is_current);

@@ -34,8 +34,8 @@ pub use contexts::{
     renew_claim, set_base, subtree, take_claim,
 };
 pub use history::{
-    Contexts, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label, lock_if_free,
-    next_version, prunable_states, rewrite_as_keyframe, versions,
+    Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label,
+    lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside};
 pub use own_write::{is_by_hand, is_caller_by_hand};

@@ -175,7 +175,7 @@ SELECT action FROM state_batch_commit();
 SELECT state_blackboard_add('told', 'e', '1');
 COMMIT;
 \o
--- or what others have added may have been overwritten,
+-- (not because a batch overwrites: items of others it does not),
 \o :heard
 BEGIN;
 SELECT state_batch_begin('overwrite');
