@@ -85,7 +85,7 @@ pub fn reinstate(
     expected: Option<i64>,
     function: &CStr,
 ) -> Result<Saved> {
-    let checkpoint = Checkpoint {
+    let mut checkpoint = Checkpoint {
         checkpoint_type: RECOVERY.into(),
         recovery_point: false,
         agent_phase: label.agent_phase,
@@ -95,6 +95,8 @@ pub fn reinstate(
     let (document, expected) = match context::is_run(state) {
         true => {
             let (document, found) = with_current_books(state, document)?;
+            // What a run begins with is kept: it says which run it is (`lives`).
+            checkpoint.recovery_point = found.is_some();
             (Cow::Owned(document), expected.or(found))
         }
         false => (Cow::Borrowed(document), expected),

@@ -1,5 +1,6 @@
 -- What a merge compares with after an export, after a resolution, and after the end of the parent.
 \a \t \pset null (null)
+SELECT state_class_define('run', keep => 0);
 CREATE FUNCTION value_of(run text, name text) RETURNS jsonb LANGUAGE sql VOLATILE AS $$ SELECT state_get_path(run, ARRAY['variables', name, 'value']) $$;
 -- again() makes a parent and its child, which have the same variables.
 CREATE PROCEDURE again(parent text, inputs jsonb) LANGUAGE plpgsql AS $$ BEGIN
@@ -149,3 +150,4 @@ SELECT state_get_path('again 14', '{variables,v,timestamp}'), state_context_get(
 SELECT state_context_complete('again 14/c');
 SELECT state_context_complete('again 14');
 DELETE FROM state_outbox WHERE target = 'again';
+SELECT state_class_define('run', keep => 1);

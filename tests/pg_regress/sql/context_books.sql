@@ -1,5 +1,6 @@
 -- The books of runs where an id is used again, where a run goes back, and where there is no limit.
 \a \t \pset null (null)
+SELECT state_class_define('run', keep => 0);
 CREATE FUNCTION books(run text) RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT format('%s: limits %s, used %s, reserved %s', run, r->'resourceLimits', r->'usage', coalesce(r->'reservations', '{}')) FROM state_context_get(run) r
 $$;
@@ -71,6 +72,22 @@ SELECT version, parent_version, checkpoint_type FROM state_history('former');
 SELECT state_get_path('former', '{permissions}');
 SELECT state_context_set('former', 'v', '"goes on"');
 SELECT action, from_version FROM state_recover('former', 'restart');
+-- That is so in a class that keeps few versions, too.
+SELECT state_class_define('run', keep => 1);
+SELECT state_context_create('few', inputs => '{"v": "first"}', permissions => '{a}') AS first \gset
+SELECT state_delete('few');
+SELECT state_context_create('few', inputs => '{"v": "second"}', permissions => '{b}') AS second \gset
+SELECT state_context_set('few', 'v', '2');
+SELECT action, from_version = :second FROM state_recover('few', 'restart');
+SELECT state_delete('few');
+SELECT state_restore('few', :first) AS again \gset
+SELECT state_context_set('few', 'v', '3');
+SELECT state_context_set('few', 'v', '4');
+SELECT version = :again, recovery_point, parent_version = :first FROM state_history('few') WHERE version IN (:again, :second) ORDER BY version DESC;
+SELECT outcome(format($$SELECT state_restore('few', %s)$$, :second)) ~ '^55000 version \d+ is that of a former run "few"$';
+SELECT action, from_version = :first FROM state_recover('few', 'restart');
+SELECT state_get_path('few', '{permissions}'), state_get_path('few', '{variables,v,value}');
+SELECT state_class_define('run', keep => 0);
 -- States of the class that are no runs, and those of other classes, have no such rule.
 SELECT version AS first FROM state_save('no run', '[1]') \gset
 SELECT state_delete('no run');
@@ -92,3 +109,4 @@ SELECT state_context_complete('unlimited/a');
 SELECT state_context_complete('unlimited/b');
 SELECT books('unlimited'), books('unlimited/a');
 SELECT state_get_path('unlimited/a', '{sharedLimits}'), state_get_path('unlimited/b', '{sharedLimits}');
+SELECT state_class_define('run', keep => 1);
