@@ -206,6 +206,25 @@ pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether a role may create databases.
+pub fn may_create_databases(role: pg_sys::Oid) -> bool {
+    // SAFETY: looks into the system caches, inside a transaction; the row is released again.
+    unsafe {
+        if pg_sys::superuser_arg(role) {
+            return true;
+        }
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(role));
+        if tuple.is_null() {
+            return false;
+        }
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
+        let may = (*row).rolcreatedb;
+        pg_sys::ReleaseSysCache(tuple);
+        may
+    }
+}
+
 /// Whether a parallel query is running in this process.
 pub fn is_in_parallel_mode() -> bool {
     // SAFETY: reads this backend's transaction state.

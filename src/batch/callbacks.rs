@@ -67,7 +67,9 @@ unsafe extern "C-unwind" fn subtransaction(
             shielded(|| {
                 BATCH.with(|kept| {
                     kept.reach(|batch| {
-                        batch.frames.abort(&mut batch.states, &mut batch.scope);
+                        batch
+                            .frames
+                            .abort(&mut batch.states, &mut batch.scope, &mut batch.left);
                         batch.by_hand.subtransaction_aborted();
                         batch.settlements.subtransaction_aborted();
                     })

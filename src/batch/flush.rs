@@ -7,7 +7,7 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
-use super::flush_many::Group;
+use super::flush_many::{Group, Many};
 use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
 use super::step::{Plan, Written};
 use super::view::read_beneath;
@@ -25,7 +25,6 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage};
 use crate::{behind, context};
 use pgrx::pg_sys;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
@@ -112,9 +111,8 @@ pub fn flush() -> Result<Vec<Outcome>> {
     if on_conflict == Some(OnConflict::Error) {
         check_reads(&catalog)?;
     }
-    lock_many(&catalog, &dirty);
     let mut outcomes = Vec::with_capacity(dirty.len());
-    let mut group = Group::new(&catalog, on_conflict);
+    let mut group = Group::new(&catalog, on_conflict, classes_of_many(&dirty));
     let is_one = dirty.len() == 1;
     for id in dirty {
         let Some((known, pending)) = with(|batch| batch.take_pending(id, on_conflict)) else {
@@ -148,18 +146,20 @@ pub fn flush() -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// Locks the `behind` classes of which very many states are to be written.
-fn lock_many(catalog: &Catalog, dirty: &[u128]) {
-    let mut counts: BTreeMap<Rc<[u8]>, usize> = BTreeMap::new();
+/// The classes of which very many states are to be written, and how many. Whether one is a `behind` class may
+/// change until the flush comes to it.
+fn classes_of_many(dirty: &[u128]) -> Many {
+    let mut counts = Many::new();
     with(|batch| {
-        let states = dirty.iter().filter_map(|id| batch.states.get(id));
-        for state in states.filter(|state| state.class.behind) {
-            *counts.entry((*state.class.name).into()).or_default() += 1;
+        for state in dirty.iter().filter_map(|id| batch.states.get(id)) {
+            match counts.get_mut(&state.class.name) {
+                Some(count) => *count += 1,
+                None => drop(counts.insert(state.class.name.clone(), 1)),
+            }
         }
     });
-    for (class, states) in counts {
-        behind::lock_for_many(catalog, &class, states);
-    }
+    counts.retain(|_, states| behind::is_many(*states));
+    counts
 }
 
 /// Writes what is staged of one state, outside an explicit batch.
@@ -396,6 +396,7 @@ impl Batch {
         let Some(known) = self.states.get_mut(&id) else {
             return;
         };
+        let left_before = known.left_bytes();
         if !known.is_dirty() {
             known.beneath = None;
         }
@@ -445,7 +446,6 @@ impl Batch {
                 // A row of this transaction's own is what the tables hold then.
                 let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
                 known.correct_view(version, Some(&document), Some(expires_at));
-                self.left += document.len();
                 let (base, was_news, over_own_rows) =
                     match known.flushed.take().map(|flushed| flushed.place) {
                         Some(Place::Left {
@@ -507,6 +507,7 @@ impl Batch {
             place,
             touched: all_touched,
         });
+        self.left = (self.left + known.left_bytes()).saturating_sub(left_before);
     }
 }
 

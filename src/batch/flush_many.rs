@@ -21,6 +21,7 @@ use super::staged::{Flushed, Pending, State};
 use super::step::{Plan, Written};
 use super::write::{bury, plan};
 use super::{OnConflict, with};
+use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Item, Wrote};
 use crate::sys;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Bytes of documents that a group holds: the statement takes copies of them.
@@ -36,10 +38,14 @@ const MAX_GROUP: usize = 16 << 20;
 /// What a state counts for beside its documents.
 const OVERHEAD: usize = 512;
 
+/// Classes of which a flush has very many states, and how many.
+pub type Many = BTreeMap<Box<[u8]>, usize>;
+
 /// States that are written together.
 pub struct Group {
     catalog: Rc<Catalog>,
     on_conflict: Option<OnConflict>,
+    many: Many,
     entries: Vec<Entry>,
     bytes: usize,
 }
@@ -68,11 +74,12 @@ impl Entry {
 }
 
 impl Group {
-    /// An empty one.
-    pub fn new(catalog: &Rc<Catalog>, on_conflict: Option<OnConflict>) -> Self {
+    /// An empty one. `many` are the classes of which very many states come.
+    pub fn new(catalog: &Rc<Catalog>, on_conflict: Option<OnConflict>, many: Many) -> Self {
         Self {
             catalog: Rc::clone(catalog),
             on_conflict,
+            many,
             entries: Vec::new(),
             bytes: 0,
         }
@@ -94,6 +101,10 @@ impl Group {
         let Some((class, plan)) = self.plan(&known, &pending)? else {
             self.write(outcomes)?;
             let (catalog, on_conflict) = (&self.catalog, self.on_conflict);
+            // Not before: locks are taken in the order of class and key.
+            if let Some(states) = self.many.get(&known.class.name) {
+                behind::lock_for_many(catalog, &known.class.name, *states)?;
+            }
             outcomes.push(flush::flush_state(
                 catalog,
                 id,

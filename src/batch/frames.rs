@@ -87,16 +87,23 @@ impl Frames {
     }
 
     /// The running subtransaction aborts: everything is as it was. Allocates nothing, since a state once
-    /// known keeps its place.
-    pub fn abort(&mut self, states: &mut HashMap<u128, State>, scope: &mut Scope) {
+    /// known keeps its place. `left` counts the bytes of what is left to the worker.
+    pub fn abort(
+        &mut self,
+        states: &mut HashMap<u128, State>,
+        scope: &mut Scope,
+        left: &mut usize,
+    ) {
         let level = level();
         while let Some(frame) = self.0.pop_if(|frame| frame.level >= level) {
             for (id, saved) in frame.states {
                 if let Some(state) = states.get_mut(&id) {
+                    let before = state.left_bytes();
                     match saved {
                         Some(saved) => *state = saved,
                         None => state.clear(),
                     }
+                    *left = (*left + state.left_bytes()).saturating_sub(before);
                 }
             }
             *scope = frame.scope;

@@ -30,12 +30,24 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
             with(|batch| batch.forget_left(id));
             continue;
         }
-        if !accepted || !with(|batch| batch.give_to_l1(catalog, id)) {
+        // A class that this transaction has redefined since is not the worker's business any more.
+        let may_be_left = accepted && is_behind(catalog, id)?;
+        if !may_be_left || !with(|batch| batch.give_to_l1(catalog, id)) {
             write_left(catalog, id)?;
             wrote = true;
         }
     }
     Ok(wrote)
+}
+
+/// Whether the class of a state that was left is a `behind` class now. Nobody else has changed that: this transaction
+/// holds the class lock.
+fn is_behind(catalog: &Catalog, id: u128) -> Result<bool> {
+    let class = with(|batch| Some(Rc::clone(&batch.states.get(&id)?.class)));
+    match class {
+        Some(class) => Ok(catalog.class_or_default(&class.name)?.behind),
+        None => Ok(false),
+    }
 }
 
 /// Writes what this transaction has left of a class, or of all; how many states.
@@ -177,7 +189,8 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         expires_at,
         base,
     };
-    let class = catalog.class(&known.class.name)?;
+    // The row of its class may be gone, with this transaction.
+    let class = catalog.class_or_default(&known.class.name)?;
     let wrote = {
         let _stager = Impersonation::begin(&stager, catalog.runs_user_code());
         behind::write(catalog, &class, &known.key, &unwritten)?
@@ -224,6 +237,7 @@ impl Batch {
     fn forget_left(&mut self, id: u128) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         if let Some(state) = self.states.get_mut(&id) {
+            self.left = self.left.saturating_sub(state.left_bytes());
             state.flushed = None;
             if !state.is_dirty() {
                 state.forget_views();
@@ -284,6 +298,7 @@ impl Batch {
     fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) {
         self.frames.save(id, self.states.get(&id), &self.scope);
         if let Some(state) = self.states.get_mut(&id) {
+            self.left = self.left.saturating_sub(state.left_bytes());
             let touched = state.flushed.take().map(|flushed| flushed.touched);
             state.flushed = Some(Flushed {
                 touched: touched.unwrap_or_default(),

@@ -58,7 +58,7 @@ mod view;
 mod write;
 
 use crate::cache::StateRef;
-use crate::cache::read::{Form, Found};
+use crate::cache::read::{Form, Found, Ground};
 use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
@@ -221,8 +221,11 @@ pub struct Batch {
     /// Bytes staged since `held` was last counted, and what was counted then.
     grown: usize,
     held: usize,
-    /// Bytes of the documents that this transaction has left to the worker.
+    /// Bytes of the documents that this transaction leaves to the worker, as things stand: what is replaced, written
+    /// or rolled back counts no more.
     left: usize,
+    /// Of the states of `behind` classes that this transaction has read under one snapshot, what it found first.
+    read_behind: HashMap<u128, Ground>,
     publication: crate::cache::publish::Publication,
     phase: Phase,
     /// Whether the transaction holds a lock on a claim, which must end with this backend.
@@ -371,6 +374,9 @@ impl Batch {
         self.by_hand.clear();
         self.settlements.clear();
         self.left = 0;
+        if !self.read_behind.is_empty() {
+            self.read_behind = HashMap::new();
+        }
         behind::forget_locks();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;

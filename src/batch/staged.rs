@@ -403,6 +403,18 @@ impl State {
             .is_some_and(|flushed| !flushed.is_left())
     }
 
+    /// Bytes of the document that is left to the worker, 0 if none is.
+    pub fn left_bytes(&self) -> usize {
+        match &self.flushed {
+            Some(Flushed {
+                content: Content::Document { document, .. },
+                place: Place::Left { .. },
+                ..
+            }) => document.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether subscribers are to hear of items that this transaction has changed and flushed.
     pub fn has_told_items(&self) -> bool {
         let flushed = self.flushed.as_ref();

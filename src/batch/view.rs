@@ -9,6 +9,7 @@ use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
 use crate::settings::{self, OnCorruption};
+use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::Storage;
 use crate::sys;
@@ -40,7 +41,8 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
-    if with(|batch| batch.scope.explicit.is_some()) {
+    let is_read_behind = !own && is_noted(state);
+    if is_read_behind || with(|batch| batch.scope.explicit.is_some()) {
         let ground = if !own && settings::on_corruption() == OnCorruption::Recover {
             // What was answered may be an earlier version than what is there.
             Some(committed_ground(state)?)
@@ -50,7 +52,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
             Some(found.ground())
         };
         if let Some(ground) = ground {
-            note(state, ground)?;
+            note(state, ground, is_read_behind)?;
         }
     }
     Ok(found)
@@ -122,6 +124,24 @@ pub fn settle(state: &StateRef<'_>) -> Result<bool> {
 }
 
 impl Batch {
+    fn note_read_behind(&mut self, state: &StateRef<'_>, ground: Ground) -> Result<()> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        self.read_behind
+            .try_reserve(1)
+            .map_err(|_| Error::OutOfMemory)?;
+        self.read_behind.entry(id).or_insert(ground);
+        Ok(())
+    }
+
+    /// What was noted of a state.
+    pub(super) fn read_behind(&self, state: &StateRef<'_>) -> Option<Ground> {
+        if self.read_behind.is_empty() {
+            return None;
+        }
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        self.read_behind.get(&id).copied()
+    }
+
     /// What the operations staged on a state were applied to: who reads their result has read that.
     fn operations_base(&self, state: &StateRef<'_>) -> Result<Option<Ground>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
@@ -319,9 +339,21 @@ fn provisional_version(state: &StateRef<'_>, document: &[u8]) -> Result<i64> {
     })
 }
 
-/// Remembers what an explicit batch found when it first met a state.
-fn note(state: &StateRef<'_>, ground: Ground) -> Result<()> {
+/// Whether what is read of a state is remembered until the transaction ends: where all of it runs under one snapshot
+/// nobody may change what it has read and is going to change, and of a `behind` class PostgreSQL sees no such change.
+fn is_noted(state: &StateRef<'_>) -> bool {
+    state.class.behind && sys::isolation_uses_transaction_snapshot() && shared::l1().is_some()
+}
+
+/// Remembers what the transaction, or an explicit batch, found when it first met a state.
+fn note(state: &StateRef<'_>, ground: Ground, is_read_behind: bool) -> Result<()> {
     with(|batch| {
+        if is_read_behind {
+            batch.note_read_behind(state, ground)?;
+        }
+        if batch.scope.explicit.is_none() {
+            return Ok(());
+        }
         let known = batch.changing(state)?;
         known.base.get_or_insert_with(|| Base::found(ground));
         Ok(())

@@ -39,6 +39,8 @@ struct Current {
     quiet: Option<FillToken>,
     /// Whether L3 was found not to hold it as it should.
     is_damaged: bool,
+    /// A version that was acknowledged and is lost, above the last there is; 0 for none.
+    lost: i64,
 }
 
 impl Current {
@@ -70,6 +72,7 @@ impl Current {
                 storage: Storage::UNKNOWN,
                 quiet,
                 is_damaged: false,
+                lost: 0,
             },
             Found::State(version, (same, document)) => Self {
                 number,
@@ -81,6 +84,7 @@ impl Current {
                 storage: version.storage,
                 quiet,
                 is_damaged: false,
+                lost: 0,
             },
         })
     }
@@ -90,6 +94,15 @@ impl Current {
             number: self.number,
             hash: self.hash,
         }
+    }
+
+    /// The version after the last one that there was. `first` is that of a state that has no head row.
+    fn next(&self, first: impl FnOnce() -> Result<i64>) -> Result<i64> {
+        let next = match self.last {
+            0 => first()?,
+            last => last + 1,
+        };
+        Ok(next.max(self.lost + 1))
     }
 
     /// Whether there is a snapshot of it.
@@ -133,6 +146,9 @@ pub fn plan(
     });
     let mut current = Current::read(state, wanted.as_ref())?;
     check_version(state, known, pending, on_conflict, current.ground())?;
+    current.lost = lost(state, &current);
+    // What others may have seen is gone: the document that takes its place is a new version, whatever it is.
+    current.same &= current.lost == 0;
     let (document, hash) = match (&pending.intent, staged, wanted) {
         (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Plan::Done),
         (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
@@ -151,7 +167,7 @@ pub fn plan(
             let Some(result) = apply_all(state, operations, before.clone())? else {
                 return Ok(Plan::Done(Written::Nothing { version: 0 }));
             };
-            current.same = before.as_ref() == Some(&result);
+            current.same = current.lost == 0 && before.as_ref() == Some(&result);
             let hash = state_cache_document::hash(&result);
             (Rc::new(result), hash)
         }
@@ -176,9 +192,7 @@ pub fn plan(
     if decide {
         return leave_version(state, &current, document, hash, expires_at).map(Plan::Done);
     }
-    Ok(Plan::Write(next_version(
-        state, pending, current, document, hash, expires_at,
-    )))
+    next_version(state, pending, current, document, hash, expires_at).map(Plan::Write)
 }
 
 fn next_version(
@@ -188,7 +202,7 @@ fn next_version(
     document: Bytes,
     hash: u128,
     expires_at: i64,
-) -> Step {
+) -> Result<Step> {
     // It may be that L1 holds what is damaged in L3.
     let is_reinstated = pending
         .checkpoint
@@ -198,10 +212,7 @@ fn next_version(
     let base = current.document.take().or(same);
     let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
     let next = Next {
-        number: match current.last {
-            0 => floor(state) + 1,
-            last => last + 1,
-        },
+        number: current.next(|| Ok(floor(state) + 1))?,
         document,
         hash,
         parent: (current.number > 0).then_some(current.number),
@@ -210,7 +221,7 @@ fn next_version(
         checkpoint: pending.checkpoint.clone(),
         quiet: current.quiet,
     };
-    if current.last == 0 {
+    Ok(if current.last == 0 {
         Step::Insert(next)
     } else if state.class.keeps_one()
         && current.is_intact()
@@ -220,7 +231,7 @@ fn next_version(
         Step::Replace(current.replaced(), next)
     } else {
         Step::Update(current.replaced(), next)
-    }
+    })
 }
 
 /// Whether nothing but the document would be new in a version with the same document. A checkpoint is compared
@@ -274,11 +285,29 @@ pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
     })
 }
 
+/// The version of a dirty entry, and that of the tables' row beneath it. What is dirty goes with the rows that this
+/// transaction has emptied the tables of.
+fn dirty_entry(state: &StateRef<'_>) -> Option<(i64, i64)> {
+    let entry = behind::version_and_base(state)?;
+    (!with(|batch| batch.by_hand.truncated())).then_some(entry)
+}
+
+/// A version above the last that was found: L1 cannot read it any more, or this transaction has overruled it by hand.
+fn lost(state: &StateRef<'_>, current: &Current) -> i64 {
+    if !state.class.behind {
+        return 0;
+    }
+    match dirty_entry(state) {
+        Some((version, _)) if version > current.last => version,
+        _ => 0,
+    }
+}
+
 /// Version of the tables' row beneath a version that is only decided upon, 0 for none.
 fn base(state: &StateRef<'_>, current: &Current) -> i64 {
-    match behind::base(state) {
-        // What is dirty goes with the rows that this transaction has emptied the tables of.
-        Some(base) if !with(|batch| batch.by_hand.truncated()) => base,
+    match dirty_entry(state) {
+        Some((version, base)) if version == current.last => base,
+        // It was found in the tables.
         _ => current.number,
     }
 }
@@ -291,11 +320,11 @@ fn leave_version(
     hash: u128,
     expires_at: i64,
 ) -> Result<Written> {
-    let version = match current.last {
-        0 => store::first_version(&state.catalog, &state.class.name, state.key)?
-            .max(floor(state) + 1),
-        last => last + 1,
+    let first = || -> Result<i64> {
+        let first = store::first_version(&state.catalog, &state.class.name, state.key)?;
+        Ok(first.max(floor(state) + 1))
     };
+    let version = current.next(first)?;
     Ok(Written::Left {
         version,
         document,
@@ -353,6 +382,7 @@ fn check_version(
     let moved = relied_on
         .map(|base| base.ground)
         .or(folded)
+        .or_else(|| read_before(state, known, on_conflict))
         .filter(|ground| *ground != current)
         .map(|ground| ground.number);
     match unexpected.or(moved) {
@@ -361,10 +391,26 @@ fn check_version(
     }
 }
 
+/// What the transaction has found of a state of a `behind` class under its one snapshot, unless it has changed it
+/// since. Of a class that is written through PostgreSQL itself says that the row has moved.
+fn read_before(
+    state: &StateRef<'_>,
+    known: &State,
+    on_conflict: Option<OnConflict>,
+) -> Option<Ground> {
+    if known.flushed.is_some() || on_conflict == Some(OnConflict::Overwrite) {
+        return None;
+    }
+    with(|batch| batch.read_behind(state))
+}
+
 fn delete(current: &Current) -> Plan {
     match current.number {
         0 => Plan::Done(Written::Nothing { version: 0 }),
-        _ => Plan::Write(Step::Delete(current.replaced(), current.last + 1)),
+        _ => {
+            let number = current.last.max(current.lost) + 1;
+            Plan::Write(Step::Delete(current.replaced(), number))
+        }
     }
 }
 
@@ -378,7 +424,8 @@ fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Written> {
     if current.number == 0 {
         return Ok(Written::Nothing { version: 0 });
     }
-    let version = behind::delete(&state.catalog, &state.class, state.key, current.number)?;
+    let newest = current.number.max(current.lost);
+    let version = behind::delete(&state.catalog, &state.class, state.key, newest)?;
     Ok(Written::Deleted { version })
 }
 
@@ -388,6 +435,10 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
     let Found::State(_, document) = read_beneath(state, &mut Document)? else {
         return Ok(Written::Nothing { version: 0 });
     };
+    if current.lost > 0 {
+        let hash = state_cache_document::hash(&document);
+        return leave_version(state, current, Rc::new(document), hash, expires_at);
+    }
     Ok(touch_left(state, current, Rc::new(document), expires_at))
 }
 

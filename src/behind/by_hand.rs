@@ -5,7 +5,7 @@
 //! to be dropped.
 
 use super::functions::dirty;
-use super::lock::{lock, lock_class};
+use super::lock::{lock, lock_class, lock_for_many};
 use super::write::{Wrote, settle, unwritten};
 use crate::batch::{self, StateName};
 use crate::catalog::{Catalog, Class};
@@ -14,15 +14,22 @@ use crate::shared;
 use crate::sys;
 use std::rc::Rc;
 
-/// These states were changed by hand.
+/// These states were changed by hand; they come in the order of class and key.
 pub fn before_keys_commit(catalog: &Rc<Catalog>, names: &[StateName]) -> Result<()> {
     if shared::l1().is_none() {
         return Ok(());
     }
-    for (class, key) in names {
-        if let Some(class) = behind_class(catalog, class)? {
-            let class = lock(catalog, class, key)?;
-            drop_if_superseded(catalog, &class, key);
+    // In the order of class and key: each class's states stand together.
+    for states in names.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((name, _)) = states.first() else {
+            continue;
+        };
+        lock_for_many(catalog, name, states.len())?;
+        for (_, key) in states {
+            if let Some(class) = behind_class(catalog, name)? {
+                let class = lock(catalog, class, key)?;
+                drop_if_superseded(catalog, &class, key);
+            }
         }
     }
     Ok(())

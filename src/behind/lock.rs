@@ -1,9 +1,14 @@
 //! The class lock and the state lock: PostgreSQL's own locks, so that waiting for them is seen in `pg_locks`
 //! and deadlocks are found.
 //!
-//! A transaction that changes very many states would fill the server's lock table: from [`MAX_STATES`] on it
-//! takes the class lock alone, which stands for all states of the class.
-
+//! A transaction that changes very many states would fill the server's lock table: from [`MAX_STATES`] on the class
+//! lock alone stands for all states of the class. Two transactions of different keys must not wait for each other
+//! because of that, so whoever shares the class lock never *waits* for having it alone:
+//! - a flush of so many states takes it alone at once ([`lock_for_many`]), when it comes to the first of them, and if
+//!   this transaction does not share it already. Until then it holds locks of classes before this one only.
+//! - a transaction that has come to so many states little by little takes it alone if nobody else has it just then,
+//!   and else goes on with one lock for each state.
+//!
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 use crate::shared;
@@ -28,34 +33,53 @@ thread_local! {
 /// the class as it is then.
 pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Class>> {
     // Without L1 nothing is ever left to a worker.
-    if !class.behind || shared::l1().is_none() || is_class_locked(catalog, &class.name) {
+    if !class.behind || shared::l1().is_none() {
         return Ok(class);
     }
-    acquire(&tag(catalog, &class.name, &[], CLASS), pg_sys::ShareLock);
-    // Whoever has redefined the class meanwhile did so under the exclusive lock.
+    let of_class = tag(catalog, &class.name, &[], CLASS);
+    if !holds(&of_class, pg_sys::ExclusiveLock) {
+        acquire(&of_class, pg_sys::ShareLock);
+    }
+    // Whoever has redefined the class meanwhile did so under the exclusive lock. That this transaction has the lock
+    // alone says nothing about the class: it may have waited for it, after `class` was read.
     let class = catalog::renewed(catalog)?.class(&class.name)?;
-    if class.behind {
-        if STATES.get() >= MAX_STATES {
-            lock_class(catalog, &class.name);
-        } else {
-            STATES.set(STATES.get() + 1);
-            if !crate::fault::leaves_out!(StateLock) {
-                acquire(
-                    &tag(catalog, &class.name, key, STATE),
-                    pg_sys::ExclusiveLock,
-                );
-            }
-        }
+    if class.behind && !holds(&of_class, pg_sys::ExclusiveLock) {
+        lock_state(catalog, &class.name, key);
     }
     Ok(class)
 }
 
-/// Before a flush locks `states` states of a class: takes the class lock at once if they are many, since
-/// two transactions that share it cannot both have it alone later.
-pub fn lock_for_many(catalog: &Catalog, class: &[u8], states: usize) {
-    if states > MAX_STATES {
-        lock_class(catalog, class);
+/// Takes the lock of a state, or the class lock alone if that is to be had and the states are many.
+fn lock_state(catalog: &Catalog, class: &[u8], key: &[u8]) {
+    let of_state = tag(catalog, class, key, STATE);
+    if holds(&of_state, pg_sys::ExclusiveLock) || crate::fault::leaves_out!(StateLock) {
+        return;
     }
+    let is_many = STATES.get() >= MAX_STATES;
+    if is_many && acquire_if_free(&tag(catalog, class, &[], CLASS), pg_sys::ExclusiveLock) {
+        return;
+    }
+    STATES.set(STATES.get() + 1);
+    acquire(&of_state, pg_sys::ExclusiveLock);
+}
+
+/// Before a flush or a commit locks the first of `states` states of a class: takes the class lock alone if they are
+/// many. Not while this transaction shares it: two that do would wait for each other.
+pub fn lock_for_many(catalog: &Catalog, class: &[u8], states: usize) -> Result<()> {
+    let of_class = tag(catalog, class, &[], CLASS);
+    let holds = |mode| holds(&of_class, mode);
+    if states <= MAX_STATES || holds(pg_sys::ShareLock) || holds(pg_sys::ExclusiveLock) {
+        return Ok(());
+    }
+    if catalog::renewed(catalog)?.class_or_default(class)?.behind {
+        acquire(&of_class, pg_sys::ExclusiveLock);
+    }
+    Ok(())
+}
+
+/// Whether so many states of a class call for the class lock alone.
+pub fn is_many(states: usize) -> bool {
+    states > MAX_STATES
 }
 
 /// Waits until nobody changes a state of the class, and keeps others from beginning.
@@ -68,15 +92,15 @@ pub fn forget() {
     STATES.set(0);
 }
 
-fn is_class_locked(catalog: &Catalog, class: &[u8]) -> bool {
-    let tag = tag(catalog, class, &[], CLASS);
-    let mode = pg_sys::ExclusiveLock as i32;
+/// Whether this transaction holds a lock.
+fn holds(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
+    let mode = mode as i32;
     // SAFETY: looks at the locks of this process.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
-        return pg_sys::LockHeldByMe(&tag, mode);
+        return pg_sys::LockHeldByMe(tag, mode);
         #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        pg_sys::LockHeldByMe(&tag, mode, false)
+        pg_sys::LockHeldByMe(tag, mode, false)
     }
 }
 
@@ -98,4 +122,11 @@ fn tag(catalog: &Catalog, class: &[u8], key: &[u8], kind: u16) -> pg_sys::LOCKTA
 fn acquire(tag: &pg_sys::LOCKTAG, mode: u32) {
     // SAFETY: a lock of this transaction, released when it ends or its subtransaction aborts.
     unsafe { pg_sys::LockAcquire(tag, mode as i32, false, false) };
+}
+
+/// Takes a lock if nobody has to be waited for; whether it was to be had.
+fn acquire_if_free(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
+    // SAFETY: as in `acquire`.
+    let result = unsafe { pg_sys::LockAcquire(tag, mode as i32, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

@@ -12,7 +12,7 @@
 //!    changes the class's write mode. The mode is read again under it.
 //! 2. The *state lock*: exclusive, taken when a flush decides what becomes of a state, so that the version
 //!    it builds upon is the newest until its own has taken its place. States in the order of class and key.
-//!    For very many states the exclusive class lock takes its place.
+//!    For very many states the class lock, held alone, takes its place (see [`lock`]).
 //! 3. Row locks of L3, by what writes there.
 //!
 //! **A flush** that may leave its change ([`may_leave`]) decides version and document under these locks and
@@ -53,13 +53,13 @@ mod write;
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::{shared, sys};
-use state_cache_l1::{Dirty, Lookup, Want};
+use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
 pub use by_hand::{before_all_commit, before_keys_commit};
 pub use dropped::forget_dropped;
 pub use flusher::Flusher;
 pub use functions::dirty as dirty_states;
-pub use lock::{forget as forget_locks, lock, lock_for_many};
+pub use lock::{forget as forget_locks, is_many, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use write::{Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write};
 
@@ -101,15 +101,20 @@ pub fn is_dirty(state: &StateRef<'_>) -> bool {
     dirty(state).is_some()
 }
 
-/// Version that L3 held when the state's dirty entry was first made, `None` if it has none.
-pub fn base(state: &StateRef<'_>) -> Option<i64> {
-    dirty(state).map(|dirty| dirty.base)
+/// Version of the state's dirty entry, and that which L3 held when the entry was first made; `None` if it has none.
+pub fn version_and_base(state: &StateRef<'_>) -> Option<(i64, i64)> {
+    let info = info(state)?;
+    Some((info.version, info.dirty?.base))
 }
 
 fn dirty(state: &StateRef<'_>) -> Option<Dirty> {
+    info(state)?.dirty
+}
+
+fn info(state: &StateRef<'_>) -> Option<EntryInfo> {
     let key = state.catalog.l1_key(&state.class, state.key);
     match shared::l1()?.read(&key, Want::Info, &mut []) {
-        Lookup::Hit(info) => info.dirty,
+        Lookup::Hit(info) => Some(info),
         _ => None,
     }
 }

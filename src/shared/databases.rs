@@ -14,6 +14,15 @@
 //! Write-behind: a committer that leaves a change to the worker calls [`Database::enter_behind`] before its
 //! commit record and [`Database::leave_behind`] after its change is in L1 (or given up). The worker stops
 //! accepting before it leaves and then waits until nobody is in between, so nothing is left behind it.
+//!
+//! Memory order. Both sides store and then load what the other one stores: a committer raises `committing` and then
+//! looks at `accepting`; a leaving worker lowers `accepting` and then looks at `committing`. Only where all four are
+//! sequentially consistent does at least one of them see the other (on x86-64 a plain load may pass an earlier
+//! store as well). The worker's load is also what makes it see in L1 what a committer that has left put there. The
+//! same goes for `flush_wanted`: a committer links its entry and then raises it, the worker lowers it and then looks
+//! for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes in what came before
+//! the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is anything to
+//! lose: `enter_behind` asks again.
 
 use super::LwLocks;
 use super::report::{Report, Stage};
@@ -357,7 +366,7 @@ impl Database {
         self.accepting.store(accepting, SeqCst);
     }
 
-    /// Whether commits may leave changes to the worker.
+    /// Whether commits may leave changes to the worker, as it seems: [`Database::enter_behind`] knows.
     pub fn is_accepting(&self) -> bool {
         self.accepting.load(Relaxed)
     }
@@ -389,7 +398,8 @@ impl Database {
     /// Says whether the worker knows of dirty entries. It says no before it looks for them, so that what
     /// comes while it looks wakes it again.
     pub fn set_flush_wanted(&self, wanted: bool) {
-        self.flush_wanted.store(wanted, SeqCst);
+        // An exchange: see the contract.
+        self.flush_wanted.swap(wanted, SeqCst);
     }
 
     /// The changes are in L1, or given up.
@@ -399,7 +409,8 @@ impl Database {
 
     /// Whether a commit is leaving changes to the worker right now.
     pub fn has_committing(&self) -> bool {
-        self.committing.load(Relaxed) != 0
+        // Not before the store of `accepting` that came before it: see the contract.
+        self.committing.load(SeqCst) != 0
     }
 }
 

@@ -154,12 +154,17 @@ unsafe fn needed_database(statement: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
                 ((*statement).subname, false)
             }
             NodeTag::T_CreatedbStmt => {
-                let options = (*statement.cast::<pg_sys::CreatedbStmt>()).options;
-                let template = option(options, c"template")?;
-                if (*template).arg.is_null() {
+                if !sys::may_create_databases(sys::current_user()) {
                     return None;
                 }
-                (pg_sys::defGetString(template), true)
+                let options = (*statement.cast::<pg_sys::CreatedbStmt>()).options;
+                let template = option(options, c"template").filter(|it| !(**it).arg.is_null());
+                let name = match template {
+                    Some(template) => pg_sys::defGetString(template),
+                    // What the server copies where no template is named, or DEFAULT is.
+                    None => c"template1".as_ptr().cast_mut(),
+                };
+                (name, true)
             }
             _ => return None,
         };

@@ -172,6 +172,43 @@ fn statements_about_databases_do_not_wait_for_its_worker() {
     );
 }
 
+/// Without a name it is `template1` that is copied; all other ways to name it are as good.
+#[test]
+fn a_database_that_is_made_of_template1_does_not_wait_for_its_worker() {
+    let server = server(&[]);
+    server
+        .connect_to("template1")
+        .run(&format!("CREATE EXTENSION state_cache; {CALL}"));
+    let mut client = server.connect();
+    for (statement, works) in [
+        ("CREATE DATABASE plain", true),
+        (
+            "CREATE DATABASE options ENCODING = 'UTF8' TEMPLATE = DEFAULT",
+            true,
+        ),
+        ("CREATE DATABASE quoted TEMPLATE \"template1\"", true),
+        ("CREATE DATABASE other_template TEMPLATE template0", false),
+    ] {
+        let worker = called(&server, "template1");
+        let start = Instant::now();
+        client.run(statement);
+        assert!(start.elapsed() < SOON, "{statement}: {:?}", start.elapsed());
+        let has_left = !processes(&mut client, "state_cache worker").contains(&worker);
+        assert_eq!(has_left, works, "{statement}");
+    }
+    // Who may not create databases disturbs nobody.
+    let worker = called(&server, "template1");
+    client.run("CREATE ROLE nobody; SET ROLE nobody");
+    for statement in [
+        "CREATE DATABASE more",
+        "CREATE DATABASE more TEMPLATE template1",
+    ] {
+        assert_eq!(client.error(statement), "42501");
+    }
+    client.run("RESET ROLE");
+    assert_eq!(shown(&mut client, "template1", "pid"), worker.to_string());
+}
+
 #[test]
 fn who_may_not_drop_a_database_does_not_disturb_its_worker() {
     let server = server(&[]);
