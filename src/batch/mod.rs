@@ -63,7 +63,7 @@ use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::{behind, shared, store};
+use crate::{behind, cache, shared, store};
 use frames::Frames;
 use staged::State;
 use std::collections::HashMap;
@@ -378,6 +378,7 @@ impl Batch {
             self.read_behind = HashMap::new();
         }
         behind::forget_locks();
+        cache::forget_read();
         (self.grown, self.held) = (0, 0);
         self.phase = Phase::Open;
         self.holds_claim = false;

@@ -1,18 +1,67 @@
 //! Reading a state of a `behind` class: the newest version, whatever the caller's snapshot is.
 //!
 //! A dirty entry is the newest version by definition, so it is looked for first, also where L1 is switched
-//! off; only rows that this transaction itself has made may have the last word (`behind`). A clean one is what L3 holds if the stripe is quiet. Else L3 is asked under a snapshot taken now.
+//! off; only rows that this transaction itself has made may have the last word (`behind`). A clean one is what L3
+//! holds if the stripe is quiet. Else L3 is asked under a snapshot taken now.
+//!
+//! **A class that becomes `through`** is read like that under every snapshot that sees it as a `behind` class, and by
+//! every transaction that has read it as one, until they end: what it acknowledged before it changed may have been
+//! read, and is too new for such a snapshot.
 
 use super::StateRef;
 use super::read::{
     Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
 };
 use super::stats::Counter;
+use super::visibility::is_seen;
+use crate::catalog::Class;
 use crate::error::{Error, Result, warn_unwritten};
 use crate::shared;
 use crate::store::{self, Storage, Stored};
 use crate::sys;
 use state_cache_l1::EntryInfo;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+thread_local! {
+    /// The `behind` classes that this transaction has read.
+    static READ: RefCell<Vec<Rc<Class>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The transaction has ended. Frees memory and allocates none.
+pub fn forget_read() {
+    READ.with(|read| {
+        if let Ok(mut read) = read.try_borrow_mut()
+            && !read.is_empty()
+        {
+            *read = Vec::new();
+        }
+    });
+}
+
+/// Whether the newest version of a state is to be read, whatever the snapshot.
+pub fn reads_newest(state: &StateRef<'_>) -> bool {
+    if shared::l1().is_none() {
+        return false;
+    }
+    let class = &state.class;
+    if class.behind {
+        READ.with_borrow_mut(|read| {
+            if !read.iter().any(|known| Rc::ptr_eq(known, class)) {
+                read.push(Rc::clone(class));
+            }
+        });
+        return true;
+    }
+    let snapshot = sys::active_snapshot();
+    // SAFETY: the active snapshot is an MVCC snapshot.
+    if unsafe { is_seen(class.written_by, snapshot) } {
+        return false;
+    }
+    READ.with_borrow(|read| read.iter().any(|known| known.name == class.name))
+        // SAFETY: the snapshot is active.
+        || unsafe { state.catalog.is_behind(&class.name, snapshot) }
+}
 
 /// The counter of the read, that of its time, and the state.
 type Answer<T> = Result<(Counter, Counter, Found<T>)>;

@@ -36,6 +36,7 @@ pub mod read;
 pub mod stats;
 pub mod visibility;
 
+pub use behind::forget_read;
 pub use visibility::own_full_xid;
 
 use crate::catalog::{Catalog, Class};

@@ -192,9 +192,7 @@ fn read_exactly<F: Form>(
     let counters = &state.class.counters;
     let timer = Timer::start();
     let (counter, time, found) = match route(state, own_rows) {
-        _ if state.class.behind && shared::l1().is_some() => {
-            behind::read(state, reader, own_rows, form)?
-        }
+        _ if behind::reads_newest(state) => behind::read(state, reader, own_rows, form)?,
         Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
         Route::L1(l1) => {
             let key = state.catalog.l1_key(&state.class, state.key);

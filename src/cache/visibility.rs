@@ -25,6 +25,19 @@ pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
     next_full_xid().saturating_sub(full_xid) > HALF_CIRCLE
 }
 
+/// Whether the effects of a committed transaction, given by the id that a row shows, are visible to `snapshot` for
+/// sure. No is an answer too where the row is frozen, or the transaction is this one.
+///
+/// # Safety
+/// `snapshot` is a valid MVCC snapshot.
+pub unsafe fn is_seen(xid: pg_sys::TransactionId, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let age = xid.into_inner().wrapping_sub((*snapshot).xmin.into_inner()) as i32;
+        age < 0 || !pg_sys::XidInMVCCSnapshot(xid, snapshot)
+    }
+}
+
 /// Whether two snapshots see the same rows.
 ///
 /// # Safety

@@ -1,6 +1,6 @@
 //! Classes as `state_class` defines them, read once per session and again after a change.
 
-use super::scan::scan;
+use super::scan::{Row, Wanted, scan, scan_rows};
 use crate::cache::stats::CounterSet;
 use crate::error::{Error, Result, text};
 use crate::varlena;
@@ -36,6 +36,8 @@ pub struct Class {
     pub checkpoint_types: Option<Vec<Box<[u8]>>>,
     /// Agent phases that it takes; `None` for the usual ones.
     pub agent_phases: Option<Vec<Box<[u8]>>>,
+    /// Who wrote its row.
+    pub written_by: pg_sys::TransactionId,
     /// What is counted of it.
     pub counters: Rc<CounterSet>,
 }
@@ -88,11 +90,28 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
     let mut class = None;
     // SAFETY: the relation is `state_class`, whose first column is the name.
     unsafe {
-        scan(relation, &[name], COLUMNS, |values, nulls| {
-            class = Some(Class::from_columns(name, values, nulls))
+        let wanted = [Wanted::Text(name)];
+        scan_rows(relation, &wanted, COLUMNS, std::ptr::null_mut(), |row| {
+            class = Some(Class::from_row(name, &row))
         });
     }
     class.ok_or_else(|| Error::UnknownClass { class: text(name) })
+}
+
+/// Whether the write mode of a class is `behind`, as a snapshot sees it.
+///
+/// # Safety
+/// The snapshot is active or registered.
+pub unsafe fn is_behind(name: &[u8], relation: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> bool {
+    let mut is_behind = false;
+    // SAFETY: the relation is `state_class`, whose first two columns are name and write mode, both NOT NULL; the
+    // caller's promise.
+    unsafe {
+        scan_rows(relation, &[Wanted::Text(name)], COLUMNS, snapshot, |row| {
+            is_behind = varlena::detoasted_bytes(row.values[1].cast_mut_ptr()) == b"behind";
+        });
+    }
+    is_behind
 }
 
 /// The names of the classes whose write mode is `behind`.
@@ -155,13 +174,15 @@ impl Class {
             compression: true,
             checkpoint_types: None,
             agent_phases: None,
+            written_by: pg_sys::TransactionId::INVALID,
             counters: CounterSet::of_class(name),
         }
     }
 
     /// # Safety
-    /// The columns are those of a row of `state_class`.
-    unsafe fn from_columns(name: &[u8], values: &[pg_sys::Datum], nulls: &[bool]) -> Self {
+    /// The row is one of `state_class`.
+    unsafe fn from_row(name: &[u8], row: &Row<'_>) -> Self {
+        let (values, nulls) = (row.values, row.nulls);
         let integer = |n: usize| {
             if nulls[n] {
                 None
@@ -196,6 +217,7 @@ impl Class {
             compression: nulls[9] || values[9].value() & 0xff != 0,
             checkpoint_types: names(10),
             agent_phases: names(11),
+            written_by: row.xmin,
             counters: CounterSet::of_class(name),
         }
     }

@@ -243,6 +243,15 @@ impl Catalog {
         class::behind(self.class)
     }
 
+    /// Whether a class is a `behind` class, as a snapshot sees it.
+    ///
+    /// # Safety
+    /// The snapshot is active or registered.
+    pub unsafe fn is_behind(&self, class: &[u8], snapshot: pg_sys::Snapshot) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { class::is_behind(class, self.class, snapshot) }
+    }
+
     /// The highest version that a state of this key's bucket had whose head row is gone, 0 for none.
     pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
         floor::read(self.floor, class, key)
