@@ -2,24 +2,38 @@
 
 -- The authority (L3), the triggers that watch it, and the SQL surface. Everything is reached by
 -- qualified names: the schema is chosen at CREATE EXTENSION, and nothing trusts search_path.
+--
+-- A superuser runs this script, and others may have made functions and operators in the schema that they chose. There
+-- one wins over PostgreSQL's own that matches an argument better. So each function, operator and cast of PostgreSQL's
+-- that an expression uses is named with pg_catalog, also behind BETWEEN and IN, which have no such form; and our own
+-- functions are called with the very types that they take. A type or collation in a declaration matches by its name
+-- alone, and the server has pg_catalog searched first for it.
 
 -- ---------------------------------------------------------------------------------------------------
 -- Tables
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE TABLE state_class (
-	class       text COLLATE "C" PRIMARY KEY CHECK (octet_length(class) BETWEEN 1 AND 63),
-	write_mode  text NOT NULL DEFAULT 'through' CHECK (write_mode IN ('through', 'behind')),
-	keep        integer DEFAULT 1 CHECK (keep >= 1),
+	class       text COLLATE "C" PRIMARY KEY
+		CHECK (pg_catalog.octet_length(class) OPERATOR(pg_catalog.>=) 1
+			AND pg_catalog.octet_length(class) OPERATOR(pg_catalog.<=) 63),
+	write_mode  text NOT NULL DEFAULT 'through'
+		CHECK (write_mode OPERATOR(pg_catalog.=) ANY (ARRAY['through', 'behind'])),
+	keep        integer DEFAULT 1 CHECK (keep OPERATOR(pg_catalog.>=) 1),
 	dedup       boolean NOT NULL DEFAULT true,
-	ttl         interval CHECK (ttl > interval '0' AND ttl <= interval '5000 years'),
-	cache_ttl   interval CHECK (cache_ttl > interval '0' AND cache_ttl <= interval '5000 years'),
-	max_entries integer CHECK (max_entries >= 1),
-	channel     text NOT NULL DEFAULT 'state_updated' CHECK (octet_length(channel) BETWEEN 1 AND 63),
-	keep_for    interval CHECK (keep_for > interval '0' AND keep_for <= interval '5000 years'),
+	ttl         interval CHECK (ttl OPERATOR(pg_catalog.>) '0'::pg_catalog.interval
+		AND ttl OPERATOR(pg_catalog.<=) '5000 years'::pg_catalog.interval),
+	cache_ttl   interval CHECK (cache_ttl OPERATOR(pg_catalog.>) '0'::pg_catalog.interval
+		AND cache_ttl OPERATOR(pg_catalog.<=) '5000 years'::pg_catalog.interval),
+	max_entries integer CHECK (max_entries OPERATOR(pg_catalog.>=) 1),
+	channel     text NOT NULL DEFAULT 'state_updated'
+		CHECK (pg_catalog.octet_length(channel) OPERATOR(pg_catalog.>=) 1
+			AND pg_catalog.octet_length(channel) OPERATOR(pg_catalog.<=) 63),
+	keep_for    interval CHECK (keep_for OPERATOR(pg_catalog.>) '0'::pg_catalog.interval
+		AND keep_for OPERATOR(pg_catalog.<=) '5000 years'::pg_catalog.interval),
 	compression boolean NOT NULL DEFAULT true,
-	checkpoint_types text[] CHECK (array_position(checkpoint_types, NULL) IS NULL),
-	agent_phases text[] CHECK (array_position(agent_phases, NULL) IS NULL)
+	checkpoint_types text[] CHECK (pg_catalog.array_position(checkpoint_types, NULL) IS NULL),
+	agent_phases text[] CHECK (pg_catalog.array_position(agent_phases, NULL) IS NULL)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
@@ -36,7 +50,7 @@ COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes
 COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
-	('run', 'state_updated', NULL, interval '30 days'),
+	('run', 'state_updated', NULL, '30 days'),
 	('swarm', 'state_updated', 1, NULL),
 	('config', 'config_changed', 1, NULL);
 
@@ -48,7 +62,7 @@ CREATE TABLE state_head (
 	size       integer NOT NULL,
 	deleted    boolean NOT NULL DEFAULT false,
 	expires_at timestamptz,
-	updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	PRIMARY KEY (class, key)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE state_head IS 'which version of each state is current; a deleted state stays as a tombstone';
@@ -75,7 +89,7 @@ COMMENT ON INDEX state_head_tombstones IS 'the tombstones';
 CREATE TABLE state_trace (
 	class   text COLLATE "C",
 	key     text COLLATE "C",
-	made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+	made_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 ALTER TABLE state_trace REPLICA IDENTITY FULL;
 COMMENT ON TABLE state_trace IS 'states changed by hand in a way that no head row shows: rows deleted, documents replaced';
@@ -105,10 +119,12 @@ COMMENT ON COLUMN state_floor.version IS 'the highest version that any of them h
 -- A replica of all tables has floors of its own.
 CREATE FUNCTION state_floor_merge() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	found_one boolean;
 BEGIN
-	EXECUTE format('UPDATE %I.%I SET version = greatest(version, $3) WHERE class = $1 AND bucket = $2',
-		TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class, NEW.bucket, NEW.version;
-	IF FOUND THEN
+	EXECUTE format('UPDATE %I.%I SET version = greatest(version, $3) WHERE class = $1 AND bucket = $2 RETURNING true',
+		TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO found_one USING NEW.class, NEW.bucket, NEW.version;
+	IF found_one THEN
 		RETURN NULL;
 	END IF;
 	RETURN NEW;
@@ -130,8 +146,8 @@ CREATE TABLE state_snapshot (
 	recovery_point    boolean NOT NULL DEFAULT false,
 	agent_phase       text,
 	execution_context jsonb,
-	created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
-	writer            xid8 NOT NULL DEFAULT pg_current_xact_id(),
+	created_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	writer            xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
 	-- Last, behind what changes with every version: WAL then holds only where two documents differ.
 	state             jsonb,
 	delta             bytea,
@@ -161,19 +177,22 @@ COMMENT ON FUNCTION state_at(text, bigint, text) IS 'the state as a kept version
 CREATE VIEW state_current WITH (security_invoker = true) AS
 	SELECT h.class, h.key, h.version, COALESCE(s.state, state_at(h.key, h.version, h.class)) AS state, h.updated_at
 	FROM state_head h
-	JOIN state_snapshot s ON s.class = h.class AND s.key = h.key AND s.version = h.version
-	WHERE NOT h.deleted AND (h.expires_at IS NULL OR h.expires_at > statement_timestamp());
+	JOIN state_snapshot s ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key
+		AND s.version OPERATOR(pg_catalog.=) h.version
+	WHERE NOT h.deleted
+		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
 -- What was found damaged, and what was done about it.
 CREATE TABLE state_recovery_log (
-	id         uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-	found_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+	id         uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
+	found_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	class      text COLLATE "C" NOT NULL,
 	key        text COLLATE "C" NOT NULL,
 	version    bigint,
 	error_type text NOT NULL,
-	severity   text NOT NULL CHECK (severity IN ('info', 'warning', 'error', 'critical', 'fatal')),
+	severity   text NOT NULL
+		CHECK (severity OPERATOR(pg_catalog.=) ANY (ARRAY['info', 'warning', 'error', 'critical', 'fatal'])),
 	fault      text NOT NULL,
 	strategy   text NOT NULL,
 	outcome    text NOT NULL,
@@ -215,7 +234,7 @@ CREATE TABLE state_context (
 	base_version  bigint NOT NULL,
 	parent_base   jsonb,
 	handed_on     jsonb,
-	created_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+	created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX state_context_children ON state_context (parent_run_id) WHERE parent_run_id IS NOT NULL;
 COMMENT ON TABLE state_context IS 'the hierarchy of runs: a row per run that state_context_create() or state_context_child() has made, or another function has found to be a root';
@@ -232,10 +251,10 @@ CREATE SEQUENCE state_claim_token;
 COMMENT ON SEQUENCE state_claim_token IS 'the tokens of claims: each is greater than all before it';
 CREATE TABLE state_claim (
 	run_id     text COLLATE "C" PRIMARY KEY,
-	token      bigint NOT NULL DEFAULT nextval('state_claim_token'),
+	token      bigint NOT NULL DEFAULT pg_catalog.nextval('state_claim_token'::pg_catalog.regclass),
 	owner      text,
 	expires_at timestamptz NOT NULL,
-	claimed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	-- Makes the token part of a key: a claim that changes it waits for those who write under the old one, and a
 	-- renewal, which does not, waits for nobody.
 	UNIQUE (run_id, token)
@@ -259,15 +278,16 @@ CREATE TABLE state_conflict (
 	parent_timestamp timestamptz,
 	child_timestamp  timestamptz,
 	sensitivity      text NOT NULL,
-	status           text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'resolved', 'superseded', 'abandoned')),
-	opened_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+	status           text NOT NULL DEFAULT 'open'
+		CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['open', 'resolved', 'superseded', 'abandoned'])),
+	opened_at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	resolved_value   jsonb,
 	reason           text,
 	resolved_by      text,
 	resolved_at      timestamptz,
 	superseded_by    bigint
 );
-CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status = 'open';
+CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) 'open';
 COMMENT ON TABLE state_conflict IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what was decided';
 COMMENT ON SEQUENCE state_conflict_id_seq IS 'the names of conflicts';
 COMMENT ON COLUMN state_conflict.id IS 'name of the conflict, for state_conflict_resolve()';
@@ -297,7 +317,7 @@ CREATE TABLE state_outbox (
 	target_key      text NOT NULL,
 	value           jsonb NOT NULL,
 	sensitivity     text NOT NULL,
-	created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+	created_at      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	acknowledged_at timestamptz
 );
 CREATE INDEX state_outbox_pending ON state_outbox (target, id) WHERE acknowledged_at IS NULL;
@@ -326,7 +346,8 @@ $$;
 COMMENT ON FUNCTION state_class_restore() IS 'lets a restored row replace the one that CREATE EXTENSION made';
 -- A dump's script runs with an empty search_path, and an INSERT by hand hardly ever.
 CREATE TRIGGER state_class_restore BEFORE INSERT ON state_class FOR EACH ROW
-	WHEN (NEW.class IN ('run', 'swarm', 'config') AND current_setting('search_path') IN ('', '""'))
+	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config'])
+		AND pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ANY (ARRAY['', '""']))
 	EXECUTE FUNCTION state_class_restore();
 COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row replace the one that CREATE EXTENSION made';
 
@@ -714,11 +735,15 @@ CREATE FUNCTION state_blackboard_query(swarm_id text, type text DEFAULT NULL, ta
 		OUT expires_at timestamptz, OUT access_level text, OUT tags text[]) RETURNS SETOF record
 	LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 20
 BEGIN ATOMIC
-	SELECT i.key, i.value -> 'value', i.value ->> 'type', i.value ->> 'createdBy',
-			CAST(i.value ->> 'createdAt' AS timestamptz), CAST(i.value ->> 'expiresAt' AS timestamptz),
-			i.value ->> 'accessLevel', ARRAY(SELECT jsonb_array_elements_text(i.value -> 'tags'))
-		FROM jsonb_each(state_blackboard_items($1, state_get($1, 'swarm'), $2, $3, $4, $5)) i
-		ORDER BY i.key COLLATE "C";
+	SELECT i.key, i.value OPERATOR(pg_catalog.->) 'value', i.value OPERATOR(pg_catalog.->>) 'type',
+			i.value OPERATOR(pg_catalog.->>) 'createdBy',
+			CAST(i.value OPERATOR(pg_catalog.->>) 'createdAt' AS pg_catalog.timestamptz),
+			CAST(i.value OPERATOR(pg_catalog.->>) 'expiresAt' AS pg_catalog.timestamptz),
+			i.value OPERATOR(pg_catalog.->>) 'accessLevel',
+			ARRAY(SELECT pg_catalog.jsonb_array_elements_text(i.value OPERATOR(pg_catalog.->) 'tags'))
+		FROM pg_catalog.jsonb_each(state_blackboard_items($1, state_get($1, CAST('swarm' AS pg_catalog.text)),
+			$2, $3, $4, $5)) i
+		ORDER BY i.key COLLATE pg_catalog."C";
 END;
 COMMENT ON FUNCTION state_blackboard_query(text, text, text, text, text)
 	IS 'the items of the blackboard of a swarm that have not expired, by type, tag, creator and access level; NULL means any';

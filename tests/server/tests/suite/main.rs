@@ -5,6 +5,7 @@ mod behind;
 mod changes;
 mod crash;
 mod databases;
+mod decoys;
 mod dump;
 mod expiry;
 mod faults;
