@@ -66,6 +66,27 @@ pub fn warn_unwritten(state: &Shown, version: i64) {
     .report(PgLogLevel::WARNING);
 }
 
+/// Warns that a function that ends a batch was called where there can be none.
+pub fn warn_no_block(function: &'static str) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
+        format!("{function} has nothing to do outside a transaction block"),
+        function_name!(),
+    )
+    .set_hint("A batch lasts until its transaction ends.")
+    .report(PgLogLevel::WARNING);
+}
+
+/// Tells that there was nothing to drop.
+pub fn notice_nothing_staged() {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        "no batch is open and nothing is staged by this role",
+        function_name!(),
+    )
+    .report(PgLogLevel::NOTICE);
+}
+
 /// Warns that a read was answered with an earlier version than the current one, which is damaged.
 pub fn warn_recovered(state: &Shown, damaged: i64, fault: &str, answered: i64) {
     ErrorReport::new(
@@ -105,8 +126,18 @@ pub enum Error {
         expected: i64,
         found: i64,
     },
+    /// This transaction itself has moved the state on from the version that the caller relies on (0: absent).
+    ChangedHere {
+        state: Shown,
+        expected: i64,
+        found: i64,
+    },
     /// `state_batch_begin` inside an explicit batch.
     NestedBatch,
+    /// The same in code that a security-restricted operation runs, such as REFRESH MATERIALIZED VIEW.
+    RestrictedBatch,
+    /// A function that is of no use outside a transaction block.
+    NoBlock { function: &'static str },
     /// A change after the transaction's changes were flushed for the last time.
     TooLateToChange { state: Shown },
     /// There is no such class.
@@ -227,6 +258,27 @@ impl Error {
                 .set_detail(detail)
                 .set_hint("Read the state again and retry the transaction.")
             }
+            Self::ChangedHere { state, expected, found } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("state \"{}\" was changed by this transaction itself", state.0),
+            )
+            .set_detail(match (expected, found) {
+                (0, found) => format!("It was absent before; for this transaction it is at version {found}."),
+                (expected, 0) => format!("It was at version {expected} before; for this transaction it is absent."),
+                (expected, found) => {
+                    format!("It was at version {expected} before; for this transaction it is at version {found}.")
+                }
+            })
+            .set_hint("The first change has checked the version: leave expected_version out, or expect what state_version() says."),
+            Self::RestrictedBatch => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "cannot begin a batch within security-restricted operation".to_owned(),
+            ),
+            Self::NoBlock { function } => new(
+                Code::ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
+                format!("{function} can only be used in transaction blocks"),
+            )
+            .set_hint("It lasts until the transaction ends, which here is the end of the statement: begin with BEGIN."),
             Self::NestedBatch => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "a batch is already open in this transaction".to_owned(),

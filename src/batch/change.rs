@@ -1,11 +1,11 @@
 //! Staging: what the functions that change a state do before the flush.
 
+use super::explicit::Whose;
 use super::staged::{
-    Base, Bytes, Expiry, Folded, Intent, MAX_OPERATIONS, Operation, Pending, State, View,
-    have_edits,
+    Bytes, Expiry, Folded, Intent, MAX_OPERATIONS, Operation, Pending, State, View, have_edits,
 };
 use super::view::{committed_ground, read_beneath, read_newest, settle};
-use super::{MAX_HELD, OnConflict, Phase, flush, leave, with};
+use super::{MAX_HELD, OnConflict, Phase, flush, leave, save, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
@@ -78,7 +78,17 @@ pub fn set(
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
 ) -> Result<()> {
-    set_checkpoint(state, document, None, expected, ttl, function)
+    set_checkpoint(state, document, None, expected, ttl, function)?;
+    put_nothing_off(state)
+}
+
+/// What code of another role stages within REFRESH MATERIALIZED VIEW, CREATE INDEX, ANALYZE and their like is written
+/// there: what triggers and policies do at COMMIT would be out of the server's reach.
+fn put_nothing_off(state: &StateRef<'_>) -> Result<()> {
+    match sys::in_security_restricted_operation() {
+        true => save::write_staged(state),
+        false => Ok(()),
+    }
 }
 
 /// The same for a checkpoint.
@@ -149,7 +159,8 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
             view,
         )
     })?;
-    fold_if_many(state)
+    fold_if_many(state)?;
+    put_nothing_off(state)
 }
 
 /// Deletes; whether there was a state.
@@ -174,6 +185,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
             View::Absent,
         )
     })?;
+    put_nothing_off(state)?;
     Ok(true)
 }
 
@@ -215,6 +227,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
         };
         (pending, view)
     })?;
+    put_nothing_off(state)?;
     Ok(true)
 }
 
@@ -255,14 +268,14 @@ fn stage(
 
 /// Keeps a transaction that changes very many states within bounds.
 fn make_room(state: &StateRef<'_>) -> Result<()> {
-    if with(|batch| batch.scope.explicit.is_some()) {
+    if with(|batch| batch.scope.explicit.own_rule().is_some()) {
         return Err(Error::BatchTooLarge {
             state: state.shown(),
             limit: MAX_HELD,
         });
     }
     let _snapshot = PushedSnapshot::transaction();
-    flush::flush()?;
+    flush::flush(Whose::NoBatch)?;
     with(|batch| batch.spill(true));
     Ok(())
 }
@@ -398,6 +411,13 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
         .state()
         .map_or(0, |(version, ())| version.number);
     if found != expected {
+        if was_before_own_changes(state, expected)? {
+            return Err(Error::ChangedHere {
+                state: state.shown(),
+                expected,
+                found,
+            });
+        }
         state
             .class
             .counters
@@ -419,23 +439,31 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
     }
 }
 
+/// Whether this transaction's own changes are what has moved a state on from this version (0: absent): nobody else has
+/// written, and no retry would come to another end.
+fn was_before_own_changes(state: &StateRef<'_>, version: i64) -> Result<bool> {
+    let (known, is_dirty) = with(|batch| -> Result<_> {
+        let known = batch.flushed_of(state)?.map(|it| (it.before, it.number()));
+        Ok((known, batch.is_dirty(state)?))
+    })?;
+    Ok(match known {
+        Some((before, now)) => version == before || is_dirty && version == now,
+        None => is_dirty && committed_ground(state)?.number == version,
+    })
+}
+
 /// In an explicit batch that fails on conflicts: remembers what is being built upon.
 fn note_base(state: &StateRef<'_>) -> Result<()> {
-    let wanted = with(|batch| -> Result<bool> {
-        let on_conflict = batch
-            .scope
-            .explicit
-            .as_ref()
-            .map(|explicit| explicit.on_conflict);
-        Ok(on_conflict == Some(OnConflict::Error) && batch.changing(state)?.base.is_none())
-    })?;
+    let wanted =
+        with(|batch| -> Result<bool> {
+            let on_conflict = batch.scope.explicit.own_rule();
+            let role = sys::current_user();
+            Ok(on_conflict == Some(OnConflict::Error)
+                && batch.changing(state)?.base_of(role).is_none())
+        })?;
     if wanted {
         let ground = committed_ground(state)?;
-        with(|batch| {
-            batch
-                .changing(state)
-                .map(|known| known.base = Some(Base::found(ground)))
-        })?;
+        with(|batch| batch.changing(state).map(|known| known.note_base(ground)))?;
     }
     Ok(())
 }

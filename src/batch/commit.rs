@@ -1,5 +1,6 @@
 //! What happens before the commit record: flush, marks, notifications.
 
+use super::explicit::Whose;
 use super::staged::{Content, State};
 use super::{Batch, Phase, flush, leave, with};
 use crate::behind;
@@ -65,7 +66,7 @@ fn flush_all() -> Result<()> {
     while with(|batch| batch.states.values().any(State::is_dirty)) {
         {
             let _snapshot = PushedSnapshot::transaction();
-            flush::flush()?;
+            flush::flush(Whose::All)?;
         }
         // SAFETY: before the commit record, with no query running: where the server itself calls it.
         unsafe { pg_sys::AfterTriggerFireDeferred() };

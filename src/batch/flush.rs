@@ -7,6 +7,7 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
+use super::explicit::{Explicits, Whose};
 use super::flush_many::{Group, Many};
 use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
 use super::step::{Plan, Written};
@@ -77,16 +78,12 @@ impl Action {
     }
 }
 
-/// Writes what is staged. In an explicit batch that fails on conflicts, states that were only read are
-/// checked too.
-pub fn flush() -> Result<Vec<Outcome>> {
-    let (catalog, dirty, on_conflict) = with(|batch| {
-        let on_conflict = batch
-            .scope
-            .explicit
-            .as_ref()
-            .map(|explicit| explicit.on_conflict);
-        (batch.scope.catalog.clone(), batch.dirty(), on_conflict)
+/// Writes what is staged, each role's by the rule of its explicit batch. In one that fails on conflicts, states that
+/// were only read are checked too.
+pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
+    let (catalog, dirty, explicit) = with(|batch| {
+        let explicit = batch.scope.explicit.clone();
+        (batch.scope.catalog.clone(), batch.dirty(whose), explicit)
     });
     let Some(catalog) = catalog else {
         return Ok(Vec::new());
@@ -108,14 +105,14 @@ pub fn flush() -> Result<Vec<Outcome>> {
     // What earlier commands of this transaction wrote must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
-    if on_conflict == Some(OnConflict::Error) {
-        check_reads(&catalog)?;
+    if explicit.any() {
+        check_reads(&catalog, whose, &explicit)?;
     }
     let mut outcomes = Vec::with_capacity(dirty.len());
-    let mut group = Group::new(&catalog, on_conflict, classes_of_many(&dirty));
+    let mut group = Group::new(&catalog, classes_of_many(&dirty));
     let is_one = dirty.len() == 1;
     for id in dirty {
-        let Some((known, pending)) = with(|batch| batch.take_pending(id, on_conflict)) else {
+        let Some((known, pending, on_conflict)) = with(|batch| batch.take_pending(id, None)) else {
             continue;
         };
         if Batch::id(&catalog, &known.class.name, &known.key) != id {
@@ -126,7 +123,7 @@ pub fn flush() -> Result<Vec<Outcome>> {
         if is_one {
             outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
         } else {
-            group.flush(id, known, pending, &mut outcomes)?;
+            group.flush(id, known, pending, on_conflict, &mut outcomes)?;
         }
     }
     group.write(&mut outcomes)?;
@@ -167,13 +164,14 @@ pub fn flush_one(state: &StateRef<'_>) -> Result<()> {
     flush_now(state, None).map(|_| ())
 }
 
-/// Writes what is staged of one state; what was done, if there was something.
+/// Writes what is staged of one state by this rule; what was done, if there was something.
 pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Result<Option<Done>> {
     let timer = Timer::start();
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    let Some((known, pending)) = with(|batch| batch.take_pending(id, on_conflict)) else {
+    let taken = with(|batch| batch.take_pending(id, Some(on_conflict)));
+    let Some((known, pending, on_conflict)) = taken else {
         return Ok(None);
     };
     let outcome = flush_state(&state.catalog, id, known, &pending, on_conflict)?;
@@ -201,13 +199,20 @@ fn forget_deleted_runs(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-/// `40001` if a state that the batch has only read has moved; asked as the role that read it.
-fn check_reads(catalog: &Rc<Catalog>) -> Result<()> {
-    let read_only: Vec<_> = with(|batch| {
-        let unstaged = batch.states.values().filter(|state| !state.is_dirty());
-        unstaged
-            .filter_map(|state| Some((state.clone(), state.base.clone()?)))
-            .collect()
+/// `40001` if a state has moved that a batch which fails on conflicts has only read; asked as the role that read it.
+fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Result<()> {
+    let is_meant =
+        |role| whose.includes(role, explicit) && explicit.rule_of(role) == Some(OnConflict::Error);
+    let mut read_only = Vec::new();
+    with(|batch| {
+        for state in batch.states.values() {
+            for base in &state.bases {
+                let role = base.reader.user;
+                if is_meant(role) && !state.is_staged_by(role) {
+                    read_only.push((state.clone(), base.clone()));
+                }
+            }
+        }
     });
     // Under the transaction's own snapshot nothing moves at REPEATABLE READ.
     let _snapshot = PushedSnapshot::latest();
@@ -317,7 +322,7 @@ fn check_may_retry(state: &StateRef<'_>, known: &State, attempts: u32) -> Result
         });
     }
     if attempts == MAX_ATTEMPTS {
-        let relied_on = known.base.as_ref().map_or(0, |base| base.ground.number);
+        let relied_on = known.bases.first().map_or(0, |base| base.ground.number);
         return Err(conflict(state, relied_on, 0));
     }
     Ok(())
@@ -364,22 +369,25 @@ fn may_leave(state: &StateRef<'_>) -> Result<bool> {
 }
 
 impl Batch {
-    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone.
+    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone. With it goes the rule
+    /// for conflicts: the one given, else that of the batch of the role that has staged it.
     fn take_pending(
         &mut self,
         id: u128,
-        on_conflict: Option<OnConflict>,
-    ) -> Option<(State, Pending)> {
+        on_conflict: Option<Option<OnConflict>>,
+    ) -> Option<(State, Pending, Option<OnConflict>)> {
         self.frames.save(id, self.states.get(&id), &self.scope);
         let state = self.states.get_mut(&id)?;
         let known = state.clone();
         let mut pending = state.pending.take()?;
+        let of_role = || self.scope.explicit.rule_of(pending.stager.user);
+        let on_conflict = on_conflict.unwrap_or_else(of_role);
         self.scope.forget_staged_before(id);
         if pending.overwrites(on_conflict) {
             // Whatever others have changed since goes with it.
             pending.touched = pending.touched.and(&Touched::document());
         }
-        Some((known, pending))
+        Some((known, pending, on_conflict))
     }
 
     /// Remembers what was written.
@@ -392,7 +400,7 @@ impl Batch {
         locked: bool,
     ) {
         self.frames.save(id, self.states.get(&id), &self.scope);
-        let explicit = self.scope.explicit.is_some();
+        let explicit = self.scope.explicit.any();
         let Some(known) = self.states.get_mut(&id) else {
             return;
         };
@@ -401,9 +409,9 @@ impl Batch {
             known.beneath = None;
         }
         let mut place = Place::Tables { locked };
-        let before = known.flushed.as_ref();
-        let before = before.map(|flushed| flushed.touched.clone());
-        let mut all_touched = before.unwrap_or_default();
+        let flushed = known.flushed.as_ref();
+        let before = flushed.map_or(written.before(), |flushed| flushed.before);
+        let mut all_touched = flushed.map_or_else(Touched::default, |it| it.touched.clone());
         if written.is_new() {
             all_touched = all_touched.and(touched);
         }
@@ -442,6 +450,7 @@ impl Batch {
                 expires_at,
                 base,
                 is_new,
+                ..
             } => {
                 // A row of this transaction's own is what the tables hold then.
                 let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
@@ -496,8 +505,9 @@ impl Batch {
                 // The document is the one it was.
                 Content::Touched | Content::Unkept => None,
             };
-            if let (Some(base), Some(ground)) = (&mut known.base, ground) {
-                base.ground = ground;
+            // What the transaction itself writes is no conflict with what it has read, whichever role did either.
+            for base in &mut known.bases {
+                base.ground = ground.unwrap_or(base.ground);
             }
         }
         known.flushed = Some(Flushed {
@@ -505,6 +515,7 @@ impl Batch {
             expires_at,
             content,
             place,
+            before,
             touched: all_touched,
         });
         self.left = (self.left + known.left_bytes()).saturating_sub(left_before);

@@ -13,7 +13,7 @@
 //! - for a role under row-level security, to whom a row that was not written may only be hidden;
 //! - states of `behind` classes, which have locks and versions of their own, and what such a class has left.
 //!
-//! A group holds states staged by one role: the statement runs as that. Their `search_path` may differ, it
+//! A group holds states staged by one role: the statement runs as that, by the rule of that role's batch. Their `search_path` may differ, it
 //! matters to users' code only.
 
 use super::flush::{self, Outcome};
@@ -75,10 +75,10 @@ impl Entry {
 
 impl Group {
     /// An empty one. `many` are the classes of which very many states come.
-    pub fn new(catalog: &Rc<Catalog>, on_conflict: Option<OnConflict>, many: Many) -> Self {
+    pub fn new(catalog: &Rc<Catalog>, many: Many) -> Self {
         Self {
             catalog: Rc::clone(catalog),
-            on_conflict,
+            on_conflict: None,
             many,
             entries: Vec::new(),
             bytes: 0,
@@ -92,11 +92,15 @@ impl Group {
         id: u128,
         known: State,
         pending: Pending,
+        on_conflict: Option<OnConflict>,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<()> {
         let is_other = |first: &Entry| first.pending.stager.user != pending.stager.user;
         if self.bytes > MAX_GROUP || self.entries.first().is_some_and(is_other) {
             self.write(outcomes)?;
+        }
+        if self.entries.is_empty() {
+            self.on_conflict = on_conflict;
         }
         let Some((class, plan)) = self.plan(&known, &pending)? else {
             self.write(outcomes)?;

@@ -1,14 +1,14 @@
 //! The SQL functions that change states, and those that work on the batch as a whole.
 
+use super::explicit::Whose;
 use super::staged::{Operation, State};
-use super::{Batch, Explicit, OnConflict, change, flush, with};
+use super::{Batch, OnConflict, change, flush, with};
 use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
-use crate::error::{Error, Result, text};
+use crate::error::{self, Error, Result, text};
 use crate::snapshot::PushedSnapshot;
-use std::collections::HashMap;
-use std::rc::Rc;
+use crate::sys;
 
 /// The state that a call changes.
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
@@ -101,6 +101,11 @@ sql_functions! {
                 });
             }
         };
+        call.require_block("state_batch_begin()")?;
+        // Its batch would outlive it.
+        if sys::in_security_restricted_operation() {
+            return Err(Error::RestrictedBatch);
+        }
         with(|batch| batch.begin(on_conflict))?;
         Ok(call::void_datum())
     }
@@ -109,9 +114,12 @@ sql_functions! {
     fn state_batch_commit(call) {
         let outcomes = {
             let _snapshot = PushedSnapshot::transaction();
-            flush::flush()?
+            flush::flush(Whose::Role(sys::current_user()))?
         };
         with(Batch::end);
+        if outcomes.is_empty() && call.is_alone() {
+            error::warn_no_block("state_batch_commit()");
+        }
         let mut rows = call.rows();
         for outcome in outcomes {
             rows.push([
@@ -126,95 +134,49 @@ sql_functions! {
     }
 
     /// `state_batch_rollback()`
-    fn state_batch_rollback(_call) {
-        with(Batch::roll_back);
+    fn state_batch_rollback(call) {
+        if !with(Batch::roll_back) {
+            match call.is_alone() {
+                true => error::warn_no_block("state_batch_rollback()"),
+                false => error::notice_nothing_staged(),
+            }
+        }
         Ok(call::void_datum())
     }
 
     /// `state_batch_status()`
     fn state_batch_status(call) {
+        let role = sys::current_user();
         let mut known = with(|batch| {
-            let shown = batch.states.values().filter(|state| state.is_dirty() || state.base.is_some());
+            let shown = batch.states.values().filter(|it| it.is_staged_by(role) || it.base_of(role).is_some());
             shown.cloned().collect::<Vec<_>>()
         });
         known.sort_by(|a, b| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
         let mut rows = call.rows();
         for state in known {
+            let staged = if state.is_staged_by(role) { state.staged_bytes() } else { 0 };
             rows.push([
                 Some(call::varlena_datum(&state.class.name)),
                 Some(call::varlena_datum(&state.key)),
-                Some(call::boolean_datum(state.is_dirty())),
-                state.built_upon().map(call::bigint_datum),
-                Some(call::count_datum(state.staged_bytes() as u64)),
+                Some(call::boolean_datum(state.is_staged_by(role))),
+                state.built_upon(role).map(call::bigint_datum),
+                Some(call::count_datum(staged as u64)),
             ]);
         }
         Ok(call::void_datum())
     }
 }
 
-impl Batch {
-    /// Opens an explicit batch; `55000` if one is open.
-    fn begin(&mut self, on_conflict: OnConflict) -> Result<()> {
-        if self.scope.explicit.is_some() {
-            return Err(Error::NestedBatch);
-        }
-        self.frames.save_scope(&self.scope);
-        let staged = self.states.iter().filter(|(_, state)| state.is_dirty());
-        let before: HashMap<_, _> = staged.map(|(id, state)| (*id, state.clone())).collect();
-        self.scope.explicit = Some(Explicit {
-            on_conflict,
-            before: Rc::new(before),
-        });
-        Ok(())
-    }
-
-    /// Closes the explicit batch, if one is open: what it has read no longer matters.
-    fn end(&mut self) {
-        for (id, state) in self
-            .states
-            .iter_mut()
-            .filter(|(_, state)| state.base.is_some())
-        {
-            self.frames.save(*id, Some(state), &self.scope);
-            state.base = None;
-        }
-        self.frames.save_scope(&self.scope);
-        self.scope.explicit = None;
-    }
-
-    /// Drops what the explicit batch has staged, or if none is open everything staged but what was decided for good.
-    fn roll_back(&mut self) {
-        let before = match &self.scope.explicit {
-            Some(explicit) => Rc::clone(&explicit.before),
-            None => Rc::clone(&self.scope.kept),
-        };
-        for (id, state) in self.states.iter_mut().filter(|(_, state)| state.is_dirty()) {
-            self.frames.save(*id, Some(state), &self.scope);
-            match before.get(id) {
-                Some(saved) => {
-                    // The transaction goes on under the token that it named last, and upon what it has flushed.
-                    let (fence, flushed) = (state.fence, state.flushed.take());
-                    *state = saved.clone();
-                    (state.fence, state.flushed) = (fence, flushed);
-                }
-                None => state.unstage(),
-            }
-        }
-        self.end();
-    }
-}
-
 impl State {
-    /// Version (0: absent) that the staged changes build upon, as far as it is known.
-    fn built_upon(&self) -> Option<i64> {
+    /// Version (0: absent) that a role's staged changes build upon, or that its batch has read, as far as it is known.
+    fn built_upon(&self, role: pgrx::pg_sys::Oid) -> Option<i64> {
         use super::staged::Intent;
-        let pending = self.pending.as_ref();
+        let pending = self.pending.as_ref().filter(|it| it.stager.user == role);
         let staged_on = pending.and_then(|pending| match pending.intent {
             Intent::Apply { base, .. } => Some(base.number),
             _ => pending.expected,
         });
-        self.base
-            .as_ref()
+        self.base_of(role)
             .map(|base| base.ground.number)
             .or(staged_on)
     }

@@ -11,6 +11,7 @@ use crate::cache::stats::Counter;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
+use crate::notify::Touched;
 use crate::store::Made;
 use std::rc::Rc;
 
@@ -299,9 +300,14 @@ impl Batch {
         self.frames.save(id, self.states.get(&id), &self.scope);
         if let Some(state) = self.states.get_mut(&id) {
             self.left = self.left.saturating_sub(state.left_bytes());
-            let touched = state.flushed.take().map(|flushed| flushed.touched);
+            // Without a flush of this transaction's it is what there was before.
+            let (before, touched) = match state.flushed.take() {
+                Some(flushed) => (flushed.before, flushed.touched),
+                None => (made.version, Touched::default()),
+            };
             state.flushed = Some(Flushed {
-                touched: touched.unwrap_or_default(),
+                before,
+                touched,
                 version: made.version,
                 expires_at: unwritten.expires_at,
                 content: Content::Document {

@@ -13,7 +13,24 @@
 //!   Abort callbacks only move values back into places that exist; commit callbacks move frames into
 //!   room reserved at `SUBXACT_EVENT_PRE_COMMIT_SUB`.
 //! - **Privileges.** The flush runs as the role that staged the change. Before another role reads or
-//!   changes the state it is flushed, so that the tables' privileges and policies have answered.
+//!   changes the state it is flushed, so that the tables' privileges and policies have answered. A role that
+//!   may not read the tables is refused before that.
+//!
+//! **Whose it is.** What is staged belongs to the role that was current when it was staged, as does an explicit
+//! batch (`explicit`) with its rule and what it has read. A transaction with several roles (SECURITY DEFINER, SET
+//! ROLE, code that a command runs as a table's owner) has one of each for each role, side by side; being a superuser,
+//! or a member of the role, changes nothing.
+//! - What a role stages or reads while another role's batch is open is no part of that batch and not under its rule.
+//! - `state_batch_status`, `_commit` and `_rollback` show, flush and drop what the current role has staged, and
+//!   nothing else. `_begin` is refused only where the current role's own batch is open.
+//! - COMMIT flushes all that is staged, each role's by the rule of its batch, and so does a transaction that runs out
+//!   of memory, but for what explicit batches hold.
+//! - A state that one role's batch has staged is refused to another role until that batch is ended: flushing it would
+//!   tear the batch apart.
+//! - What the transaction itself has written is no conflict for any of its batches.
+//! - In a security-restricted operation (REFRESH MATERIALIZED VIEW, CREATE INDEX, ANALYZE, ... of somebody else's
+//!   objects) nothing is put off: a change is written there and then, and a batch cannot begin. The server forbids
+//!   deferred triggers there for the same reason: what runs at COMMIT runs outside.
 //!
 //! **At COMMIT** (`commit`), in this order: flush until nothing is staged, firing deferred triggers
 //! after each round, since what the flush writes may violate deferred constraints and the triggers may
@@ -33,7 +50,7 @@
 //! write nothing: the version is *left*. It stays here until COMMIT, where L1 takes it or the tables do
 //! (`leave`). What a transaction has left it reads here, never in the tables.
 //!
-//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early; an
+//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early; a role with an
 //! explicit batch, which must be able to drop what it staged, is refused more.
 //!
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
@@ -44,6 +61,7 @@ mod callbacks;
 mod change;
 mod changed_row;
 mod commit;
+mod explicit;
 mod flush;
 mod flush_many;
 mod frames;
@@ -64,6 +82,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, cache, shared, store};
+use explicit::Explicits;
 use frames::Frames;
 use staged::State;
 use std::collections::HashMap;
@@ -72,6 +91,7 @@ use std::rc::Rc;
 
 pub use callbacks::init;
 pub use change::{apply, begin as check_may_change, check_may_write, expire, expires_after, set};
+pub use explicit::OnConflict;
 pub use leave::write_all as write_left;
 pub use save::{Saved, keep, keep_staged, save, settle_before_recovery, write_staged};
 pub use settlements::settle;
@@ -94,7 +114,7 @@ pub fn lock(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // Outside an explicit batch, operations that are staged are shown on top of what is there. In a batch that says no
     // of what has moved that is said now, and one that would not look does.
-    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
+    let on_conflict = with(|batch| batch.scope.explicit.own_rule());
     match on_conflict {
         None => Ok(()),
         Some(OnConflict::Error) => save::write_staged_as(state, OnConflict::Error),
@@ -151,33 +171,13 @@ pub type StateName = (Box<[u8]>, Box<[u8]>);
 /// relies on the tables for what it has flushed.
 const MAX_HELD: usize = 64 << 20;
 
-/// What an explicit batch does when a state has moved since it was read or staged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnConflict {
-    /// Fails with 40001.
-    Error,
-    /// Applies operations to the new version; a whole document set after a read still fails.
-    Reapply,
-    /// Writes what is staged; edits as with `Reapply`.
-    Overwrite,
-}
-
-/// An explicit batch.
-#[derive(Clone)]
-pub struct Explicit {
-    /// What a conflict leads to.
-    pub on_conflict: OnConflict,
-    /// What was staged before it began; `state_batch_rollback` goes back to that.
-    before: Rc<HashMap<u128, State>>,
-}
-
 /// What the changes of the transaction belong to; a subtransaction that aborts puts it back.
 #[derive(Clone, Default)]
 struct Scope {
     /// The installation.
     catalog: Option<Rc<Catalog>>,
-    /// The explicit batch, if one is open.
-    explicit: Option<Explicit>,
+    /// The explicit batches that are open.
+    explicit: Explicits,
     /// States of which something staged outside an explicit batch was decided for good: dropping what is staged goes
     /// back to these.
     kept: Rc<HashMap<u128, State>>,
@@ -190,11 +190,7 @@ impl Scope {
         if self.kept.contains_key(&id) {
             Rc::make_mut(&mut self.kept).remove(&id);
         }
-        if let Some(explicit) = &mut self.explicit
-            && explicit.before.contains_key(&id)
-        {
-            Rc::make_mut(&mut explicit.before).remove(&id);
-        }
+        self.explicit.forget_staged_before(id);
     }
 }
 
@@ -298,12 +294,23 @@ impl Batch {
         Ok(known.and_then(|known| known.flushed.clone().filter(staged::Flushed::is_left)))
     }
 
-    /// The ids of the states with staged changes, in the order in which they are locked.
-    fn dirty(&self) -> Vec<u128> {
+    /// What this transaction's flushes have made of a state, if they have made something.
+    fn flushed_of(&self, state: &StateRef<'_>) -> Result<Option<&staged::Flushed>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.flushed.as_ref()))
+    }
+
+    /// The ids of the states with staged changes that are to be flushed, in the order in which they are locked.
+    fn dirty(&self, whose: explicit::Whose) -> Vec<u128> {
+        let is_meant = |state: &State| {
+            let pending = state.pending.as_ref();
+            pending.is_some_and(|it| whose.includes(it.stager.user, &self.scope.explicit))
+        };
         let mut dirty: Vec<_> = self
             .states
             .iter()
-            .filter(|(_, state)| state.is_dirty())
+            .filter(|(_, state)| is_meant(state))
             .collect();
         dirty.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
         dirty.into_iter().map(|(id, _)| *id).collect()
@@ -341,15 +348,20 @@ impl Batch {
         self.held = 0;
     }
 
-    /// Whether another role than `user` has staged a change of this state.
-    fn is_staged_by_other(&self, state: &StateRef<'_>, user: pgrx::pg_sys::Oid) -> Result<bool> {
+    /// The role that has staged a change of this state, if it is another one than `user`.
+    fn other_stager(
+        &self,
+        state: &StateRef<'_>,
+        user: pgrx::pg_sys::Oid,
+    ) -> Result<Option<pgrx::pg_sys::Oid>> {
         if self.states.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let known = self.known(id, &state.class.name, state.key)?;
         let pending = known.and_then(|known| known.pending.as_ref());
-        Ok(pending.is_some_and(|pending| pending.stager.user != user))
+        let stager = pending.map(|pending| pending.stager.user);
+        Ok(stager.filter(|stager| *stager != user))
     }
 
     /// Version (0: absent) that the staged changes of a state build upon, if that is known.

@@ -52,14 +52,16 @@ pub fn save(
     function: &CStr,
 ) -> Result<Saved> {
     change::set_checkpoint(state, document, Some(checkpoint), expected, ttl, function)?;
-    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
+    let on_conflict = with(|batch| batch.scope.explicit.own_rule());
     let done = match flush::flush_now(state, on_conflict)? {
         Some(done) => Some(done),
         // A transaction that holds too much has flushed it already.
-        None => with(|batch| batch.flushed_version(state))?.map(|version| Done {
-            action: Action::Written,
-            version,
-        }),
+        None => with(|batch| batch.flushed_of(state).map(|it| it.map(|it| it.version)))?.map(
+            |version| Done {
+                action: Action::Written,
+                version,
+            },
+        ),
     };
     let Some(done) = done else {
         // Only a trigger on the tables that changes the same state can have come before.
@@ -80,7 +82,7 @@ pub fn save(
 
 /// Writes what is staged of a state, whether or not a batch is open.
 pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
-    let on_conflict = with(|batch| batch.scope.explicit.as_ref().map(|it| it.on_conflict));
+    let on_conflict = with(|batch| batch.scope.explicit.own_rule());
     flush::flush_now(state, on_conflict).map(|_| ())
 }
 
@@ -104,7 +106,7 @@ pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
 /// Sees to it that only a rollback of the transaction, or of the subtransaction, takes back what is staged of a state:
 /// dropping what is staged does not. An explicit batch writes it.
 pub fn keep(state: &StateRef<'_>) -> Result<()> {
-    match with(|batch| batch.scope.explicit.is_some()) {
+    match with(|batch| batch.scope.explicit.own_rule().is_some()) {
         true => write_staged(state),
         false => with(|batch| batch.keep(state)),
     }
@@ -124,14 +126,6 @@ pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<(
 }
 
 impl Batch {
-    /// The version that this transaction's flushes have made of a state, if they have made one.
-    fn flushed_version(&self, state: &StateRef<'_>) -> Result<Option<i64>> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
-        let flushed = known.and_then(|known| known.flushed.as_ref());
-        Ok(flushed.map(|flushed| flushed.version))
-    }
-
     /// What is staged of a state now is what dropping it goes back to.
     fn keep(&mut self, state: &StateRef<'_>) -> Result<()> {
         let known = self.changing(state)?;

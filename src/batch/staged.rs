@@ -39,8 +39,8 @@ pub struct State {
     pub pending: Option<Pending>,
     /// What the last flush of this transaction made of it.
     pub flushed: Option<Flushed>,
-    /// What the explicit batch found when it first met the state.
-    pub base: Option<Base>,
+    /// What each role's explicit batch found when it first met the state.
+    pub bases: Vec<Base>,
     /// Version (0: absent) beneath the staged changes, once somebody has asked for theirs.
     pub beneath: Option<i64>,
     /// Token of the claim under which this transaction writes the state.
@@ -308,6 +308,8 @@ pub struct Flushed {
     pub content: Content,
     /// Where it is until the transaction ends.
     pub place: Place,
+    /// The version that there was before the transaction's first flush of it, 0 for none.
+    pub before: i64,
     /// What of the state the transaction's flushes have changed.
     pub touched: Touched,
 }
@@ -380,7 +382,7 @@ impl State {
             forgotten: None,
             pending: None,
             flushed: None,
-            base: None,
+            bases: Vec::new(),
             beneath: None,
             fence: None,
         }
@@ -391,7 +393,7 @@ impl State {
         self.forget_views();
         self.pending = None;
         self.flushed = None;
-        self.base = None;
+        self.bases = Vec::new();
         self.beneath = None;
         self.fence = None;
     }
@@ -424,6 +426,38 @@ impl State {
     /// Whether a flush has something to do.
     pub fn is_dirty(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether this role has staged what the flush has to do.
+    pub fn is_staged_by(&self, role: pg_sys::Oid) -> bool {
+        let pending = self.pending.as_ref();
+        pending.is_some_and(|pending| pending.stager.user == role)
+    }
+
+    /// What the explicit batch of this role relies on.
+    pub fn base_of(&self, role: pg_sys::Oid) -> Option<&Base> {
+        self.bases.iter().find(|base| base.reader.user == role)
+    }
+
+    /// Remembers what the explicit batch of the current role has found, unless it has met the state before.
+    pub fn note_base(&mut self, ground: Ground) {
+        if self.base_of(sys::current_user()).is_none() {
+            self.bases.push(Base::found(ground));
+        }
+    }
+
+    /// The explicit batch of this role relies on it no longer.
+    pub fn forget_base(&mut self, role: pg_sys::Oid) {
+        self.bases.retain(|base| base.reader.user != role);
+    }
+
+    /// What is staged, and what the transaction sees of it, is what it was once. The transaction goes on under the token
+    /// that it named last, upon what it has flushed and what its batches have read.
+    pub fn go_back_to(&mut self, saved: &Self) {
+        let bases = std::mem::take(&mut self.bases);
+        let (fence, flushed) = (self.fence, self.flushed.take());
+        *self = saved.clone();
+        (self.bases, self.fence, self.flushed) = (bases, fence, flushed);
     }
 
     /// What a snapshot with this command id sees: `Ok(None)` if it is from before all changes, `Err` if

@@ -37,6 +37,8 @@ pub enum Written {
         expires_at: i64,
         /// Version of the tables' row beneath it, 0 for none.
         base: i64,
+        /// The version that there was before it, 0 for none.
+        before: i64,
         /// Whether it is a new version, and not only a new expiry.
         is_new: bool,
     },
@@ -52,6 +54,16 @@ impl Written {
             Self::Document { .. } | Self::Deleted { .. } => true,
             Self::Left { is_new, .. } => *is_new,
             Self::Touched { .. } | Self::Nothing { .. } => false,
+        }
+    }
+
+    /// The version that there was before it, 0 for none.
+    pub fn before(&self) -> i64 {
+        match self {
+            Self::Document { parent, .. } => parent.unwrap_or(0),
+            Self::Deleted { version } => version - 1,
+            Self::Touched { version, .. } | Self::Nothing { version } => *version,
+            Self::Left { before, .. } => *before,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
 use super::change::apply_all;
-use super::staged::{Base, Content, Flushed, Intent, Operation, Pending, View, have_edits};
+use super::staged::{Content, Flushed, Intent, Operation, Pending, View, have_edits};
 use super::{Batch, OnConflict, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
@@ -42,7 +42,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
     let is_read_behind = !own && is_noted(state);
-    if is_read_behind || with(|batch| batch.scope.explicit.is_some()) {
+    if is_read_behind || with(|batch| batch.scope.explicit.own_rule().is_some()) {
         let ground = if !own && settings::on_corruption() == OnCorruption::Recover {
             // What was answered may be an earlier version than what is there.
             Some(committed_ground(state)?)
@@ -99,9 +99,10 @@ fn read_at<F: Form>(
 
 /// Flushes what another role has staged of a state, before this one reads or changes it: the tables'
 /// privileges and policies must have answered for the one before they answer for the other. Whether
-/// there was something to flush.
+/// there was something to flush. A role that may not read the tables makes nobody else's change be written.
 pub fn settle(state: &StateRef<'_>) -> Result<bool> {
     if !state.catalog.access().l1 && with(|batch| batch.left(state))?.is_some() {
+        state.catalog.check_may_read()?;
         // Only the tables can say whether this role may see it.
         let id = Batch::id(&state.catalog, &state.class.name, state.key);
         leave::write_left(&state.catalog, id)?;
@@ -109,10 +110,11 @@ pub fn settle(state: &StateRef<'_>) -> Result<bool> {
         unsafe { pg_sys::CommandCounterIncrement() };
         return settle(state).map(|_| true);
     }
-    if !with(|batch| batch.is_staged_by_other(state, sys::current_user()))? {
+    let Some(stager) = with(|batch| batch.other_stager(state, sys::current_user()))? else {
         return Ok(false);
-    }
-    if with(|batch| batch.scope.explicit.is_some()) {
+    };
+    state.catalog.check_may_read()?;
+    if with(|batch| batch.scope.explicit.rule_of(stager).is_some()) {
         return Err(Error::StagedByOther {
             state: state.shown(),
         });
@@ -172,20 +174,16 @@ impl Batch {
             intent: Intent::Apply {
                 operations, base, ..
             },
+            stager,
             ..
         }) = &known.pending
         else {
             return Ok(None);
         };
-        let follows = match self
-            .scope
-            .explicit
-            .as_ref()
-            .map(|explicit| explicit.on_conflict)
-        {
+        let follows = match self.scope.explicit.rule_of(stager.user) {
             None | Some(OnConflict::Reapply) => true,
             // Until the batch first meets the state.
-            Some(OnConflict::Error) => known.base.is_none(),
+            Some(OnConflict::Error) => known.base_of(stager.user).is_none(),
             Some(OnConflict::Overwrite) => have_edits(operations),
         };
         // What this transaction has flushed nobody else can change.
@@ -351,11 +349,9 @@ fn note(state: &StateRef<'_>, ground: Ground, is_read_behind: bool) -> Result<()
         if is_read_behind {
             batch.note_read_behind(state, ground)?;
         }
-        if batch.scope.explicit.is_none() {
-            return Ok(());
+        if batch.scope.explicit.own_rule().is_some() {
+            batch.changing(state)?.note_base(ground);
         }
-        let known = batch.changing(state)?;
-        known.base.get_or_insert_with(|| Base::found(ground));
         Ok(())
     })
 }

@@ -331,6 +331,7 @@ fn leave_version(
         hash,
         expires_at,
         base: base(state, current),
+        before: current.number,
         is_new: true,
     })
 }
@@ -353,6 +354,7 @@ fn touch_left(
         hash: current.hash,
         expires_at,
         base: base(state, current),
+        before: current.number,
         is_new: false,
     }
 }
@@ -366,9 +368,9 @@ fn check_version(
     current: Ground,
 ) -> Result<()> {
     let relied_on = match on_conflict {
-        Some(OnConflict::Error) => known.base.as_ref(),
+        Some(OnConflict::Error) => known.base_of(pending.stager.user),
         Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => {
-            known.base.as_ref()
+            known.base_of(pending.stager.user)
         }
         _ => None,
     };

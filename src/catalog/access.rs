@@ -85,6 +85,13 @@ pub fn check_may_change(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> 
     require(snapshot, "state_snapshot", &[SELECT, INSERT, DELETE])
 }
 
+/// `42501` unless the current role may select from both tables.
+pub fn check_may_read(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
+    const SELECT: [(u32, &str); 1] = [(pg_sys::ACL_SELECT, "SELECT")];
+    require(head, "state_head", &SELECT)?;
+    require(snapshot, "state_snapshot", &SELECT)
+}
+
 /// Whether the current role may update a table; not one that is gone.
 pub fn may_update(table: pg_sys::Oid) -> bool {
     let mut missing = false;

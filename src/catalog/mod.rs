@@ -288,6 +288,11 @@ impl Catalog {
         self.access.of_current_user(self.head, self.snapshot)
     }
 
+    /// `42501` unless the current role may read states.
+    pub fn check_may_read(&self) -> Result<()> {
+        access::check_may_read(self.head, self.snapshot)
+    }
+
     /// Raises `42501` unless the current role may change states.
     pub fn check_may_change(&self) -> Result<()> {
         access::check_may_change(self.head, self.snapshot)

@@ -198,6 +198,7 @@ sql_functions! {
         let token = token(call)?;
         let state = run::named(call, 0)?;
         batch::check_may_change(&state, c"state_context_fence()")?;
+        call.require_block("state_context_fence()")?;
         run::require(&state)?;
         fence(&state, Some(token))?;
         Ok(call::void_datum())

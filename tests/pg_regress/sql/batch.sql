@@ -71,8 +71,12 @@ SELECT state_update('doc', '{"n": 3}', class => 'batch');
 COMMIT;
 SELECT stored('doc', 'batch');
 -- It does not outlive its transaction.
+BEGIN;
 SELECT state_batch_begin();
+COMMIT;
+BEGIN;
 SELECT state_batch_begin();
+COMMIT;
 
 -- One batch at a time. The second is refused, the first lives on.
 BEGIN;

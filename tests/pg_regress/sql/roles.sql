@@ -134,16 +134,18 @@ COMMIT;
 RESET ROLE;
 SELECT stored('t-1', 'roles');
 
--- What a batch has read is checked as the role that read it: for one without rights …
+-- What a role has read is checked in that role's batch, as that role, whoever commits. For a caller without rights …
+CREATE FUNCTION definer_begin() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = public
+	AS $$ SELECT state_batch_begin(); $$;
 CALL policies('DISABLE');
 SET ROLE regress_roles_none;
 BEGIN;
-SELECT state_batch_begin();
+SELECT state_batch_begin(), definer_begin();
 SELECT definer_read('secret');
 SELECT count(*) FROM state_batch_commit();
 COMMIT;
 BEGIN;
-SELECT state_batch_begin();
+SELECT definer_begin();
 SELECT definer_read('secret');
 SELECT definer_log('by nobody');
 COMMIT;
@@ -153,13 +155,13 @@ SELECT stored('audit', 'roles');
 CALL policies('ENABLE');
 SET ROLE regress_roles_tenant;
 BEGIN;
-SELECT state_batch_begin();
+SELECT definer_begin();
 SELECT definer_read('secret');
 SELECT state_set('t-2', '{}', class => 'roles');
 COMMIT;
 -- It is checked all the same.
 BEGIN;
-SELECT state_batch_begin();
+SELECT definer_begin();
 SELECT definer_read('secret');
 SELECT state_set('t-2', '{"too": "late"}', class => 'roles');
 SELECT definer_by_hand('update', 'secret');

@@ -1,0 +1,145 @@
+//! Explicit batches, one for each role that has opened one: its rule for conflicts, what it has read, and what
+//! `state_batch_rollback` goes back to.
+
+use super::Batch;
+use super::staged::State;
+use crate::error::{Error, Result};
+use crate::sys;
+use pgrx::pg_sys;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What an explicit batch does when a state has moved since it was read or staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Fails with 40001.
+    Error,
+    /// Applies operations to the new version; a whole document set after a read still fails.
+    Reapply,
+    /// Writes what is staged; edits as with `Reapply`.
+    Overwrite,
+}
+
+/// An explicit batch.
+#[derive(Clone)]
+pub struct Explicit {
+    /// The role that has opened it.
+    owner: pg_sys::Oid,
+    /// What a conflict leads to.
+    on_conflict: OnConflict,
+    /// What the role had staged before; `state_batch_rollback` goes back to that.
+    before: Rc<HashMap<u128, State>>,
+}
+
+/// The explicit batches of a transaction.
+#[derive(Clone, Default)]
+pub struct Explicits(Vec<Explicit>);
+
+impl Explicits {
+    /// Whether any is open.
+    pub fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// The rule of a role's batch, if it has opened one.
+    pub fn rule_of(&self, role: pg_sys::Oid) -> Option<OnConflict> {
+        let owned = self.0.iter().find(|batch| batch.owner == role);
+        owned.map(|batch| batch.on_conflict)
+    }
+
+    /// That of the current role.
+    pub fn own_rule(&self) -> Option<OnConflict> {
+        match self.any() {
+            true => self.rule_of(sys::current_user()),
+            false => None,
+        }
+    }
+
+    /// What is staged of a state is about to be written: dropping a batch does not bring back what was staged before.
+    pub fn forget_staged_before(&mut self, id: u128) {
+        for batch in &mut self.0 {
+            if batch.before.contains_key(&id) {
+                Rc::make_mut(&mut batch.before).remove(&id);
+            }
+        }
+    }
+}
+
+/// Whose staged changes a flush is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's: the transaction commits.
+    All,
+    /// Those of a role.
+    Role(pg_sys::Oid),
+    /// Those of the roles that have no explicit batch, which must stay in one piece.
+    NoBatch,
+}
+
+impl Whose {
+    /// Whether they include those of a role.
+    pub fn includes(self, role: pg_sys::Oid, explicit: &Explicits) -> bool {
+        match self {
+            Self::All => true,
+            Self::Role(of) => of == role,
+            Self::NoBatch => explicit.rule_of(role).is_none(),
+        }
+    }
+}
+
+impl Batch {
+    /// Opens an explicit batch of the current role; `55000` if it has one open.
+    pub fn begin(&mut self, on_conflict: OnConflict) -> Result<()> {
+        if self.scope.explicit.own_rule().is_some() {
+            return Err(Error::NestedBatch);
+        }
+        self.frames.save_scope(&self.scope);
+        let owner = sys::current_user();
+        let staged = self.states.iter().filter(|(_, it)| it.is_staged_by(owner));
+        let before: HashMap<_, _> = staged.map(|(id, state)| (*id, state.clone())).collect();
+        self.scope.explicit.0.push(Explicit {
+            owner,
+            on_conflict,
+            before: Rc::new(before),
+        });
+        Ok(())
+    }
+
+    /// Closes the explicit batch of the current role, if it has one open: what it has read no longer matters.
+    pub fn end(&mut self) {
+        let owner = sys::current_user();
+        if self.scope.explicit.rule_of(owner).is_none() {
+            return;
+        }
+        for (id, state) in &mut self.states {
+            if state.base_of(owner).is_some() {
+                self.frames.save(*id, Some(state), &self.scope);
+                state.forget_base(owner);
+            }
+        }
+        self.frames.save_scope(&self.scope);
+        self.scope.explicit.0.retain(|batch| batch.owner != owner);
+    }
+
+    /// Drops what the explicit batch of the current role has staged; if it has none open all that the role has staged,
+    /// but what was decided for good. Whether there was a batch or anything staged.
+    pub fn roll_back(&mut self) -> bool {
+        let owner = sys::current_user();
+        let batch = self.scope.explicit.0.iter().find(|it| it.owner == owner);
+        let mut any = batch.is_some();
+        let before = Rc::clone(batch.map_or(&self.scope.kept, |batch| &batch.before));
+        for (id, state) in &mut self.states {
+            if !state.is_staged_by(owner) {
+                continue;
+            }
+            any = true;
+            self.frames.save(*id, Some(state), &self.scope);
+            match before.get(id) {
+                Some(saved) => state.go_back_to(saved),
+                None => state.unstage(),
+            }
+        }
+        self.end();
+        any
+    }
+}
