@@ -348,11 +348,16 @@ sql_functions! {
             }
         }
         limits::lock_runs(&state, keys, FUNCTION)?;
-        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        let read = || run::found(&state, batch::read_locked(&state, &mut Document)?);
+        let (_, mut document) = read()?;
         let context = open(&state, &document)?;
         context.check_all().map_err(|error| run::shape(state.key, error))?;
         run::check_running(state.key, &context)?;
         check_no_children(&state)?;
+        if limits::settle_all_gone(&state, &document, FUNCTION)? {
+            (_, document) = read()?;
+        }
+        let context = open(&state, &document)?;
         let ending = Ending { state: &state, context, document: &document, place: &place, strategy };
         let mut rows = call.rows();
         if outcome == Status::Completed {

@@ -19,7 +19,7 @@ use state_cache_context::{Run, Status};
 pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> Result<Place> {
     let (catalog, key) = (&*state.catalog, state.key);
     let parent = run::text_of(key, context, "parentRunId")?;
-    let _owner = Impersonation::owner_of(catalog.context);
+    let owner = Impersonation::owner_of(catalog.context);
     // The second look sees the place of a run that was deleted and created again while the first one waited.
     let found = match store::lock_place(catalog, key, lock)? {
         None => store::lock_place(catalog, key, lock)?,
@@ -41,14 +41,22 @@ pub fn lock_place(state: &StateRef<'_>, context: &Run<'_>, lock: PlaceLock) -> R
             place
         }
     };
-    if parent.as_deref() != found.parent.as_deref() {
-        return Err(ContextError::OtherParent {
-            run: text(key),
-            parent: found.parent.as_deref().map(text),
-        }
-        .into());
+    drop(owner);
+    if parent.as_deref() == found.parent.as_deref() || parent_now(state)? == found.parent {
+        return Ok(found);
     }
-    Ok(found)
+    Err(ContextError::OtherParent {
+        run: text(key),
+        parent: found.parent.as_deref().map(text),
+    }
+    .into())
+}
+
+/// The parent that the document of a run names now: while its place was waited for it may have been created again.
+fn parent_now(state: &StateRef<'_>) -> Result<Option<Box<[u8]>>> {
+    let document = run::require(state)?;
+    let parent = run::text_of(state.key, &run::open(state, &document)?, "parentRunId")?;
+    Ok(parent.map(Into::into))
 }
 
 /// Works on the tables of runs as their owner; what is read is what there is now, whatever the isolation level.

@@ -9,6 +9,9 @@
 //! parent too. A parent that shares charges its own parent in turn, reservations included. So nothing is ever counted
 //! twice, and what is given back is what the parent's document says was reserved, whatever the child says.
 //!
+//! Of a child that is gone without having ended, by expiry or by hand, nobody knows what it used. What it was allotted
+//! counts as used once its parent ends, or once there is a run of its name below those that hold the reservation.
+//!
 //! Of branches each running child is a reservation of one. What is spent of them beside that does not come back.
 //!
 //! Every charge first locks all runs that it is charged to, in the order of the flush, and then looks what is left.
@@ -210,6 +213,17 @@ pub fn settle(child: &StateRef<'_>, ended: &Run<'_>, function: &CStr) -> Result<
 fn settle_gone(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
     let keys = lock_found(parent, function, || stale_reservations(parent, child))?;
     settle_in(parent, keys, child, None, function)
+}
+
+/// Ends the reservations that a run holds which is about to end: its children are gone, or it could not. Whether there
+/// were any.
+pub fn settle_all_gone(state: &StateRef<'_>, document: &[u8], function: &CStr) -> Result<bool> {
+    let children = Purse::new(state, document)?.reserved_for()?;
+    for child in &children {
+        let keys = lock_found(state, function, || reserving_runs(state, state.key, child))?;
+        settle_in(state, keys, child, None, function)?;
+    }
+    Ok(!children.is_empty())
 }
 
 /// Ends the reservations for a child that these runs hold, which are locked.

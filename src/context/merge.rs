@@ -194,6 +194,10 @@ sql_functions! {
         let parent = StateRef::new(&child.catalog, RUN, &parent_key)?;
         fence_now(&parent, call.bigint(3))?;
         let place = lock_place(&child, &open(&child, &known)?, PlaceLock::Ends)?;
+        if place.parent.as_deref() != Some(&*parent_key) {
+            // Created again below another parent while this waited.
+            return Err(Error::Raced { state: child.shown() });
+        }
         lock_runs(&child, vec![child.key.to_vec(), parent_key.clone()], function)?;
         // What this transaction has staged of the child is part of what is merged, and has a version from here on.
         batch::write_staged(&child)?;

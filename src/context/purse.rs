@@ -192,6 +192,12 @@ impl<'a> Purse<'a> {
             .map_err(|error| self.shape(section.to_owned(), error))
     }
 
+    /// The children that something is reserved for.
+    pub fn reserved_for(&self) -> Result<Vec<&'a [u8]>> {
+        let reservations = self.section("reservations")?;
+        Ok(reservations.iter().map(|(child, _)| *child).collect())
+    }
+
     /// Whether anything is reserved for a child.
     pub fn has_allotted(&self, child: &[u8]) -> Result<bool> {
         Ok(self

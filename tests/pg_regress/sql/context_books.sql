@@ -34,6 +34,20 @@ SELECT state_context_create('books 3', resource_limits => '{"maxCredits": 10}'),
 CALL vanish('books 3/x');
 SELECT state_context_child('books 3', 'books 3/x', resource_limits => '{"maxCredits": 1}') > 1;
 SELECT books('books 3');
+-- When the parent ends it counts as used, too, and further up: what is free there is what nobody can have used.
+SELECT state_context_create('books 4', resource_limits => '{"maxCredits": 10}'), state_context_child('books 4', 'books 4/p', resource_limits => '{"maxCredits": 9}'), state_context_child('books 4/p', 'books 4/x', resource_limits => '{"maxCredits": 6}');
+CALL vanish('books 4/x');
+SELECT state_context_spend('books 4/p', 'credits', 1);
+SELECT state_context_complete('books 4/p', 'failed');
+SELECT books('books 4/p'), books('books 4');
+SELECT state_context_create('books 5', resource_limits => '{"maxCredits": 10}'), state_context_child('books 5', 'books 5/p'), state_context_child('books 5/p', 'books 5/x', resource_limits => '{"maxCredits": 6}');
+CALL vanish('books 5/x');
+BEGIN;
+SELECT state_batch_begin();
+SELECT state_context_complete('books 5/p');
+SELECT state_batch_rollback();
+COMMIT;
+SELECT books('books 5/p'), books('books 5');
 
 -- A run goes back to its own versions, not to those of a former run of its id.
 SELECT state_context_create('former', inputs => '{"v": "former"}', resource_limits => '{"maxCredits": 1000}', permissions => '{read:secret}');
