@@ -24,7 +24,7 @@ macro_rules! sql_functions {
             unsafe {
                 ::pgrx::pg_sys::submodules::panic::pgrx_extern_c_guard(|| {
                     let mut call = $crate::call::Call::new(fcinfo);
-                    match body(&mut call) {
+                    match $crate::memory::guarded(|| body(&mut call)) {
                         Ok(datum) => datum,
                         Err(error) => error.raise(),
                     }
@@ -151,10 +151,12 @@ impl<'a> Call<'a> {
     }
 
     /// A `text[]` argument, element by element; arrays of several dimensions are read in storage order.
-    pub fn text_array(&self, n: usize) -> Option<Vec<Option<&'a [u8]>>> {
-        let datum = self.argument(n)?;
+    pub fn text_array(&self, n: usize) -> Result<Option<Vec<Option<&'a [u8]>>>> {
+        let Some(datum) = self.argument(n) else {
+            return Ok(None);
+        };
         // SAFETY: the SQL declaration says text[]; the elements live as long as the call.
-        Some(unsafe { varlena::text_elements(datum) })
+        Ok(Some(unsafe { varlena::text_elements(datum)? }))
     }
 
     /// The result NULL.
@@ -234,6 +236,12 @@ impl Varlena {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(varlena::VARHDRSZ), self.capacity) }
     }
 
+    /// Gives the room back.
+    pub fn free(self) {
+        // SAFETY: allocated by palloc and not used any more.
+        unsafe { pg_sys::pfree(self.start.cast()) };
+    }
+
     /// The finished value, of `len` bytes behind the header.
     pub fn finish(self, len: usize) -> pg_sys::Datum {
         debug_assert!(len <= self.capacity);
@@ -250,6 +258,15 @@ pub fn varlena_datum(bytes: &[u8]) -> pg_sys::Datum {
     let mut value = Varlena::with_capacity(bytes.len());
     value.room().copy_from_slice(bytes);
     value.finish(bytes.len())
+}
+
+/// A `cstring` argument made of these bytes, which are text and hold no NUL.
+pub fn cstring_datum(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: copies the bytes behind the pointer, so many of them, and ends them with a NUL.
+    unsafe {
+        let text = bytes.as_ptr().cast::<std::ffi::c_char>();
+        pg_sys::Datum::from(pg_sys::pnstrdup(text, bytes.len()))
+    }
 }
 
 /// Gives back a value that was made in a loop and copied elsewhere, before the loop makes many.

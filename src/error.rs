@@ -5,6 +5,7 @@ use crate::context::ContextError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
 use state_cache_document::DocumentError;
+use state_cache_memory::OutOfMemory;
 
 /// Shorthand for everything that may end in an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,7 +29,23 @@ impl std::fmt::Display for Shown {
 
 /// Bytes in server encoding as a message can show them: a message is UTF-8 here, so in a database of
 /// another encoding what is not ASCII shows as escaped bytes.
+///
+/// Names have at most 255 bytes. What is longer is a user's argument, of any length, and is cut: a message must not
+/// take more memory than there is for it.
 pub fn text(bytes: &[u8]) -> String {
+    match bytes.len() {
+        ..=MOST_SHOWN => whole_text(bytes),
+        _ => format!(
+            "{}...",
+            whole_text(crate::encoding::front(bytes, MOST_SHOWN))
+        ),
+    }
+}
+
+/// The most bytes of a text that a message shows.
+const MOST_SHOWN: usize = 1000;
+
+fn whole_text(bytes: &[u8]) -> String {
     if crate::sys::database_is_utf8() {
         String::from_utf8_lossy(bytes).into_owned()
     } else {
@@ -216,8 +233,8 @@ pub enum Error {
     Raced { state: Shown },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
-    /// There is no memory to unpack a document.
-    OutOfMemory,
+    /// There is no memory.
+    OutOfMemory(OutOfMemory),
     /// Something about runs.
     Context(Box<ContextError>),
     /// The server interface answered in a way it should not.
@@ -424,10 +441,7 @@ impl Error {
                 format!("class \"{class}\" was redefined by another transaction"),
             )
             .set_hint("Retry the transaction."),
-            Self::OutOfMemory => new(
-                Code::ERRCODE_OUT_OF_MEMORY,
-                "out of memory".to_owned(),
-            ),
+            Self::OutOfMemory(refused) => out_of_memory(refused),
             Self::Context(error) => error.report(),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
         }
@@ -435,9 +449,27 @@ impl Error {
 
     /// Ends the statement with this error.
     pub fn raise(self) -> ! {
+        // Building the report takes memory, also where that is what is missing.
+        crate::memory::give_back();
         self.report().report(PgLogLevel::ERROR);
         unreachable!("a report at level ERROR does not return")
     }
+}
+
+impl From<OutOfMemory> for Error {
+    fn from(refused: OutOfMemory) -> Self {
+        Self::OutOfMemory(refused)
+    }
+}
+
+/// As PostgreSQL says it.
+pub fn out_of_memory(refused: OutOfMemory) -> ErrorReport {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        "out of memory",
+        function_name!(),
+    )
+    .set_detail(format!("Failed on request of size {}.", refused.size))
 }
 
 /// SQLSTATEs of SQL/JSON where they fit, as `jsonb`'s own path functions use them.
@@ -484,5 +516,6 @@ fn document_report(state: &str, place: &str, error: &DocumentError) -> ErrorRepo
             Code::ERRCODE_DATA_CORRUPTED,
             format!("state \"{state}\" is no well-formed document"),
         ),
+        DocumentError::OutOfMemory(refused) => out_of_memory(*refused),
     }
 }

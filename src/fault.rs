@@ -9,6 +9,8 @@
 //! - `state_cache.test_fail_at`: it fails there, as it would were the notification queue full. Only for points
 //!   before the commit record.
 //! - `state_cache.test_panic_at`: it panics there, as a defect in our code would.
+//! - `state_cache.test_refuse_memory = n`: in each call of ours the `n`-th request for more memory than the reserve
+//!   serves (see `memory`) is refused.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
 //!
 //! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
@@ -35,6 +37,27 @@ macro_rules! leaves_out {
 }
 pub(crate) use leaves_out;
 
+/// Whether the allocator refuses so many bytes because the session asked for it.
+macro_rules! refuses_memory {
+    ($size:expr) => {{
+        #[cfg(feature = "fault_injection")]
+        let refuses = $crate::fault::injection::refuses_memory($size);
+        #[cfg(not(feature = "fault_injection"))]
+        let refuses = false;
+        refuses
+    }};
+}
+pub(crate) use refuses_memory;
+
+/// From here on the requests for memory are counted, of which one is refused.
+macro_rules! begin_refusing {
+    () => {
+        #[cfg(feature = "fault_injection")]
+        $crate::fault::injection::begin_refusing();
+    };
+}
+pub(crate) use begin_refusing;
+
 #[cfg(feature = "fault_injection")]
 pub use injection::init;
 
@@ -47,6 +70,7 @@ pub mod injection {
         GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, PostgresGucEnum,
         ereport,
     };
+    use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
     /// Where a backend can be stopped or killed. The numbers are those of the advisory locks.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -144,6 +168,20 @@ pub mod injection {
     static FAIL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
 
+    static REFUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
+    /// How many requests for memory were made since the call began.
+    static ASKED: AtomicI32 = AtomicI32::new(0);
+
+    /// Whether a request for so many bytes is the one that is refused.
+    pub fn refuses_memory(size: usize) -> bool {
+        size > crate::memory::SMALL && ASKED.fetch_add(1, Relaxed) + 1 == REFUSE.get()
+    }
+
+    /// Counts anew.
+    pub fn begin_refusing() {
+        ASKED.store(0, Relaxed);
+    }
+
     /// First half of the advisory locks' keys.
     const LOCK_SPACE: u32 = 5202;
 
@@ -170,6 +208,16 @@ pub mod injection {
             c"Where this session fails.",
             c"For tests of errors.",
             &FAIL_AT,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_int_guc(
+            c"state_cache.test_refuse_memory",
+            c"Which request for memory this session refuses in each call.",
+            c"For tests of errors.",
+            &REFUSE,
+            0,
+            i32::MAX,
             GucContext::Userset,
             GucFlags::default(),
         );

@@ -17,6 +17,7 @@ mod error;
 mod fault;
 mod identity;
 mod interval;
+mod memory;
 mod notify;
 mod settings;
 mod shared;

@@ -31,6 +31,8 @@ mod server {
         pub fn GetDatabaseEncoding() -> i32;
         /// `mb/pg_wchar.h`: bytes of a character, by its first byte in every encoding that a server can have.
         pub fn pg_encoding_mblen(encoding: i32, character: *const c_char) -> i32;
+        /// `utils/elog.h`: the SQLSTATE of the error that is being reported.
+        pub fn geterrcode() -> i32;
         /// `utils/timeout.h`: forgets all timeouts of this process.
         pub fn disable_all_timeouts(keep_indicators: bool);
     }
@@ -230,6 +232,12 @@ pub fn may_create_databases(role: pg_sys::Oid) -> bool {
         pg_sys::ReleaseSysCache(tuple);
         may
     }
+}
+
+/// Whether the error that is being reported says that there was no memory; asked in a callback of its context.
+pub fn is_out_of_memory() -> bool {
+    // SAFETY: an error is being reported.
+    unsafe { server::geterrcode() == pgrx::PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY as i32 }
 }
 
 /// Whether a parallel query is running in this process.

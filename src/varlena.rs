@@ -2,6 +2,7 @@
 //! bindings.
 
 use pgrx::pg_sys;
+use state_cache_memory::{OutOfMemory, boxed, collect, try_collect};
 
 /// `VARHDRSZ`: bytes of the header of an uncompressed, untoasted value.
 pub const VARHDRSZ: usize = 4;
@@ -37,7 +38,12 @@ pub unsafe fn raw_size(value: pg_sys::Datum) -> usize {
 ///
 /// # Safety
 /// `array` is a `text[]` datum; it outlives `'a`, as does the current memory context.
-pub unsafe fn text_elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub unsafe fn text_elements<'a>(
+    array: pg_sys::Datum,
+) -> Result<Vec<Option<&'a [u8]>>, OutOfMemory> {
     // SAFETY: the caller's promise.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
@@ -57,7 +63,7 @@ pub unsafe fn text_elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
             let is_null: bool = *nulls.add(i);
             (!is_null).then(|| detoasted_bytes((*elements.add(i)).cast_mut_ptr()))
         };
-        (0..count).map(element).collect()
+        collect((0..count).map(element))
     }
 }
 
@@ -65,10 +71,13 @@ pub unsafe fn text_elements<'a>(array: pg_sys::Datum) -> Vec<Option<&'a [u8]>> {
 ///
 /// # Safety
 /// `array` is a `text[]` datum.
-pub unsafe fn text_array(array: pg_sys::Datum) -> Vec<Box<[u8]>> {
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub unsafe fn text_array(array: pg_sys::Datum) -> Result<Vec<Box<[u8]>>, OutOfMemory> {
     // SAFETY: the caller's promise.
-    let elements = unsafe { text_elements(array) };
-    elements.into_iter().flatten().map(Into::into).collect()
+    let elements = unsafe { text_elements(array) }?;
+    try_collect(elements.into_iter().flatten().map(boxed))
 }
 
 /// `VARATT_IS_EXTERNAL` or `VARATT_IS_COMPRESSED`.

@@ -11,11 +11,13 @@ use crate::cache::publish::{Changed, New};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::notify;
 use crate::snapshots;
 use crate::store;
 use crate::sys;
 use pgrx::pg_sys;
+use state_cache_memory::room_in_map;
 use std::collections::HashMap;
 
 /// More states than this, and the whole database leaves L1: walking its entries is then cheaper than
@@ -88,39 +90,39 @@ impl ByHand {
     }
 
     /// The states that were, in order.
-    pub fn keys(&self) -> Vec<StateName> {
-        let mut keys: Vec<_> = self.keys.keys().cloned().collect();
-        keys.sort();
-        keys
+    pub fn keys(&self) -> Result<Vec<StateName>> {
+        let mut keys = memory::checked(self.keys.keys().cloned())?;
+        keys.sort_unstable();
+        Ok(keys)
     }
 
     /// What was that no head row shows.
-    pub fn untraced(&self) -> Untraced {
-        match (self.untraced, self.all) {
+    pub fn untraced(&self) -> Result<Untraced> {
+        Ok(match (self.untraced, self.all) {
             (None, _) => Untraced::Nothing,
-            (_, None) => Untraced::Among(self.keys()),
+            (_, None) => Untraced::Among(self.keys()?),
             (_, Some(_)) => Untraced::Everything,
-        }
+        })
     }
 
     /// The highest versions of head rows that are gone, by class and bucket, in order.
-    pub fn floors(&self) -> Vec<(Bucket, i64)> {
-        let mut floors: Vec<_> = self
-            .floors
-            .iter()
-            .map(|(bucket, version)| (bucket.clone(), *version))
-            .collect();
-        floors.sort();
-        floors
+    pub fn floors(&self) -> Result<Vec<(Bucket, i64)>> {
+        let floors = self.floors.iter();
+        let floors = floors.map(|(bucket, version)| (bucket.clone(), *version));
+        let mut floors = memory::checked(floors)?;
+        floors.sort_unstable();
+        Ok(floors)
     }
 
     /// Notes a version that a state had whose head row is gone: none is used again.
-    pub fn raise_floor(&mut self, class: &[u8], key: &[u8], version: i64) {
+    pub fn raise_floor(&mut self, class: &[u8], key: &[u8], version: i64) -> Result<()> {
+        room_in_map(&mut self.floors, 1)?;
         let floor = self
             .floors
             .entry((class.into(), catalog::bucket(key)))
             .or_insert(version);
         *floor = version.max(*floor);
+        Ok(())
     }
 
     /// That of a state's bucket, 0 for none.
@@ -133,12 +135,13 @@ impl ByHand {
     }
 
     /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
-    fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) {
+    fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) -> Result<()> {
         let level = nest_level();
         self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
         if let Some(((class, key), version)) = gone {
-            self.raise_floor(class, key, version);
+            self.raise_floor(class, key, version)?;
         }
+        Ok(())
     }
 
     /// Forgets everything. Frees memory and allocates none.
@@ -153,11 +156,12 @@ impl ByHand {
         }
     }
 
-    fn add(&mut self, name: StateName) {
+    fn add(&mut self, name: StateName) -> Result<()> {
         let level = nest_level();
         if self.all == Some(TOP) {
-            return;
+            return Ok(());
         }
+        room_in_map(&mut self.keys, 1)?;
         self.keys
             .entry(name)
             .and_modify(|known| *known = level.min(*known))
@@ -167,6 +171,7 @@ impl ByHand {
             self.all = Some(TOP);
             self.keys.clear();
         }
+        Ok(())
     }
 
     /// The running subtransaction commits: its changes are its parent's.
@@ -229,12 +234,12 @@ sql_functions! {
         if snapshots::by_hand::apply() {
             changed.keep_chains(&catalog)?;
         }
-        let committing = with(|batch| {
+        let committing = with(|batch| -> Result<bool> {
             batch.scope.catalog.get_or_insert_with(|| catalog.clone());
             batch.by_hand.note(truncate);
             if truncate || changed.untraced {
                 let gone = changed.names[0].as_ref().zip(changed.gone);
-                batch.by_hand.note_untraced(gone);
+                batch.by_hand.note_untraced(gone)?;
             }
             let committing = batch.phase == Phase::Committing;
             if committing && truncate {
@@ -243,14 +248,14 @@ sql_functions! {
             for (class, key) in changed.names.into_iter().flatten() {
                 if committing {
                     let changed = Changed { class: &class, key: &key, new: New::NothingClean };
-                    batch.publication.add(&catalog, &changed);
+                    batch.publication.add(&catalog, &changed)?;
                 }
-                batch.by_hand.add((class, key));
+                batch.by_hand.add((class, key))?;
             }
-            committing
-        });
+            Ok(committing)
+        })?;
         if committing {
-            notify::tell_late(&catalog);
+            notify::tell_late(&catalog)?;
         }
         Ok(done)
     }

@@ -4,6 +4,7 @@ use super::{BATCH, Batch, commit, with};
 use crate::cache::stats;
 use crate::callback::shielded;
 use crate::error::Result;
+use crate::memory;
 use crate::notify;
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 
@@ -48,7 +49,7 @@ unsafe extern "C-unwind" fn subtransaction(
 ) {
     match event {
         SubXactEvent::SUBXACT_EVENT_PRE_COMMIT_SUB => guarded(|| {
-            with(|batch| batch.frames.prepare_commit());
+            with(|batch| batch.frames.prepare_commit())?;
             Ok(())
         }),
         SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
@@ -86,7 +87,7 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
     // SAFETY: called by the server, which expects an ERROR to leave by longjmp.
     unsafe {
         pg_sys::submodules::panic::pgrx_extern_c_guard(|| {
-            if let Err(error) = f() {
+            if let Err(error) = memory::guarded(f) {
                 error.raise();
             }
         });

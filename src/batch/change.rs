@@ -17,6 +17,7 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::Checkpoint;
 use crate::{behind, context, interval, settings, store, sys};
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, collect, copy};
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -108,7 +109,7 @@ pub fn set_checkpoint(
         .unwrap_or(i64::MAX);
     let expected = check_expected(state, expected)?;
     note_base(state)?;
-    let document: Bytes = Rc::new(document.to_vec());
+    let document: Bytes = Rc::new(copy(document)?);
     stage(state, &Touched::document(), |known, pending| {
         let version = next_version(known, pending.as_ref());
         let view = View::Document {
@@ -121,7 +122,7 @@ pub fn set_checkpoint(
         let mut pending = new_pending(state, intent, Expiry::At(expires_at), expected);
         pending.dedup &= checkpoint.as_ref().is_none_or(Checkpoint::is_skippable);
         pending.checkpoint = checkpoint.map(Rc::new);
-        (pending, view)
+        Ok((pending, view))
     })
 }
 
@@ -154,10 +155,8 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
             version,
             expires_at,
         };
-        (
-            with_operation(state, pending, operation, result, &found, expiry),
-            view,
-        )
+        let pending = with_operation(state, pending, operation, result, &found, expiry)?;
+        Ok((pending, view))
     })?;
     fold_if_many(state)?;
     put_nothing_off(state)
@@ -180,10 +179,8 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
             known.beneath = Some(version.number);
         }
         let expected = pending.and_then(|pending| pending.expected).or(expected);
-        (
-            new_pending(state, Intent::Delete, Expiry::Keep, expected),
-            View::Absent,
-        )
+        let pending = new_pending(state, Intent::Delete, Expiry::Keep, expected);
+        Ok((pending, View::Absent))
     })?;
     put_nothing_off(state)?;
     Ok(true)
@@ -194,7 +191,7 @@ pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
     begin(state, function)?;
     stage(state, &Touched::document(), |_, _| {
         let pending = new_pending(state, Intent::Expire(now), Expiry::Keep, None);
-        (pending, View::Absent)
+        Ok((pending, View::Absent))
     })?;
     super::flush::flush_one(state)
 }
@@ -225,7 +222,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
             Some(pending) => Pending { expiry, ..pending },
             None => new_pending(state, Intent::Touch, expiry, None),
         };
-        (pending, view)
+        Ok((pending, view))
     })?;
     put_nothing_off(state)?;
     Ok(true)
@@ -236,7 +233,7 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
 fn stage(
     state: &StateRef<'_>,
     touched: &Touched,
-    change: impl FnOnce(&mut State, Option<Pending>) -> (Pending, View),
+    change: impl FnOnce(&mut State, Option<Pending>) -> Result<(Pending, View)>,
 ) -> Result<()> {
     // SAFETY: marks the running command as one that changes something, as a table's change does.
     let command = unsafe { pg_sys::GetCurrentCommandId(true) };
@@ -255,13 +252,13 @@ fn stage(
             None => touched.clone(),
         };
         let belongs_to_written = before.as_ref().is_some_and(|it| it.belongs_to_written);
-        let (mut pending, view) = change(known, before);
+        let (mut pending, view) = change(known, before)?;
         pending.touched = touched;
         pending.belongs_to_written = belongs_to_written;
         known.pending = Some(pending);
         known.push_view(command, view);
         let staged = known.staged_bytes();
-        Ok(batch.holds_too_much(staged))
+        batch.holds_too_much(staged)
     })
     .and_then(|too_much| if too_much { make_room(state) } else { Ok(()) })
 }
@@ -276,8 +273,7 @@ fn make_room(state: &StateRef<'_>) -> Result<()> {
     }
     let _snapshot = PushedSnapshot::transaction();
     flush::flush(Whose::NoBatch)?;
-    with(|batch| batch.spill(true));
-    Ok(())
+    with(|batch| batch.spill(true))
 }
 
 fn new_pending(
@@ -308,13 +304,13 @@ fn with_operation(
     result: Bytes,
     found: &Found<Vec<u8>>,
     expiry: Expiry,
-) -> Pending {
+) -> Result<Pending> {
     let first = |operation, result| Intent::Apply {
         operations: Rc::new(vec![Rc::new(operation)]),
         base: ground_of(found),
         result,
     };
-    match pending {
+    Ok(match pending {
         None => new_pending(state, first(operation, result), expiry, None),
         Some(pending) => {
             // Staged and gone again, deleted or expired: what comes now starts from nothing.
@@ -334,7 +330,12 @@ fn with_operation(
                     base,
                     ..
                 } => {
-                    Rc::make_mut(&mut operations).push(Rc::new(operation));
+                    if Rc::get_mut(&mut operations).is_none() {
+                        // What a subtransaction would go back to has them, too.
+                        let copied = operations.iter().map(Rc::clone);
+                        operations = Rc::new(collect(copied)?);
+                    }
+                    Rc::make_mut(&mut operations).try_push(Rc::new(operation))?;
                     Intent::Apply {
                         operations,
                         base,
@@ -356,7 +357,7 @@ fn with_operation(
                 ..new_pending(state, Intent::Touch, expiry, None)
             }
         }
-    }
+    })
 }
 
 impl Pending {

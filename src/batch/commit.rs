@@ -8,9 +8,11 @@ use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::notify::{self, Change, News, Touched};
 use crate::snapshot::PushedSnapshot;
 use pgrx::pg_sys;
+use state_cache_memory::Grow;
 use std::rc::Rc;
 
 /// Makes the transaction's changes ready for the commit record.
@@ -21,7 +23,7 @@ pub fn prepare() -> Result<()> {
     }
     let catalog = loop {
         flush_all()?;
-        let requested_of = notify::requested().map(|(catalog, _)| catalog);
+        let requested_of = notify::requested()?.map(|(catalog, _)| catalog);
         let Some(catalog) = with(|batch| batch.scope.catalog.clone()).or(requested_of) else {
             return Ok(());
         };
@@ -42,15 +44,16 @@ pub fn prepare() -> Result<()> {
     }
     crate::fault::stop_at!(AfterFlush);
     let mut news = collect_news(&catalog)?;
-    news.extend(
-        notify::requested()
-            .map(|(_, news)| news)
-            .unwrap_or_default(),
-    );
+    for requested in notify::requested()?
+        .map(|(_, news)| news)
+        .unwrap_or_default()
+    {
+        news.try_push(requested)?;
+    }
     let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
-    crate::changes::leave_traces(&catalog, untraced, &floors)?;
+    crate::changes::leave_traces(&catalog, untraced?, &floors?)?;
     let prepared = notify::prepare(&catalog, news)?;
-    mark(&catalog);
+    mark(&catalog)?;
     crate::fault::stop_at!(Marked);
     prepared.send();
     #[cfg(feature = "fault_injection")]
@@ -98,7 +101,7 @@ impl State {
 /// What subscribers are to hear.
 fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     let mut news: Vec<News> = with(|batch| {
-        let mut flushed: Vec<_> = batch
+        let flushed = batch
             .states
             .iter()
             .filter(|(id, state)| state.belongs_to(catalog, **id))
@@ -117,15 +120,15 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     behind: flushed.is_left(),
                     touched: flushed.touched.clone(),
                 })
-            })
-            .collect();
-        flushed.sort_by(|a, b| (&a.class, &a.key).cmp(&(&b.class, &b.key)));
-        flushed
-    });
+            });
+        let mut flushed = memory::checked(flushed)?;
+        flushed.sort_unstable_by(|a, b| (&a.class, &a.key).cmp(&(&b.class, &b.key)));
+        Ok::<_, Error>(flushed)
+    })?;
     // What the last command did by hand must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
-    let by_hand = with(|batch| batch.by_hand.keys());
+    let by_hand = with(|batch| batch.by_hand.keys())?;
     behind::before_keys_commit(catalog, &by_hand)?;
     for (class, key) in by_hand {
         let change = match catalog.head_row(&class, &key) {
@@ -133,13 +136,13 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             Some(head) => Change::Set(head.version),
             None => Change::Delete(0),
         };
-        news.push(News {
+        news.try_push(News {
             class,
             key,
             change,
             behind: false,
             touched: Touched::default(),
-        });
+        })?;
     }
     if with(|batch| batch.by_hand.all()) {
         behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
@@ -151,7 +154,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
 }
 
 /// Reserves L1 memory and raises the marks. From here to the end of the transaction nothing is staged.
-fn mark(catalog: &Rc<Catalog>) {
+fn mark(catalog: &Rc<Catalog>) -> Result<()> {
     with(|batch| {
         // The marks go straight into the batch, whose abort takes them back whatever happens here.
         let Batch {
@@ -169,6 +172,7 @@ fn mark(catalog: &Rc<Catalog>) {
             if !state.belongs_to(catalog, *id) {
                 continue;
             }
+            memory::check()?;
             publication.needs_worker_by(flushed.expires_at);
             if flushed.is_left() {
                 // Marked when L1 took it.
@@ -201,10 +205,11 @@ fn mark(catalog: &Rc<Catalog>) {
                         key: &state.key,
                         new,
                     },
-                );
+                )?;
             }
         }
-        for (class, key) in by_hand.keys() {
+        for (class, key) in by_hand.keys()? {
+            memory::check()?;
             let known = states.get(&Batch::id(catalog, &class, &key));
             // What this transaction has flushed as well has taken in what only L1 held.
             let new = match known.is_some_and(State::is_in_tables) {
@@ -218,7 +223,7 @@ fn mark(catalog: &Rc<Catalog>) {
                     key: &key,
                     new,
                 },
-            );
+            )?;
         }
         if by_hand.all() {
             publication.add_all(catalog);
@@ -227,7 +232,8 @@ fn mark(catalog: &Rc<Catalog>) {
             publication.truncate(catalog);
         }
         publication.seal();
-    });
+        Ok(())
+    })
 }
 
 /// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives

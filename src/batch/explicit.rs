@@ -1,11 +1,12 @@
 //! Explicit batches, one for each role that has opened one: its rule for conflicts, what it has read, and what
 //! `state_batch_rollback` goes back to.
 
-use super::Batch;
 use super::staged::State;
+use super::{Batch, to_change};
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::{memory, sys};
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, room_in_map};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -56,12 +57,13 @@ impl Explicits {
     }
 
     /// What is staged of a state is about to be written: dropping a batch does not bring back what was staged before.
-    pub fn forget_staged_before(&mut self, id: u128) {
+    pub fn forget_staged_before(&mut self, id: u128) -> Result<()> {
         for batch in &mut self.0 {
             if batch.before.contains_key(&id) {
-                Rc::make_mut(&mut batch.before).remove(&id);
+                to_change(&mut batch.before)?.remove(&id);
             }
         }
+        Ok(())
     }
 }
 
@@ -93,37 +95,43 @@ impl Batch {
         if self.scope.explicit.own_rule().is_some() {
             return Err(Error::NestedBatch);
         }
-        self.frames.save_scope(&self.scope);
+        self.frames.save_scope(&self.scope)?;
         let owner = sys::current_user();
         let staged = self.states.iter().filter(|(_, it)| it.is_staged_by(owner));
-        let before: HashMap<_, _> = staged.map(|(id, state)| (*id, state.clone())).collect();
-        self.scope.explicit.0.push(Explicit {
+        let mut before = HashMap::new();
+        for (id, state) in staged {
+            memory::check()?;
+            room_in_map(&mut before, 1)?;
+            before.insert(*id, state.clone());
+        }
+        self.scope.explicit.0.try_push(Explicit {
             owner,
             on_conflict,
             before: Rc::new(before),
-        });
+        })?;
         Ok(())
     }
 
     /// Closes the explicit batch of the current role, if it has one open: what it has read no longer matters.
-    pub fn end(&mut self) {
+    pub fn end(&mut self) -> Result<()> {
         let owner = sys::current_user();
         if self.scope.explicit.rule_of(owner).is_none() {
-            return;
+            return Ok(());
         }
         for (id, state) in &mut self.states {
             if state.base_of(owner).is_some() {
-                self.frames.save(*id, Some(state), &self.scope);
+                self.frames.save(*id, Some(state), &self.scope)?;
                 state.forget_base(owner);
             }
         }
-        self.frames.save_scope(&self.scope);
+        self.frames.save_scope(&self.scope)?;
         self.scope.explicit.0.retain(|batch| batch.owner != owner);
+        Ok(())
     }
 
     /// Drops what the explicit batch of the current role has staged; if it has none open all that the role has staged,
     /// but what was decided for good. Whether there was a batch or anything staged.
-    pub fn roll_back(&mut self) -> bool {
+    pub fn roll_back(&mut self) -> Result<bool> {
         let owner = sys::current_user();
         let batch = self.scope.explicit.0.iter().find(|it| it.owner == owner);
         let mut any = batch.is_some();
@@ -133,13 +141,13 @@ impl Batch {
                 continue;
             }
             any = true;
-            self.frames.save(*id, Some(state), &self.scope);
+            self.frames.save(*id, Some(state), &self.scope)?;
             match before.get(id) {
                 Some(saved) => state.go_back_to(saved),
                 None => state.unstage(),
             }
         }
-        self.end();
-        any
+        self.end()?;
+        Ok(any)
     }
 }

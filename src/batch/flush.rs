@@ -24,8 +24,9 @@ use crate::identity::{Identity, Impersonation};
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage};
-use crate::{behind, context};
+use crate::{behind, context, memory};
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, with_capacity};
 use std::rc::Rc;
 
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
@@ -85,7 +86,7 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
         let explicit = batch.scope.explicit.clone();
         (batch.scope.catalog.clone(), batch.dirty(whose), explicit)
     });
-    let Some(catalog) = catalog else {
+    let (Some(catalog), dirty) = (catalog, dirty?) else {
         return Ok(Vec::new());
     };
     let catalog = match catalog::renewed(&catalog) {
@@ -108,11 +109,13 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
     if explicit.any() {
         check_reads(&catalog, whose, &explicit)?;
     }
-    let mut outcomes = Vec::with_capacity(dirty.len());
-    let mut group = Group::new(&catalog, classes_of_many(&dirty));
+    let mut outcomes = with_capacity(dirty.len())?;
+    let mut group = Group::new(&catalog, classes_of_many(&dirty)?);
     let is_one = dirty.len() == 1;
     for id in dirty {
-        let Some((known, pending, on_conflict)) = with(|batch| batch.take_pending(id, None)) else {
+        memory::check()?;
+        let taken = with(|batch| batch.take_pending(id, None))?;
+        let Some((known, pending, on_conflict)) = taken else {
             continue;
         };
         if Batch::id(&catalog, &known.class.name, &known.key) != id {
@@ -136,7 +139,7 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
         .any(|outcome| outcome.action != Action::Unchanged);
     if wrote && catalog.rows_may_be_rewritten() {
         // Only the tables know what was written.
-        with(|batch| batch.spill(false));
+        with(|batch| batch.spill(false))?;
     }
     forget_deleted_runs(&catalog, &outcomes)?;
     count(&outcomes, &timer);
@@ -145,18 +148,22 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
 
 /// The classes of which very many states are to be written, and how many. Whether one is a `behind` class may
 /// change until the flush comes to it.
-fn classes_of_many(dirty: &[u128]) -> Many {
+fn classes_of_many(dirty: &[u128]) -> Result<Many> {
     let mut counts = Many::new();
     with(|batch| {
         for state in dirty.iter().filter_map(|id| batch.states.get(id)) {
             match counts.get_mut(&state.class.name) {
                 Some(count) => *count += 1,
-                None => drop(counts.insert(state.class.name.clone(), 1)),
+                None => {
+                    memory::check()?;
+                    counts.insert(state.class.name.clone(), 1);
+                }
             }
         }
-    });
+        Ok::<_, Error>(())
+    })?;
     counts.retain(|_, states| behind::is_many(*states));
-    counts
+    Ok(counts)
 }
 
 /// Writes what is staged of one state, outside an explicit batch.
@@ -170,13 +177,13 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    let taken = with(|batch| batch.take_pending(id, Some(on_conflict)));
+    let taken = with(|batch| batch.take_pending(id, Some(on_conflict)))?;
     let Some((known, pending, on_conflict)) = taken else {
         return Ok(None);
     };
     let outcome = flush_state(&state.catalog, id, known, &pending, on_conflict)?;
     if outcome.action != Action::Unchanged && state.catalog.rows_may_be_rewritten() {
-        with(|batch| batch.spill(false));
+        with(|batch| batch.spill(false))?;
     }
     let done = Done {
         action: outcome.action,
@@ -204,16 +211,18 @@ fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Res
     let is_meant =
         |role| whose.includes(role, explicit) && explicit.rule_of(role) == Some(OnConflict::Error);
     let mut read_only = Vec::new();
-    with(|batch| {
+    with(|batch| -> Result<()> {
         for state in batch.states.values() {
             for base in &state.bases {
                 let role = base.reader.user;
                 if is_meant(role) && !state.is_staged_by(role) {
-                    read_only.push((state.clone(), base.clone()));
+                    memory::check()?;
+                    read_only.try_push((state.clone(), base.clone()))?;
                 }
             }
         }
-    });
+        Ok(())
+    })?;
     // Under the transaction's own snapshot nothing moves at REPEATABLE READ.
     let _snapshot = PushedSnapshot::latest();
     for (known, base) in read_only {
@@ -259,7 +268,7 @@ pub(super) fn flush_state(
         leave::bring_down(&state, id)?;
     }
     let written = write_alone(&state, &known, pending, on_conflict, decide, 0)?;
-    let outcome = finish(id, known, pending, written, locked);
+    let outcome = finish(id, known, pending, written, locked)?;
     if decide && !may_leave(&state)? {
         leave::write_left(catalog, id)?;
     }
@@ -335,7 +344,7 @@ pub(super) fn finish(
     pending: &Pending,
     written: Written,
     locked: bool,
-) -> Outcome {
+) -> Result<Outcome> {
     let (action, version, bytes) = match &written {
         Written::Document { made, document, .. } => (Action::Written, made.version, document.len()),
         Written::Deleted { version } => (Action::Deleted, *version, 0),
@@ -349,13 +358,13 @@ pub(super) fn finish(
         | Written::Left { version, .. }
         | Written::Nothing { version } => (Action::Unchanged, *version, 0),
     };
-    with(|batch| batch.flushed(id, written, &pending.stager, &pending.touched, locked));
-    Outcome {
+    with(|batch| batch.flushed(id, written, &pending.stager, &pending.touched, locked))?;
+    Ok(Outcome {
         state: known,
         action,
         version,
         bytes,
-    }
+    })
 }
 
 /// Whether what was decided upon may be left to the worker, rather than be written now.
@@ -375,19 +384,23 @@ impl Batch {
         &mut self,
         id: u128,
         on_conflict: Option<Option<OnConflict>>,
-    ) -> Option<(State, Pending, Option<OnConflict>)> {
-        self.frames.save(id, self.states.get(&id), &self.scope);
-        let state = self.states.get_mut(&id)?;
+    ) -> Result<Option<(State, Pending, Option<OnConflict>)>> {
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
+        let Some(state) = self.states.get_mut(&id) else {
+            return Ok(None);
+        };
         let known = state.clone();
-        let mut pending = state.pending.take()?;
+        let Some(mut pending) = state.pending.take() else {
+            return Ok(None);
+        };
         let of_role = || self.scope.explicit.rule_of(pending.stager.user);
         let on_conflict = on_conflict.unwrap_or_else(of_role);
-        self.scope.forget_staged_before(id);
+        self.scope.forget_staged_before(id)?;
         if pending.overwrites(on_conflict) {
             // Whatever others have changed since goes with it.
             pending.touched = pending.touched.and(&Touched::document());
         }
-        Some((known, pending, on_conflict))
+        Ok(Some((known, pending, on_conflict)))
     }
 
     /// Remembers what was written.
@@ -398,11 +411,11 @@ impl Batch {
         stager: &Identity,
         touched: &Touched,
         locked: bool,
-    ) {
-        self.frames.save(id, self.states.get(&id), &self.scope);
+    ) -> Result<()> {
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
         let explicit = self.scope.explicit.any();
         let Some(known) = self.states.get_mut(&id) else {
-            return;
+            return Ok(());
         };
         let left_before = known.left_bytes();
         if !known.is_dirty() {
@@ -424,9 +437,12 @@ impl Batch {
                 if !known.is_dirty() {
                     known.forget_views();
                 }
-                return;
+                return Ok(());
             }
-            Written::Nothing { version } => return known.correct_view(version, None, None),
+            Written::Nothing { version } => {
+                known.correct_view(version, None, None);
+                return Ok(());
+            }
             Written::Document {
                 made,
                 document,
@@ -519,6 +535,7 @@ impl Batch {
             touched: all_touched,
         });
         self.left = (self.left + known.left_bytes()).saturating_sub(left_before);
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Item, Wrote};
 use crate::sys;
+use state_cache_memory::{Grow, collect, filled};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -109,23 +110,18 @@ impl Group {
             if let Some(states) = self.many.get(&known.class.name) {
                 behind::lock_for_many(catalog, &known.class.name, *states)?;
             }
-            outcomes.push(flush::flush_state(
-                catalog,
-                id,
-                known,
-                &pending,
-                on_conflict,
-            )?);
+            let outcome = flush::flush_state(catalog, id, known, &pending, on_conflict)?;
+            outcomes.try_push(outcome)?;
             return Ok(());
         };
         self.bytes += OVERHEAD + plan.bytes();
-        self.entries.push(Entry {
+        self.entries.try_push(Entry {
             id,
             class,
             known,
             pending,
             plan,
-        });
+        })?;
         Ok(())
     }
 
@@ -193,17 +189,17 @@ impl Group {
                     }
                 },
             };
-            outcomes.push(flush::finish(id, known, &pending, written, false));
+            outcomes.try_push(flush::finish(id, known, &pending, written, false)?)?;
         }
         Ok(())
     }
 
     /// Writes what the plans of these say; what was done about each that is to be written.
     fn write_together(&self, entries: &[Entry]) -> Result<Vec<Wrote>> {
-        let items: Vec<_> = entries.iter().filter_map(Entry::item).collect();
+        let items = collect(entries.iter().filter_map(Entry::item))?;
         // Somebody may have put it there since the first of them was planned.
         if self.catalog.runs_user_code() {
-            return Ok(vec![Wrote::Nothing; items.len()]);
+            return Ok(filled(Wrote::Nothing, items.len())?);
         }
         let _snapshot = PushedSnapshot::transaction();
         match items.as_slice() {
@@ -230,7 +226,6 @@ impl Group {
         }
         let version = bury(state, version)?;
         let buried = Written::Deleted { version };
-        with(|batch| batch.flushed(id, buried, &pending.stager, &pending.touched, false));
-        Ok(())
+        with(|batch| batch.flushed(id, buried, &pending.stager, &pending.touched, false))
     }
 }

@@ -3,6 +3,7 @@
 use super::Scope;
 use super::staged::State;
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, OutOfMemory, room_in_map};
 use std::collections::HashMap;
 
 /// What was known of states when a subtransaction first changed it.
@@ -26,42 +27,59 @@ fn level() -> i32 {
 
 impl Frames {
     /// Called before what is known of a state changes.
-    pub fn save(&mut self, id: u128, state: Option<&State>, scope: &Scope) {
-        if let Some(frame) = self.current(scope) {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is changed then.
+    pub fn save(
+        &mut self,
+        id: u128,
+        state: Option<&State>,
+        scope: &Scope,
+    ) -> Result<(), OutOfMemory> {
+        if let Some(frame) = self.current(scope)? {
+            room_in_map(&mut frame.states, 1)?;
             frame.states.entry(id).or_insert_with(|| state.cloned());
         }
+        Ok(())
     }
 
     /// Called before the scope changes.
-    pub fn save_scope(&mut self, scope: &Scope) {
-        self.current(scope);
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn save_scope(&mut self, scope: &Scope) -> Result<(), OutOfMemory> {
+        self.current(scope).map(drop)
     }
 
     /// The frame of the running subtransaction, made if need be; none for the top transaction.
-    fn current(&mut self, scope: &Scope) -> Option<&mut Frame> {
+    fn current(&mut self, scope: &Scope) -> Result<Option<&mut Frame>, OutOfMemory> {
         let level = level();
         if level <= 1 {
-            return None;
+            return Ok(None);
         }
         if self.0.last().is_none_or(|frame| frame.level < level) {
-            self.0.push(Frame {
+            self.0.try_push(Frame {
                 level,
                 states: HashMap::new(),
                 scope: scope.clone(),
-            });
+            })?;
         }
-        self.0.last_mut()
+        Ok(self.0.last_mut())
     }
 
     /// Before the running subtransaction commits: makes the room that [`Frames::commit`] needs.
-    pub fn prepare_commit(&mut self) {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn prepare_commit(&mut self) -> Result<(), OutOfMemory> {
         let level = level();
         if let [.., parent, frame] = &mut self.0[..]
             && frame.level == level
             && parent.level == level - 1
         {
-            parent.states.reserve(frame.states.len());
+            room_in_map(&mut parent.states, frame.states.len())?;
         }
+        Ok(())
     }
 
     /// The running subtransaction commits: its parent would go back to what it would have gone back to,

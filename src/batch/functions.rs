@@ -7,8 +7,10 @@ use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{self, Error, Result, text};
+use crate::memory::checked;
 use crate::snapshot::PushedSnapshot;
 use crate::sys;
+use state_cache_memory::{copy, try_collect};
 
 /// The state that a call changes.
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
@@ -20,13 +22,12 @@ fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
 /// An argument `path`, none of whose elements may be NULL.
 fn path(call: &Call<'_>, n: usize) -> Result<Vec<Vec<u8>>> {
     let path = call
-        .text_array(n)
+        .text_array(n)?
         .ok_or_else(|| Error::null_argument("path"))?;
-    let path: Option<Vec<_>> = path
-        .into_iter()
-        .map(|part| part.map(<[u8]>::to_vec))
-        .collect();
-    path.ok_or_else(|| Error::argument("path must not contain null"))
+    try_collect(path.into_iter().map(|part| {
+        let part = part.ok_or_else(|| Error::argument("path must not contain null"))?;
+        Ok(copy(part)?)
+    }))
 }
 
 sql_functions! {
@@ -41,7 +42,8 @@ sql_functions! {
     /// `state_update(key, updates, class)`
     fn state_update(call) {
         let state = state(call, 2)?;
-        let updates = call.required_jsonb(1, "updates")?.to_vec();
+        let updates = call.required_jsonb(1, "updates")?;
+        let updates = copy(updates)?;
         change::apply(&state, Operation::Update(updates), c"state_update()")?;
         Ok(call::void_datum())
     }
@@ -49,8 +51,10 @@ sql_functions! {
     /// `state_update_section(key, section, updates, class)`
     fn state_update_section(call) {
         let state = state(call, 3)?;
-        let section = call.required_text(1, "section")?.to_vec();
-        let updates = call.required_jsonb(2, "updates")?.to_vec();
+        let section = call.required_text(1, "section")?;
+        let section = copy(section)?;
+        let updates = call.required_jsonb(2, "updates")?;
+        let updates = copy(updates)?;
         change::apply(&state, Operation::UpdateSection { section, updates }, c"state_update_section()")?;
         Ok(call::void_datum())
     }
@@ -58,7 +62,8 @@ sql_functions! {
     /// `state_merge(key, patch, class)`
     fn state_merge(call) {
         let state = state(call, 2)?;
-        let patch = call.required_jsonb(1, "patch")?.to_vec();
+        let patch = call.required_jsonb(1, "patch")?;
+        let patch = copy(patch)?;
         change::apply(&state, Operation::Merge(patch), c"state_merge()")?;
         Ok(call::void_datum())
     }
@@ -67,7 +72,8 @@ sql_functions! {
     fn state_append(call) {
         let state = state(call, 3)?;
         let path = path(call, 1)?;
-        let value = call.required_jsonb(2, "value")?.to_vec();
+        let value = call.required_jsonb(2, "value")?;
+        let value = copy(value)?;
         change::apply(&state, Operation::Append { path, value }, c"state_append()")?;
         Ok(call::void_datum())
     }
@@ -116,7 +122,7 @@ sql_functions! {
             let _snapshot = PushedSnapshot::transaction();
             flush::flush(Whose::Role(sys::current_user()))?
         };
-        with(Batch::end);
+        with(Batch::end)?;
         if outcomes.is_empty() && call.is_alone() {
             error::warn_no_block("state_batch_commit()");
         }
@@ -135,7 +141,7 @@ sql_functions! {
 
     /// `state_batch_rollback()`
     fn state_batch_rollback(call) {
-        if !with(Batch::roll_back) {
+        if !with(Batch::roll_back)? {
             match call.is_alone() {
                 true => error::warn_no_block("state_batch_rollback()"),
                 false => error::notice_nothing_staged(),
@@ -149,9 +155,9 @@ sql_functions! {
         let role = sys::current_user();
         let mut known = with(|batch| {
             let shown = batch.states.values().filter(|it| it.is_staged_by(role) || it.base_of(role).is_some());
-            shown.cloned().collect::<Vec<_>>()
-        });
-        known.sort_by(|a, b| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
+            checked(shown.cloned())
+        })?;
+        known.sort_unstable_by(|a, b| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
         let mut rows = call.rows();
         for state in known {
             let staged = if state.is_staged_by(role) { state.staged_bytes() } else { 0 };

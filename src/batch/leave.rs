@@ -2,7 +2,7 @@
 //! a state is written through.
 
 use super::staged::{Content, Flushed, Place, State};
-use super::{Batch, with};
+use super::{Batch, in_order, with};
 use crate::behind::{self, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::publish::{LeftBy, NewValue};
@@ -13,11 +13,12 @@ use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
 use crate::notify::Touched;
 use crate::store::Made;
+use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
 /// Gives what is left to L1; what L1 does not take is written to the tables. Whether something was written.
 pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
-    let left = with(|batch| batch.all_left(catalog));
+    let left = with(|batch| batch.all_left(catalog))?;
     if left.is_empty() {
         return Ok(false);
     }
@@ -27,13 +28,13 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
         !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
     let mut wrote = false;
     for id in left {
-        if by_hand && is_overruled(catalog, id) {
-            with(|batch| batch.forget_left(id));
+        if by_hand && is_overruled(catalog, id)? {
+            with(|batch| batch.forget_left(id))?;
             continue;
         }
         // A class that this transaction has redefined since is not the worker's business any more.
         let may_be_left = accepted && is_behind(catalog, id)?;
-        if !may_be_left || !with(|batch| batch.give_to_l1(catalog, id)) {
+        if !may_be_left || !with(|batch| batch.give_to_l1(catalog, id))? {
             write_left(catalog, id)?;
             wrote = true;
         }
@@ -54,13 +55,13 @@ fn is_behind(catalog: &Catalog, id: u128) -> Result<bool> {
 /// Writes what this transaction has left of a class, or of all; how many states.
 pub fn write_all(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
     let left = with(|batch| {
-        let all = batch.all_left(catalog).into_iter();
+        let all = batch.all_left(catalog)?.into_iter();
         let wanted = all.filter(|id| {
             let state = batch.states.get(id);
             state.is_some_and(|state| class.is_none_or(|class| *state.class.name == *class))
         });
-        wanted.collect::<Vec<_>>()
-    });
+        Ok::<_, Error>(collect(wanted)?)
+    })?;
     for &id in &left {
         write_left(catalog, id)?;
     }
@@ -78,13 +79,11 @@ pub fn check_classes(catalog: &Catalog) -> Result<()> {
                     .as_ref()
                     .is_some_and(|flushed| matches!(flushed.place, Place::Tables { locked: false }))
         });
-        let mut classes: Vec<_> = in_tables
-            .map(|(_, state)| Rc::clone(&state.class))
-            .collect();
-        classes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut classes = collect(in_tables.map(|(_, state)| Rc::clone(&state.class)))?;
+        classes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         classes.dedup_by(|a, b| a.name == b.name);
-        classes
-    });
+        Ok::<_, Error>(classes)
+    })?;
     for class in unlocked {
         match catalog.class(&class.name) {
             Ok(now) if now.behind => {
@@ -109,7 +108,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
     if with(|batch| batch.states.get(&id).is_some_and(State::is_in_tables)) {
         return Ok(());
     }
-    let Some((info, dirty, version)) = behind::unwritten(catalog, class, state.key) else {
+    let Some((info, dirty, version)) = behind::unwritten(catalog, class, state.key)? else {
         return Ok(());
     };
     let wrote = {
@@ -117,7 +116,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
         behind::write(catalog, class, state.key, &version)?
     };
     match wrote {
-        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, version)),
+        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, version))?,
         // The change by hand may be this transaction's own, and fail with it.
         Wrote::Superseded if with(|batch| batch.by_hand.any()) => {}
         Wrote::Superseded => behind::forget(catalog, class, state.key, &info),
@@ -134,16 +133,16 @@ pub fn heed_changes_by_hand(state: &StateRef<'_>) -> Result<()> {
         Ok(touched && batch.left(state)?.is_some())
     })?;
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    if may_be && is_overruled(&state.catalog, id) {
-        with(|batch| batch.forget_left(id));
+    if may_be && is_overruled(&state.catalog, id)? {
+        with(|batch| batch.forget_left(id))?;
     }
     Ok(())
 }
 
 /// Whether a change by hand in this transaction has the last word over a version that it has left.
-fn is_overruled(catalog: &Catalog, id: u128) -> bool {
+fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
-        return false;
+        return Ok(false);
     };
     let Some(Flushed {
         version,
@@ -151,19 +150,19 @@ fn is_overruled(catalog: &Catalog, id: u128) -> bool {
         ..
     }) = known.flushed
     else {
-        return false;
+        return Ok(false);
     };
     match catalog.head_row(&known.class.name, &known.key) {
-        Some(head) => head.version > version,
+        Some(head) => Ok(head.version > version),
         None => with(|batch| {
             let truncated = batch.by_hand.truncated();
             if base > 0 && !truncated {
                 // The caller has been told of that version: it is not used again.
                 batch
                     .by_hand
-                    .raise_floor(&known.class.name, &known.key, version);
+                    .raise_floor(&known.class.name, &known.key, version)?;
             }
-            base > 0 || truncated
+            Ok(base > 0 || truncated)
         }),
     }
 }
@@ -185,7 +184,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     };
     let unwritten = Unwritten {
         version,
-        document: document.to_vec(),
+        document: copy(&document)?,
         hash,
         expires_at,
         base,
@@ -198,14 +197,11 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     };
     class.counters.count(Counter::WrittenThrough);
     match wrote {
-        Wrote::Version(made) => {
-            with(|batch| batch.wrote_down(id, made, unwritten));
-            Ok(())
-        }
+        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, unwritten)),
         Wrote::Superseded => {
             // A change by hand has the last word; without the dirty version a retry builds upon it.
             if !with(|batch| batch.by_hand.any())
-                && let Some((info, ..)) = behind::unwritten(catalog, &class, &known.key)
+                && let Some((info, ..)) = behind::unwritten(catalog, &class, &known.key)?
             {
                 behind::forget(catalog, &class, &known.key, &info);
             }
@@ -221,22 +217,15 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
 
 impl Batch {
     /// The states whose versions are left, in the order in which states are locked.
-    fn all_left(&self, catalog: &Catalog) -> Vec<u128> {
-        let mut left: Vec<_> = self
-            .states
-            .iter()
-            .filter(|(id, state)| {
-                state.belongs_to(catalog, **id)
-                    && state.flushed.as_ref().is_some_and(Flushed::is_left)
-            })
-            .collect();
-        left.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
-        left.into_iter().map(|(id, _)| *id).collect()
+    fn all_left(&self, catalog: &Catalog) -> Result<Vec<u128>> {
+        in_order(self.states.iter().filter(|(id, state)| {
+            state.belongs_to(catalog, **id) && state.flushed.as_ref().is_some_and(Flushed::is_left)
+        }))
     }
 
     /// A version that was left has been overruled: the tables count.
-    fn forget_left(&mut self, id: u128) {
-        self.frames.save(id, self.states.get(&id), &self.scope);
+    fn forget_left(&mut self, id: u128) -> Result<()> {
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {
             self.left = self.left.saturating_sub(state.left_bytes());
             state.flushed = None;
@@ -244,12 +233,13 @@ impl Batch {
                 state.forget_views();
             }
         }
+        Ok(())
     }
 
     /// Whether L1 takes a version that is left.
-    fn give_to_l1(&mut self, catalog: &Catalog, id: u128) -> bool {
+    fn give_to_l1(&mut self, catalog: &Catalog, id: u128) -> Result<bool> {
         let Some(state) = self.states.get(&id) else {
-            return false;
+            return Ok(false);
         };
         let Some(Flushed {
             version,
@@ -270,7 +260,7 @@ impl Batch {
             ..
         }) = &state.flushed
         else {
-            return false;
+            return Ok(false);
         };
         let new = NewValue {
             class: &state.class,
@@ -288,16 +278,16 @@ impl Batch {
             over_own_rows: *over_own_rows,
         };
         let name = (&*state.class.name, &*state.key);
-        let taken = self.publication.leave(catalog, name, &new, left_by);
+        let taken = self.publication.leave(catalog, name, &new, left_by)?;
         if taken {
             state.class.counters.count(Counter::LeftBehind);
         }
-        taken
+        Ok(taken)
     }
 
     /// A version that was only here or in L1 is a row of this transaction now.
-    fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) {
-        self.frames.save(id, self.states.get(&id), &self.scope);
+    fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) -> Result<()> {
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {
             self.left = self.left.saturating_sub(state.left_bytes());
             // Without a flush of this transaction's it is what there was before.
@@ -318,5 +308,6 @@ impl Batch {
                 place: Place::Tables { locked: true },
             });
         }
+        Ok(())
     }
 }

@@ -81,10 +81,11 @@ use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::{behind, cache, shared, store};
+use crate::{behind, cache, memory, shared, store};
 use explicit::Explicits;
 use frames::Frames;
 use staged::State;
+use state_cache_memory::{collect, room_in_map};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -99,8 +100,8 @@ pub use staged::{Edit, Operation};
 pub use view::{read, read_newest};
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
-pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) {
-    with(|batch| batch.by_hand.raise_floor(&class.name, key, version));
+pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) -> Result<()> {
+    with(|batch| batch.by_hand.raise_floor(&class.name, key, version))
 }
 
 /// Locks a state for the rest of the transaction, before a decision that must still hold at COMMIT: what is read
@@ -186,12 +187,28 @@ struct Scope {
 impl Scope {
     /// What is staged of a state is about to be written: dropping what is staged does not bring back what was staged
     /// before.
-    fn forget_staged_before(&mut self, id: u128) {
+    fn forget_staged_before(&mut self, id: u128) -> Result<()> {
         if self.kept.contains_key(&id) {
-            Rc::make_mut(&mut self.kept).remove(&id);
+            to_change(&mut self.kept)?.remove(&id);
         }
-        self.explicit.forget_staged_before(id);
+        self.explicit.forget_staged_before(id)
     }
+}
+
+/// States to be changed, with room for one more: a copy where what a subtransaction would go back to has them, too.
+fn to_change(states: &mut Rc<HashMap<u128, State>>) -> Result<&mut HashMap<u128, State>> {
+    if Rc::get_mut(states).is_none() {
+        let mut copied = HashMap::new();
+        room_in_map(&mut copied, states.len() + 1)?;
+        for (id, state) in &**states {
+            memory::check()?;
+            copied.insert(*id, state.clone());
+        }
+        *states = Rc::new(copied);
+    }
+    let states = Rc::make_mut(states);
+    room_in_map(states, 1)?;
+    Ok(states)
 }
 
 /// Where the transaction is.
@@ -259,7 +276,8 @@ impl Batch {
     fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         self.known(id, &state.class.name, state.key)?;
-        self.frames.save(id, self.states.get(&id), &self.scope);
+        room_in_map(&mut self.states, 1)?;
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
         let same = |known: &Rc<Catalog>| Rc::ptr_eq(known, &state.catalog);
         if !self.scope.catalog.as_ref().is_some_and(same) {
             self.scope.catalog = Some(Rc::clone(&state.catalog));
@@ -302,50 +320,45 @@ impl Batch {
     }
 
     /// The ids of the states with staged changes that are to be flushed, in the order in which they are locked.
-    fn dirty(&self, whose: explicit::Whose) -> Vec<u128> {
+    fn dirty(&self, whose: explicit::Whose) -> Result<Vec<u128>> {
         let is_meant = |state: &State| {
             let pending = state.pending.as_ref();
             pending.is_some_and(|it| whose.includes(it.stager.user, &self.scope.explicit))
         };
-        let mut dirty: Vec<_> = self
-            .states
-            .iter()
-            .filter(|(_, state)| is_meant(state))
-            .collect();
-        dirty.sort_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
-        dirty.into_iter().map(|(id, _)| *id).collect()
+        in_order(self.states.iter().filter(|(_, state)| is_meant(state)))
     }
 
     /// Whether more than [`MAX_HELD`] bytes of documents are held, `grown` more than when last asked.
     /// Counting looks at every state, so it is done rarely.
-    fn holds_too_much(&mut self, grown: usize) -> bool {
+    fn holds_too_much(&mut self, grown: usize) -> Result<bool> {
         self.grown += grown;
         if self.held + self.grown <= MAX_HELD || self.grown < MAX_HELD / 4 {
-            return false;
+            return Ok(false);
         }
         self.grown = 0;
         // What only cursors need goes first.
         for (id, state) in &mut self.states {
             if state.has_older_views() {
-                self.frames.save(*id, Some(state), &self.scope);
+                self.frames.save(*id, Some(state), &self.scope)?;
                 state.give_up_older_views();
             }
         }
         self.held = self.states.values().map(State::held_bytes).sum();
-        self.held > MAX_HELD
+        Ok(self.held > MAX_HELD)
     }
 
     /// Relies on the tables for all that is flushed, see [`State::spill`].
-    fn spill(&mut self, give_up_older: bool) {
+    fn spill(&mut self, give_up_older: bool) -> Result<()> {
         // SAFETY: reads this backend's transaction state.
         let command = unsafe { pgrx::pg_sys::GetCurrentCommandId(false) };
         for (id, state) in &mut self.states {
             if state.is_in_tables() {
-                self.frames.save(*id, Some(state), &self.scope);
+                self.frames.save(*id, Some(state), &self.scope)?;
                 state.spill(command, give_up_older);
             }
         }
         self.held = 0;
+        Ok(())
     }
 
     /// The role that has staged a change of this state, if it is another one than `user`.
@@ -395,6 +408,13 @@ impl Batch {
         self.phase = Phase::Open;
         self.holds_claim = false;
     }
+}
+
+/// The ids of these states in the order in which states are locked.
+fn in_order<'a>(states: impl Iterator<Item = (&'a u128, &'a State)>) -> Result<Vec<u128>> {
+    let mut states = collect(states)?;
+    states.sort_unstable_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
+    Ok(collect(states.into_iter().map(|(id, _)| *id))?)
 }
 
 fn collision() -> Error {

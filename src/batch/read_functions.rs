@@ -6,6 +6,7 @@ use crate::cache::forms::{Jsonb, Nothing, Path, Section, Text};
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
+use state_cache_memory::collect;
 
 /// The state that a call names; `None` for a NULL key, which names none.
 fn state<'a>(call: &Call<'a>, key: usize, class: usize) -> Result<Option<StateRef<'a>>> {
@@ -34,9 +35,10 @@ sql_functions! {
     /// `state_get_path(key, path, class)`
     fn state_get_path(call) {
         let Some(state) = state(call, 0, 2)? else { return Ok(call.null()) };
-        let Some(path) = call.text_array(1) else { return Ok(call.null()) };
+        let Some(path) = call.text_array(1)? else { return Ok(call.null()) };
         // As with the operator #>, a NULL in the path leads nowhere.
-        let Some(path) = path.into_iter().collect::<Option<Vec<&[u8]>>>() else { return Ok(call.null()) };
+        if path.contains(&None) { return Ok(call.null()) }
+        let path = collect(path.into_iter().flatten())?;
         let mut form = Path { path: &path, state: &state };
         let found = view::read(&state, &mut form)?.state();
         Ok(call.nullable(found.and_then(|(_, value)| value)))
@@ -54,7 +56,7 @@ sql_functions! {
     fn state_get_many(call) {
         let class = call.required_text(1, "class")?;
         let catalog = catalog::current(call.function())?;
-        let keys = call.text_array(0).unwrap_or_default();
+        let keys = call.text_array(0)?.unwrap_or_default();
         let mut rows = call.rows();
         for key in keys.into_iter().flatten() {
             let state = StateRef::new(&catalog, class, key)?;

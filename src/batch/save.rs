@@ -132,7 +132,7 @@ impl Batch {
         if known.is_dirty() {
             let kept = known.clone();
             let id = Self::id(&state.catalog, &state.class.name, state.key);
-            Rc::make_mut(&mut self.scope.kept).insert(id, kept);
+            super::to_change(&mut self.scope.kept)?.insert(id, kept);
         }
         Ok(())
     }

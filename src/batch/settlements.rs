@@ -4,7 +4,9 @@
 
 use super::with;
 use crate::cache::publish::Settlement;
+use crate::error::Result;
 use pgrx::pg_sys;
+use state_cache_memory::Grow;
 
 /// Nesting level of the top transaction.
 const TOP: i32 = 1;
@@ -14,9 +16,10 @@ const TOP: i32 = 1;
 pub struct Settlements(Vec<(i32, Settlement)>);
 
 /// Says what becomes of a dirty entry if this transaction commits.
-pub fn settle(settlement: Settlement) {
+pub fn settle(settlement: Settlement) -> Result<()> {
     let level = nest_level();
-    with(|batch| batch.settlements.0.push((level, settlement)));
+    with(|batch| batch.settlements.0.try_push((level, settlement)))?;
+    Ok(())
 }
 
 impl Settlements {

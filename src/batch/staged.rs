@@ -10,7 +10,8 @@ use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_document as document;
+use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::collect;
 use std::rc::Rc;
 
 /// Operations kept apart on one state, and bytes of what they carry. With more, the row is locked early
@@ -237,10 +238,9 @@ impl Operation {
                 document::update_section(base, section, updates)
             }
             Self::Merge(patch) => document::merge_patch(base, patch, sys::check_stack),
-            Self::Append { path, value } => {
-                let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
-                document::append(base, &path, value)
-            }
+            Self::Append { path, value } => collect(path.iter().map(Vec::as_slice))
+                .map_err(DocumentError::from)
+                .and_then(|path| document::append(base, &path, value)),
         };
         result.map_err(|error| Error::Document {
             state: state.shown(),
@@ -285,8 +285,12 @@ impl Operation {
             Self::Update(_) | Self::Merge(_) | Self::Edit(_) => String::new(),
             Self::UpdateSection { section, .. } => crate::error::text(section),
             Self::Append { path, .. } => {
-                let parts: Vec<_> = path.iter().map(|part| crate::error::text(part)).collect();
-                format!("{{{}}}", parts.join(","))
+                // Not more than a message can hold.
+                const SHOWN: usize = 16;
+                let shown = path.iter().take(SHOWN);
+                let parts: Vec<_> = shown.map(|part| crate::error::text(part)).collect();
+                let rest = if path.len() > SHOWN { ",..." } else { "" };
+                format!("{{{}{rest}}}", parts.join(","))
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::store::{
     self, Base, Change, Checkpoint, Item, Kept, Made, NewVersion, Replaced, Storage,
 };
 use state_cache_l1::FillToken;
+use state_cache_memory::copy;
 use std::rc::Rc;
 
 /// What was written.
@@ -213,7 +214,7 @@ impl Step {
             return Ok(());
         }
         let kept = Kept {
-            document: next.document.to_vec(),
+            document: copy(&next.document)?,
             hash: next.hash,
             storage: made.storage,
         };

@@ -14,6 +14,7 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::Storage;
 use crate::sys;
 use pgrx::pg_sys;
+use state_cache_memory::room_in_map;
 use std::rc::Rc;
 
 /// Staged operations, and what they were applied to.
@@ -128,9 +129,7 @@ pub fn settle(state: &StateRef<'_>) -> Result<bool> {
 impl Batch {
     fn note_read_behind(&mut self, state: &StateRef<'_>, ground: Ground) -> Result<()> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
-        self.read_behind
-            .try_reserve(1)
-            .map_err(|_| Error::OutOfMemory)?;
+        room_in_map(&mut self.read_behind, 1)?;
         self.read_behind.entry(id).or_insert(ground);
         Ok(())
     }

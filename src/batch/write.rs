@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, Replaced, Storage};
 use crate::{behind, sys};
 use state_cache_l1::FillToken;
+use state_cache_memory::copy;
 use std::rc::Rc;
 
 /// What L3 holds before the write.
@@ -164,7 +165,8 @@ pub fn plan(
         ) if *base != current.ground() && !pending.overwrites(on_conflict) => {
             let before = read_beneath(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
-            let Some(result) = apply_all(state, operations, before.clone())? else {
+            let kept = before.as_deref().map(copy).transpose()?;
+            let Some(result) = apply_all(state, operations, kept)? else {
                 return Ok(Plan::Done(Written::Nothing { version: 0 }));
             };
             current.same = current.lost == 0 && before.as_ref() == Some(&result);
@@ -208,7 +210,10 @@ fn next_version(
         .checkpoint
         .as_ref()
         .is_some_and(|it| it.parent.is_some());
-    let same = current.same.then(|| document.to_vec());
+    let same = match current.same {
+        true => Some(copy(&document)?),
+        false => None,
+    };
     let base = current.document.take().or(same);
     let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
     let next = Next {

@@ -28,7 +28,7 @@ pub fn before_keys_commit(catalog: &Rc<Catalog>, names: &[StateName]) -> Result<
         for (_, key) in states {
             if let Some(class) = behind_class(catalog, name)? {
                 let class = lock(catalog, class, key)?;
-                drop_if_superseded(catalog, &class, key);
+                drop_if_superseded(catalog, &class, key)?;
             }
         }
     }
@@ -40,16 +40,16 @@ pub fn before_all_commit(catalog: &Rc<Catalog>, truncated: bool) -> Result<()> {
     if shared::l1().is_none() {
         return Ok(());
     }
-    for class in catalog.behind_classes() {
+    for class in catalog.behind_classes()? {
         lock_class(catalog, &class);
     }
     if truncated {
         // They go all at once.
         return Ok(());
     }
-    for ((class, key), _) in dirty(catalog, None) {
+    for ((class, key), _) in dirty(catalog, None)? {
         if let Some(class) = behind_class(catalog, &class)? {
-            drop_if_superseded(catalog, &class, &key);
+            drop_if_superseded(catalog, &class, &key)?;
         }
     }
     Ok(())
@@ -63,9 +63,9 @@ fn behind_class(catalog: &Catalog, name: &[u8]) -> Result<Option<Rc<Class>>> {
     }
 }
 
-fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) {
-    let Some((info, dirty, version)) = unwritten(catalog, class, key) else {
-        return;
+fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
+    let Some((info, dirty, version)) = unwritten(catalog, class, key)? else {
+        return Ok(());
     };
     let head = catalog.head_row(&class.name, key);
     let superseded = match &head {
@@ -74,8 +74,9 @@ fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) {
     };
     if superseded {
         if head.is_none() {
-            batch::raise_floor(class, key, version.version);
+            batch::raise_floor(class, key, version.version)?;
         }
-        settle(catalog, class, key, &info, sys::now(), Wrote::Superseded);
+        settle(catalog, class, key, &info, sys::now(), Wrote::Superseded)?;
     }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
 use crate::{settings, shared, store, sys};
 use state_cache_l1::EntryInfo;
+use state_cache_memory::Grow;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -100,7 +101,7 @@ impl Task for Flusher {
             self.holds_work = is_anything_dirty();
             catalog::installed()?.ok_or(Error::NotInstalled)
         })?;
-        let all = dirty(&catalog, None);
+        let all = dirty(&catalog, None)?;
         let is_put_aside = |wanted: &StateName| {
             let put_aside = |(name, info): &DirtyState| name == wanted && is_marked(info);
             all.iter().any(put_aside)
@@ -115,13 +116,19 @@ impl Task for Flusher {
                 true => i64::MAX,
                 false => round.now + settings::flush_interval() / ALONG,
             };
-            let due = all
-                .into_iter()
-                .filter(|state| self.due(state, round.now) <= until);
-            let (parked, fresh): (Vec<_>, Vec<_>) = due.partition(|state| self.is_parked(state));
+            let (mut parked, mut fresh) = (Vec::new(), Vec::new());
+            for state in all {
+                if self.due(&state, round.now) > until {
+                    continue;
+                }
+                match self.is_parked(&state) {
+                    true => parked.try_push(state)?,
+                    false => fresh.try_push(state)?,
+                }
+            }
             self.write(&catalog, &fresh, &parked)?;
         }
-        self.look_ahead(&catalog, round, database);
+        self.look_ahead(&catalog, round, database)?;
         Ok(self.next())
     }
 
@@ -184,8 +191,13 @@ impl Flusher {
     }
 
     /// Finds out what is dirty now, and when the next of it is due.
-    fn look_ahead(&mut self, catalog: &Catalog, round: Round, database: &shared::Database) {
-        let left = dirty(catalog, None);
+    fn look_ahead(
+        &mut self,
+        catalog: &Catalog,
+        round: Round,
+        database: &shared::Database,
+    ) -> Result<()> {
+        let left = dirty(catalog, None)?;
         if round.leaving && !self.has_warned && left.iter().any(|state| self.is_parked(state)) {
             self.has_warned = true;
             pgrx::warning!(
@@ -213,6 +225,7 @@ impl Flusher {
             // Who dirties another state meanwhile need not wake this worker: that one is due later.
             database.set_flush_wanted(true);
         }
+        Ok(())
     }
 
     fn next(&self) -> Next {

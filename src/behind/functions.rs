@@ -5,29 +5,34 @@ use crate::batch::{self, StateName};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::{shared, sys};
+use crate::{memory, shared, sys};
 use pgrx::pg_sys;
 use state_cache_l1::EntryInfo;
+use state_cache_memory::Grow;
 use std::rc::Rc;
 
 /// The dirty entries of an installation, in the order in which flushes lock states.
-pub fn dirty(catalog: &Catalog, class: Option<&[u8]>) -> Vec<(StateName, EntryInfo)> {
-    let mut found = Vec::new();
+pub fn dirty(catalog: &Catalog, class: Option<&[u8]>) -> Result<Vec<(StateName, EntryInfo)>> {
+    let (mut found, mut outcome) = (Vec::new(), Ok(()));
     if let Some(l1) = shared::l1() {
         l1.for_each_dirty(catalog.database, catalog.incarnation, |of, key, info| {
-            if class.is_none_or(|class| of == class) {
-                found.push(((of.into(), key.into()), *info));
+            if outcome.is_ok() && class.is_none_or(|class| of == class) {
+                outcome = memory::check().and_then(|()| {
+                    found.try_push(((of.into(), key.into()), *info))?;
+                    Ok(())
+                });
             }
-        });
+        })?;
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    found
+    outcome?;
+    found.sort_unstable_by(|a: &(StateName, _), b| a.0.cmp(&b.0));
+    Ok(found)
 }
 
 /// Writes what is dirty of a class, or of all, in this transaction; how many states.
 pub fn flush(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
     let mut flushed = 0;
-    for ((class, key), _) in dirty(catalog, class) {
+    for ((class, key), _) in dirty(catalog, class)? {
         flushed += u64::from(flush_state(catalog, &class, &key)?);
     }
     Ok(flushed)
@@ -38,7 +43,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bo
     // The row of its class may have been deleted in a way that no trigger saw.
     let class = catalog.class_or_default(class)?;
     let read_at = sys::now();
-    let Some((info, dirty, version)) = unwritten(catalog, &class, key) else {
+    let Some((info, dirty, version)) = unwritten(catalog, &class, key)? else {
         return Ok(false);
     };
     crate::fault::stop_at!(BeforeBehind);
@@ -46,7 +51,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bo
         let _writer = become_writer(catalog, dirty.owner);
         write(catalog, &class, key, &version)?
     };
-    settle(catalog, &class, key, &info, read_at, wrote);
+    settle(catalog, &class, key, &info, read_at, wrote)?;
     Ok(true)
 }
 
@@ -79,7 +84,7 @@ sql_functions! {
             return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
         }
         let mut rows = call.rows();
-        for ((class, key), info) in dirty(&catalog, None) {
+        for ((class, key), info) in dirty(&catalog, None)? {
             let Some(dirty) = info.dirty else { continue };
             rows.push([
                 Some(call::varlena_datum(&class)),

@@ -7,6 +7,7 @@ use super::functions;
 use super::lock::lock_class;
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::memory;
 use pgrx::pg_sys;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -41,10 +42,11 @@ pub fn before_class_changes(
 
 /// All rows of `state_class` are about to go.
 pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
-    let of_dirty = functions::dirty(catalog, None)
-        .into_iter()
-        .map(|((class, _), _)| class);
-    let classes: BTreeSet<_> = of_dirty.chain(catalog.behind_classes()).collect();
+    let mut classes: BTreeSet<_> = catalog.behind_classes()?.into_iter().collect();
+    for ((class, _), _) in functions::dirty(catalog, None)? {
+        memory::check()?;
+        classes.insert(class);
+    }
     for class in classes {
         lock_class(catalog, &class);
     }

@@ -1,8 +1,10 @@
 //! Writing a dirty version to L3, and what becomes of its entry then.
 
 use crate::batch;
+use crate::cache::forms::Document;
 use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
+use crate::cache::read::{Form, Taken};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use crate::identity::{Identity, Impersonation};
@@ -13,7 +15,7 @@ use crate::store::{
 };
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Dirty, EntryInfo, View};
+use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
 const MAX_ATTEMPTS: u32 = 100;
@@ -47,15 +49,23 @@ pub fn unwritten(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-) -> Option<(EntryInfo, Dirty, Unwritten)> {
-    let copied = shared::l1()?.with_value(&catalog.l1_key(class, key), |info, value| {
-        let dirty = info.dirty?;
-        let mut document = vec![0; value.len()];
-        value.read(0, &mut document)?;
-        Some((*info, dirty, document))
-    });
-    let View::Hit(Some((info, dirty, document))) = copied else {
-        return None;
+) -> Result<Option<(EntryInfo, Dirty, Unwritten)>> {
+    let Some(l1) = shared::l1() else {
+        return Ok(None);
+    };
+    let key = catalog.l1_key(class, key);
+    let is_dirty =
+        matches!(l1.read(&key, Want::Info, &mut []), Lookup::Hit(info) if info.dirty.is_some());
+    if !is_dirty {
+        return Ok(None);
+    }
+    let (info, document) = match Document.take(l1, &key) {
+        Taken::Entry(info, document) => (info, document?),
+        Taken::Failed(error) => return Err(error),
+        Taken::Miss | Taken::Damaged => return Ok(None),
+    };
+    let Some(dirty) = info.dirty else {
+        return Ok(None);
     };
     let unwritten = Unwritten {
         version: info.version,
@@ -64,7 +74,7 @@ pub fn unwritten(
         expires_at: info.expires_at,
         base: dirty.base,
     };
-    Some((info, dirty, unwritten))
+    Ok(Some((info, dirty, unwritten)))
 }
 
 /// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at
@@ -230,7 +240,7 @@ pub fn settle(
     info: &EntryInfo,
     read_at: i64,
     wrote: Wrote,
-) {
+) -> Result<()> {
     batch::settle(Settlement {
         database: catalog.database,
         incarnation: catalog.incarnation,
@@ -246,7 +256,7 @@ pub fn settle(
                 xid,
             },
         },
-    });
+    })
 }
 
 /// Drops a dirty entry at once: a committed change by hand has the last word.

@@ -5,9 +5,10 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, text};
 use crate::snapshots::{self, Retention};
 use crate::store::{self, Setting};
-use crate::{encoding, interval, notify, shared};
+use crate::{encoding, interval, memory, notify, shared};
 use pgrx::pg_sys;
 use state_cache_document::Pattern;
+use state_cache_memory::Grow;
 
 /// The longest class name and channel, in bytes: those of an identifier.
 const MAX_NAME: usize = 63;
@@ -69,7 +70,7 @@ fn duration(room: &mut Option<pg_sys::Interval>, name: &str) -> Result<Setting> 
 
 /// A list of names, of which an empty one stands for the usual names.
 fn names(call: &Call<'_>, n: usize, argument: &str) -> Result<Setting> {
-    let Some(names) = call.text_array(n) else {
+    let Some(names) = call.text_array(n)? else {
         return Ok(Setting::Unnamed);
     };
     for name in &names {
@@ -115,7 +116,7 @@ sql_functions! {
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
         let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key, encoding::character));
-        notify::request_invalidation(&catalog, class, text);
+        notify::request_invalidation(&catalog, class, text)?;
         Ok(call::count_datum(evicted))
     }
 
@@ -180,12 +181,18 @@ sql_functions! {
         if !access.l1 {
             return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut outcome) = (Vec::new(), Ok(()));
         if let Some(l1) = shared::l1() {
             l1.for_each(catalog.database, catalog.incarnation, |class, key, info| {
-                entries.push((class.to_vec(), key.to_vec(), *info));
-            });
+                if outcome.is_ok() {
+                    outcome = memory::check().and_then(|()| {
+                        entries.try_push((class.to_vec(), key.to_vec(), *info))?;
+                        Ok(())
+                    });
+                }
+            })?;
         }
+        outcome?;
         let mut rows = call.rows();
         for (class, key, info) in entries {
             rows.push([

@@ -6,8 +6,9 @@ use crate::call::{Varlena, varlena_datum};
 use crate::error::{Error, Result};
 use crate::shared::{Key, SharedL1};
 use pgrx::pg_sys;
-use state_cache_document::{self as document, DocumentError, Source};
+use state_cache_document::{self as document, DocumentError, Part, Source};
 use state_cache_l1::{Chunked, EntryInfo, Lookup, View, Want};
+use state_cache_memory::{copy, filled};
 use std::cell::RefCell;
 use std::cmp::Ordering;
 
@@ -30,9 +31,16 @@ fn copy_out(l1: &SharedL1, key: &Key<'_>, want: Want) -> Taken<Option<pg_sys::Da
     loop {
         let mut value = Varlena::with_capacity(room);
         match l1.read(key, want, value.room()) {
-            Lookup::Miss => return Taken::Miss,
-            Lookup::Damaged => return Taken::Damaged,
+            Lookup::Miss => {
+                value.free();
+                return Taken::Miss;
+            }
+            Lookup::Damaged => {
+                value.free();
+                return Taken::Damaged;
+            }
             Lookup::TooSmall { len } => {
+                value.free();
                 room = len;
                 HINTS.with_borrow_mut(|hints| hints[place] = room as u32);
             }
@@ -44,7 +52,11 @@ fn copy_out(l1: &SharedL1, key: &Key<'_>, want: Want) -> Taken<Option<pg_sys::Da
                 if len.is_some_and(|len| room > 2 * len as usize + SLACK) {
                     HINTS.with_borrow_mut(|hints| hints[place] = len.unwrap_or(0));
                 }
-                return Taken::Entry(info, len.map(|len| value.finish(len as usize)));
+                let Some(len) = len else {
+                    value.free();
+                    return Taken::Entry(info, None);
+                };
+                return Taken::Entry(info, Some(value.finish(len as usize)));
             }
         }
     }
@@ -60,6 +72,7 @@ impl Form for Jsonb {
         match copy_out(l1, key, Want::Value) {
             Taken::Entry(info, Some(datum)) => Taken::Entry(info, Ok(datum)),
             Taken::Entry(_, None) | Taken::Damaged => Taken::Damaged,
+            Taken::Failed(error) => Taken::Failed(error),
             Taken::Miss => Taken::Miss,
         }
     }
@@ -79,41 +92,63 @@ impl Form for Text {
         let info = match copy_out(l1, key, Want::Text) {
             Taken::Entry(info, Some(datum)) => return Taken::Entry(info, Ok(datum)),
             Taken::Entry(info, None) => info,
+            Taken::Failed(error) => return Taken::Failed(error),
             Taken::Damaged => return Taken::Damaged,
             Taken::Miss => return Taken::Miss,
         };
-        let Taken::Entry(found, document) = Document.take(l1, key) else {
-            return Taken::Miss;
+        let (found, document) = match Document.take(l1, key) {
+            Taken::Entry(found, document) => (found, document),
+            Taken::Failed(error) => return Taken::Failed(error),
+            Taken::Damaged | Taken::Miss => return Taken::Miss,
         };
-        let text = document.map(|document| to_text(&document));
+        let text = document.map(|document| ServerText::of(&document));
         if let Ok(text) = &text
             && found.serial == info.serial
         {
             // Without room for it, or when the state has just changed, the next reader makes it again.
-            let _ = l1.attach_text(key, info.serial, text);
+            let _ = l1.attach_text(key, info.serial, text.bytes());
         }
-        Taken::Entry(found, text.map(|text| varlena_datum(&text)))
+        Taken::Entry(found, text.map(|text| varlena_datum(text.bytes())))
     }
 
     fn make(&mut self, document: &[u8]) -> Result<pg_sys::Datum> {
-        Ok(varlena_datum(&to_text(document)))
+        Ok(varlena_datum(ServerText::of(document).bytes()))
     }
 }
 
-/// The text of a document as `jsonb`'s output function writes it.
-fn to_text(document: &[u8]) -> Vec<u8> {
-    // SAFETY: the container is copied into memory aligned as jsonb wants it; the text is NUL-terminated
-    // and copied before it is freed.
-    unsafe {
-        let copy = varlena_datum(document).cast_mut_ptr::<u8>();
-        let container = copy
-            .add(crate::varlena::VARHDRSZ)
-            .cast::<pg_sys::JsonbContainer>();
-        let text = pg_sys::JsonbToCString(std::ptr::null_mut(), container, document.len() as i32);
-        let bytes = std::ffi::CStr::from_ptr(text).to_bytes().to_vec();
-        pg_sys::pfree(text.cast());
-        pg_sys::pfree(copy.cast());
-        bytes
+/// The text of a document as `jsonb`'s output function writes it, in memory of the server.
+struct ServerText {
+    text: *mut std::ffi::c_char,
+}
+
+impl ServerText {
+    fn of(document: &[u8]) -> Self {
+        // SAFETY: the container is copied into memory aligned as jsonb wants it, which is freed after its use.
+        unsafe {
+            let copy = varlena_datum(document).cast_mut_ptr::<u8>();
+            let container = copy
+                .add(crate::varlena::VARHDRSZ)
+                .cast::<pg_sys::JsonbContainer>();
+            let length = document.len() as i32;
+            let text = pg_sys::JsonbToCString(std::ptr::null_mut(), container, length);
+            pg_sys::pfree(copy.cast());
+            Self { text }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: NUL-terminated, and freed by nobody but us.
+        unsafe { std::ffi::CStr::from_ptr(self.text) }.to_bytes()
+    }
+}
+
+impl Drop for ServerText {
+    fn drop(&mut self) {
+        // On an error the memory goes with its context.
+        if !std::thread::panicking() {
+            // SAFETY: allocated by the server for us, and not used any more.
+            unsafe { pg_sys::pfree(self.text.cast()) };
+        }
     }
 }
 
@@ -124,20 +159,26 @@ impl Form for Document {
     type Output = Vec<u8>;
 
     fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<Vec<u8>>> {
-        taken(l1.with_value(key, |info, value| {
-            let mut bytes = vec![0; value.len()];
-            (
-                *info,
-                value
-                    .read(0, &mut bytes)
-                    .map(|()| bytes)
-                    .ok_or(DocumentError::Damaged),
-            )
-        }))
+        // Memory is asked for with no lock held, once its size is known.
+        let mut bytes = Vec::new();
+        loop {
+            match l1.read(key, Want::Value, &mut bytes) {
+                Lookup::Miss => return Taken::Miss,
+                Lookup::Damaged => return Taken::Damaged,
+                Lookup::TooSmall { len } => match filled(0, len) {
+                    Ok(room) => bytes = room,
+                    Err(refused) => return Taken::Failed(refused.into()),
+                },
+                Lookup::Hit(info) => {
+                    bytes.truncate(info.value_len as usize);
+                    return Taken::Entry(info, Ok(bytes));
+                }
+            }
+        }
     }
 
     fn make(&mut self, document: &[u8]) -> Result<Vec<u8>> {
-        Ok(document.to_vec())
+        Ok(copy(document)?)
     }
 }
 
@@ -188,13 +229,14 @@ impl Form for IfIntact {
     fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<Option<Vec<u8>>>> {
         match Document.take(l1, key) {
             Taken::Entry(info, document) => Taken::Entry(info, document.map(Some)),
+            Taken::Failed(error) => Taken::Failed(error),
             Taken::Damaged => Taken::Damaged,
             Taken::Miss => Taken::Miss,
         }
     }
 
     fn make(&mut self, document: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(Some(document.to_vec()))
+        Ok(Some(copy(document)?))
     }
 
     fn make_of_damaged(&mut self, _: Error) -> Result<Option<Vec<u8>>> {
@@ -240,17 +282,11 @@ pub struct Path<'a> {
 }
 
 impl Path<'_> {
-    fn answer(
-        &self,
-        found: std::result::Result<Option<Vec<u8>>, DocumentError>,
-    ) -> Result<Option<pg_sys::Datum>> {
-        match found {
-            Ok(found) => Ok(found.map(|found| varlena_datum(&found))),
-            Err(error) => Err(Error::Document {
-                state: self.state.shown(),
-                place: String::new(),
-                error,
-            }),
+    fn failed(&self, error: DocumentError) -> Error {
+        Error::Document {
+            state: self.state.shown(),
+            place: String::new(),
+            error,
         }
     }
 }
@@ -259,18 +295,13 @@ impl Form for Path<'_> {
     type Output = Option<pg_sys::Datum>;
 
     fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<Self::Output>> {
-        let view = l1.with_value(key, |info, value| {
-            (*info, document::get_path(&InL1(value), self.path))
-        });
-        match view {
-            View::Miss => Taken::Miss,
-            View::Damaged | View::Hit((_, Err(DocumentError::Damaged))) => Taken::Damaged,
-            View::Hit((info, found)) => Taken::Entry(info, self.answer(found)),
-        }
+        let find = |value: &InL1<'_, '_>| document::find_path(value, self.path);
+        copy_part(l1, key, find, |error| self.failed(error))
     }
 
     fn make(&mut self, document: &[u8]) -> Result<Self::Output> {
-        self.answer(document::get_path(document, self.path))
+        let found = document::get_path(document, self.path).map_err(|error| self.failed(error))?;
+        Ok(found.map(|found| varlena_datum(&found)))
     }
 }
 
@@ -283,14 +314,12 @@ pub struct Section<'a> {
 }
 
 impl Section<'_> {
-    fn answer(&self, found: std::result::Result<Vec<u8>, DocumentError>) -> Result<pg_sys::Datum> {
-        found
-            .map(|section| varlena_datum(&section))
-            .map_err(|error| Error::Document {
-                state: self.state.shown(),
-                place: crate::error::text(self.name),
-                error,
-            })
+    fn failed(&self, error: DocumentError) -> Error {
+        Error::Document {
+            state: self.state.shown(),
+            place: crate::error::text(self.name),
+            error,
+        }
     }
 }
 
@@ -298,18 +327,72 @@ impl Form for Section<'_> {
     type Output = pg_sys::Datum;
 
     fn take(&mut self, l1: &SharedL1, key: &Key<'_>) -> Taken<Result<pg_sys::Datum>> {
-        let view = l1.with_value(key, |info, value| {
-            (*info, document::get_section(&InL1(value), self.name))
-        });
-        match view {
-            View::Miss => Taken::Miss,
-            View::Damaged | View::Hit((_, Err(DocumentError::Damaged))) => Taken::Damaged,
-            View::Hit((info, found)) => Taken::Entry(info, self.answer(found)),
+        let find = |value: &InL1<'_, '_>| document::find_section(value, self.name).map(Some);
+        match copy_part(l1, key, find, |error| self.failed(error)) {
+            Taken::Entry(info, Ok(Some(section))) => Taken::Entry(info, Ok(section)),
+            Taken::Entry(info, Err(error)) => Taken::Entry(info, Err(error)),
+            Taken::Failed(error) => Taken::Failed(error),
+            Taken::Entry(_, Ok(None)) | Taken::Damaged => Taken::Damaged,
+            Taken::Miss => Taken::Miss,
         }
     }
 
     fn make(&mut self, document: &[u8]) -> Result<pg_sys::Datum> {
-        self.answer(document::get_section(document, self.name))
+        let found = document::get_section(document, self.name);
+        found
+            .map(|section| varlena_datum(&section))
+            .map_err(|error| self.failed(error))
+    }
+}
+
+/// Bytes of a part that is copied out under the lock that it is found under.
+const PART_AT_ONCE: usize = 2048;
+
+/// Copies a part of a document out of L1 into a varlena. Nothing is allocated with a lock held: a part that is larger
+/// than [`PART_AT_ONCE`] is found first, and copied when there is a place for it, if the entry is still the same.
+fn copy_part(
+    l1: &SharedL1,
+    key: &Key<'_>,
+    find: impl Fn(&InL1<'_, '_>) -> std::result::Result<Option<Part>, DocumentError>,
+    failed: impl FnOnce(DocumentError) -> Error,
+) -> Taken<Result<Option<pg_sys::Datum>>> {
+    let mut at_once = [0; PART_AT_ONCE];
+    loop {
+        let found = l1.with_value(key, |info, value| {
+            let value = InL1(value);
+            let part = find(&value).and_then(|part| {
+                if let Some(part) = part
+                    && let Some(into) = at_once.get_mut(..part.size())
+                {
+                    part.copy(&value, into)?;
+                }
+                Ok(part)
+            });
+            (*info, part)
+        });
+        let (info, part) = match found {
+            View::Miss => return Taken::Miss,
+            View::Damaged | View::Hit((_, Err(DocumentError::Damaged))) => return Taken::Damaged,
+            View::Hit((info, Err(error))) => return Taken::Entry(info, Err(failed(error))),
+            View::Hit((info, Ok(None))) => return Taken::Entry(info, Ok(None)),
+            View::Hit((info, Ok(Some(part)))) => (info, part),
+        };
+        if let Some(copied) = at_once.get(..part.size()) {
+            return Taken::Entry(info, Ok(Some(varlena_datum(copied))));
+        }
+        let mut place = Varlena::with_capacity(part.size());
+        let copied = l1.with_value(key, |again, value| {
+            (again.serial == info.serial).then(|| part.copy(&InL1(value), place.room()))
+        });
+        match copied {
+            View::Miss => return Taken::Miss,
+            View::Damaged | View::Hit(Some(Err(_))) => return Taken::Damaged,
+            View::Hit(Some(Ok(()))) => {
+                return Taken::Entry(info, Ok(Some(place.finish(part.size()))));
+            }
+            // Another entry has taken its place.
+            View::Hit(None) => place.free(),
+        }
     }
 }
 

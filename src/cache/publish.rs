@@ -39,6 +39,7 @@ use crate::shared::{self, Database, SharedL1};
 use crate::sys;
 use pgrx::pg_sys;
 use state_cache_l1::{Block, Dirty, NewEntry, Noted, Refused, Removes};
+use state_cache_memory::{Grow, OutOfMemory};
 
 /// A state that this transaction has changed.
 pub struct Changed<'a> {
@@ -172,8 +173,13 @@ enum Before {
 
 impl Publication {
     /// Reserves room for what L1 is to hold of a state, and marks the state as about to change.
-    pub fn add(&mut self, catalog: &Catalog, changed: &Changed<'_>) {
-        let Some(l1) = shared::l1() else { return };
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is reserved or marked then.
+    pub fn add(&mut self, catalog: &Catalog, changed: &Changed<'_>) -> Result<(), OutOfMemory> {
+        let Some(l1) = shared::l1() else {
+            return Ok(());
+        };
         let key = shared::key(
             catalog.database,
             catalog.incarnation,
@@ -181,7 +187,7 @@ impl Publication {
             changed.key,
         );
         // Room for it must be there before memory is reserved that only the list knows of.
-        self.entries.reserve(1);
+        self.entries.try_room(1)?;
         let block = match &changed.new {
             New::Version(new) => self.reserve(l1, key, new, None),
             New::Nothing | New::NothingClean => None,
@@ -191,20 +197,26 @@ impl Publication {
             New::Version(_) | New::Nothing => Before::Replaced,
         };
         self.push(l1, key, block, before);
+        Ok(())
     }
 
     /// Reserves room for a version that is left to the worker, and marks the state as about to change;
     /// whether L1 takes it. If so [`Publication::enter_behind`] was called before.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is reserved or marked then.
     pub fn leave(
         &mut self,
         catalog: &Catalog,
         name: (&[u8], &[u8]),
         new: &NewValue<'_>,
         left_by: LeftBy,
-    ) -> bool {
-        let Some(l1) = shared::l1() else { return false };
+    ) -> Result<bool, OutOfMemory> {
+        let Some(l1) = shared::l1() else {
+            return Ok(false);
+        };
         let key = shared::key(catalog.database, catalog.incarnation, name.0, name.1);
-        self.entries.reserve(1);
+        self.entries.try_room(1)?;
         let dirty = Dirty {
             since: sys::now(),
             base: left_by.base,
@@ -218,9 +230,9 @@ impl Publication {
                     false => Before::Replaced,
                 };
                 self.push(l1, key, Some(block), before);
-                true
+                Ok(true)
             }
-            None => false,
+            None => Ok(false),
         }
     }
 

@@ -89,6 +89,8 @@ pub enum Taken<T> {
     Miss,
     /// An entry that failed its check.
     Damaged,
+    /// An entry of which nothing can be made here, for want of memory.
+    Failed(Error),
     /// An entry; its writers are not checked yet.
     Entry(EntryInfo, T),
 }
@@ -212,6 +214,7 @@ fn read_exactly<F: Form>(
                         };
                         (Counter::Hits, Counter::L1ReadTime, found)
                     }
+                    L1Answer::Failed(error) => return Err(error),
                     L1Answer::Newer => (
                         Counter::BypassSnapshot,
                         Counter::L3ReadTime,
@@ -277,6 +280,8 @@ enum L1Answer<T> {
     Found(Version, T),
     /// There is an entry that the snapshot does not see.
     Newer,
+    /// There is one, of which nothing can be made.
+    Failed(Error),
     Miss,
 }
 
@@ -288,6 +293,7 @@ fn from_l1<F: Form>(
 ) -> L1Answer<Result<F::Output>> {
     match form.take(l1, key) {
         Taken::Miss => L1Answer::Miss,
+        Taken::Failed(error) => L1Answer::Failed(error),
         Taken::Damaged => {
             class.counters.count(Counter::Damaged);
             l1.remove(key);

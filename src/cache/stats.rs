@@ -233,7 +233,7 @@ impl Row {
     }
 }
 
-fn collect() -> BTreeMap<Vec<u8>, Row> {
+fn collect() -> crate::error::Result<BTreeMap<Vec<u8>, Row>> {
     flush();
     let mut rows = BTreeMap::new();
     match shared::l1() {
@@ -249,7 +249,7 @@ fn collect() -> BTreeMap<Vec<u8>, Row> {
                 *count = shared.load(Ordering::Relaxed);
             }
             rows.insert(name.to_vec(), row);
-        }),
+        })?,
         None => registry(|registry| {
             for (name, set) in &registry.sets {
                 let mut row = Row::default();
@@ -260,14 +260,14 @@ fn collect() -> BTreeMap<Vec<u8>, Row> {
             }
         }),
     }
-    rows
+    Ok(rows)
 }
 
 sql_functions! {
     /// `state_cache_stats()`: a row per class, then one for the database.
     fn state_cache_stats(call) {
         let _ = catalog::current(call.function())?;
-        let rows = collect();
+        let rows = collect()?;
         let mut total = Row::default();
         for row in rows.values() {
             total.add(row);

@@ -3,8 +3,9 @@
 use super::scan::{Row, Wanted, scan, scan_rows};
 use crate::cache::stats::CounterSet;
 use crate::error::{Error, Result, text};
-use crate::varlena;
+use crate::{memory, varlena};
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, boxed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -95,7 +96,9 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
             class = Some(Class::from_row(name, &row))
         });
     }
-    class.ok_or_else(|| Error::UnknownClass { class: text(name) })
+    class
+        .transpose()?
+        .ok_or_else(|| Error::UnknownClass { class: text(name) })
 }
 
 /// Whether the write mode of a class is `behind`, as a snapshot sees it.
@@ -115,30 +118,38 @@ pub unsafe fn is_behind(name: &[u8], relation: pg_sys::Oid, snapshot: pg_sys::Sn
 }
 
 /// The names of the classes whose write mode is `behind`.
-pub fn behind(relation: pg_sys::Oid) -> Vec<Box<[u8]>> {
-    let mut names = Vec::new();
+pub fn behind(relation: pg_sys::Oid) -> Result<Vec<Box<[u8]>>> {
+    let (mut names, mut outcome) = (Vec::new(), Ok(()));
     // SAFETY: the relation is `state_class`, whose first two columns are name and write mode, both NOT NULL.
     unsafe {
         scan(relation, &[], COLUMNS, |values, _| {
-            if varlena::detoasted_bytes(values[1].cast_mut_ptr()) == b"behind" {
-                names.push(varlena::detoasted_bytes(values[0].cast_mut_ptr()).into());
+            if varlena::detoasted_bytes(values[1].cast_mut_ptr()) == b"behind" && outcome.is_ok() {
+                let name = varlena::detoasted_bytes(values[0].cast_mut_ptr());
+                outcome = boxed(name).and_then(|name| names.try_push(name));
             }
         });
     }
-    names.sort();
-    names
+    outcome?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The channels of all classes, each as often as it is named.
-pub fn channels(relation: pg_sys::Oid) -> Vec<CString> {
-    let mut channels = Vec::new();
+pub fn channels(relation: pg_sys::Oid) -> Result<Vec<CString>> {
+    let (mut channels, mut outcome) = (Vec::new(), Ok(()));
     // SAFETY: the relation is `state_class`, whose eighth column is its channel.
     unsafe {
         scan(relation, &[], COLUMNS, |values, _| {
-            channels.push(channel(values))
+            if outcome.is_ok() {
+                outcome = memory::check().and_then(|()| {
+                    channels.try_push(channel(values))?;
+                    Ok(())
+                });
+            }
         })
     };
-    channels
+    outcome?;
+    Ok(channels)
 }
 
 /// # Safety
@@ -181,7 +192,7 @@ impl Class {
 
     /// # Safety
     /// The row is one of `state_class`.
-    unsafe fn from_row(name: &[u8], row: &Row<'_>) -> Self {
+    unsafe fn from_row(name: &[u8], row: &Row<'_>) -> Result<Self> {
         let (values, nulls) = (row.values, row.nulls);
         let integer = |n: usize| {
             if nulls[n] {
@@ -200,9 +211,10 @@ impl Class {
         };
         let names = |n: usize| {
             // SAFETY: a text[] column, read before the scan goes on.
-            (!nulls[n]).then(|| unsafe { varlena::text_array(values[n]) })
+            let names = (!nulls[n]).then(|| unsafe { varlena::text_array(values[n]) });
+            names.transpose()
         };
-        Self {
+        Ok(Self {
             name: name.into(),
             // SAFETY: a text column that is NOT NULL.
             behind: unsafe { varlena::detoasted_bytes(values[1].cast_mut_ptr()) } == b"behind",
@@ -215,10 +227,10 @@ impl Class {
             channel: unsafe { channel(values) },
             keep_for: interval(8).map(|i| crate::interval::microseconds(&i)),
             compression: nulls[9] || values[9].value() & 0xff != 0,
-            checkpoint_types: names(10),
-            agent_phases: names(11),
+            checkpoint_types: names(10)?,
+            agent_phases: names(11)?,
             written_by: row.xmin,
             counters: CounterSet::of_class(name),
-        }
+        })
     }
 }

@@ -239,7 +239,7 @@ impl Catalog {
     }
 
     /// The names of the `behind` classes.
-    pub fn behind_classes(&self) -> Vec<Box<[u8]>> {
+    pub fn behind_classes(&self) -> Result<Vec<Box<[u8]>>> {
         class::behind(self.class)
     }
 
@@ -276,7 +276,7 @@ impl Catalog {
     }
 
     /// The channels of all classes.
-    pub fn channels(&self) -> Vec<CString> {
+    pub fn channels(&self) -> Result<Vec<CString>> {
         class::channels(self.class)
     }
 

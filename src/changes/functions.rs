@@ -8,10 +8,11 @@ use crate::error::{Error, Result, front_text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head};
 use crate::sys;
-use crate::{behind, shared};
+use crate::{behind, memory, shared};
 use pgrx::pg_sys;
 use state_cache_formats::{Cursor, Home, widen, widen_at_most};
 use state_cache_l1::EntryInfo;
+use state_cache_memory::{Grow, format};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much of a malformed cursor an error message shows, in bytes.
@@ -41,9 +42,9 @@ impl Op {
 /// The changes that commits have left to the worker and the tables do not hold yet. Called before the snapshot
 /// is taken: what the worker writes in between is then told of twice, and not passed over. A role to which L1
 /// does not answer hears of them when they are written.
-fn unwritten(catalog: &Catalog) -> BTreeMap<Name, Op> {
+fn unwritten(catalog: &Catalog) -> Result<BTreeMap<Name, Op>> {
     if !catalog.access().l1 {
-        return BTreeMap::new();
+        return Ok(BTreeMap::new());
     }
     let op = |info: &EntryInfo| {
         let expired = info.expires_at != i64::MAX && info.expires_at <= sys::statement_timestamp();
@@ -52,34 +53,38 @@ fn unwritten(catalog: &Catalog) -> BTreeMap<Name, Op> {
             false => Op::Set(info.version),
         }
     };
-    let dirty = behind::dirty_states(catalog, None).into_iter();
-    dirty.map(|(name, info)| (name, op(&info))).collect()
+    let mut unwritten = BTreeMap::new();
+    for (name, info) in behind::dirty_states(catalog, None)? {
+        memory::check()?;
+        unwritten.insert(name, op(&info));
+    }
+    Ok(unwritten)
 }
 
 /// Where cursors are taken.
-fn home(catalog: &Catalog) -> Home {
+fn home(catalog: &Catalog) -> Result<Home> {
     // SAFETY: reads what is known since the server's start.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
-    Home {
+    Ok(Home {
         system,
         timeline: sys::timeline(),
         database: catalog.database,
         incarnation: catalog.incarnation,
-        run: run(catalog),
-    }
+        run: run(catalog)?,
+    })
 }
 
 /// Which run of the server, where a crash may lose what has been acknowledged: a subscriber that has heard of
 /// it would never hear that it is gone.
-fn run(catalog: &Catalog) -> u64 {
-    match shared::server_start() {
-        Some(start) if !catalog.behind_classes().is_empty() => start,
+fn run(catalog: &Catalog) -> Result<u64> {
+    Ok(match shared::server_start() {
+        Some(start) if !catalog.behind_classes()?.is_empty() => start,
         _ => 0,
-    }
+    })
 }
 
 /// The cursor of the active snapshot, good also after a crash of the server.
-fn cursor(catalog: &Catalog) -> Cursor {
+fn cursor(catalog: &Catalog) -> Result<Cursor> {
     let snapshot = sys::active_snapshot();
     // Read after the snapshot was taken: no id in it is higher.
     let next = next_full_xid();
@@ -101,6 +106,7 @@ fn cursor(catalog: &Catalog) -> Cursor {
                 list(snapshot.xip, snapshot.xcnt as usize),
                 list(snapshot.subxip, subtransactions),
             ] {
+                in_progress.try_room(part.len())?;
                 in_progress.extend(part.iter().copied().map(full));
             }
         }
@@ -109,10 +115,10 @@ fn cursor(catalog: &Catalog) -> Cursor {
             // It sees what this transaction has written, which may still be rolled back.
             own => xmax = xmax.min(own),
         }
-        Cursor::new(home(catalog), xmin, xmax, in_progress)
+        Cursor::new(home(catalog)?, xmin, xmax, in_progress)
     };
     sys::flush_wal();
-    cursor
+    Ok(cursor)
 }
 
 /// Reads a cursor: `22023` if it is none, `55000` if it is none of here.
@@ -121,7 +127,7 @@ fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
         message: format!("cursor \"{}\" is not well-formed", front_text(given, SHOWN)),
         hint: Some("Pass what state_changes() or state_cursor() gave, or NULL."),
     })?;
-    let (there, here) = (cursor.home, home(catalog));
+    let (there, here) = (cursor.home, home(catalog)?);
     let stale = |reason| Err(Error::StaleCursor { reason });
     if there.system != here.system {
         return stale("The cursor was taken on another server.");
@@ -188,15 +194,16 @@ impl Out {
         }
     }
 
-    fn end(mut self, cursor: &Cursor) {
+    fn end(mut self, cursor: &Cursor) -> Result<()> {
         for ((class, key), op) in std::mem::take(&mut self.unwritten) {
             self.put(&class, &key, op);
         }
         let (op, cursor) = (
             call::varlena_datum(b"end"),
-            call::varlena_datum(cursor.to_string().as_bytes()),
+            call::varlena_datum(format(format_args!("{cursor}"))?.as_bytes()),
         );
         self.rows.push([None, None, None, Some(op), Some(cursor)]);
+        Ok(())
     }
 }
 
@@ -243,11 +250,12 @@ fn forgotten() -> Error {
 fn unseen_traces(catalog: &Catalog, since: &Cursor) -> Result<BTreeSet<Name>> {
     let snapshot = sys::active_snapshot();
     let next = next_full_xid();
-    let (mut everything, mut names) = (false, BTreeSet::new());
+    let (mut everything, mut names, mut outcome) = (false, BTreeSet::new(), Ok(()));
     // SAFETY: the active snapshot.
     let horizon = unsafe {
         catalog.traces(snapshot, |trace| {
-            if !since.sees(widen(trace.xid.into_inner(), next)) {
+            if outcome.is_ok() && !since.sees(widen(trace.xid.into_inner(), next)) {
+                outcome = memory::check();
                 match trace.name {
                     Some((class, key)) => drop(names.insert((class.into(), key.into()))),
                     None => everything = true,
@@ -256,6 +264,7 @@ fn unseen_traces(catalog: &Catalog, since: &Cursor) -> Result<BTreeSet<Name>> {
         });
         catalog.horizon(snapshot)
     };
+    outcome?;
     if everything || (horizon != 0 && !since.sees_all_up_to(horizon)) {
         return Err(forgotten());
     }
@@ -267,7 +276,7 @@ sql_functions! {
     fn state_changes(call) {
         let catalog = catalog::current(call.function())?;
         let since = call.text(0).map(|given| parse(&catalog, given)).transpose()?;
-        let unwritten = unwritten(&catalog);
+        let unwritten = unwritten(&catalog)?;
         let _snapshot = if sys::isolation_uses_transaction_snapshot() {
             PushedSnapshot::transaction()
         } else {
@@ -278,7 +287,7 @@ sql_functions! {
             None => everything(&catalog, &mut out)?,
             Some(since) => changes(&catalog, since, &mut out)?,
         }
-        out.end(&cursor(&catalog));
+        out.end(&cursor(&catalog)?)?;
         Ok(call::void_datum())
     }
 
@@ -290,7 +299,7 @@ sql_functions! {
         let message = database.map(shared::Database::last_message);
         // One of now also at REPEATABLE READ: the messages are those of now.
         let _snapshot = PushedSnapshot::latest();
-        let cursor = cursor(&catalog).to_string();
+        let cursor = format(format_args!("{}", cursor(&catalog)?))?;
         call.rows().push([
             message.map(|(epoch, _)| call::varlena_datum(format!("{epoch:x}").as_bytes())),
             message.map(|(_, seq)| call::count_datum(seq)),

@@ -18,6 +18,8 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::{self, AUTO, Checkpoint, Place};
 use state_cache_context::{Reason, Run, Status};
 use state_cache_document::{self as jsonb, DocumentError};
+use state_cache_memory::{Grow, collect, copy};
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 /// The child's document that a merge compares with.
@@ -67,7 +69,8 @@ pub fn move_after_merge(
         base_version: keep_merged(child, (version, document), function)?,
         parent_base,
         handed_on: None,
-        ..place.clone()
+        parent: place.parent.clone(),
+        depth: place.depth,
     };
     as_owner(child, || store::set_base(&child.catalog, child.key, &moved))
 }
@@ -89,7 +92,7 @@ pub fn move_after_export(
         let Some(variable) = context.variable(name).map_err(shape)? else {
             continue;
         };
-        records.push((name, variable.raw));
+        records.try_push((name, variable.raw))?;
         let is_decided = outcomes
             .iter()
             .any(|it| it.merged.name == name && decides(it));
@@ -100,10 +103,7 @@ pub fn move_after_export(
             && known.map_err(malformed(child.key))?.flatten().is_none()
         {
             // What was made of its value on the way is what the parent had: that is still what the parent began with.
-            unmoved.push((
-                name,
-                of_base.map_or_else(jsonb::null, |value| value.into_owned()),
-            ));
+            unmoved.try_push((name, of_base.unwrap_or_else(|| jsonb::null().into())))?;
         }
     }
     let parent_base = parent_base_after(child, before, context, outcomes)?;
@@ -111,7 +111,9 @@ pub fn move_after_export(
     let moved = Place {
         parent_base,
         handed_on: with(place.handed_on.as_deref(), &records).map_err(malformed(child.key))?,
-        ..place.clone()
+        parent: place.parent.clone(),
+        depth: place.depth,
+        base_version: place.base_version,
     };
     as_owner(child, || store::set_base(&child.catalog, child.key, &moved))
 }
@@ -122,7 +124,7 @@ fn with<V: AsRef<[u8]>>(
     members: &[(&[u8], V)],
 ) -> std::result::Result<Option<Vec<u8>>, DocumentError> {
     if members.is_empty() {
-        return Ok(object.map(<[u8]>::to_vec));
+        return Ok(object.map(copy).transpose()?);
     }
     jsonb::update(object, &jsonb::object(members)?).map(Some)
 }
@@ -141,18 +143,18 @@ fn parent_base_after(
     outcomes: &[Outcome<'_>],
 ) -> Result<Option<Vec<u8>>> {
     let decided = outcomes.iter().filter(|outcome| decides(outcome));
-    let decided: Vec<_> = decided.map(|outcome| &outcome.merged).collect();
-    let names: Vec<_> = decided.iter().map(|merged| merged.name).collect();
+    let decided = collect(decided.map(|outcome| &outcome.merged))?;
+    let names = collect(decided.iter().map(|merged| merged.name))?;
     let mut others = Vec::new();
     for merged in decided {
         let of_child = context.variable(merged.name);
         let of_child = of_child.map_err(|error| run::shape(child.key, error))?;
         if merged.value != of_child.map(|variable| variable.value) {
-            let value = merged
-                .value
-                .as_deref()
-                .map_or_else(jsonb::null, <[u8]>::to_vec);
-            others.push((merged.name, value));
+            let value = match merged.value.as_deref() {
+                Some(value) => Cow::Borrowed(value),
+                None => jsonb::null().into(),
+            };
+            others.try_push((merged.name, value))?;
         }
     }
     if before.is_none() && others.is_empty() {

@@ -20,8 +20,9 @@ use state_cache_context::{
     AccessLevel, Item, ItemChange, ItemError, ItemFilter, ItemType, ItemUpdate, ShapeError,
     has_item, select,
 };
-use state_cache_document as document;
-use std::ffi::{CStr, CString};
+use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::{copy, try_collect};
+use std::ffi::CStr;
 use std::rc::Rc;
 
 /// The class of swarms.
@@ -122,10 +123,10 @@ pub fn put(
     let attributes = attributes.map(Attributes::read).transpose()?;
     let attributes = attributes.unwrap_or_default();
     let item = Item {
-        key: key.to_vec(),
-        value: value.to_vec(),
+        key: copy(key)?,
+        value: copy(value)?,
         item_type: attributes.item_type,
-        created_by: created_by.to_vec(),
+        created_by: copy(created_by)?,
         created_at: now(),
         expires_at: attributes.ttl.as_ref().map(expires_after).transpose()?,
         access_level: attributes.access_level,
@@ -208,17 +209,18 @@ fn word<T>(
 /// Tags in a document.
 fn tags_of(tags: &[u8]) -> Result<Vec<Vec<u8>>> {
     let no_texts = || Error::argument("\"tags\" of item must be an array of strings");
-    let tags = document::elements(tags).map_err(|_| no_texts())?;
+    let tags = document::elements(tags).map_err(|error| match error {
+        DocumentError::OutOfMemory(refused) => refused.into(),
+        _ => no_texts(),
+    })?;
     let tags = tags.iter().map(|tag| document::as_string(tag));
-    tags.map(|tag| tag.map(<[u8]>::to_vec).ok_or_else(no_texts))
-        .collect()
+    try_collect(tags.map(|tag| Ok(copy(tag.ok_or_else(no_texts)?)?)))
 }
 
 /// An interval as PostgreSQL reads it, which raises its own errors.
 fn interval(text: &[u8]) -> Result<pg_sys::Interval> {
-    let text = CString::new(text).map_err(|_| Error::argument("ttl is no interval"))?;
     let arguments = [
-        Some(pg_sys::Datum::from(text.as_ptr())),
+        Some(call::cstring_datum(text)),
         Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
         Some(pg_sys::Datum::from(-1_i32)),
     ];
@@ -268,14 +270,14 @@ fn expiry(call: &Call<'_>, n: usize) -> Result<Option<i64>> {
 }
 
 fn tags(call: &Call<'_>, n: usize) -> Result<Option<Vec<Vec<u8>>>> {
-    let Some(tags) = call.text_array(n) else {
+    let Some(tags) = call.text_array(n)? else {
         return Ok(None);
     };
-    let tags: Option<Vec<_>> = tags.into_iter().map(|tag| Some(tag?.to_vec())).collect();
-    match tags {
-        Some(tags) => Ok(Some(tags)),
-        None => Err(Error::argument("tags must not contain null")),
-    }
+    let tags = try_collect(tags.into_iter().map(|tag| {
+        let tag = tag.ok_or_else(|| Error::argument("tags must not contain null"))?;
+        Ok::<_, Error>(copy(tag)?)
+    }))?;
+    Ok(Some(tags))
 }
 
 sql_functions! {
@@ -286,10 +288,10 @@ sql_functions! {
         let value = call.required_jsonb(2, "value")?;
         check_value(key, value)?;
         let item = Item {
-            key: key.to_vec(),
-            value: value.to_vec(),
+            key: copy(key)?,
+            value: copy(value)?,
             item_type: item_type(call, 3)?.ok_or_else(|| Error::null_argument("type"))?,
-            created_by: call.required_text(4, "created_by")?.to_vec(),
+            created_by: copy(call.required_text(4, "created_by")?)?,
             created_at: now(),
             expires_at: expiry(call, 5)?,
             access_level: access_level(call, 6)?.ok_or_else(|| Error::null_argument("access_level"))?,
@@ -308,13 +310,13 @@ sql_functions! {
             check_value(key, value)?;
         }
         let update = ItemUpdate {
-            value: value.map(<[u8]>::to_vec),
+            value: value.map(copy).transpose()?,
             item_type: item_type(call, 3)?,
             expires_at: expiry(call, 4)?,
             access_level: access_level(call, 5)?,
             tags: tags(call, 6)?,
         };
-        stage(&swarm, ItemChange::Update(key.to_vec(), update), c"state_blackboard_update()")?;
+        stage(&swarm, ItemChange::Update(copy(key)?, update), c"state_blackboard_update()")?;
         Ok(call::void_datum())
     }
 
@@ -331,7 +333,7 @@ sql_functions! {
             None => false,
         };
         // Also if there is none to be seen: one may be there by the time that this is written.
-        stage(&swarm, ItemChange::Remove(key.to_vec()), function)?;
+        stage(&swarm, ItemChange::Remove(copy(key)?), function)?;
         Ok(call::boolean_datum(found))
     }
 

@@ -8,6 +8,7 @@ use crate::cache::forms::IfIntact;
 use crate::error::{Result, text};
 use state_cache_context::{Run, Status};
 use state_cache_document as document;
+use state_cache_memory::copy;
 
 /// What a run was given by others, and would not give itself.
 const GIVEN: [&str; 4] = [
@@ -30,14 +31,14 @@ const BOOKS: [&str; 5] = [
 /// allotted: it has been cancelled. A document that is not that of a run is taken as it is.
 pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
     let Ok(context) = Run::open(earlier, run) else {
-        return Ok(earlier.to_vec());
+        return Ok(copy(earlier)?);
     };
     let runs = context.status() == Status::Running;
     if !runs || run::text_of(run, &context, "parentRunId")?.is_none() {
-        return Ok(earlier.to_vec());
+        return Ok(copy(earlier)?);
     }
-    let cancelled = document::string(Status::Cancelled.name().as_bytes());
-    document::object(&[("status", cancelled)])
+    document::string(Status::Cancelled.name().as_bytes())
+        .and_then(|cancelled| document::object(&[("status", cancelled)]))
         .and_then(|updates| document::update(Some(earlier), &updates))
         .map_err(malformed(run))
 }
@@ -47,11 +48,11 @@ pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
 /// and what it was given stays what it is. A document that is not that of a run is taken as it is.
 pub fn with_books_of(run: &[u8], earlier: &[u8], now: &[u8]) -> Result<Vec<u8>> {
     let (Ok(now), Ok(context)) = (Run::open(now, run), Run::open(earlier, run)) else {
-        return Ok(earlier.to_vec());
+        return Ok(copy(earlier)?);
     };
     let field =
         |document, name: &str| document::member(document, name.as_bytes()).map_err(malformed(run));
-    let mut document = earlier.to_vec();
+    let mut document = copy(earlier)?;
     for name in GIVEN.into_iter().chain(BOOKS) {
         let kept = field(now.document(), name)?;
         if field(context.document(), name)? == kept {

@@ -21,6 +21,7 @@ use state_cache_context::{
     Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
 use state_cache_document as document;
+use state_cache_memory::{Grow, collect, copy, try_collect, with_capacity};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -70,10 +71,7 @@ impl<'a> Ending<'a> {
     /// The exports with their values, each checked against what its destination takes.
     fn departures(&self) -> Result<Vec<Departure<'_>>> {
         let exports = self.context.exports().map_err(|error| self.shape(error))?;
-        exports
-            .into_iter()
-            .map(|export| self.departure(export))
-            .collect()
+        try_collect(exports.into_iter().map(|export| self.departure(export)))
     }
 
     fn departure<'e>(&self, export: Export<'e>) -> Result<Departure<'e>>
@@ -118,10 +116,11 @@ impl<'a> Ending<'a> {
         let Some(parent_key) = self.place.parent.as_deref() else {
             return Ok(Vec::new());
         };
-        let going: Vec<_> = departures
-            .iter()
-            .filter(|departure| departure.destination == Destination::ParentContext)
-            .collect();
+        let going = collect(
+            departures
+                .iter()
+                .filter(|departure| departure.destination == Destination::ParentContext),
+        )?;
         let Some(first) = going.first() else {
             return Ok(Vec::new());
         };
@@ -131,7 +130,7 @@ impl<'a> Ending<'a> {
             .state()
             .ok_or_else(|| self.fault(&first.export.key, "has no parent to go to any more"))?;
         run::check_running(parent_key, &open(&parent, &parent_document)?)?;
-        let mut exported = Vec::with_capacity(going.len());
+        let mut exported = with_capacity(going.len())?;
         for departure in &going {
             let variable = self
                 .context
@@ -161,27 +160,24 @@ impl<'a> Ending<'a> {
             Some(&is_going),
             FUNCTION,
         )?;
-        let names: Vec<_> = going
-            .iter()
-            .map(|departure| &*departure.export.key)
-            .collect();
+        let names = collect(going.iter().map(|departure| &*departure.export.key))?;
         let (state, place) = (self.state, self.place);
         base::move_after_export(state, place, &base, &self.context, &names, &outcomes)?;
         let arrivals = going.iter().map(|departure| {
             let outcome = outcomes
                 .iter()
                 .find(|outcome| *outcome.merged.name == *departure.export.key);
-            Arrival {
-                key: departure.export.key.to_vec(),
+            Ok(Arrival {
+                key: copy(&departure.export.key)?,
                 destination: departure.destination,
-                target: Some(parent_key.to_vec()),
+                target: Some(copy(parent_key)?),
                 strategy: outcome.and_then(|outcome| outcome.merged.strategy),
                 reason: outcome.map_or("not changed by the child", |outcome| {
                     outcome.merged.reason.text()
                 }),
-            }
+            })
         });
-        Ok(arrivals.collect())
+        try_collect(arrivals)
     }
 
     /// Sends an export to where no parent is needed.
@@ -208,7 +204,7 @@ impl<'a> Ending<'a> {
                     FUNCTION,
                 )?;
                 batch::keep_staged(&board)?;
-                (Some(swarm.to_vec()), "put on the blackboard")
+                (Some(copy(&swarm)?), "put on the blackboard")
             }
             Destination::PersistentStore => {
                 let class = export.target.as_deref().unwrap_or_default();
@@ -232,13 +228,13 @@ impl<'a> Ending<'a> {
                         },
                     )
                 })?;
-                (Some(system.to_vec()), "put into the outbox")
+                (Some(copy(system)?), "put into the outbox")
             }
             // Merged with the others.
             Destination::ParentContext => (None, ""),
         };
         Ok(Arrival {
-            key: export.key.to_vec(),
+            key: copy(&export.key)?,
             destination: departure.destination,
             target,
             strategy: None,
@@ -252,7 +248,7 @@ impl<'a> Ending<'a> {
         let mut arrivals = self.to_parent(&departures)?;
         for departure in &departures {
             if departure.destination != Destination::ParentContext {
-                arrivals.push(self.send(departure)?);
+                arrivals.try_push(self.send(departure)?)?;
             }
         }
         Ok(arrivals)
@@ -260,13 +256,18 @@ impl<'a> Ending<'a> {
 
     /// Writes the last state of the run.
     fn write(&self, outcome: Status) -> Result<()> {
-        let string = |text: &str| document::string(text.as_bytes());
-        let last = document::object(&[
-            ("status", string(outcome.name())),
-            ("completedAt", string(&rfc3339(run::now()))),
-        ])
-        .and_then(|updates| document::update(Some(self.document), &updates))
-        .map_err(malformed(self.state.key))?;
+        let updates = || {
+            document::object(&[
+                ("status", document::string(outcome.name().as_bytes())?),
+                (
+                    "completedAt",
+                    document::string(rfc3339(run::now()).as_bytes())?,
+                ),
+            ])
+        };
+        let last = updates()
+            .and_then(|updates| document::update(Some(self.document), &updates))
+            .map_err(malformed(self.state.key))?;
         let checkpoint = Checkpoint {
             checkpoint_type: b"pipeline_complete".as_slice().into(),
             recovery_point: true,

@@ -1,10 +1,11 @@
 //! What can go wrong with runs, and what each error says.
 
-use crate::error::utf8_text;
+use crate::error::{out_of_memory, utf8_text};
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, function_name};
-use state_cache_context::{Counter, Destination, Sensitivity, ShapeError, Status};
+use state_cache_context::{Counter, Destination, Problem, Sensitivity, ShapeError, Status};
+use state_cache_document::DocumentError;
 
 /// Children, variables or the like that a message names at most.
 const NAMED: usize = 10;
@@ -151,6 +152,11 @@ impl ContextError {
         use PgSqlErrorCode as Code;
         let new = |code, message: String| ErrorReport::new(code, message, function_name!());
         match self {
+            Self::Shape { error, .. } | Self::SwarmShape { error, .. }
+                if let Problem::Document(DocumentError::OutOfMemory(refused)) = error.problem =>
+            {
+                out_of_memory(refused)
+            }
             Self::Unknown { run } => {
                 new(Code::ERRCODE_UNDEFINED_OBJECT, format!("run \"{run}\" does not exist"))
             }

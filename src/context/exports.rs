@@ -8,12 +8,13 @@ use super::variables::{label, members};
 use crate::batch::{self, Edit, Operation};
 use crate::cache::{StateRef, check_key};
 use crate::call::{self, sql_functions, varlena_datum};
-use crate::catalog::c_string;
 use crate::error::{Error, Result, text};
 use crate::{settings, varlena};
 use pgrx::pg_sys;
 use state_cache_context::{Destination, Export, Run, Sensitivity};
 use state_cache_document as document;
+use state_cache_memory::{Grow, boxed, collect, copy};
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// Longest name of an external system, in bytes.
@@ -44,20 +45,20 @@ impl Edit for Mark {
             self.destination,
             self.sensitivity,
         )?;
-        let mut entries = Vec::new();
+        let mut entries: Vec<Cow<'_, [u8]>> = Vec::new();
         for export in context.exports().map_err(shape)? {
             // Marked again for the same place, it is marked once.
             let is_same = (&*export.key, export.destination) == (&*self.key, self.destination)
                 && export.target.as_deref() == self.target.as_deref()
                 && export.target_key.as_deref() == self.target_key.as_deref();
             if !is_same {
-                entries.push(export.raw.to_vec());
+                entries.try_push(export.raw.into())?;
             }
         }
-        let sensitivity = document::string(sensitivity.name().as_bytes());
-        let entry = document::object(&[("sensitivity", sensitivity)])
+        let entry = document::string(sensitivity.name().as_bytes())
+            .and_then(|sensitivity| document::object(&[("sensitivity", sensitivity)]))
             .and_then(|sensitivity| document::update(Some(&self.entry), &sensitivity));
-        entries.push(entry.map_err(malformed(&self.run))?);
+        entries.try_push(entry.map_err(malformed(&self.run))?.into())?;
         document::array(&entries)
             .and_then(|exports| document::object(&[("exports", exports)]))
             .and_then(|updates| document::update(Some(base), &updates))
@@ -90,13 +91,10 @@ impl Edit for Unmark {
         let context = Run::open(base, &self.run).map_err(shape)?;
         run::check_running(&self.run, &context)?;
         let exports = context.exports().map_err(shape)?;
-        let kept: Vec<_> = exports
-            .iter()
-            .filter(|export| !self.is_meant(export))
-            .map(|export| export.raw)
-            .collect();
+        let kept = exports.iter().filter(|export| !self.is_meant(export));
+        let kept = collect(kept.map(|export| export.raw))?;
         if kept.len() == exports.len() {
-            return Ok(base.to_vec());
+            return Ok(copy(base)?);
         }
         document::array(&kept)
             .and_then(|exports| document::object(&[("exports", exports)]))
@@ -203,13 +201,9 @@ pub fn default_target_key(run: &[u8], key: &[u8]) -> Vec<u8> {
 
 /// An SQL/JSON path; PostgreSQL's own error for what is none.
 fn json_path(path: &[u8]) -> Option<pg_sys::Datum> {
-    let path = c_string(path);
     // SAFETY: jsonpath_in takes a NUL-terminated string; the result lives in the current memory context.
     unsafe {
-        pgrx::direct_function_call_as_datum(
-            pg_sys::jsonpath_in,
-            &[Some(pg_sys::Datum::from(path.as_ptr()))],
-        )
+        pgrx::direct_function_call_as_datum(pg_sys::jsonpath_in, &[Some(call::cstring_datum(path))])
     }
 }
 
@@ -263,7 +257,8 @@ pub fn transformed(run: &[u8], value: &[u8], path: &[u8]) -> Result<Option<Vec<u
     // SAFETY: the function takes jsonb, jsonpath, jsonb and boolean, and gives jsonb.
     unsafe {
         let found = pgrx::direct_function_call_as_datum(pg_sys::jsonb_path_query_first, &arguments);
-        Ok(found.map(|datum| varlena::detoasted_bytes(datum.cast_mut_ptr()).to_vec()))
+        let found = found.map(|datum| copy(varlena::detoasted_bytes(datum.cast_mut_ptr())));
+        Ok(found.transpose()?)
     }
 }
 
@@ -274,7 +269,7 @@ sql_functions! {
         let state = run::named(call, 0)?;
         let key = call.required_text(1, "key")?;
         let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?;
-        let unmark = Unmark { run: state.key.into(), key: key.into(), destination };
+        let unmark = Unmark { run: state.key.into(), key: boxed(key)?, destination };
         batch::check_may_change(&state, function)?;
         let document = run::require(&state)?;
         let exports = open(&state, &document)?.exports();
@@ -304,24 +299,26 @@ sql_functions! {
             members("item", item)?;
             super::blackboard::check_attributes(item)?;
         }
-        let string = document::string;
-        let optional = [
-            ("transformation", transformation.map(string)),
-            ("target", target.map(string)),
-            ("targetKey", target_key.map(string)),
-            ("item", item.map(<[u8]>::to_vec)),
+        let texts = [
+            ("key", Some(key)),
+            ("destination", Some(destination.name().as_bytes())),
+            ("transformation", transformation),
+            ("target", target),
+            ("targetKey", target_key),
         ];
-        let mut fields = vec![
-            ("key", string(key)),
-            ("destination", string(destination.name().as_bytes())),
-        ];
-        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let mut fields: Vec<(&str, Cow<'_, [u8]>)> = Vec::new();
+        for (name, text) in texts {
+            if let Some(text) = text {
+                fields.push((name, document::string(text).map_err(malformed(state.key))?.into()));
+            }
+        }
+        fields.extend(item.map(|item| ("item", item.into())));
         let mark = Mark {
             run: state.key.into(),
-            key: key.into(),
+            key: boxed(key)?,
             destination,
-            target: target.map(Into::into),
-            target_key: target_key.map(Into::into),
+            target: target.map(boxed).transpose()?,
+            target_key: target_key.map(boxed).transpose()?,
             sensitivity,
             entry: document::object(&fields).map_err(malformed(state.key))?,
         };

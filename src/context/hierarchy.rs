@@ -9,10 +9,12 @@ use crate::call::{self, sql_functions};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
+use crate::memory;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, ClaimLock, Place, PlaceLock};
 use crate::sys;
 use state_cache_context::{Run, Status};
+use state_cache_memory::Grow;
 
 /// Locks the place of a run. One that no function of this room has created gets a place at the root, unless its
 /// document says that it has a parent: that one must have been created there.
@@ -81,7 +83,7 @@ pub fn running_children(state: &StateRef<'_>) -> Result<Vec<Box<[u8]>>> {
             None => continue,
         };
         if status == Status::Running {
-            running.push(child);
+            running.try_push(child)?;
         }
     }
     Ok(running)
@@ -102,7 +104,8 @@ pub fn check_no_children(state: &StateRef<'_>) -> Result<()> {
     let mut children = Vec::new();
     for child in &running {
         if !state.catalog.access().row_security || document_of(state, child)?.is_some() {
-            children.push(text(child));
+            memory::check()?;
+            children.try_push(text(child))?;
         }
     }
     Err(ContextError::ChildrenRunning {

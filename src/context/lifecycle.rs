@@ -17,6 +17,7 @@ use crate::settings;
 use crate::store::{self, Checkpoint, Place, PlaceLock};
 use state_cache_context::{Run, Sensitivity, Source, Status, Variable, rfc3339};
 use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::{Grow, collect, copy, owned, try_collect};
 use std::ffi::CStr;
 
 /// What a new run has beside what it inherits.
@@ -55,7 +56,7 @@ impl New<'_> {
                 sensitivity = replaced
                     .sensitivity
                     .map_or(sensitivity, |it| it.max(sensitivity));
-                self.replaced.push((name.to_vec(), replaced.value));
+                self.replaced.try_push((copy(name)?, replaced.value))?;
             }
             let variable = Variable {
                 value,
@@ -79,18 +80,17 @@ impl New<'_> {
         if self.replaced.is_empty() {
             return Ok(None);
         }
-        let values = self
-            .replaced
-            .iter()
-            .map(|(name, value)| (name, value.clone().unwrap_or_else(document::null)));
-        document::object(&values.collect::<Vec<_>>())
+        let null = document::null();
+        let values = self.replaced.iter();
+        let values = values.map(|(name, value)| (name, value.as_ref().unwrap_or(&null)));
+        document::object(&collect(values)?)
             .map(Some)
             .map_err(malformed(self.run))
     }
 
     fn put(&mut self, name: &[u8], variable: &Variable<'_>) -> Result<()> {
         let record = variable.document(name).map_err(malformed(self.run))?;
-        self.variables.push((name.to_vec(), record));
+        self.variables.try_push((copy(name)?, record))?;
         Ok(())
     }
 
@@ -107,10 +107,10 @@ impl New<'_> {
     fn document(self) -> std::result::Result<Vec<u8>, DocumentError> {
         let string = document::string;
         let empty_object = document::object::<&[u8], &[u8]>(&[])?;
-        let permissions: Vec<_> = self.permissions.iter().map(|it| string(it)).collect();
+        let permissions = try_collect(self.permissions.iter().map(|it| string(it)))?;
         let mut fields: Vec<(&str, Vec<u8>)> = vec![
-            ("runId", string(self.run)),
-            ("status", string(Status::Running.name().as_bytes())),
+            ("runId", string(self.run)?),
+            ("status", string(Status::Running.name().as_bytes())?),
             ("permissions", document::array(&permissions)?),
             (
                 "resourceLimits",
@@ -124,12 +124,12 @@ impl New<'_> {
                 "sensitivityMap",
                 self.sensitivity_map.unwrap_or(empty_object),
             ),
-            ("createdAt", string(rfc3339(run::now()).as_bytes())),
+            ("createdAt", string(rfc3339(run::now()).as_bytes())?),
         ];
         let optional = [
-            ("routineId", self.routine.map(string)),
-            ("parentRunId", self.parent.map(string)),
-            ("swarmId", self.swarm.map(string)),
+            ("routineId", self.routine.map(string).transpose()?),
+            ("parentRunId", self.parent.map(string).transpose()?),
+            ("swarmId", self.swarm.map(string).transpose()?),
             ("sharedLimits", self.shared_limits),
         ];
         fields.extend(
@@ -189,14 +189,13 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
 
 /// The permissions that an argument names, each once.
 fn permissions(call: &Call<'_>, n: usize) -> Result<Option<Vec<Vec<u8>>>> {
-    let Some(given) = call.text_array(n) else {
+    let Some(given) = call.text_array(n)? else {
         return Ok(None);
     };
-    let given: Option<Vec<_>> = given
-        .into_iter()
-        .map(|one| one.map(<[u8]>::to_vec))
-        .collect();
-    let mut given = given.ok_or_else(|| Error::argument("permissions must not contain null"))?;
+    let mut given = try_collect(given.into_iter().map(|one| {
+        let one = one.ok_or_else(|| Error::argument("permissions must not contain null"))?;
+        Ok::<_, Error>(copy(one)?)
+    }))?;
     given.sort_unstable();
     given.dedup();
     Ok(Some(given))
@@ -208,11 +207,8 @@ fn permissions_of(state: &StateRef<'_>, context: &Run<'_>) -> Result<Vec<Vec<u8>
         return Ok(Vec::new());
     };
     let held = document::elements(held).map_err(malformed(state.key))?;
-    Ok(held
-        .iter()
-        .filter_map(|one| document::as_string(one))
-        .map(<[u8]>::to_vec)
-        .collect())
+    let held = held.iter().filter_map(|one| document::as_string(one));
+    Ok(try_collect(held.map(copy))?)
 }
 
 /// Limits that an argument gives.
@@ -242,7 +238,7 @@ fn sensitivity_map(call: &Call<'_>, n: usize) -> Result<Option<Vec<u8>>> {
             });
         }
     }
-    Ok(Some(map.to_vec()))
+    Ok(Some(copy(map)?))
 }
 
 /// The permission that a child needs to inherit a variable; `None` where it needs none.
@@ -318,7 +314,7 @@ impl<'a> Parent<'a> {
             .into());
         }
         Ok(Replaced {
-            value: Some(variable.value.into_owned()),
+            value: Some(owned(variable.value)?),
             sensitivity,
         })
     }
@@ -361,7 +357,7 @@ sql_functions! {
             routine: call.text(1),
             swarm: call.text(5),
             permissions: permissions(call, 3)?.unwrap_or_default(),
-            limits: limits_given(call, 4)?.map(<[u8]>::to_vec),
+            limits: limits_given(call, 4)?.map(copy).transpose()?,
             sensitivity_map: sensitivity_map(call, 6)?,
             ..New::default()
         };
@@ -405,8 +401,8 @@ sql_functions! {
             routine: call.text(3),
             parent: Some(parent_key),
             swarm: swarm.as_deref(),
-            permissions: permissions.clone(),
-            sensitivity_map: run::section_of(parent_key, &context, "sensitivityMap")?.map(<[u8]>::to_vec),
+            permissions: try_collect(permissions.iter().map(|one| copy(one)))?,
+            sensitivity_map: run::section_of(parent_key, &context, "sensitivityMap")?.map(copy).transpose()?,
             ..New::default()
         };
         let handing_on = Parent { key: parent_key, context, max, permissions };

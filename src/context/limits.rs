@@ -28,6 +28,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run};
 use state_cache_document as document;
+use state_cache_memory::{Grow, copy, try_collect};
 use std::ffi::CStr;
 
 /// Whether something that is done to a run is done to its parent too.
@@ -65,7 +66,7 @@ fn chain(
         };
         // No document leads in a circle but one that somebody wrote by hand.
         next = parent.filter(|parent| !keys.contains(parent));
-        keys.push(key);
+        keys.try_push(key)?;
     }
     Ok(keys)
 }
@@ -91,18 +92,20 @@ pub fn lock_found(
     loop {
         let found = find()?;
         let new = found.iter().filter(|key| !locked.contains(key));
-        let new: Vec<_> = new.cloned().collect();
+        let new = try_collect(new.map(|key| copy(key)))?;
         if new.is_empty() {
             return Ok(found);
         }
-        locked.extend(new.iter().cloned());
+        for key in &new {
+            locked.try_push(copy(key)?)?;
+        }
         lock_runs(relative, new, function)?;
     }
 }
 
 /// The runs that something of these counters is charged to when it is charged to a run.
 fn charged_runs(state: &StateRef<'_>, counters: &[Counter]) -> Result<Vec<Vec<u8>>> {
-    chain(state, state.key.to_vec(), |purse| {
+    chain(state, copy(state.key)?, |purse| {
         for counter in counters {
             if purse.shares(*counter)? {
                 return Ok(Reach::GoesOn);
@@ -165,7 +168,7 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
 fn stale_reservations(parent: &StateRef<'_>, child: &[u8]) -> Result<Vec<Vec<u8>>> {
     // One that is hidden from this role reserves all the same.
     let _owner = Impersonation::owner_of(parent.catalog.snapshot);
-    let above = chain(parent, parent.key.to_vec(), |_| Ok(Reach::GoesOn))?;
+    let above = chain(parent, copy(parent.key)?, |_| Ok(Reach::GoesOn))?;
     let mut reserving = Vec::new();
     for key in above {
         let state = parent.sibling(&key);
@@ -185,7 +188,7 @@ pub fn reserving_runs(
     parent: &[u8],
     child: &[u8],
 ) -> Result<Vec<Vec<u8>>> {
-    chain(relative, parent.to_vec(), |purse| {
+    chain(relative, copy(parent)?, |purse| {
         Ok(match purse.has_allotted(child)? {
             true => Reach::GoesOn,
             false => Reach::EndedBelow,
@@ -320,7 +323,8 @@ pub fn inherit(
                 if let Some(left) = left(parent, counter)? {
                     limits.push((counter.limit(), left.document()?));
                 }
-                shared.push(document::string(counter.name().as_bytes()));
+                let name = document::string(counter.name().as_bytes());
+                shared.push(name.map_err(malformed(child))?);
             }
         }
     }

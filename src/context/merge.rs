@@ -13,10 +13,12 @@ use crate::cache::forms::Document;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
+use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
 use state_cache_context::{Base, Merged, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::{Grow, try_collect, with_capacity};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 
@@ -60,14 +62,14 @@ pub fn merge_into<'a>(
         sys::check_stack,
     )
     .map_err(|error| run::shape(child.key, error))?;
-    let mut outcomes = Vec::with_capacity(merged.len());
+    let mut outcomes = with_capacity(merged.len())?;
     let (mut variables, mut blocked) = (Vec::new(), Vec::new());
     for merged in merged {
         if let Some(variable) = &merged.becomes {
             let before = parent_run.variable(merged.name);
             let before = before.map_err(|error| run::shape(parent.key, error))?;
             let record = record_after(merged.name, before.as_ref(), variable);
-            variables.push((merged.name, record.map_err(malformed(parent.key))?));
+            variables.try_push((merged.name, record.map_err(malformed(parent.key))?))?;
         }
         let conflict = match &merged.conflict {
             Some(found) => {
@@ -87,8 +89,8 @@ pub fn merge_into<'a>(
                     },
                 )?;
                 let mut ids = run::conflicts_of(parent.key, &parent_run, merged.name)?;
-                ids.push(id);
-                blocked.push((merged.name, conflict_ids(parent.key, &ids)?));
+                ids.try_push(id)?;
+                blocked.try_push((merged.name, conflict_ids(parent.key, &ids)?))?;
                 Some(id)
             }
             None => None,
@@ -132,11 +134,9 @@ fn record_after(
 
 /// Ids of conflicts as a document holds them.
 pub fn conflict_ids(run: &[u8], ids: &[i64]) -> Result<Vec<u8>> {
-    let ids: Result<Vec<_>> = ids
-        .iter()
-        .map(|id| super::number::Number::from(*id).document())
-        .collect();
-    document::array(&ids?).map_err(malformed(run))
+    let ids = ids.iter();
+    let ids = try_collect(ids.map(|id| super::number::Number::from(*id).document()))?;
+    document::array(&ids).map_err(malformed(run))
 }
 
 /// The strategies that a call names: one for all variables, and others for some.
@@ -167,6 +167,7 @@ impl<'a> Strategies<'a> {
                     name: format!("{}\" of variable \"{}", text(word), text(name)),
                     known: Strategy::KNOWN.to_owned(),
                 })?;
+                memory::check()?;
                 per_variable.insert(name, strategy);
             }
         }

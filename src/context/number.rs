@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::varlena;
 use pgrx::{AnyNumeric, FromDatum, IntoDatum, pg_sys};
+use state_cache_document::DocumentError;
+use state_cache_memory::with_capacity;
 use std::fmt;
 use std::ops::{Add, Sub};
 
@@ -58,9 +60,13 @@ impl Number {
         let payload = unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) };
         // A numeric has far fewer than 2^30 bytes.
         let header = varlena::varsize_header((payload.len() + varlena::VARHDRSZ) as u32);
-        let mut numeric = header.to_ne_bytes().to_vec();
-        numeric.extend(payload);
-        state_cache_document::number(&numeric).map_err(|_| none())
+        let mut numeric = with_capacity(varlena::VARHDRSZ + payload.len())?;
+        numeric.extend(header.to_ne_bytes());
+        numeric.extend_from_slice(payload);
+        state_cache_document::number(&numeric).map_err(|error| match error {
+            DocumentError::OutOfMemory(refused) => refused.into(),
+            _ => none(),
+        })
     }
 
     /// The id that a document is.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result, Shown, text};
 use crate::sys;
 use state_cache_context::{Run, ShapeError, Status};
 use state_cache_document::DocumentError;
+use state_cache_memory::collect;
 
 /// The class of runs.
 pub const RUN: &[u8] = b"run";
@@ -110,10 +111,8 @@ pub fn conflicts_of(run: &[u8], context: &Run<'_>, name: &[u8]) -> Result<Vec<i6
         .conflicts_of(name)
         .map_err(|error| shape(run, error))?;
     // A number that is no id is one that no conflict has.
-    Ok(ids
-        .iter()
-        .map(|id| Number::id_of_document(id).unwrap_or(0))
-        .collect())
+    let ids = ids.iter().map(|id| Number::id_of_document(id).unwrap_or(0));
+    Ok(collect(ids)?)
 }
 
 /// The clock, in microseconds since 1970.

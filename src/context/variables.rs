@@ -10,6 +10,7 @@ use crate::sys;
 use pgrx::pg_sys;
 use state_cache_context::{Run, Sensitivity, Source, Variable, put};
 use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::{Grow, boxed, copy, owned, try_collect, with_capacity};
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::rc::Rc;
@@ -33,13 +34,13 @@ impl Action {
     /// The value after it.
     fn apply(&self, before: Option<&[u8]>) -> std::result::Result<Vec<u8>, DocumentError> {
         match self {
-            Self::Set(value) => Ok(value.clone()),
+            Self::Set(value) => Ok(copy(value)?),
             Self::Append(element) => {
                 let mut elements = match before {
                     Some(array) => document::elements(array)?,
                     None => Vec::new(),
                 };
-                elements.push(Cow::Borrowed(element));
+                elements.try_push(Cow::Borrowed(element.as_slice()))?;
                 document::array(&elements)
             }
             Self::Patch(patch) => document::merge_patch(before, patch, sys::check_stack),
@@ -63,7 +64,7 @@ impl Edit for SetVariables {
         let base = base.ok_or_else(|| run::unknown(&self.run))?;
         let context = Run::open(base, &self.run).map_err(|error| run::shape(&self.run, error))?;
         run::check_running(&self.run, &context)?;
-        let mut changed = Vec::with_capacity(self.actions.len());
+        let mut changed = with_capacity(self.actions.len())?;
         for (name, action) in &self.actions {
             changed.extend(
                 self.variable(&context, name, action)?
@@ -71,7 +72,7 @@ impl Edit for SetVariables {
             );
         }
         if changed.is_empty() {
-            return Ok(base.to_vec());
+            return Ok(copy(base)?);
         }
         put(base, &changed).map_err(|error| run::shape(&self.run, error))
     }
@@ -188,6 +189,7 @@ pub fn label<T>(
 pub fn members<'a>(name: &str, object: &'a [u8]) -> Result<Vec<document::Member<'a>>> {
     document::members(object).map_err(|error| match error {
         DocumentError::NotAnObject => Error::argument(format!("{name} must be an object")),
+        DocumentError::OutOfMemory(refused) => refused.into(),
         error => Error::Internal {
             message: format!("{name}: {error}"),
         },
@@ -270,10 +272,10 @@ fn change_one(
     function: &CStr,
 ) -> Result<pg_sys::Datum> {
     let name = call.required_text(1, "name")?;
-    let value = call.required_jsonb(2, value)?.to_vec();
+    let value = copy(call.required_jsonb(2, value)?)?;
     change(
         call,
-        vec![(name.into(), action(value))],
+        vec![(boxed(name)?, action(value))],
         attributes,
         token,
         function,
@@ -290,10 +292,9 @@ sql_functions! {
     /// `state_context_set_many(run_id, variables, source, sensitivity, mutable, token)`
     fn state_context_set_many(call) {
         let variables = members("variables", call.required_jsonb(1, "variables")?)?;
-        let actions = variables
-            .into_iter()
-            .map(|(name, value)| (name.into(), Action::Set(value.into_owned())))
-            .collect();
+        let actions = try_collect(variables.into_iter().map(|(name, value)| {
+            Ok::<_, Error>((boxed(name)?, Action::Set(owned(value)?)))
+        }))?;
         let attributes = Attributes::all(call, 2)?;
         change(call, actions, &attributes, call.bigint(5), c"state_context_set_many()")
     }

@@ -118,13 +118,24 @@ pub struct Packed {
     pub patterns: Vec<Vec<u8>>,
 }
 
-/// Distributes changes (key, version, items) over as few messages as they fit into. `class` is a JSON string.
-pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64, Told<'a>)>) -> Packed {
+/// Distributes changes (key, version, items) over as few messages as they fit into. `class` is a JSON string. What would
+/// need more than `most` messages, or patterns, ends with one more than that.
+pub fn pack<'a>(
+    class: &[u8],
+    most: usize,
+    changes: impl Iterator<Item = (&'a [u8], i64, Told<'a>)>,
+) -> Packed {
     let (mut packs, mut patterns) = (Vec::<Pack>::new(), Vec::new());
     let room = MAX_MESSAGE - FRAME - class.len();
     for (key, version, items) in changes {
         let Some(quoted_key) = quoted(key) else {
-            patterns.push(pattern_of(key));
+            let pattern = pattern_of(key);
+            if !patterns.contains(&pattern) {
+                if patterns.len() > most {
+                    break;
+                }
+                patterns.push(pattern);
+            }
             continue;
         };
         let mut change = b"{\"key\":".to_vec();
@@ -152,11 +163,13 @@ pub fn pack<'a>(class: &[u8], changes: impl Iterator<Item = (&'a [u8], i64, Told
             }
         }
         change.push(b'}');
+        let is_last = packs.len() > most;
         match packs.last_mut() {
             Some(pack) if pack.len() + 1 + change.len() <= room => {
                 pack.push(b',');
                 pack.extend(change);
             }
+            _ if is_last => break,
             _ => packs.push(change),
         }
     }

@@ -6,7 +6,8 @@ use super::{Change, News};
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{Catalog, c_string};
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::{memory, sys};
+use state_cache_memory::Grow;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
@@ -41,15 +42,15 @@ impl Message {
 pub fn messages(catalog: &Catalog, news: &[News]) -> Result<Vec<Message>> {
     let all = |news: &News| news.change == Change::Everything && news.class.is_empty();
     if news.iter().any(all) {
-        return Ok(everything(catalog));
+        return everything(catalog);
     }
     let mut classes: BTreeMap<&[u8], Vec<&News>> = BTreeMap::new();
     let mut patterns = Vec::new();
     for news in news {
         if news.change == Change::Matching {
-            patterns.push(news);
+            patterns.try_push(news)?;
         } else {
-            classes.entry(&news.class).or_default().push(news);
+            classes.entry(&news.class).or_default().try_push(news)?;
         }
     }
     let mut messages = Vec::new();
@@ -61,17 +62,17 @@ pub fn messages(catalog: &Catalog, news: &[News]) -> Result<Vec<Message>> {
 }
 
 /// Subscribers of every channel are to drop everything.
-pub fn everything(catalog: &Catalog) -> Vec<Message> {
-    let mut channels = catalog.channels();
-    channels.push(INVALIDATE_CHANNEL.to_owned());
-    channels.sort();
+pub fn everything(catalog: &Catalog) -> Result<Vec<Message>> {
+    let mut channels = catalog.channels()?;
+    channels.try_push(INVALIDATE_CHANNEL.to_owned())?;
+    channels.sort_unstable();
     channels.dedup();
     let messages = channels.into_iter().map(|channel| Message {
         channel,
         body: message::invalidate(ANY_CLASS, ANY_KEY),
         counters: None,
     });
-    messages.collect()
+    memory::checked(messages)
 }
 
 fn add_class(
@@ -102,7 +103,7 @@ fn add_class(
                 }
                 _ => None,
             });
-        let packed = message::pack(name_or_any, changes);
+        let packed = message::pack(name_or_any, MAX_MESSAGES, changes);
         let packs = packed.packs.iter();
         bodies.extend(packs.map(|pack| message::changes(name_or_any, operation, pack)));
         patterns.extend(packed.patterns);

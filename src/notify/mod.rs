@@ -56,6 +56,7 @@ use crate::error::Result;
 use crate::settings::{self, Notify};
 use crate::shared::{self, Database};
 use messages::Message;
+use state_cache_memory::collect;
 use state_cache_ring::Record;
 
 pub use outbox::{clear, commit, tell_late};
@@ -115,21 +116,16 @@ pub fn prepare(catalog: &Catalog, mut news: Vec<News>) -> Result<Prepared> {
     let by_worker = match (shared::database(), shared::ring()) {
         (Some(database), Some(ring)) => {
             let worker_tells = setting == Notify::Worker && has_worker(database);
-            let by_worker: Vec<_> = news
-                .extract_if(.., |news| {
-                    news.behind || worker_tells && !news.touched.has_items()
-                })
-                .collect();
-            let records: Vec<_> = by_worker
-                .iter()
-                .map(|news| Record {
-                    database: catalog.database,
-                    class: &news.class,
-                    key: &news.key,
-                    change: news.change,
-                })
-                .collect();
-            state_cache_ring::encode(catalog.database, &records, ring.capacity() / LARGEST_SHARE)
+            let by_worker = collect(news.extract_if(.., |news| {
+                news.behind || worker_tells && !news.touched.has_items()
+            }))?;
+            let records = collect(by_worker.iter().map(|news| Record {
+                database: catalog.database,
+                class: &news.class,
+                key: &news.key,
+                change: news.change,
+            }))?;
+            state_cache_ring::encode(catalog.database, &records, ring.capacity() / LARGEST_SHARE)?
         }
         _ => Vec::new(),
     };

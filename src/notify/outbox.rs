@@ -5,6 +5,7 @@ use super::messages::{self, Message};
 use super::{Prepared, requests};
 use crate::callback::Kept;
 use crate::catalog::Catalog;
+use crate::error::Result;
 use crate::settings::{self, Notify};
 use crate::shared::{self, Database};
 use crate::sys;
@@ -99,16 +100,17 @@ fn send(messages: Vec<Message>, epoch: Epoch) -> Option<Stamp> {
 }
 
 /// A change that comes after the transaction's own were told: subscribers are told to drop everything.
-pub fn tell_late(catalog: &Catalog) {
+pub fn tell_late(catalog: &Catalog) -> Result<()> {
     let told = with(|outbox| std::mem::replace(&mut outbox.told_late, true));
     if told || settings::notify() == Notify::Off {
-        return;
+        return Ok(());
     }
-    let stamp = send(messages::everything(catalog), Epoch::Present);
+    let stamp = send(messages::everything(catalog)?, Epoch::Present);
     with(|outbox| {
         outbox.database = shared::database();
         outbox.stamp = stamp.or(outbox.stamp);
     });
+    Ok(())
 }
 
 /// The commit is visible to others, in L1 too: stores the number of its last message and hands its changes to

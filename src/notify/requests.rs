@@ -3,8 +3,10 @@
 use super::{Change, News, Touched};
 use crate::callback::Kept;
 use crate::catalog::Catalog;
+use crate::error::{Error, Result};
 use crate::sys;
 use pgrx::pg_sys;
+use state_cache_memory::{boxed, try_collect};
 use state_cache_ring::Name;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -42,13 +44,17 @@ fn nest_level() -> i32 {
 
 /// Asks for the message that entries matching a pattern are to be dropped; `None` means all classes. On a
 /// standby nobody can listen.
-pub fn request_invalidation(catalog: &Rc<Catalog>, class: Option<&[u8]>, pattern: &[u8]) {
+pub fn request_invalidation(
+    catalog: &Rc<Catalog>,
+    class: Option<&[u8]>,
+    pattern: &[u8],
+) -> Result<()> {
     if sys::recovery_in_progress() {
-        return;
+        return Ok(());
     }
     with(|requests| {
         requests.catalog = Some(Rc::clone(catalog));
-        let name = (class.unwrap_or_default().into(), pattern.into());
+        let name = (class.unwrap_or_default().into(), boxed(pattern)?);
         let level = nest_level();
         requests
             .patterns
@@ -60,7 +66,8 @@ pub fn request_invalidation(catalog: &Rc<Catalog>, class: Option<&[u8]>, pattern
             requests.everything = true;
             requests.patterns.clear();
         }
-    });
+        Ok(())
+    })
 }
 
 /// Whether anything was asked for.
@@ -69,20 +76,24 @@ pub fn has_requests() -> bool {
 }
 
 /// What was asked for, and of which installation.
-pub fn requested() -> Option<(Rc<Catalog>, Vec<News>)> {
+pub fn requested() -> Result<Option<(Rc<Catalog>, Vec<News>)>> {
     with(|requests| {
-        let catalog = requests.catalog.clone()?;
+        let Some(catalog) = requests.catalog.clone() else {
+            return Ok(None);
+        };
         if requests.everything {
-            return Some((catalog, vec![News::everything()]));
+            return Ok(Some((catalog, vec![News::everything()])));
         }
-        let news = requests.patterns.keys().map(|(class, pattern)| News {
-            class: class.clone(),
-            key: pattern.clone(),
-            change: Change::Matching,
-            behind: false,
-            touched: Touched::default(),
-        });
-        Some((catalog, news.collect()))
+        let news = try_collect(requests.patterns.keys().map(|(class, pattern)| {
+            Ok::<_, Error>(News {
+                class: class.clone(),
+                key: boxed(pattern)?,
+                change: Change::Matching,
+                behind: false,
+                touched: Touched::default(),
+            })
+        }))?;
+        Ok(Some((catalog, news)))
     })
 }
 

@@ -6,7 +6,8 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::shared::{self, Database, SharedRing};
 use crate::worker::task::{Next, Round, Task};
-use crate::{settings, worker};
+use crate::{memory, settings, worker};
+use state_cache_memory::collect;
 use state_cache_ring::{Digest, decode};
 
 /// Bytes of records that are told in one transaction, at least: more are left for the next.
@@ -69,15 +70,15 @@ impl Teller {
     }
 
     fn tell(&mut self, database: &'static Database, ring: &SharedRing) -> Result<()> {
-        let (untold, end) = self.read(database, ring);
+        let (untold, end) = self.read(database, ring)?;
         worker::transaction(|| {
             let catalog = catalog::installed()?.ok_or(Error::NotInstalled)?;
             let (messages, epoch) = match untold {
-                Untold::Lost => (messages::everything(&catalog), Epoch::New),
+                Untold::Lost => (messages::everything(&catalog)?, Epoch::New),
                 Untold::Changes(digest) => {
                     let mut messages = Vec::new();
-                    for round in digest.rounds() {
-                        messages.extend(messages::messages(&catalog, &news(round))?);
+                    for round in digest.rounds()? {
+                        messages.extend(messages::messages(&catalog, &news(round)?)?);
                     }
                     (messages, Epoch::Present)
                 }
@@ -94,14 +95,14 @@ impl Teller {
     }
 
     /// Reads what is untold, and up to where that is.
-    fn read(&mut self, database: &Database, ring: &SharedRing) -> (Untold, u64) {
+    fn read(&mut self, database: &Database, ring: &SharedRing) -> Result<(Untold, u64)> {
         // Before anything is read: what is appended from here on is not lost.
         let head = ring.head();
         let start = database.told();
         let (mut at, mut digest) = (start, Digest::default());
         while at < head && at - start < MOST as u64 {
             let Ok(next) = ring.read(at, BITE, &mut self.buffer) else {
-                return (Untold::Lost, head);
+                return Ok((Untold::Lost, head));
             };
             for record in decode(&self.buffer) {
                 match record {
@@ -109,24 +110,24 @@ impl Teller {
                         digest.add(&record);
                     }
                     Ok(_) => {}
-                    Err(_) => return (Untold::Lost, head),
+                    Err(_) => return Ok((Untold::Lost, head)),
                 }
             }
+            // The names that the digest holds are small, but many.
+            memory::check()?;
             at = next;
         }
-        (Untold::Changes(digest), at)
+        Ok((Untold::Changes(digest), at))
     }
 }
 
-fn news(round: Vec<(state_cache_ring::Name, super::Change)>) -> Vec<News> {
-    round
-        .into_iter()
-        .map(|((class, key), change)| News {
-            class,
-            key,
-            change,
-            behind: false,
-            touched: Touched::default(),
-        })
-        .collect()
+fn news(round: Vec<(state_cache_ring::Name, super::Change)>) -> Result<Vec<News>> {
+    let news = round.into_iter().map(|((class, key), change)| News {
+        class,
+        key,
+        change,
+        behind: false,
+        touched: Touched::default(),
+    });
+    Ok(collect(news)?)
 }

@@ -81,7 +81,7 @@ pub fn newest_intact(
     below: i64,
 ) -> Result<Option<(i64, Kept)>> {
     let versions = versions(catalog, name, Contexts::LeftOut)?;
-    let own = lives::of_current(name.0, &versions, below).into_iter();
+    let own = lives::of_current(name.0, &versions, below)?.into_iter();
     let older = own.filter(|version| version.number < below);
     let found = first_intact(catalog, name, older)?;
     Ok(found.map(|(version, kept)| (version.number, kept)))

@@ -5,18 +5,22 @@
 //! itself restored is the run that there is.
 
 use crate::context::RUN;
+use crate::error::Result;
+use crate::memory;
 use crate::store::{Encoding, KeptVersion};
+use state_cache_memory::collect;
 use std::collections::BTreeMap;
 
 /// The version that each kept version's run began with.
 struct Lives(BTreeMap<i64, i64>);
 
 impl Lives {
-    fn of(versions: &[KeptVersion]) -> Self {
+    fn of(versions: &[KeptVersion]) -> Result<Self> {
         let mut lives = Self(BTreeMap::new());
-        let mut oldest_first: Vec<_> = versions.iter().collect();
+        let mut oldest_first = collect(versions)?;
         oldest_first.sort_unstable_by_key(|version| version.number);
         for version in oldest_first {
+            memory::check()?;
             let life = match version.parent {
                 // A parent that was pruned: the newest before it that is kept.
                 Some(parent) => lives.at(parent),
@@ -28,7 +32,7 @@ impl Lives {
                 .0
                 .insert(version.number, life.unwrap_or(version.number));
         }
-        lives
+        Ok(lives)
     }
 
     /// The run of the newest kept version up to this one.
@@ -43,12 +47,12 @@ pub fn of_current<'v>(
     class: &[u8],
     versions: &'v [KeptVersion],
     head: i64,
-) -> Vec<&'v KeptVersion> {
+) -> Result<Vec<&'v KeptVersion>> {
     if *class != *RUN {
-        return versions.iter().collect();
+        return Ok(collect(versions)?);
     }
-    let lives = Lives::of(versions);
+    let lives = Lives::of(versions)?;
     let current = lives.at(head);
     let is_own = |version: &&KeptVersion| lives.at(version.number) == current;
-    versions.iter().filter(is_own).collect()
+    Ok(collect(versions.iter().filter(is_own))?)
 }

@@ -5,11 +5,13 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog, Class};
 use crate::context;
 use crate::error::{Error, Result, Shown};
+use crate::memory;
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, KeptVersion};
 use crate::{interval, sys};
 use pgrx::pg_sys;
+use state_cache_memory::collect;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -168,19 +170,19 @@ fn choose(
     let current = current.map(|head| head.version);
     // A tombstone counts as one of those that are kept.
     let tombstones = i64::from(head.is_some_and(|head| head.deleted));
-    let mut dropped: BTreeSet<i64> = (tombstones..)
-        .zip(&versions)
-        .filter(|(newer, version)| {
-            Some(version.number) != current && retention.drops(version, *newer)
-        })
-        .map(|(_, version)| version.number)
-        .collect();
+    let mut dropped = BTreeSet::new();
+    for (newer, version) in (tombstones..).zip(&versions) {
+        if Some(version.number) != current && retention.drops(version, newer) {
+            memory::check()?;
+            dropped.insert(version.number);
+        }
+    }
     if *class.name == *context::RUN
         && let Some(base) = context::base_version(catalog, key)?
     {
         dropped.remove(&base);
     }
-    let orphans = orphans(&versions, &dropped);
+    let orphans = orphans(&versions, &dropped)?;
     if needed == Needed::Goes {
         return Ok((orphans, dropped));
     }
@@ -189,16 +191,13 @@ fn choose(
 }
 
 /// The kept versions whose base goes.
-pub(super) fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Vec<i64> {
+pub(super) fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Result<Vec<i64>> {
     let is_orphan = |version: &&KeptVersion| {
         let base = version.encoding.base();
         !dropped.contains(&version.number) && base.is_some_and(|base| dropped.contains(&base))
     };
-    versions
-        .iter()
-        .filter(is_orphan)
-        .map(|version| version.number)
-        .collect()
+    let orphans = versions.iter().filter(is_orphan);
+    Ok(collect(orphans.map(|version| version.number))?)
 }
 
 /// Lets stay what the orphans build upon.

@@ -18,6 +18,7 @@ use crate::store::{
 };
 use crate::subtransaction::survive_damage;
 use crate::sys;
+use state_cache_memory::copy;
 use std::borrow::Cow;
 use std::ffi::CStr;
 
@@ -114,7 +115,7 @@ fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<(Vec<u8>,
             (context::with_books_of(state.key, document, &now)?, None)
         }
         // Nobody can read them any more.
-        Ok(Found::State(_, None)) | Err(_) => (document.to_vec(), None),
+        Ok(Found::State(_, None)) | Err(_) => (copy(document)?, None),
     })
 }
 
@@ -127,7 +128,7 @@ fn check_own(state: &StateRef<'_>, version: i64, document: &[u8]) -> Result<()> 
     let Some(head) = store::target(catalog, class, state.key)?.filter(|_| is_kept) else {
         return Ok(());
     };
-    let own = lives::of_current(class, &versions, head.version);
+    let own = lives::of_current(class, &versions, head.version)?;
     if own.iter().any(|own| own.number == version) {
         return Ok(());
     }
@@ -176,7 +177,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     };
     let _snapshot = PushedSnapshot::transaction();
     let newest = head.as_ref().map_or(i64::MAX, |head| head.version);
-    let own = lives::of_current(&state.class.name, &versions, newest);
+    let own = lives::of_current(&state.class.name, &versions, newest)?;
     let Some((found, kept)) = kind.choose(state, &own)? else {
         return Err(Error::NothingToRecover {
             state: state.shown(),

@@ -6,6 +6,7 @@ use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::store::{AUTO, Checkpoint};
+use state_cache_memory::{boxed, copy};
 
 sql_functions! {
     /// `state_save(key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version, ttl, class)`
@@ -15,10 +16,10 @@ sql_functions! {
         let state = StateRef::new(&catalog::current(call.function())?, class, key)?;
         let document = call.required_jsonb(1, "state")?;
         let checkpoint = Checkpoint {
-            checkpoint_type: call.text(2).unwrap_or(AUTO).into(),
+            checkpoint_type: boxed(call.text(2).unwrap_or(AUTO))?,
             recovery_point: call.boolean(4).unwrap_or(false),
-            agent_phase: call.text(3).map(Into::into),
-            execution_context: call.jsonb(5).map(<[u8]>::to_vec),
+            agent_phase: call.text(3).map(boxed).transpose()?,
+            execution_context: call.jsonb(5).map(copy).transpose()?,
             parent: None,
         };
         check_type(&state.class, &checkpoint.checkpoint_type)?;

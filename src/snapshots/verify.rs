@@ -10,9 +10,12 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
+use crate::memory;
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, LogEntry, SurvivingDamage};
+use state_cache_memory::Grow;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// States whose names are read in one query.
@@ -53,12 +56,14 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
             }
             Some(Ok(_)) | None => (None, false),
         };
-        findings.extend(fault.map(|fault| Finding {
-            version: version.number,
-            fault,
-            is_current,
-            has_bad_row,
-        }));
+        if let Some(fault) = fault {
+            findings.try_push(Finding {
+                version: version.number,
+                fault,
+                is_current,
+                has_bad_row,
+            })?;
+        }
     }
     Ok(findings)
 }
@@ -84,7 +89,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     let newest = head.map_or(i64::MAX, |head| head.version);
     let intact = match is_defined {
         true => {
-            let own = lives::of_current(class, &versions, newest);
+            let own = lives::of_current(class, &versions, newest)?;
             first_intact(catalog, (class, key), own)?
         }
         false => None,
@@ -92,10 +97,14 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     let current_is_damaged = findings.iter().any(|finding| finding.is_current);
     if intact.is_some() {
         let bad = findings.iter().filter(|finding| finding.has_bad_row);
-        let bad = bad.map(|finding| finding.version).collect();
+        let mut versions_of_bad = BTreeSet::new();
+        for finding in bad {
+            memory::check()?;
+            versions_of_bad.insert(finding.version);
+        }
         // What is intact stays so without what it builds upon.
         let _owner = Impersonation::owner_of(catalog.snapshot);
-        for version in orphans(&versions, &bad) {
+        for version in orphans(&versions, &versions_of_bad)? {
             store_as_keyframe(catalog, &state.class, key, version)?;
         }
     }

@@ -6,7 +6,6 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
@@ -117,10 +116,7 @@ pub fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Option<Conflic
     Ok(rows.first().map(|row| Conflict {
         run: row.text(1),
         variable: row.text(2),
-        // SAFETY: the statement gives jsonb there; copied while the rows live.
-        parent: row
-            .column(3)
-            .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec()),
+        parent: row.bytes(3),
         sensitivity: row.text(4),
         status: row.text(5),
         resolved_by: row.text(6),

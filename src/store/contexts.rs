@@ -6,8 +6,8 @@ use super::spi::{Connection, Row, Rows, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::varlena;
 use pgrx::pg_sys;
+use state_cache_memory::collect;
 use std::cell::OnceCell;
 
 /// The prepared statements of this room.
@@ -48,17 +48,12 @@ pub struct Place {
 
 impl Place {
     fn of(row: &Row<'_>) -> Self {
-        let document = |column| {
-            let value = row.column(column)?;
-            // SAFETY: the statement gives jsonb in these columns; copied while the rows live.
-            Some(unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) }.to_vec())
-        };
         Self {
             parent: row.column(1).map(|_| row.text(1)),
             depth: row.bigint(2) as i32,
             base_version: row.bigint(3),
-            parent_base: document(4),
-            handed_on: document(5),
+            parent_base: row.bytes(4),
+            handed_on: row.bytes(5),
         }
     }
 }
@@ -161,7 +156,7 @@ pub fn children(catalog: &Catalog, run: &[u8]) -> Result<Vec<Box<[u8]>>> {
     let statement =
         connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
     let rows = connection.query(statement, [Some(varlena_datum(run))])?;
-    Ok(rows.iter().map(|row| row.text(1)).collect())
+    Ok(collect(rows.iter().map(|row| row.text(1)))?)
 }
 
 /// How many children a run has, those that have ended included; not counted beyond `most`.
@@ -231,7 +226,7 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
         owner: row.column(4).map(|_| row.text(4)),
         created_at: row.column(5).map(|at| at.value() as i64),
     });
-    Ok(nodes.collect())
+    Ok(collect(nodes)?)
 }
 
 /// Forgets the places of the children of a run that is gone: another of the same name does not inherit them.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::varlena;
 use pgrx::pg_sys;
 use state_cache_delta::{Header, MAX_HEADER};
+use state_cache_memory::collect;
 use std::cell::OnceCell;
 
 /// The prepared statements of this room.
@@ -132,7 +133,7 @@ pub fn versions(
             Some(boolean_datum(contexts == Contexts::Read)),
         ],
     )?;
-    Ok(rows.iter().map(|row| version_of(&row)).collect())
+    Ok(collect(rows.iter().map(|row| version_of(&row)))?)
 }
 
 /// A row of [`versions`].
@@ -174,7 +175,7 @@ fn label_of(row: &Row<'_>, [kind, recovery_point, phase, context]: [i32; 4]) -> 
         checkpoint_type: row.text(kind),
         recovery_point: row.boolean(recovery_point),
         agent_phase: row.column(phase).map(|_| row.text(phase)),
-        execution_context: row.column(context).map(|_| row.text(context).into()),
+        execution_context: row.bytes(context),
     }
 }
 
@@ -409,5 +410,5 @@ pub fn prunable_states(
             Some(bigint_datum(limit)),
         ],
     )?;
-    Ok(rows.iter().map(|row| row.text(1)).collect())
+    Ok(collect(rows.iter().map(|row| row.text(1)))?)
 }

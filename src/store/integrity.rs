@@ -7,6 +7,7 @@ use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use pgrx::pg_sys;
+use state_cache_memory::collect;
 use std::cell::OnceCell;
 
 /// The prepared statements of this room.
@@ -144,7 +145,7 @@ pub fn classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
         &[],
     )?;
     let rows = connection.query(statement, [])?;
-    Ok(rows.iter().map(|row| row.text(1)).collect())
+    Ok(collect(rows.iter().map(|row| row.text(1)))?)
 }
 
 /// How many head rows a class has, tombstones included.
@@ -185,5 +186,5 @@ pub fn keys(catalog: &Catalog, class: &[u8], after: &[u8], limit: i64) -> Result
             Some(bigint_datum(limit)),
         ],
     )?;
-    Ok(rows.iter().map(|row| row.text(1)).collect())
+    Ok(collect(rows.iter().map(|row| row.text(1)))?)
 }

@@ -2,8 +2,9 @@
 //! the cache protocol depends on.
 
 use crate::error::{Error, Result};
-use crate::varlena;
+use crate::{memory, varlena};
 use pgrx::pg_sys;
+use state_cache_memory::{boxed, copy};
 use std::cell::OnceCell;
 use std::ffi::CString;
 
@@ -23,6 +24,8 @@ pub struct Connection(());
 impl Connection {
     /// Connects.
     pub fn open() -> Result<Self> {
+        // Whatever goes on for long goes through here.
+        memory::check()?;
         // SAFETY: we are inside a transaction.
         match unsafe { pg_sys::SPI_connect() } {
             code if code == pg_sys::SPI_OK_CONNECT as i32 => Ok(Self(())),
@@ -232,9 +235,20 @@ impl Row<'_> {
 
     /// A `text` column, copied; empty for NULL.
     pub fn text(&self, n: i32) -> Box<[u8]> {
+        memory::or_raise(memory::check());
         self.column(n).map_or_else(Box::default, |datum| {
             // SAFETY: the statement gives text there; copied while the rows live.
-            unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) }.into()
+            let text = unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) };
+            memory::or_raise(boxed(text))
+        })
+    }
+
+    /// A `jsonb` or `bytea` column, copied; `None` for NULL.
+    pub fn bytes(&self, n: i32) -> Option<Vec<u8>> {
+        self.column(n).map(|datum| {
+            // SAFETY: the statement gives a varlena there; copied while the rows live.
+            let bytes = unsafe { varlena::detoasted_bytes(datum.cast_mut_ptr()) };
+            memory::or_raise(copy(bytes))
         })
     }
 

@@ -11,14 +11,14 @@ use super::pruning::IS_KEYFRAME;
 use super::spi::{Connection, Row};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::Impersonation;
-use crate::varlena;
 use crate::{settings, sys};
 use pgrx::pg_sys;
 use state_cache_delta::{
     Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
 };
+use state_cache_memory::{Grow, OutOfMemory, collect};
 use std::cell::RefCell;
 
 /// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
@@ -152,13 +152,9 @@ pub enum Columns {
 impl Columns {
     /// Copies them out of the columns `state` and `delta` of a row.
     pub(super) fn of(row: &Row<'_>, state: i32, delta: i32) -> Self {
-        // SAFETY: a jsonb or bytea column; the copy is made before the connection closes.
-        let bytes = |datum: pg_sys::Datum| unsafe {
-            varlena::detoasted_bytes(datum.cast_mut_ptr()).to_vec()
-        };
-        match (row.column(state), row.column(delta)) {
-            (Some(state), _) => Self::Whole(bytes(state)),
-            (None, Some(delta)) => Self::Packed(bytes(delta)),
+        match (row.bytes(state), row.column(delta)) {
+            (Some(state), _) => Self::Whole(state),
+            (None, Some(_)) => row.bytes(delta).map_or(Self::Neither, Self::Packed),
             (None, None) => Self::Neither,
         }
     }
@@ -277,7 +273,7 @@ fn chain(
             Columns::Whole(_) => None,
             Columns::Neither => return Ok(Err("a version that it builds upon holds no document")),
         };
-        chain.push(columns);
+        chain.try_push(columns)?;
     }
     Ok(Ok(chain))
 }
@@ -319,7 +315,7 @@ fn rows_below(
         ],
     )?;
     let row = |row: Row<'_>| (row.bigint(1), Columns::of(&row, 2, 3));
-    Ok(rows.iter().map(row).collect())
+    Ok(collect(rows.iter().map(row))?)
 }
 
 /// Makes the document of the first of these rows, beginning with the last.
@@ -329,7 +325,8 @@ fn replay(chain: Vec<Columns>) -> Result<std::result::Result<Vec<u8>, Fault>> {
             *decoder = Decoder::new().ok();
         }
         let Some(decoder) = decoder else {
-            return Err(Error::OutOfMemory);
+            // Of a fixed size, which the library does not say.
+            return Err(OutOfMemory { size: 0 }.into());
         };
         let mut document: Option<Vec<u8>> = None;
         for row in chain.into_iter().rev() {
@@ -338,7 +335,10 @@ fn replay(chain: Vec<Columns>) -> Result<std::result::Result<Vec<u8>, Fault>> {
                 Columns::Packed(packed) => match decoder.decode(&packed, document.as_deref()) {
                     Ok(document) => document,
                     // That is no damage.
-                    Err(PackFault::Memory) => return Err(Error::OutOfMemory),
+                    Err(PackFault::Memory) => {
+                        let size = Header::read(&packed).map_or(0, |it| it.whole_bytes as usize);
+                        return Err(OutOfMemory { size }.into());
+                    }
                     Err(fault) => return Ok(Err(fault.message())),
                 },
                 Columns::Neither => return Ok(Err(MISSING)),

@@ -10,6 +10,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use pgrx::pg_sys;
 use state_cache_delta::MAX_HEADER;
+use state_cache_memory::collect;
 use std::cell::OnceCell;
 
 /// The prepared statements of this room.
@@ -39,7 +40,7 @@ pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Ve
     )?;
     let [class, key, _] = named(class, key, 0);
     let rows = connection.query(statement, [class, key])?;
-    Ok(rows.iter().map(|row| version_of(&row)).collect())
+    Ok(collect(rows.iter().map(|row| version_of(&row)))?)
 }
 
 /// One of them as `versions` reads it; `None` if it is not kept.

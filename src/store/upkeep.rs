@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::interval;
 use pgrx::pg_sys;
+use state_cache_memory::collect;
 use std::cell::OnceCell;
 
 /// The prepared statements of this room.
@@ -98,7 +99,7 @@ pub fn lock_expired(
         class: row.text(2),
         key: row.text(3),
     });
-    Ok(expiring.collect())
+    Ok(collect(expiring)?)
 }
 
 /// When the next state expires; `None` if none ever does.
@@ -160,7 +161,7 @@ pub fn tombstones(
         updated_at: row.bigint(4),
         xid: row.xid(5),
     });
-    Ok(tombstones.collect())
+    Ok(collect(tombstones)?)
 }
 
 /// Deletes a tombstone and all snapshots of its state; whether it was still there and nobody had it locked.
@@ -276,5 +277,5 @@ pub fn limited_classes(catalog: &Catalog) -> Result<Vec<LimitedClass>> {
             interval::microseconds(unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() })
         }),
     });
-    Ok(classes.collect())
+    Ok(collect(classes)?)
 }

@@ -32,6 +32,7 @@ use crate::call;
 use crate::catalog::{Catalog, Class};
 use crate::error::{self, Error, Result, Shown};
 use pgrx::pg_sys;
+use state_cache_memory::{Grow, collect, filled};
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 
@@ -222,13 +223,13 @@ pub fn write_one(catalog: &Catalog, item: &Item<'_>) -> Result<Option<Made>> {
 /// # Errors
 /// As for a single one. `40001` if a snapshot to be written over is gone.
 pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
-    let rows: Vec<_> = items.iter().map(|item| Row::new(catalog, item)).collect();
+    let rows = collect(items.iter().map(|item| Row::new(catalog, item)))?;
     let replaces = rows.iter().any(|row| row.item.change.kind() == REPLACE);
     let prunes = rows.iter().any(|row| row.pruning.is_some());
     let slot = &catalog.statements.write_many.0[usize::from(replaces)][usize::from(prunes)];
     let statement = || {
         let connection = Connection::open()?;
-        let (types, values) = arrays(&rows);
+        let (types, values) = arrays(&rows)?;
         let statement =
             connection.prepare(slot, &catalog.schema, || sql(replaces, prunes), &types)?;
         let _own = OwnWrite::begin();
@@ -245,7 +246,7 @@ pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
 
 /// What was done about each, given the rows of the statement.
 fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
-    let mut wrote = vec![Wrote::Nothing; rows.len()];
+    let mut wrote = filled(Wrote::Nothing, rows.len())?;
     // How many snapshots are to be replaced, and were.
     let (mut wanted, mut replaced) = (0, 0);
     let mut items = rows.iter().zip(&mut wrote);
@@ -296,10 +297,12 @@ fn kept_already(items: &[Item<'_>], detail: &str) -> Error {
 }
 
 /// The columns of the rows as arrays: their types and values.
-fn arrays(rows: &[Row<'_>]) -> ([pg_sys::Oid; WIDTH], [Option<pg_sys::Datum>; WIDTH]) {
+fn arrays(rows: &[Row<'_>]) -> Result<([pg_sys::Oid; WIDTH], [Option<pg_sys::Datum>; WIDTH])> {
     let mut types = [pg_sys::InvalidOid; WIDTH];
-    let mut columns: [Vec<Option<pg_sys::Datum>>; WIDTH] =
-        std::array::from_fn(|_| Vec::with_capacity(rows.len()));
+    let mut columns: [Vec<Option<pg_sys::Datum>>; WIDTH] = std::array::from_fn(|_| Vec::new());
+    for column in &mut columns {
+        column.try_room(rows.len())?;
+    }
     for row in rows {
         for (n, (of_type, value)) in row.parameters().into_iter().enumerate() {
             types[n] = of_type;
@@ -309,9 +312,9 @@ fn arrays(rows: &[Row<'_>]) -> ([pg_sys::Oid; WIDTH], [Option<pg_sys::Datum>; WI
     let mut values = [None; WIDTH];
     for (n, column) in columns.into_iter().enumerate() {
         // SAFETY: the values are of the column's type, and used no more.
-        (types[n], values[n]) = unsafe { array(types[n], column) };
+        (types[n], values[n]) = unsafe { array(types[n], column)? };
     }
-    (types, values)
+    Ok((types, values))
 }
 
 /// An array of these values, and its type. The values are freed.
@@ -321,12 +324,10 @@ fn arrays(rows: &[Row<'_>]) -> ([pg_sys::Oid; WIDTH], [Option<pg_sys::Datum>; WI
 unsafe fn array(
     of_type: pg_sys::Oid,
     values: Vec<Option<pg_sys::Datum>>,
-) -> (pg_sys::Oid, Option<pg_sys::Datum>) {
-    let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-    let mut datums: Vec<_> = values
-        .iter()
-        .map(|value| value.unwrap_or(pg_sys::Datum::from(0usize)))
-        .collect();
+) -> Result<(pg_sys::Oid, Option<pg_sys::Datum>)> {
+    let mut nulls = collect(values.iter().map(Option::is_none))?;
+    let datum = |value: &Option<pg_sys::Datum>| value.unwrap_or(pg_sys::Datum::from(0usize));
+    let mut datums = collect(values.iter().map(datum))?;
     let (mut len, mut by_value, mut align) = (0, false, 0);
     let (mut count, mut first) = (values.len() as i32, 1);
     // SAFETY: as many values as said, of that type (the caller's promise); the array is a copy of them.
@@ -349,10 +350,10 @@ unsafe fn array(
                 .flatten()
                 .for_each(|value| call::free(value));
         }
-        (
+        Ok((
             pg_sys::get_array_type(of_type),
             Some(pg_sys::Datum::from(array)),
-        )
+        ))
     }
 }
 

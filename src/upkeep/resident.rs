@@ -34,7 +34,8 @@ pub fn write_all() -> io::Result<()> {
             .entry(database)
             .or_default()
             .push(incarnation, class, key);
-    });
+    })
+    .map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut outcome = Ok(());
     for (database, list) in lists {
         outcome = outcome.and(list.write(&path(database)));

@@ -1,7 +1,7 @@
 //! Running what may fail, in a process that goes on afterwards.
 
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::{memory, sys};
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::cell::Cell;
@@ -38,7 +38,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failu
     let not_installed = Cell::new(false);
     // SAFETY: a plain global of this process; outside a transaction the context outlives what is run.
     let context = unsafe { pg_sys::CurrentMemoryContext };
-    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| match f() {
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| match memory::guarded(f) {
         Ok(value) => Ok(value),
         Err(error) => {
             not_installed.set(matches!(error, Error::NotInstalled));

@@ -14,6 +14,7 @@ use crate::error::{Problem, ShapeError, excerpt};
 use crate::fields::{self, Record};
 use crate::labels::{AccessLevel, ItemType};
 use crate::timestamp::rfc3339;
+use state_cache_memory::{Grow, OutOfMemory, copy, try_collect, with_capacity};
 
 /// The member of the document that holds the items.
 const BLACKBOARD: &str = "blackboard";
@@ -93,6 +94,12 @@ impl From<ShapeError> for ItemError {
     }
 }
 
+impl From<OutOfMemory> for ItemError {
+    fn from(refused: OutOfMemory) -> Self {
+        Self::Shape(refused.into())
+    }
+}
+
 impl From<DocumentError> for ItemError {
     fn from(error: DocumentError) -> Self {
         Self::Shape(error.into())
@@ -116,16 +123,16 @@ impl Item {
     /// As the blackboard holds it.
     fn document(&self) -> Result<Vec<u8>, DocumentError> {
         let mut members = vec![
-            (KEY, document::string(&self.key)),
-            (VALUE, self.value.clone()),
-            (TYPE, text(self.item_type.name())),
-            (CREATED_BY, document::string(&self.created_by)),
-            (CREATED_AT, text(&rfc3339(self.created_at))),
-            (ACCESS_LEVEL, text(self.access_level.name())),
-            (TAGS, texts(&self.tags)?),
+            (KEY, document::string(&self.key)?.into()),
+            (VALUE, Cow::Borrowed(&*self.value)),
+            (TYPE, text(self.item_type.name())?),
+            (CREATED_BY, document::string(&self.created_by)?.into()),
+            (CREATED_AT, text(&rfc3339(self.created_at))?),
+            (ACCESS_LEVEL, text(self.access_level.name())?),
+            (TAGS, texts(&self.tags)?.into()),
         ];
         if let Some(at) = self.expires_at {
-            members.push((EXPIRES_AT, text(&rfc3339(at))));
+            members.push((EXPIRES_AT, text(&rfc3339(at))?));
         }
         document::object(&members)
     }
@@ -136,19 +143,19 @@ impl ItemUpdate {
     fn apply(&self, item: &[u8]) -> Result<Vec<u8>, DocumentError> {
         let mut members = Vec::new();
         if let Some(value) = &self.value {
-            members.push((VALUE, value.clone()));
+            members.push((VALUE, Cow::Borrowed(&**value)));
         }
         if let Some(item_type) = self.item_type {
-            members.push((TYPE, text(item_type.name())));
+            members.push((TYPE, text(item_type.name())?));
         }
         if let Some(at) = self.expires_at {
-            members.push((EXPIRES_AT, text(&rfc3339(at))));
+            members.push((EXPIRES_AT, text(&rfc3339(at))?));
         }
         if let Some(level) = self.access_level {
-            members.push((ACCESS_LEVEL, text(level.name())));
+            members.push((ACCESS_LEVEL, text(level.name())?));
         }
         if let Some(tags) = &self.tags {
-            members.push((TAGS, texts(tags)?));
+            members.push((TAGS, texts(tags)?.into()));
         }
         document::update(Some(item), &document::object(&members)?)
     }
@@ -190,7 +197,7 @@ impl ItemChange {
         };
         let count = before.len();
         let mut found = None;
-        let mut after = Vec::with_capacity(count + 1);
+        let mut after = with_capacity(count + 1)?;
         for (key, item) in before {
             if is_over(item, now).map_err(|error| within_item(error, key))? {
                 continue;
@@ -213,7 +220,7 @@ impl ItemChange {
         };
         match (base, &changed) {
             (None, None) => return Err(ItemError::Missing),
-            (Some(base), None) if after.len() == count => return Ok(base.to_vec()),
+            (Some(base), None) if after.len() == count => return Ok(copy(base)?),
             (_, None) => {}
             (_, Some(item)) => after.push((self.key(), item)),
         }
@@ -249,7 +256,7 @@ pub fn select(base: &[u8], filter: &ItemFilter<'_>, now: i64) -> Result<Vec<u8>,
     for (key, item) in items(base)? {
         let found = check_item(key, item).map_err(|error| within_item(error, key))?;
         if found.expires_at.is_none_or(|at| at > now) && found.passes(filter) {
-            wanted.push((key, item));
+            wanted.try_push((key, item))?;
         }
     }
     Ok(document::object(&wanted)?)
@@ -336,12 +343,12 @@ fn tags(item: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, ShapeError> {
     }
 }
 
-fn text(text: &str) -> Vec<u8> {
-    document::string(text.as_bytes())
+fn text(text: &str) -> Result<Cow<'static, [u8]>, DocumentError> {
+    document::string(text.as_bytes()).map(Cow::Owned)
 }
 
 fn texts(texts: &[Vec<u8>]) -> Result<Vec<u8>, DocumentError> {
-    let elements: Vec<_> = texts.iter().map(|text| document::string(text)).collect();
+    let elements = try_collect(texts.iter().map(|text| document::string(text)))?;
     document::array(&elements)
 }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use state_cache_document::DocumentError;
+use state_cache_memory::OutOfMemory;
 
 /// The first field that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,12 @@ impl ShapeError {
             Problem::UnknownValue { known, .. } | Problem::UnknownName { known } => Some(known),
             _ => None,
         }
+    }
+}
+
+impl From<OutOfMemory> for ShapeError {
+    fn from(refused: OutOfMemory) -> Self {
+        DocumentError::from(refused).into()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::ShapeError;
 use crate::fields;
 use crate::labels::{Destination, Sensitivity};
 use crate::record::Run;
+use state_cache_memory::Grow;
 
 /// One export that a run has declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,8 @@ impl<'a> Run<'a> {
             let export = fields::as_object(raw)
                 .map_err(ShapeError::whole)
                 .and_then(Export::read);
-            read.push(export.map_err(|error| error.within_element(place).within(b"exports"))?);
+            let export = export.map_err(|error| error.within_element(place).within(b"exports"))?;
+            read.try_push(export)?;
         }
         Ok(read)
     }

@@ -6,6 +6,7 @@ use state_cache_document::{as_boolean, as_string, is_array, is_null, is_object, 
 
 use crate::error::{Problem, ShapeError, excerpt};
 use crate::timestamp::parse_rfc3339;
+use state_cache_memory::{copy, try_collect};
 
 /// A member of an object, itself an object: its key, and its value as a document of its own.
 pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
@@ -28,7 +29,7 @@ pub(crate) fn text(object: &[u8], name: &str) -> Result<Option<Vec<u8>>, ShapeEr
     let field = any(object, name)?;
     field
         .map(|field| match as_string(&field) {
-            Some(text) => Ok(text.to_vec()),
+            Some(text) => Ok(copy(text)?),
             None => Err(wrong(name, Problem::NotText)),
         })
         .transpose()
@@ -95,12 +96,10 @@ pub(crate) fn array<'a>(object: &'a [u8], name: &str) -> Result<Option<&'a [u8]>
 /// The members of an object all of which must be objects.
 pub(crate) fn objects(object: &[u8]) -> Result<Vec<Record<'_>>, ShapeError> {
     let members = members(object)?.into_iter();
-    members
-        .map(|(key, value)| {
-            let value = as_object(value).map_err(|problem| ShapeError::new(key, problem))?;
-            Ok((key, value))
-        })
-        .collect()
+    try_collect(members.map(|(key, value)| {
+        let value = as_object(value).map_err(|problem| ShapeError::new(key, problem))?;
+        Ok((key, value))
+    }))
 }
 
 /// A part of a document that must be an object; containers are never copied when a document is taken apart.

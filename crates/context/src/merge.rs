@@ -9,6 +9,7 @@ use crate::labels::{Sensitivity, Strategy};
 use crate::record::Run;
 use crate::values::{concatenate, merge_objects};
 use crate::variables::Variable;
+use state_cache_memory::{Grow, copy_cow};
 
 /// What becomes of one variable that the child changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl<'a> Base<'a> {
         Ok(match other.transpose()?.flatten() {
             Some(value) if is_null(&value) => None,
             Some(value) => Some(value),
-            None => child.map(|child| child.value.clone()),
+            None => child.map(|child| copy_cow(&child.value)).transpose()?,
         })
     }
 }
@@ -188,7 +189,9 @@ pub fn merge<'a>(
             (parent, parent.variable(name)?),
             (child, Run::variable_of_part(name, record)?),
         )?;
-        merged.extend(case.settle(strategy_of, guard)?);
+        if let Some(settled) = case.settle(strategy_of, guard)? {
+            merged.try_push(settled)?;
+        }
     }
     Ok(merged)
 }
@@ -248,7 +251,7 @@ impl<'a> Case<'a> {
         let base = self.base.as_ref().map(|variable| &variable.value);
         let parent = self.parent.as_ref().map(|variable| &variable.value);
         let child = Some(&self.child.value);
-        Ok(Some(if base == child {
+        let settled = if base == child {
             // Something else of the record may differ, which is the child's own affair.
             if !self.rose || self.parent.is_none() || self.highest <= self.level {
                 return Ok(None);
@@ -264,11 +267,12 @@ impl<'a> Case<'a> {
             // Also where the parent has come to it only since: by a resolution, say.
             self.child_taken(None, Reason::OnlyChildChanged)
         } else if parent == self.parent_base.as_ref() {
-            return self.child_changed(guard).map(Some);
+            self.child_changed(guard)
         } else {
             let strategy = strategy_of(self.name);
-            return self.conflicting(strategy, guard).map(Some);
-        }))
+            self.conflicting(strategy, guard)
+        };
+        settled.map(Some)
     }
 
     /// What becomes of a variable that only the child changed, from another value than the parent has. It has never seen
@@ -277,7 +281,7 @@ impl<'a> Case<'a> {
     fn child_changed(self, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
         let base = self.base.as_ref().map(|variable| &*variable.value);
         let Some(parent) = &self.parent else {
-            return Ok(self.child_taken(None, Reason::OnlyChildChanged));
+            return self.child_taken(None, Reason::OnlyChildChanged);
         };
         let value = if parent.is_object() && self.child.is_object() {
             let bases = [self.parent_base.as_deref(), base];
@@ -288,17 +292,17 @@ impl<'a> Case<'a> {
         } else {
             None
         };
-        Ok(match value {
+        match value {
             Some(value) => self.combined(value, None, Reason::OnlyChildChanged),
             None => self.child_taken(None, Reason::OnlyChildChanged),
-        })
+        }
     }
 
     /// What becomes of a variable that both changed.
     fn conflicting(self, strategy: Strategy, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
         let base = self.base.as_ref().map(|variable| &*variable.value);
         let child = &self.child;
-        Ok(match (strategy, &self.parent) {
+        match (strategy, &self.parent) {
             (Strategy::ParentWins, _) => self.parent_stays(Some(strategy), Reason::ParentWins),
             (Strategy::ChildWins, _) => self.child_taken(Some(strategy), Reason::ChildWins),
             (Strategy::ManualReview, _) => self.reviewed(Reason::Review),
@@ -321,7 +325,7 @@ impl<'a> Case<'a> {
                     self.parent_stays(Some(strategy), Reason::ParentLater)
                 }
             }
-        })
+        }
     }
 
     /// Whether the child's value is not older than the parent's. When a variable was removed is not known, so what is
@@ -332,10 +336,14 @@ impl<'a> Case<'a> {
     }
 
     /// The parent's value stays; at most its sensitivity rises.
-    fn parent_stays(self, strategy: Option<Strategy>, reason: Reason) -> Merged<'a> {
-        let value = self.parent.as_ref().map(|parent| parent.value.clone());
+    fn parent_stays(
+        self,
+        strategy: Option<Strategy>,
+        reason: Reason,
+    ) -> Result<Merged<'a>, ShapeError> {
+        let value = value_of(self.parent.as_ref())?;
         let raised = self.parent.filter(|_| self.highest > self.level);
-        Merged {
+        Ok(Merged {
             name: self.name,
             value,
             strategy,
@@ -346,13 +354,17 @@ impl<'a> Case<'a> {
                 ..parent
             }),
             conflict: None,
-        }
+        })
     }
 
-    fn child_taken(self, strategy: Option<Strategy>, reason: Reason) -> Merged<'a> {
-        Merged {
+    fn child_taken(
+        self,
+        strategy: Option<Strategy>,
+        reason: Reason,
+    ) -> Result<Merged<'a>, ShapeError> {
+        Ok(Merged {
             name: self.name,
-            value: Some(self.child.value.clone()),
+            value: Some(copy_cow(&self.child.value)?),
             strategy,
             reason,
             sensitivity: self.highest,
@@ -361,7 +373,7 @@ impl<'a> Case<'a> {
                 ..self.child
             }),
             conflict: None,
-        }
+        })
     }
 
     /// The value is one in which both have a part.
@@ -370,7 +382,7 @@ impl<'a> Case<'a> {
         value: Vec<u8>,
         strategy: Option<Strategy>,
         reason: Reason,
-    ) -> Merged<'a> {
+    ) -> Result<Merged<'a>, ShapeError> {
         let is_later = self.child_is_later();
         let Some(parent) = self.parent.take_if(|parent| *parent.value != *value) else {
             // The child's part is in the parent's already.
@@ -379,9 +391,9 @@ impl<'a> Case<'a> {
         let mutable = parent.mutable && self.child.mutable;
         let side = if is_later { self.child } else { parent };
         let value: Cow<'a, [u8]> = value.into();
-        Merged {
+        Ok(Merged {
             name: self.name,
-            value: Some(value.clone()),
+            value: Some(copy_cow(&value)?),
             strategy,
             reason,
             sensitivity: self.highest,
@@ -392,21 +404,28 @@ impl<'a> Case<'a> {
                 ..side
             }),
             conflict: None,
-        }
+        })
     }
 
     /// A person is asked, and the parent's value stays until then.
-    fn reviewed(self, reason: Reason) -> Merged<'a> {
+    fn reviewed(self, reason: Reason) -> Result<Merged<'a>, ShapeError> {
         let conflict = Conflict {
-            base: self.base.as_ref().map(|base| base.value.clone()),
-            parent: self.parent.as_ref().map(|parent| parent.value.clone()),
-            child: self.child.value.clone(),
+            base: value_of(self.base.as_ref())?,
+            parent: value_of(self.parent.as_ref())?,
+            child: copy_cow(&self.child.value)?,
             parent_timestamp: self.parent.as_ref().and_then(|parent| parent.timestamp),
             child_timestamp: self.child.timestamp,
         };
-        Merged {
+        Ok(Merged {
             conflict: Some(conflict),
-            ..self.parent_stays(Some(Strategy::ManualReview), reason)
-        }
+            ..self.parent_stays(Some(Strategy::ManualReview), reason)?
+        })
     }
+}
+
+/// A copy of the value of a variable, if there is one.
+fn value_of<'a>(variable: Option<&Variable<'a>>) -> Result<Option<Cow<'a, [u8]>>, ShapeError> {
+    Ok(variable
+        .map(|variable| copy_cow(&variable.value))
+        .transpose()?)
 }

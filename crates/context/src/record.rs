@@ -8,6 +8,7 @@ use crate::error::{Problem, ShapeError, excerpt};
 use crate::fields::{self, Record};
 use crate::labels::{Sensitivity, Status};
 use crate::variables::Variable;
+use state_cache_memory::try_collect;
 
 /// Fields of a run that hold an object, where they are there.
 const OBJECTS: [&str; 6] = [
@@ -109,9 +110,7 @@ impl<'a> Run<'a> {
     /// A [`ShapeError`] if a record is not as it must be.
     pub fn variables(&self) -> Result<Vec<(&'a [u8], Variable<'a>)>, ShapeError> {
         let records = self.records()?.into_iter();
-        records
-            .map(|(name, record)| Ok((name, Self::variable_of(name, record)?)))
-            .collect()
+        try_collect(records.map(|(name, record)| Ok((name, Self::variable_of(name, record)?))))
     }
 
     /// The records of all variables with their names, unread.

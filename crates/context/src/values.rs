@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use state_cache_document::{
     DocumentError, Member, StackGuard, array, elements, is_array, is_object, members, object,
 };
+use state_cache_memory::{Grow, room_in_map};
 
 /// The three-way merge of two objects, in depth. `bases` are what the parent and the child have started from, mostly the
 /// same; no base, or one that is no object, is as `{}`.
@@ -76,7 +77,9 @@ pub fn merge_objects(
                 (parent, child) => parent.or(child),
             }
         };
-        merged.extend(result.map(|value| (key, value)));
+        if let Some(value) = result {
+            merged.try_push((key, value))?;
+        }
     }
 }
 
@@ -94,7 +97,8 @@ pub fn concatenate(
         Some(base) if is_array(base) => elements(base)?,
         _ => Vec::new(),
     };
-    let mut known: HashMap<&[u8], usize> = HashMap::with_capacity(base.len());
+    let mut known: HashMap<&[u8], usize> = HashMap::new();
+    room_in_map(&mut known, base.len())?;
     for element in &base {
         *known.entry(element).or_default() += 1;
     }
@@ -102,7 +106,7 @@ pub fn concatenate(
     for element in elements(child)? {
         match known.get_mut(&*element) {
             Some(count) if *count > 0 => *count -= 1,
-            _ => all.push(element),
+            _ => all.try_push(element)?,
         }
     }
     array(&all)

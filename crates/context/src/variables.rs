@@ -11,6 +11,7 @@ use crate::fields;
 use crate::labels::{Sensitivity, Source};
 use crate::record::must_be_key;
 use crate::timestamp::rfc3339;
+use state_cache_memory::with_capacity;
 
 /// A variable of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +54,17 @@ impl<'a> Variable<'a> {
     /// [`DocumentError::Damaged`] where the value is no document; [`DocumentError::TooLarge`].
     pub fn document(&self, name: &[u8]) -> Result<Vec<u8>, DocumentError> {
         let mut members: Vec<(&str, Cow<'_, [u8]>)> = vec![
-            ("key", string(name).into()),
+            ("key", string(name)?.into()),
             ("value", Cow::Borrowed(&self.value)),
-            ("source", string(self.source.name().as_bytes()).into()),
+            ("source", string(self.source.name().as_bytes())?.into()),
             (
                 "sensitivity",
-                string(self.sensitivity.name().as_bytes()).into(),
+                string(self.sensitivity.name().as_bytes())?.into(),
             ),
             ("mutable", boolean(self.mutable).into()),
         ];
         if let Some(micros) = self.timestamp {
-            members.push(("timestamp", string(rfc3339(micros).as_bytes()).into()));
+            members.push(("timestamp", string(rfc3339(micros).as_bytes())?.into()));
         }
         let record = object(&members)?;
         if self.raw.is_empty() {
@@ -100,7 +101,7 @@ pub fn put<N: AsRef<[u8]>>(
     document: &[u8],
     changes: &[(N, Variable<'_>)],
 ) -> Result<Vec<u8>, ShapeError> {
-    let mut records = Vec::with_capacity(changes.len());
+    let mut records = with_capacity(changes.len())?;
     for (name, variable) in changes {
         records.push((name, variable.document(name.as_ref())?));
     }

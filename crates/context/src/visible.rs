@@ -6,6 +6,7 @@ use crate::error::ShapeError;
 use crate::labels::Sensitivity;
 use crate::record::{Run, sensitivity};
 use crate::variables::own_sensitivity;
+use state_cache_memory::{Grow, copy, with_capacity};
 
 /// The document of the run `key` without what is more sensitive than `max`.
 ///
@@ -24,14 +25,14 @@ pub fn visible(document: &[u8], key: &[u8], max: Sensitivity) -> Result<Vec<u8>,
         let floor = sensitivity(&floor)
             .map_err(|problem| ShapeError::new(name, problem).within(b"sensitivityMap"))?;
         if floor > max {
-            hidden.push(name);
+            hidden.try_push(name)?;
         }
     }
     for (name, record) in run.records()? {
         let own =
             own_sensitivity(record).map_err(|error| error.within(name).within(b"variables"))?;
         if own > max {
-            hidden.push(name);
+            hidden.try_push(name)?;
         }
     }
     // A name may be there twice, which does no harm.
@@ -51,7 +52,7 @@ pub fn visible(document: &[u8], key: &[u8], max: Sensitivity) -> Result<Vec<u8>,
         }
     }
     let exports = run.exports()?;
-    let mut shown = Vec::with_capacity(exports.len());
+    let mut shown = with_capacity(exports.len())?;
     for export in &exports {
         let is_hidden = hidden.binary_search(&export.key.as_slice()).is_ok();
         if !is_hidden && export.sensitivity <= max {
@@ -63,7 +64,7 @@ pub fn visible(document: &[u8], key: &[u8], max: Sensitivity) -> Result<Vec<u8>,
     }
 
     if sections.is_empty() {
-        return Ok(document.to_vec());
+        return Ok(copy(document)?);
     }
     Ok(update(Some(document), &object(&sections)?)?)
 }

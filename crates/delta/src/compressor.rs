@@ -118,11 +118,14 @@ fn compress<'a>(
     result.and(dropped).map(drop).map_err(refused)
 }
 
+/// What zstd calls it where an allocation fails.
+pub(crate) const NO_MEMORY: &str = "Allocation error : not enough memory";
+
 /// What zstd says, as an error.
 fn refused(code: usize) -> Error {
     // zstd's only failures here are of memory; it names them so.
     match get_error_name(code) {
-        "Allocation error : not enough memory" => Error::Memory,
+        NO_MEMORY => Error::Memory,
         message => Error::Compression(message),
     }
 }

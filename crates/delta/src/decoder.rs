@@ -1,8 +1,9 @@
 //! From what is stored to the document.
 
-use zstd_safe::{DCtx, DParameter, FrameFormat};
+use zstd_safe::{DCtx, DParameter, FrameFormat, get_error_name};
 
 use crate::Fault;
+use crate::compressor::NO_MEMORY;
 use crate::header::{self, Kind};
 
 /// The most bytes that a block of zstd decodes to.
@@ -58,7 +59,7 @@ impl Decoder {
         let written = self
             .0
             .decompress_using_dict(&mut document, compressed, base)
-            .map_err(|_| Fault::Corrupt)?;
+            .map_err(fault)?;
         if written != whole {
             return Err(Fault::Corrupt);
         }
@@ -69,5 +70,13 @@ impl Decoder {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.0.sizeof()
+    }
+}
+
+/// What zstd says, as a fault: want of memory is no damage.
+fn fault(code: usize) -> Fault {
+    match get_error_name(code) {
+        NO_MEMORY => Fault::Memory,
+        _ => Fault::Corrupt,
     }
 }

@@ -5,13 +5,14 @@ use crate::container::{Container, Shape};
 use crate::error::DocumentError::{self, PathMissing, PathNotArray};
 use crate::format::CONTAINER;
 use crate::path::step;
+use state_cache_memory::{Grow, with_capacity};
 
 /// Appends one element to the array at `path`, which is followed as [`crate::get_path`] follows it; no
 /// path is the root. A path may be as deep as the document, so nothing here recurses.
 ///
 /// # Errors
 /// [`PathMissing`], also for no base; [`PathNotArray`]; [`DocumentError::Damaged`];
-/// [`DocumentError::TooLarge`].
+/// [`DocumentError::TooLarge`]; [`DocumentError::OutOfMemory`].
 pub fn append(base: Option<&[u8]>, path: &[&[u8]], value: &[u8]) -> Result<Vec<u8>, DocumentError> {
     let value = Container::root_item(value)?;
     let base = base.ok_or(PathMissing)?;
@@ -31,7 +32,7 @@ pub fn append(base: Option<&[u8]>, path: &[&[u8]], value: &[u8]) -> Result<Vec<u
             });
         }
         let next = Container::nested(base, &entry)?;
-        way.push((target, index));
+        way.try_push((target, index))?;
         target = next;
     }
     if target.shape() != Shape::Array {
@@ -39,8 +40,8 @@ pub fn append(base: Option<&[u8]>, path: &[&[u8]], value: &[u8]) -> Result<Vec<u
     }
 
     // Outermost first, each container is written up to the element that changes ...
-    let mut out = Vec::with_capacity(base.len() + value.bytes.len() + SLACK);
-    let mut open = Vec::with_capacity(way.len());
+    let mut out = with_capacity(base.len() + value.bytes.len() + SLACK)?;
+    let mut open = with_capacity(way.len())?;
     for (container, index) in &mut way {
         let count = container.count();
         let mut builder = match container.shape() {

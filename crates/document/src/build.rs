@@ -6,6 +6,7 @@ use crate::format::{
     ARRAY, CONTAINER, HAS_OFFSET, MAX_LENGTH, OBJECT, SCALAR, STRIDE, WORD, is_aligned, padding,
 };
 use crate::item::Item;
+use state_cache_memory::Grow;
 
 /// A container that is being written at the end of a payload. Header and entries are in place from
 /// the start; entries are filled in while the data is appended.
@@ -41,8 +42,10 @@ impl Builder {
             return Err(TooLarge);
         }
         let start = out.len();
+        let count = field(count)?;
+        out.try_room(padding(start) + WORD * (1 + entries))?;
         pad(out);
-        out.extend_from_slice(&(flags | field(count)?).to_ne_bytes());
+        out.extend_from_slice(&(flags | count).to_ne_bytes());
         let entry = out.len();
         out.resize(entry + WORD * entries, 0);
         Ok(Builder {
@@ -56,6 +59,7 @@ impl Builder {
     /// Appends one element.
     pub(crate) fn put(&mut self, out: &mut Vec<u8>, item: &Item<'_>) -> Result<(), DocumentError> {
         let start = out.len();
+        out.try_room(padding(start) + item.bytes.len())?;
         if is_aligned(item.kind) {
             pad(out);
         }
@@ -84,7 +88,7 @@ impl Builder {
             let entry = walk.next_entry()?;
             self.fill(out, entry.kind, entry.end - entry.start)?;
         }
-        out.extend_from_slice(walk.bytes(from, walk.position())?);
+        out.try_extend(walk.bytes(from, walk.position())?)?;
         Ok(())
     }
 
@@ -121,16 +125,17 @@ impl Builder {
 
 /// Makes `document`, whose first two words are free and whose rest is the data of one scalar, the
 /// payload of that scalar as a root.
-pub(crate) fn wrap_scalar(kind: u32, mut document: Vec<u8>) -> Result<Vec<u8>, DocumentError> {
+pub(crate) fn wrap_scalar(kind: u32, document: &mut [u8]) -> Result<(), DocumentError> {
     let length = field(document.len() - SCALAR_FRONT)?;
     document[..WORD].copy_from_slice(&(ARRAY | SCALAR | 1).to_ne_bytes());
     document[WORD..SCALAR_FRONT].copy_from_slice(&(kind | length | HAS_OFFSET).to_ne_bytes());
-    Ok(document)
+    Ok(())
 }
 
 /// Bytes before the data of a scalar at the root: header and one entry, so that it needs no padding.
 pub(crate) const SCALAR_FRONT: usize = 2 * WORD;
 
+/// There is room for the padding.
 fn pad(out: &mut Vec<u8>) {
     out.resize(out.len() + padding(out.len()), 0);
 }

@@ -7,6 +7,7 @@ use crate::format::{FALSE, NULL, NUMERIC, STRING, TRUE};
 use crate::item::key_order;
 use crate::merge::{capacity, put_pairs};
 use crate::numeric;
+use state_cache_memory::{copy, with_capacity};
 
 /// The object of these members, which may come in any order. Of those with the same key the last counts, as in
 /// jsonb's input.
@@ -16,18 +17,22 @@ use crate::numeric;
 pub fn object<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     members: &[(K, V)],
 ) -> Result<Vec<u8>, DocumentError> {
-    let mut pairs = Vec::with_capacity(members.len());
-    for (key, value) in members {
-        pairs.push(Pair {
+    let mut pairs = with_capacity(members.len())?;
+    for (place, (key, value)) in members.iter().enumerate() {
+        let pair = Pair {
             key: key.as_ref(),
             value: Container::root_item(value.as_ref())?,
-        });
+        };
+        pairs.push((pair, place));
     }
-    // The sort is stable, so of equal keys the last comes first once the order is turned around.
-    pairs.reverse();
-    pairs.sort_by(|left, right| key_order(left.key, right.key));
-    pairs.dedup_by(|later, earlier| later.key == earlier.key);
-    of_pairs(&pairs)
+    // Of equal keys the last is first, which `dedup_by` keeps. A sort in place: a stable one takes memory.
+    pairs.sort_unstable_by(|(left, left_place), (right, right_place)| {
+        key_order(left.key, right.key).then(right_place.cmp(left_place))
+    });
+    pairs.dedup_by(|(later, _), (earlier, _)| later.key == earlier.key);
+    let mut sorted = with_capacity(pairs.len())?;
+    sorted.extend(pairs.iter().map(|(pair, _)| *pair));
+    of_pairs(&sorted)
 }
 
 /// The array of these elements.
@@ -35,7 +40,7 @@ pub fn object<K: AsRef<[u8]>, V: AsRef<[u8]>>(
 /// # Errors
 /// [`Damaged`] where an element is no document; [`DocumentError::TooLarge`].
 pub fn array<V: AsRef<[u8]>>(elements: &[V]) -> Result<Vec<u8>, DocumentError> {
-    let mut items = Vec::with_capacity(elements.len());
+    let mut items = with_capacity(elements.len())?;
     for element in elements {
         items.push(Container::root_item(element.as_ref())?);
     }
@@ -57,18 +62,19 @@ pub fn without(document: &[u8], keys: &[&[u8]]) -> Result<Vec<u8>, DocumentError
     if root.shape() != Shape::Object {
         return Err(NotAnObject);
     }
-    let mut removed = keys.to_vec();
+    let mut removed = copy(keys)?;
     removed.sort_unstable();
     let mut pairs = root.pairs()?;
     pairs.retain(|pair| removed.binary_search(&pair.key).is_err());
     of_pairs(&pairs)
 }
 
-/// The document that is this string, in the server's encoding and without NUL. A text beyond the 256 MB that jsonb
-/// holds, which is no text that a call could have brought, gives bytes that every function refuses as damaged: none.
-#[must_use]
-pub fn string(text: &[u8]) -> Vec<u8> {
-    wrapped(STRING, text).unwrap_or_default()
+/// The document that is this string, in the server's encoding and without NUL.
+///
+/// # Errors
+/// [`DocumentError::TooLarge`], [`DocumentError::OutOfMemory`].
+pub fn string(text: &[u8]) -> Result<Vec<u8>, DocumentError> {
+    wrapped(STRING, text)
 }
 
 /// The document that is `true` or `false`.
@@ -97,15 +103,16 @@ pub fn number(numeric: &[u8]) -> Result<Vec<u8>, DocumentError> {
 
 /// The document that is a scalar of this kind and data.
 pub(crate) fn wrapped(kind: u32, bytes: &[u8]) -> Result<Vec<u8>, DocumentError> {
-    let mut document = Vec::with_capacity(SCALAR_FRONT + bytes.len());
+    let mut document = with_capacity(SCALAR_FRONT + bytes.len())?;
     document.resize(SCALAR_FRONT, 0);
     document.extend_from_slice(bytes);
-    wrap_scalar(kind, document)
+    wrap_scalar(kind, &mut document)?;
+    Ok(document)
 }
 
 /// The object of pairs that are in order.
 fn of_pairs(pairs: &[Pair<'_>]) -> Result<Vec<u8>, DocumentError> {
-    let mut out = Vec::with_capacity(capacity(pairs.iter()));
+    let mut out = with_capacity(capacity(pairs.iter()))?;
     put_pairs(&mut out, pairs)?.finish(&out)?;
     Ok(out)
 }
@@ -145,7 +152,11 @@ mod tests {
 
     #[test]
     fn of_equal_keys_the_last_counts() {
-        let (one, two, three) = (string(b"1"), string(b"2"), string(b"3"));
+        let (one, two, three) = (
+            string(b"1").unwrap(),
+            string(b"2").unwrap(),
+            string(b"3").unwrap(),
+        );
         let repeated = object(&[("bb", &one), ("a", &one), ("bb", &two), ("bb", &three)]);
         assert_eq!(repeated, object(&[("a", one), ("bb", three)]));
     }
@@ -177,10 +188,10 @@ mod tests {
     #[test]
     fn scalars_are_the_server_s() {
         assert_eq!(
-            string("é€".as_bytes()),
+            string("é€".as_bytes()).unwrap(),
             bytes(&Json::String("é€".to_owned()))
         );
-        assert_eq!(string(b""), bytes(&Json::String(String::new())));
+        assert_eq!(string(b"").unwrap(), bytes(&Json::String(String::new())));
         assert_eq!(boolean(true), bytes(&Json::Bool(true)));
         assert_eq!(boolean(false), bytes(&Json::Bool(false)));
         for spelling in [

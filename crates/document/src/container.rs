@@ -9,6 +9,7 @@ use crate::format::{
 };
 use crate::item::{Item, key_order};
 use crate::source::Source;
+use state_cache_memory::with_capacity;
 
 /// What a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,16 +208,6 @@ impl<'a, S: Source + ?Sized> Container<'a, S> {
         Ok(None)
     }
 
-    /// The data of an element, padding stripped, as an owned copy.
-    pub(crate) fn copy_out(&self, entry: &Entry, front: usize) -> Result<Vec<u8>, DocumentError> {
-        let content = entry.content()?;
-        let mut bytes = vec![0; front + entry.end - content];
-        self.source
-            .read(content, &mut bytes[front..])
-            .ok_or(Damaged)?;
-        Ok(bytes)
-    }
-
     /// Walks all entries in order.
     pub(crate) fn walk(&mut self) -> Walk<'_, 'a, S> {
         Walk {
@@ -252,7 +243,7 @@ impl<'a> Container<'a, [u8]> {
     pub(crate) fn pairs(&mut self) -> Result<Vec<Pair<'a>>, DocumentError> {
         let count = self.count;
         let mut walk = self.walk();
-        let mut keys: Vec<&'a [u8]> = Vec::with_capacity(count);
+        let mut keys: Vec<&'a [u8]> = with_capacity(count)?;
         for _ in 0..count {
             let key = walk.next_item()?;
             let ascends = keys
@@ -263,7 +254,7 @@ impl<'a> Container<'a, [u8]> {
             }
             keys.push(key.bytes);
         }
-        let mut pairs = Vec::with_capacity(count);
+        let mut pairs = with_capacity(count)?;
         for key in keys {
             pairs.push(Pair {
                 key,

@@ -25,6 +25,7 @@ use crate::error::DocumentError::{self, Damaged};
 use crate::format::{CONTAINER, STRING, WORD};
 use crate::item::{Item, key_order};
 use crate::merge::StackGuard;
+use state_cache_memory::{Grow, with_capacity};
 
 /// The JSON Patch (RFC 6902) that makes `to` of `from`: a jsonb array of operations, empty when the
 /// documents are equal.
@@ -34,7 +35,7 @@ use crate::merge::StackGuard;
 ///
 /// # Errors
 /// [`Damaged`]; [`DocumentError::TooLarge`], which only a `to` close to the limit itself can bring
-/// about; and what `guard` raises.
+/// about; [`DocumentError::OutOfMemory`]; and what `guard` raises.
 pub fn diff(from: &[u8], to: &[u8], guard: StackGuard) -> Result<Vec<u8>, DocumentError> {
     let from = Container::root_item(from)?;
     let to = Container::root_item(to)?;
@@ -167,7 +168,7 @@ impl<'a> Patch<'a> {
                 return Ok(true);
             }
         }
-        Ok(self.push(replace, limit))
+        self.push(replace, limit)
     }
 
     /// The same for two containers, by operations within them, where a replacement would bring the cost
@@ -245,16 +246,16 @@ impl<'a> Patch<'a> {
             let fits = match (old, new) {
                 (Some(old), Some(new)) if is_same(&old.value, &new.value) => true,
                 (Some(old), Some(new)) => {
-                    self.enter_key(new.key);
+                    self.enter_key(new.key)?;
                     self.compare(&old.value, &new.value, limit)?
                 }
                 (Some(old), None) => {
-                    self.enter_key(old.key);
-                    self.push(Change::Remove, limit)
+                    self.enter_key(old.key)?;
+                    self.push(Change::Remove, limit)?
                 }
                 (None, Some(new)) => {
-                    self.enter_key(new.key);
-                    self.push(Change::Add(new.value), limit)
+                    self.enter_key(new.key)?;
+                    self.push(Change::Add(new.value), limit)?
                 }
                 (None, None) => true,
             };
@@ -278,7 +279,7 @@ impl<'a> Patch<'a> {
         let (from, to) = (&from[..from.len() - back], &to[..to.len() - back]);
         let both = from.len().min(to.len());
         for (place, (old, new)) in from.iter().zip(to).enumerate() {
-            self.enter_place(front + place);
+            self.enter_place(front + place)?;
             let fits = self.compare(old, new, limit)?;
             self.path.truncate(parent);
             if !fits {
@@ -292,8 +293,8 @@ impl<'a> Patch<'a> {
         let removed = (both..from.len()).rev();
         let removed = removed.map(|place| (place, Change::Remove));
         for (place, change) in added.chain(removed) {
-            self.enter_place(front + place);
-            let fits = self.push(change, limit);
+            self.enter_place(front + place)?;
+            let fits = self.push(change, limit)?;
             self.path.truncate(parent);
             if !fits {
                 return Ok(false);
@@ -304,7 +305,9 @@ impl<'a> Patch<'a> {
 
     /// Makes the path that of an element of an object. No character of a server encoding but `~` and
     /// `/` themselves holds their bytes.
-    fn enter_key(&mut self, key: &[u8]) {
+    fn enter_key(&mut self, key: &[u8]) -> Result<(), DocumentError> {
+        // Each byte becomes two at most.
+        self.path.try_room(1 + 2 * key.len())?;
         self.path.push(b'/');
         for byte in key {
             match byte {
@@ -313,38 +316,40 @@ impl<'a> Patch<'a> {
                 other => self.path.push(*other),
             }
         }
+        Ok(())
     }
 
     /// Makes the path that of an element of an array.
-    fn enter_place(&mut self, place: usize) {
-        self.path.push(b'/');
-        self.path.extend_from_slice(place.to_string().as_bytes());
+    fn enter_place(&mut self, place: usize) -> Result<(), DocumentError> {
+        self.path.try_push(b'/')?;
+        self.path.try_extend(place.to_string().as_bytes())?;
+        Ok(())
     }
 
     /// Adds an operation at the current path if there is room for it.
-    fn push(&mut self, change: Change<'a>, limit: usize) -> Fits {
+    fn push(&mut self, change: Change<'a>, limit: usize) -> Result<Fits, DocumentError> {
         let size = self.size + change.size(self.path.len());
         if self.full || size - self.spared > limit {
-            return false;
+            return Ok(false);
         }
         if size > self.most {
             self.full = true;
-            return false;
+            return Ok(false);
         }
         let start = self.paths.len();
-        self.paths.extend_from_slice(&self.path);
-        self.operations.push(Operation {
+        self.paths.try_extend(&self.path)?;
+        self.operations.try_push(Operation {
             change,
             path: start..self.paths.len(),
-        });
+        })?;
         self.size = size;
-        true
+        Ok(true)
     }
 
     /// The operations as a jsonb array.
     fn build(&self) -> Result<Vec<u8>, DocumentError> {
         // At most three bytes of padding before an operation and three before its value.
-        let mut out = Vec::with_capacity(WORD + self.size + 6 * self.operations.len());
+        let mut out = with_capacity(WORD + self.size + 6 * self.operations.len())?;
         let mut array = Builder::array(&mut out, self.operations.len())?;
         for Operation { change, path } in &self.operations {
             let path = &self.paths[path.clone()];
@@ -374,7 +379,7 @@ fn elements<'a>(item: &Item<'a>) -> Result<Elements<'a>, DocumentError> {
         Shape::Array => {
             let count = container.count();
             let mut walk = container.walk();
-            let mut items = Vec::with_capacity(count);
+            let mut items = with_capacity(count)?;
             for _ in 0..count {
                 items.push(walk.next_item()?);
             }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use state_cache_memory::OutOfMemory;
+
 /// Why an operation on a document was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentError {
@@ -23,6 +25,14 @@ pub enum DocumentError {
     PathNotArray,
     /// The result does not fit jsonb's 28-bit lengths.
     TooLarge,
+    /// There is no memory for the result, or for the way there.
+    OutOfMemory(OutOfMemory),
+}
+
+impl From<OutOfMemory> for DocumentError {
+    fn from(refused: OutOfMemory) -> Self {
+        Self::OutOfMemory(refused)
+    }
 }
 
 impl fmt::Display for DocumentError {
@@ -37,6 +47,7 @@ impl fmt::Display for DocumentError {
             Self::PathMissing => "the path leads nowhere",
             Self::PathNotArray => "the value at the path is not an array",
             Self::TooLarge => "the document exceeds the maximum size of jsonb",
+            Self::OutOfMemory(_) => "out of memory",
         })
     }
 }

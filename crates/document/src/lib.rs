@@ -41,7 +41,7 @@ pub use diff::diff;
 pub use error::{DocumentError, PatternError};
 pub use hash::hash;
 pub use merge::{StackGuard, merge_patch, update, update_section};
-pub use path::{get_path, get_section};
+pub use path::{Part, find_path, find_section, get_path, get_section};
 pub use pattern::{Pattern, utf8_character};
 pub use source::Source;
 pub use take_apart::{

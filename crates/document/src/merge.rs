@@ -9,6 +9,7 @@ use crate::error::DocumentError::{
 };
 use crate::format::STRING;
 use crate::item::{Item, key_order};
+use state_cache_memory::{copy, with_capacity};
 
 /// Called at each level of a recursion. The extension passes the server's own stack check, which
 /// raises an error and does not return when the stack is used up.
@@ -30,7 +31,7 @@ pub fn update(base: Option<&[u8]>, updates: &[u8]) -> Result<Vec<u8>, DocumentEr
         }
         None => Vec::new(),
     };
-    let mut out = Vec::with_capacity(capacity(base_pairs.iter().chain(&updates)));
+    let mut out = with_capacity(capacity(base_pairs.iter().chain(&updates)))?;
     shallow(&mut out, &base_pairs, &updates)?.finish(&out)?;
     Ok(out)
 }
@@ -63,7 +64,7 @@ pub fn update_section(
     }
     let section_pairs = Container::of_item(value)?.pairs()?;
 
-    let mut out = Vec::with_capacity(base.len() + updates_bytes + SLACK);
+    let mut out = with_capacity(base.len() + updates_bytes + SLACK)?;
     let mut object = Builder::object(&mut out, pairs.len())?;
     put_keys(&mut object, &mut out, &pairs)?;
     for (place, pair) in pairs.iter().enumerate() {
@@ -91,10 +92,10 @@ pub fn merge_patch(
     let patch_item = Container::root_item(patch)?;
     let base_item = base.map(Container::root_item).transpose()?;
     if !patch_item.is_object() {
-        return Ok(patch.to_vec());
+        return Ok(copy(patch)?);
     }
     let base_bytes = base.map_or(0, <[u8]>::len);
-    let mut out = Vec::with_capacity(base_bytes + patch.len() + SLACK);
+    let mut out = with_capacity(base_bytes + patch.len() + SLACK)?;
     deep(&mut out, base_item.as_ref(), &patch_item, guard)?.finish(&out)?;
     Ok(out)
 }
@@ -159,7 +160,7 @@ fn shallow(
     base: &[Pair<'_>],
     updates: &[Pair<'_>],
 ) -> Result<Builder, DocumentError> {
-    let mut merged = Vec::with_capacity(base.len() + updates.len());
+    let mut merged = with_capacity(base.len() + updates.len())?;
     join(base, updates, |key, old, new| {
         merged.extend(new.or(old).map(|value| Pair { key, value }));
     });
@@ -243,7 +244,7 @@ fn outcomes<'a>(
         _ => Vec::new(),
     };
     let patch = Container::of_item(patch)?.pairs()?;
-    let mut outcomes = Vec::with_capacity(base.len() + patch.len());
+    let mut outcomes = with_capacity(base.len() + patch.len())?;
     join(&base, &patch, |key, old, new| match new {
         None => outcomes.extend(old.map(|item| (key, Outcome::Copied(item)))),
         Some(item) if item.is_null() => {}

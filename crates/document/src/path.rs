@@ -2,34 +2,90 @@
 
 use crate::build::{SCALAR_FRONT, wrap_scalar};
 use crate::container::{Container, Entry, Shape};
-use crate::error::DocumentError::{self, SectionMissing, SectionNotObject};
+use crate::error::DocumentError::{self, Damaged, SectionMissing, SectionNotObject};
 use crate::format::CONTAINER;
 use crate::item::Item;
 use crate::source::Source;
+use state_cache_memory::filled;
+
+/// A part of a document, which has been found and not been copied yet. Where it lies holds for that document only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    kind: u32,
+    /// Where its data lies, padding stripped.
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    fn of(entry: &Entry) -> Result<Self, DocumentError> {
+        Ok(Self {
+            kind: entry.kind,
+            start: entry.content()?,
+            end: entry.end,
+        })
+    }
+
+    /// Bytes in front of the data: a scalar gets a wrapper.
+    fn front(&self) -> usize {
+        if self.kind == CONTAINER {
+            0
+        } else {
+            SCALAR_FRONT
+        }
+    }
+
+    /// Bytes of the document that it is by itself.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.front() + self.end - self.start
+    }
+
+    /// Makes a document of its own of it, in a place of exactly [`Part::size`] bytes. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`DocumentError::Damaged`].
+    pub fn copy<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        into: &mut [u8],
+    ) -> Result<(), DocumentError> {
+        let (front, data) = into.split_at_mut_checked(self.front()).ok_or(Damaged)?;
+        if data.len() != self.end - self.start {
+            return Err(Damaged);
+        }
+        source.read(self.start, data).ok_or(Damaged)?;
+        if front.is_empty() {
+            return Ok(());
+        }
+        Item::checked(self.kind, data)?;
+        wrap_scalar(self.kind, into)
+    }
+
+    /// The document that it is by itself.
+    fn take<S: Source + ?Sized>(&self, source: &S) -> Result<Vec<u8>, DocumentError> {
+        let mut document = filled(0, self.size())?;
+        self.copy(source, &mut document)?;
+        Ok(document)
+    }
+}
 
 /// What lies at the path, as the operator `#>` finds it: objects by key, arrays by the text of an
-/// integer, negative ones from the end. `None` when nothing is there. The result is the payload of a
-/// document, a scalar in its wrapper.
+/// integer, negative ones from the end. `None` when nothing is there. Allocates nothing.
 ///
 /// # Errors
 /// [`DocumentError::Damaged`].
-pub fn get_path<S: Source + ?Sized>(
+pub fn find_path<S: Source + ?Sized>(
     source: &S,
     path: &[&[u8]],
-) -> Result<Option<Vec<u8>>, DocumentError> {
+) -> Result<Option<Part>, DocumentError> {
     let mut container = Container::root(source)?;
     let Some((last, way)) = path.split_last() else {
-        let end = source.len();
-        return container
-            .copy_out(
-                &Entry {
-                    kind: CONTAINER,
-                    start: 0,
-                    end,
-                },
-                0,
-            )
-            .map(Some);
+        return Ok(Some(Part {
+            kind: CONTAINER,
+            start: 0,
+            end: source.len(),
+        }));
     };
     for element in way {
         let Some(index) = step(&mut container, element)? else {
@@ -47,22 +103,16 @@ pub fn get_path<S: Source + ?Sized>(
     let entry = container.entry(index)?;
     if entry.kind == CONTAINER {
         Container::nested(source, &entry)?;
-        return container.copy_out(&entry, 0).map(Some);
     }
-    let document = container.copy_out(&entry, SCALAR_FRONT)?;
-    Item::checked(entry.kind, &document[SCALAR_FRONT..])?;
-    wrap_scalar(entry.kind, document).map(Some)
+    Part::of(&entry).map(Some)
 }
 
-/// The object under the top-level key `section`, as the payload of a document.
+/// The object under the top-level key `section`. Allocates nothing.
 ///
 /// # Errors
 /// [`DocumentError::NotAnObject`] when the root is none; [`SectionMissing`]; [`SectionNotObject`];
 /// [`DocumentError::Damaged`].
-pub fn get_section<S: Source + ?Sized>(
-    source: &S,
-    section: &[u8],
-) -> Result<Vec<u8>, DocumentError> {
+pub fn find_section<S: Source + ?Sized>(source: &S, section: &[u8]) -> Result<Part, DocumentError> {
     let mut root = Container::root(source)?;
     if root.shape() != Shape::Object {
         return Err(DocumentError::NotAnObject);
@@ -72,7 +122,30 @@ pub fn get_section<S: Source + ?Sized>(
     if entry.kind != CONTAINER || Container::nested(source, &entry)?.shape() != Shape::Object {
         return Err(SectionNotObject);
     }
-    root.copy_out(&entry, 0)
+    Part::of(&entry)
+}
+
+/// What lies at the path, see [`find_path`], as the payload of a document, a scalar in its wrapper.
+///
+/// # Errors
+/// As those of [`find_path`], and [`DocumentError::OutOfMemory`].
+pub fn get_path<S: Source + ?Sized>(
+    source: &S,
+    path: &[&[u8]],
+) -> Result<Option<Vec<u8>>, DocumentError> {
+    let part = find_path(source, path)?;
+    part.map(|part| part.take(source)).transpose()
+}
+
+/// The object under the top-level key `section`, as the payload of a document.
+///
+/// # Errors
+/// As those of [`find_section`], and [`DocumentError::OutOfMemory`].
+pub fn get_section<S: Source + ?Sized>(
+    source: &S,
+    section: &[u8],
+) -> Result<Vec<u8>, DocumentError> {
+    find_section(source, section)?.take(source)
 }
 
 /// Number of the entry that one path element leads to.

@@ -11,6 +11,7 @@ use crate::error::DocumentError::{self, Damaged, NotAnArray, NotAnObject};
 use crate::format::{CONTAINER, FALSE, NUMERIC, STRING, TRUE};
 use crate::item::Item;
 use crate::numeric::{self, varlena_length};
+use state_cache_memory::{try_collect, with_capacity};
 
 /// A member of an object: its key, and its value as a document of its own.
 pub type Member<'a> = (&'a [u8], Cow<'a, [u8]>);
@@ -25,9 +26,7 @@ pub fn members(document: &[u8]) -> Result<Vec<Member<'_>>, DocumentError> {
         return Err(NotAnObject);
     }
     let pairs = root.pairs()?.into_iter();
-    pairs
-        .map(|pair| Ok((pair.key, as_root(&pair.value)?)))
-        .collect()
+    try_collect(pairs.map(|pair| Ok((pair.key, as_root(&pair.value)?))))
 }
 
 /// The elements of an array, each as a document of its own. A scalar is none, although it is stored as one.
@@ -41,7 +40,7 @@ pub fn elements(document: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, DocumentError> {
     }
     let count = root.count();
     let mut walk = root.walk();
-    let mut elements = Vec::with_capacity(count);
+    let mut elements = with_capacity(count)?;
     for _ in 0..count {
         elements.push(as_root(&walk.next_item()?)?);
     }

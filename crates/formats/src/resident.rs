@@ -6,6 +6,7 @@
 //!
 //! Numbers are little-endian.
 
+use state_cache_memory::Grow;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -47,13 +48,15 @@ impl Default for List {
 }
 
 impl List {
-    /// Adds a state; false if the list is full or a name too long to be one.
+    /// Adds a state; false if the list is full, there is no memory for it, or a name is too long to be one.
     pub fn push(&mut self, incarnation: u64, class: &[u8], key: &[u8]) -> bool {
         let (Ok(class_len), Ok(key_len)) = (u8::try_from(class.len()), u8::try_from(key.len()))
         else {
             return false;
         };
-        if self.bytes.len() + HEAD + class.len() + key.len() + HASH > MAX_LIST {
+        let more = HEAD + class.len() + key.len();
+        // With room for the hash, so that the list can always be finished.
+        if self.bytes.len() + more + HASH > MAX_LIST || self.bytes.try_room(more + HASH).is_err() {
             return false;
         }
         self.bytes.extend(incarnation.to_le_bytes());
@@ -97,7 +100,7 @@ impl List {
     }
 }
 
-/// The states of a list in its order; `None` if it is damaged or none of ours.
+/// The states of a list in its order; `None` if it is damaged or none of ours, or there is no memory for it.
 #[must_use]
 pub fn decode(list: &[u8]) -> Option<Vec<Name>> {
     let (content, hash) = list.split_last_chunk::<HASH>()?;
@@ -111,11 +114,12 @@ pub fn decode(list: &[u8]) -> Option<Vec<Name>> {
         let (lengths, after) = after.split_first_chunk::<2>()?;
         let (class, after) = after.split_at_checked(lengths[0].into())?;
         let (key, after) = after.split_at_checked(lengths[1].into())?;
-        names.push(Name {
+        let name = Name {
             incarnation: u64::from_le_bytes(*incarnation),
             class: class.into(),
             key: key.into(),
-        });
+        };
+        names.try_push(name).ok()?;
         rest = after;
     }
     Some(names)

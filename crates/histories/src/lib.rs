@@ -8,14 +8,18 @@
 //!
 //! Every document is one that the server takes: no character U+0000, no key twice, no number beyond
 //! `numeric`. None is nested deeper than [`MAX_DEPTH`].
+//!
+//! And an allocator that refuses ([`Refusing`], [`refuse_each`]).
 
 mod history;
 mod json;
 mod jsonb;
 mod numeric;
 mod random;
+mod refusing;
 
 pub use history::{Kind, history, kind};
 pub use json::Json;
 pub use jsonb::{decode, encode};
 pub use random::{MAX_DEPTH, Random};
+pub use refusing::{Refusing, SMALL, refuse_each};

@@ -13,6 +13,7 @@ use crate::cache::L1;
 use crate::entry::MAX_CLASS;
 use crate::geometry::NO_CHUNK;
 use crate::locks::{Guard, Locks};
+use state_cache_memory::{Grow, OutOfMemory};
 
 /// Counters per class. The cache uses the first two, the rest are the caller's.
 pub const COUNTERS: usize = 32;
@@ -68,9 +69,14 @@ impl ClassRecord {
                 .all(|(a, b)| a.load(Relaxed) == *b)
     }
 
-    fn name(&self) -> Vec<u8> {
+    /// The name: so many of these bytes.
+    fn name(&self) -> ([u8; MAX_CLASS], usize) {
         let len = usize::from(self.name_len.load(Relaxed)).min(MAX_CLASS);
-        self.name[..len].iter().map(|b| b.load(Relaxed)).collect()
+        let mut name = [0; MAX_CLASS];
+        for (to, from) in name.iter_mut().zip(&self.name[..len]) {
+            *to = from.load(Relaxed);
+        }
+        (name, len)
     }
 
     fn set_name(&self, db: u32, name: &[u8]) {
@@ -259,22 +265,35 @@ impl<K: Locks> L1<K> {
 
     /// Calls `f` with the name and id of every class of a database, no lock held. The shared record
     /// is not among them.
-    pub fn for_each_class(&self, db: u32, mut f: impl FnMut(&[u8], ClassId)) {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], before `f` is called.
+    pub fn for_each_class(
+        &self,
+        db: u32,
+        mut f: impl FnMut(&[u8], ClassId),
+    ) -> Result<(), OutOfMemory> {
+        let records = || {
+            let buckets = self.arena.class_buckets().iter();
+            let records = buckets.flat_map(|bucket| self.arena.class_chain(bucket.load(Relaxed)));
+            records.filter(|(_, record)| record.db.load(Relaxed) == db)
+        };
         let mut found = Vec::new();
-        {
+        // Memory is asked for without the lock, and asked for again where classes came meanwhile.
+        let mut wanted = 0;
+        loop {
+            found.try_room(wanted)?;
             let _registry = Guard::shared(&self.locks, self.registry());
-            for bucket in self.arena.class_buckets() {
-                let records = self.arena.class_chain(bucket.load(Relaxed));
-                found.extend(
-                    records
-                        .filter(|(_, r)| r.db.load(Relaxed) == db)
-                        .map(|(id, r)| (r.name(), id)),
-                );
+            wanted = records().count();
+            if wanted <= found.capacity() {
+                found.extend(records().map(|(id, record)| (record.name(), id)));
+                break;
             }
         }
-        for (name, id) in found {
-            f(&name, id);
+        for ((name, len), id) in &found {
+            f(&name[..*len], *id);
         }
+        Ok(())
     }
 
     /// Sets aside the records of a database for reuse.

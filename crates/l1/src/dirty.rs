@@ -12,6 +12,7 @@ use crate::geometry::CHUNK;
 use crate::locks::Locks;
 use crate::partition::{Shard, ShardMut, lower};
 use crate::survey::Names;
+use state_cache_memory::OutOfMemory;
 
 /// At most this share of the chunks is dirty: one in two. Derived: what is dirty cannot be evicted, so
 /// fills and clean writes live in the rest; with half of it left they evict one another twice as often
@@ -195,23 +196,32 @@ impl<K: Locks> L1<K> {
     /// [`Dirty::since`], the oldest first. Each partition is copied under its shared lock; `f` runs
     /// without one. A partition without dirty entries costs no lock: who must find an entry is told
     /// of it by its committer, through something that orders memory, after it was linked.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], before `f` is called for the entries of that partition.
     pub fn for_each_dirty(
         &self,
         db: u32,
         incarnation: u64,
         mut f: impl FnMut(&[u8], &[u8], &EntryInfo),
-    ) {
+    ) -> Result<(), OutOfMemory> {
+        let mut found: Vec<(Names, EntryInfo)> = Vec::new();
         for (n, partition) in self.arena.partitions().iter().enumerate() {
-            if partition.dirty.entries.load(Relaxed) == 0 {
+            let list = &partition.dirty;
+            if list.entries.load(Relaxed) == 0 {
                 continue;
             }
-            let mut found: Vec<(Names, EntryInfo)> = Vec::new();
-            Shard::lock(self, n).copy_list(&partition.dirty, db, incarnation, &mut found);
-            found.sort_by_key(|(_, info)| info.dirty.map(|dirty| dirty.since));
+            found.clear();
+            self.with_room(n, &[list], &mut found, |shard, found| {
+                shard.copy_list(list, db, incarnation, found);
+            })?;
+            // In place: a stable sort takes memory.
+            found.sort_unstable_by_key(|(_, info)| info.dirty.map(|dirty| dirty.since));
             for (names, info) in &found {
                 f(names.class(), names.key(), info);
             }
         }
+        Ok(())
     }
 
     /// How many entries of a database are dirty, and [`Dirty::since`] of the oldest; exact only while nothing
@@ -327,17 +337,17 @@ mod tests {
                 link(l1, n, ClassId::OTHER, None);
             }
             let before = l1.locks.0.load(Relaxed);
-            l1.for_each_dirty(1, 1, |_, _, _| ());
+            l1.for_each_dirty(1, 1, |_, _, _| ()).unwrap();
             l1.drop_dirty(1, |_, _, _| true);
             assert_eq!(l1.locks.0.load(Relaxed), before);
             let serial = link(l1, 3, ClassId::OTHER, Some(1));
             let before = l1.locks.0.load(Relaxed);
             let mut found = 0;
-            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before + 1));
             l1.settle(&key(3), serial, 1, 1, 1);
             let before = l1.locks.0.load(Relaxed);
-            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before));
         });
     }
@@ -356,7 +366,7 @@ mod tests {
             assert_eq!(l1.dirty(class), 1);
             assert_eq!(l1.memory().dirty, each / 3 + 3 * CHUNK as u64);
             let mut found = 0;
-            l1.for_each_dirty(1, 1, |_, _, _| found += 1);
+            l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!(found, 1);
             assert_eq!(l1.settle(&key(3), 1, 1, 1, 1), Settled::Gone);
             // It is usable again.

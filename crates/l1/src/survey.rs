@@ -7,6 +7,7 @@ use crate::entry::{EntryHeader, EntryInfo, HEADER, MAX_CLASS, MAX_KEY};
 use crate::geometry::{CHUNK, NO_CHUNK};
 use crate::locks::Locks;
 use crate::partition::{List, Shard, ShardMut};
+use state_cache_memory::{Grow, OutOfMemory};
 
 /// Class and key of an entry, copied out of its chain.
 pub(crate) struct Names {
@@ -46,7 +47,8 @@ impl<K: Locks> Shard<'_, K> {
         .then_some(names)
     }
 
-    /// Appends the readable entries of one incarnation in `list`, a list of this partition.
+    /// Appends the readable entries of one incarnation in `list`, a list of this partition; `found` has room for
+    /// all that the list holds.
     pub fn copy_list(
         &self,
         list: &List,
@@ -135,17 +137,52 @@ impl<K: Locks> L1<K> {
 
     /// Calls `f(class, key, info)` for every readable entry of one incarnation, dirty or clean. Each
     /// partition is copied under its shared lock; `f` runs without one.
-    pub fn for_each(&self, db: u32, incarnation: u64, mut f: impl FnMut(&[u8], &[u8], &EntryInfo)) {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], before `f` is called for the entries of that partition.
+    pub fn for_each(
+        &self,
+        db: u32,
+        incarnation: u64,
+        mut f: impl FnMut(&[u8], &[u8], &EntryInfo),
+    ) -> Result<(), OutOfMemory> {
+        let mut found = Vec::new();
         for (n, partition) in self.arena.partitions().iter().enumerate() {
-            let mut found: Vec<(Names, EntryInfo)> = Vec::new();
-            {
-                let shard = Shard::lock(self, n);
-                for list in [&partition.dirty, &partition.clean] {
-                    shard.copy_list(list, db, incarnation, &mut found);
+            let lists = [&partition.dirty, &partition.clean];
+            found.clear();
+            self.with_room(n, &lists, &mut found, |shard, found| {
+                for list in lists {
+                    shard.copy_list(list, db, incarnation, found);
                 }
-            }
+            })?;
             for (names, info) in &found {
                 f(names.class(), names.key(), info);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `copy` under the shared lock of partition `n`, with room in `found` for every entry of these lists of
+    /// it: memory is asked for without the lock, and asked for again where the lists have grown meanwhile.
+    pub(crate) fn with_room<T>(
+        &self,
+        n: usize,
+        lists: &[&List],
+        found: &mut Vec<T>,
+        copy: impl FnOnce(&Shard<'_, K>, &mut Vec<T>),
+    ) -> Result<(), OutOfMemory> {
+        loop {
+            // As many as a walk over the lists takes steps.
+            let steps = || -> usize {
+                let entries = lists.iter().map(|list| list.entries.load(Relaxed));
+                let steps = entries.map(|entries| entries.min(self.arena.chunks()) as usize + 1);
+                steps.sum()
+            };
+            found.try_room(steps())?;
+            let shard = Shard::lock(self, n);
+            if steps() <= found.capacity() - found.len() {
+                copy(&shard, found);
+                return Ok(());
             }
         }
     }
@@ -153,13 +190,20 @@ impl<K: Locks> L1<K> {
     /// Calls `f(database, incarnation, class, key)` for every readable entry: first those that were used since
     /// the hand last passed them, then the others, each newest first within its partition. No process may be
     /// changing the cache much, or entries are passed over or come twice.
-    pub fn for_each_resident(&self, mut f: impl FnMut(u32, u64, &[u8], &[u8])) {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn for_each_resident(
+        &self,
+        mut f: impl FnMut(u32, u64, &[u8], &[u8]),
+    ) -> Result<(), OutOfMemory> {
+        let mut found: Vec<(u32, u64, Names)> = Vec::new();
         for used in [true, false] {
             for (n, partition) in self.arena.partitions().iter().enumerate() {
-                let mut found: Vec<(u32, u64, Names)> = Vec::new();
-                {
-                    let shard = Shard::lock(self, n);
-                    for list in [&partition.dirty, &partition.clean] {
+                let lists = [&partition.dirty, &partition.clean];
+                found.clear();
+                self.with_room(n, &lists, &mut found, |shard, found| {
+                    for list in lists {
                         let mut at = list.head.load(Relaxed);
                         for _ in 0..shard.steps_of(list) {
                             let Some(entry) = shard.entry(at) else { break };
@@ -172,12 +216,13 @@ impl<K: Locks> L1<K> {
                             at = entry.older.load(Relaxed);
                         }
                     }
-                }
+                })?;
                 for (db, incarnation, names) in &found {
                     f(*db, *incarnation, names.class(), names.key());
                 }
             }
         }
+        Ok(())
     }
 
     /// Removes the entries, dirty ones too, and the class records of a database that no longer exists.

@@ -4,6 +4,7 @@
 //! everything, finds the newest state whichever of the changes came last, and need hear of no other one.
 
 use crate::record::{Change, Record};
+use state_cache_memory::{OutOfMemory, collect};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A class's name, and a key or a pattern.
@@ -64,9 +65,12 @@ impl Digest {
     }
 
     /// What is to be told, in rounds that are told one after the other.
-    pub fn rounds(self) -> Vec<Vec<(Name, Change)>> {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn rounds(self) -> Result<Vec<Vec<(Name, Change)>>, OutOfMemory> {
         if self.everything {
-            return vec![vec![(Name::default(), Change::Everything)]];
+            return Ok(vec![vec![(Name::default(), Change::Everything)]]);
         }
         let whole = self
             .classes
@@ -76,15 +80,15 @@ impl Digest {
             .patterns
             .into_iter()
             .map(|pattern| (pattern, Change::Matching));
-        let mut rounds = vec![whole.chain(patterns).collect::<Vec<_>>()];
+        let mut rounds = vec![collect(whole.chain(patterns))?];
         for round in self.rounds {
             let told = round
                 .into_iter()
                 .filter(|((class, _), _)| !self.classes.contains(class));
-            rounds.push(told.collect());
+            rounds.push(collect(told)?);
         }
         rounds.retain(|round| !round.is_empty());
-        rounds
+        Ok(rounds)
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Integers are in the machine's byte order: the ring does not outlive the server.
 
+use state_cache_memory::{OutOfMemory, with_capacity};
+
 /// Bytes in front of the names.
 const HEADER: usize = 20;
 /// The longest class, in bytes; classes are identifiers, at most 63 bytes.
@@ -157,17 +159,20 @@ pub fn decode(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Damag
 
 /// The records of changes in one database, in at most `room` bytes: where they need more, each class that
 /// changed is one record, and where that is still too much, everything is.
-pub fn encode(database: u32, records: &[Record<'_>], room: usize) -> Vec<u8> {
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub fn encode(database: u32, records: &[Record<'_>], room: usize) -> Result<Vec<u8>, OutOfMemory> {
     let encode_all = |records: &mut dyn Iterator<Item = Record<'_>>, len: usize| {
-        let mut bytes = Vec::with_capacity(len);
+        let mut bytes = with_capacity(len)?;
         records.for_each(|record| record.encode(&mut bytes));
-        bytes
+        Ok(bytes)
     };
     let len = records.iter().map(Record::len).sum();
     if len <= room {
         return encode_all(&mut records.iter().copied(), len);
     }
-    let mut coarse: Vec<Record<'_>> = Vec::new();
+    let mut coarse: Vec<Record<'_>> = with_capacity(records.len())?;
     for record in records {
         let record = match record.change {
             // Another channel hears of these.
@@ -183,7 +188,8 @@ pub fn encode(database: u32, records: &[Record<'_>], room: usize) -> Vec<u8> {
         };
         coarse.push(record);
     }
-    coarse.sort_by_key(|record| (record.class, record.key));
+    // In place: a stable sort takes memory.
+    coarse.sort_unstable_by_key(|record| (record.class, record.key));
     coarse.dedup();
     let len = coarse.iter().map(Record::len).sum();
     if len <= room {

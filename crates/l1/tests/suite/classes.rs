@@ -23,7 +23,9 @@ fn link(cache: &L1<impl Locks>, entry: &NewEntry<'_>) {
 
 fn classes_of(cache: &Cache, db: u32) -> HashSet<(Vec<u8>, ClassId)> {
     let mut found = HashSet::new();
-    cache.for_each_class(db, |name, id| assert!(found.insert((name.to_vec(), id))));
+    cache
+        .for_each_class(db, |name, id| assert!(found.insert((name.to_vec(), id))))
+        .unwrap();
     found
 }
 
@@ -165,9 +167,11 @@ fn removing_by_predicate_sees_every_entry_of_the_incarnation() {
     assert!(!cache.has(&key("3")) && cache.has(&key("4")));
     assert_eq!(cache.counters(class)[COUNTER_EVICTIONS].load(Relaxed), 100);
     let mut listed = HashSet::new();
-    cache.for_each(DB, INCARNATION, |_, key, info| {
-        assert!(listed.insert((key.to_vec(), info.version)));
-    });
+    cache
+        .for_each(DB, INCARNATION, |_, key, info| {
+            assert!(listed.insert((key.to_vec(), info.version)));
+        })
+        .unwrap();
     assert_eq!(listed.len(), 200);
     assert_eq!(cache.verify().unwrap().entries, 202);
 }

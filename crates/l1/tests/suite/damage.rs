@@ -76,13 +76,15 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                 }
                 cache.with_value(&key(name), |_, view| view.read(view.len() / 2, &mut [0; 9]));
             }
-            cache.for_each(DB, INCARNATION, |_, _, _| ());
+            cache.for_each(DB, INCARNATION, |_, _, _| ()).unwrap();
             cache.remove_if(DB, INCARNATION, |_, _, info| info.version < round - 3);
-            cache.for_each_dirty(DB, INCARNATION, |_, _, _| ());
+            cache.for_each_dirty(DB, INCARNATION, |_, _, _| ()).unwrap();
             if round % 8 == 7 {
                 cache.drop_dirty(DB, |_, _, key| key.ends_with(b"1"));
             }
-            cache.for_each_class(DB, |_, id| assert!(cache.gauges(id) != (7, 7)));
+            cache
+                .for_each_class(DB, |_, id| assert!(cache.gauges(id) != (7, 7)))
+                .unwrap();
             cache.class_record(DB, names[round as usize].as_bytes());
             if round % 10 == 9 {
                 cache.forget_database(DB);

@@ -378,9 +378,11 @@ fn a_dirty_entry_is_readable_whatever_its_domain_does() {
     assert_eq!(cache.get(&key("k")), Some((4, b"v".to_vec())));
     assert!(!cache.has(&key("clean")));
     let mut listed = Vec::new();
-    cache.for_each(DB, INCARNATION, |_, key, info| {
-        listed.push((key.to_vec(), info.dirty));
-    });
+    cache
+        .for_each(DB, INCARNATION, |_, key, info| {
+            listed.push((key.to_vec(), info.dirty));
+        })
+        .unwrap();
     assert_eq!(listed, [(b"k".to_vec(), Some(behind(4, 3)))]);
     // Once it is written it goes: the change of the domain may have come after that.
     assert_eq!(cache.settle(&key("k"), info.serial, 4, 7, 4), Settled::Gone);

@@ -292,12 +292,14 @@ impl Run {
         let chunks = u64::from(self.cache.geometry().chunks());
         assert!(report.in_dirty <= chunks / u64::from(DIRTY_SHARE));
         let mut found = HashMap::new();
-        self.cache.for_each_dirty(DB, INCARNATION, |_, key, info| {
-            assert_eq!(
-                found.insert(number_of(key), (info.serial, info.dirty)),
-                None
-            );
-        });
+        self.cache
+            .for_each_dirty(DB, INCARNATION, |_, key, info| {
+                assert_eq!(
+                    found.insert(number_of(key), (info.serial, info.dirty)),
+                    None
+                );
+            })
+            .unwrap();
         let dirty = self.entries.iter().filter(|(_, e)| e.dirty.is_some());
         let expected: HashMap<_, _> = dirty.map(|(n, e)| (*n, (e.serial, e.dirty))).collect();
         assert_eq!(found, expected);

@@ -138,21 +138,23 @@ fn dirty_entries_are_listed_by_incarnation_the_oldest_first() {
     link(&cache, &other);
     let list = |incarnation| {
         let mut found = Vec::new();
-        cache.for_each_dirty(DB, incarnation, |class, key, info| {
-            assert_eq!(class, b"run");
-            // No lock is held: the worker may settle right here.
-            assert_eq!(
-                cache.settle(
-                    &key_in(DB, incarnation, class, key),
-                    info.serial,
-                    info.version,
-                    7,
-                    1
-                ),
-                Settled::Clean
-            );
-            found.push((key.to_vec(), info.dirty.unwrap()));
-        });
+        cache
+            .for_each_dirty(DB, incarnation, |class, key, info| {
+                assert_eq!(class, b"run");
+                // No lock is held: the worker may settle right here.
+                assert_eq!(
+                    cache.settle(
+                        &key_in(DB, incarnation, class, key),
+                        info.serial,
+                        info.version,
+                        7,
+                        1
+                    ),
+                    Settled::Clean
+                );
+                found.push((key.to_vec(), info.dirty.unwrap()));
+            })
+            .unwrap();
         found
     };
     let expected = [("a", 10), ("b", 20), ("c", 30), ("d", 40)]

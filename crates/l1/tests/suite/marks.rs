@@ -88,7 +88,9 @@ fn a_changed_domain_makes_its_entries_unreadable() {
     assert!(!cache.has(&key("k")));
     assert!(cache.has(&elsewhere));
     let mut listed = 0;
-    cache.for_each(DB, INCARNATION, |_, _, _| listed += 1);
+    cache
+        .for_each(DB, INCARNATION, |_, _, _| listed += 1)
+        .unwrap();
     assert_eq!(listed, 0);
     // A commit after it is readable, and replaces the stale entry.
     cache.put(&key("k"), 2, b"new").unwrap();

@@ -174,10 +174,12 @@ impl Run {
         let report = self.cache.verify().unwrap();
         assert_eq!(report.elsewhere, 0);
         let mut found = HashSet::new();
-        self.cache.for_each(DB, INCARNATION, |class, key, _| {
-            assert_eq!(class, b"run");
-            assert!(found.insert(String::from_utf8_lossy(&key[4..]).parse().unwrap()));
-        });
+        self.cache
+            .for_each(DB, INCARNATION, |class, key, _| {
+                assert_eq!(class, b"run");
+                assert!(found.insert(String::from_utf8_lossy(&key[4..]).parse().unwrap()));
+            })
+            .unwrap();
         assert_eq!(report.entries, found.len() as u64);
         assert!(found.is_subset(&self.resident));
         let evictions = self.cache.counters(self.class)[COUNTER_EVICTIONS].load(Relaxed);

@@ -155,10 +155,13 @@ impl Worker<'_> {
                 self.cache
                     .remove_if(DB, INCARNATION, |_, _, info| info.version % 5 == 0),
             ),
-            98 => self.cache.for_each(DB, INCARNATION, |_, key, info| {
-                let number = String::from_utf8_lossy(&key[4..]).parse().unwrap();
-                assert_eq!(info.value_len as usize, length(number, info.version as u64));
-            }),
+            98 => self
+                .cache
+                .for_each(DB, INCARNATION, |_, key, info| {
+                    let number = String::from_utf8_lossy(&key[4..]).parse().unwrap();
+                    assert_eq!(info.value_len as usize, length(number, info.version as u64));
+                })
+                .unwrap(),
             _ => {
                 // Another incarnation fills the cache, so that entries are evicted.
                 let other = format!("other {}", self.random.below(50));

@@ -12,6 +12,7 @@ fn told(records: &[Record<'_>]) -> Vec<Vec<(String, String, Change)>> {
     let string = |bytes: Box<[u8]>| String::from_utf8(bytes.into_vec()).unwrap();
     digest
         .rounds()
+        .unwrap()
         .into_iter()
         .map(|round| {
             round

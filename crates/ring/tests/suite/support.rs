@@ -112,5 +112,5 @@ pub fn record<'a>(class: &'a str, key: &'a str, change: Change) -> Record<'a> {
 
 /// Records as they lie in the ring.
 pub fn bytes(records: &[Record<'_>]) -> Vec<u8> {
-    encode(DB, records, usize::MAX)
+    encode(DB, records, usize::MAX).unwrap()
 }
