@@ -2,6 +2,7 @@
 
 use crate::sys::current_user;
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::CStr;
 
 /// Role and `search_path`, under which the functions are found that a write may call.
@@ -54,6 +55,20 @@ pub struct Impersonation {
     context: i32,
     /// Level of settings to go back to, if `search_path` was changed.
     settings: Option<i32>,
+    /// Whether it is what makes the code that runs meanwhile a security-restricted one.
+    restricts: bool,
+}
+
+thread_local! {
+    /// How many of those there are.
+    static RESTRICTING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether code of another role runs for a command such as REFRESH MATERIALIZED VIEW, CREATE INDEX or ANALYZE, which
+/// must leave nothing behind that runs later. A write of the extension's own as the owner of a table is no such command.
+pub fn is_sandboxed() -> bool {
+    // SAFETY: reads a flag of this backend.
+    RESTRICTING.get() == 0 && unsafe { pg_sys::InSecurityRestrictedOperation() }
 }
 
 impl Impersonation {
@@ -91,6 +106,7 @@ impl Impersonation {
                 outer,
                 context,
                 settings,
+                restricts: false,
             }
         }
     }
@@ -102,28 +118,32 @@ impl Impersonation {
     pub fn owner_of(table: pg_sys::Oid) -> Self {
         let owner = owner_of(table);
         let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
+        let restriction = pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
         // SAFETY: as in `begin`.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
             if owner != pg_sys::InvalidOid {
                 pg_sys::SetUserIdAndSecContext(
                     owner,
-                    context
-                        | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
-                        | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+                    context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 | restriction,
                 );
             }
         }
+        let restricts = owner != pg_sys::InvalidOid && context & restriction == 0;
+        RESTRICTING.set(RESTRICTING.get() + u32::from(restricts));
         Self {
             outer,
             context,
             settings: None,
+            restricts,
         }
     }
 }
 
 impl Drop for Impersonation {
     fn drop(&mut self) {
+        // Also on an error, which gives the role back by itself.
+        RESTRICTING.set(RESTRICTING.get().saturating_sub(u32::from(self.restricts)));
         if !std::thread::panicking() {
             // SAFETY: as in `begin`.
             unsafe {

@@ -78,13 +78,6 @@ pub fn async_notify(channel: &std::ffi::CStr, payload: &std::ffi::CStr) {
     unsafe { server::Async_Notify(channel.as_ptr(), payload.as_ptr()) }
 }
 
-/// Whether code of another role runs for a command such as REFRESH MATERIALIZED VIEW, CREATE INDEX or ANALYZE, which
-/// must leave nothing behind that runs later.
-pub fn in_security_restricted_operation() -> bool {
-    // SAFETY: reads a flag of this backend.
-    unsafe { pg_sys::InSecurityRestrictedOperation() }
-}
-
 /// Whether this server is a standby or still recovering.
 pub fn recovery_in_progress() -> bool {
     // SAFETY: reads a flag of this process or of shared memory.

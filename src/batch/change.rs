@@ -11,7 +11,7 @@ use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::identity::Identity;
+use crate::identity::{Identity, is_sandboxed};
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::Checkpoint;
@@ -86,7 +86,7 @@ pub fn set(
 /// What code of another role stages within REFRESH MATERIALIZED VIEW, CREATE INDEX, ANALYZE and their like is written
 /// there: what triggers and policies do at COMMIT would be out of the server's reach.
 fn put_nothing_off(state: &StateRef<'_>) -> Result<()> {
-    match sys::in_security_restricted_operation() {
+    match is_sandboxed() {
         true => save::write_staged(state),
         false => Ok(()),
     }

@@ -7,6 +7,7 @@ use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{self, Error, Result, text};
+use crate::identity::is_sandboxed;
 use crate::memory::checked;
 use crate::snapshot::PushedSnapshot;
 use crate::sys;
@@ -109,7 +110,7 @@ sql_functions! {
         };
         call.require_block("state_batch_begin()")?;
         // Its batch would outlive it.
-        if sys::in_security_restricted_operation() {
+        if is_sandboxed() {
             return Err(Error::RestrictedBatch);
         }
         with(|batch| batch.begin(on_conflict))?;

@@ -84,6 +84,27 @@ fn a_locked_or_prolonged_state_is_left_alone() {
     );
 }
 
+/// The owner of the tables is no stranger there, as whoever's code REFRESH MATERIALIZED VIEW runs is: what a trigger
+/// stages waits for the end of the pass, and is one version.
+#[test]
+fn what_triggers_stage_is_written_once() {
+    let server = without_worker(&[]);
+    let mut client = server.connect();
+    client.run(
+        "CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM public.state_append('log', '{}', to_jsonb(NEW.key), 'config'); RETURN NEW;
+         END $$;
+         CREATE TRIGGER log AFTER UPDATE ON state_head FOR EACH ROW WHEN (NEW.deleted) EXECUTE FUNCTION log();
+         SELECT state_set('log', '[]', class => 'config'), state_set(k, '1') FROM unnest('{a,b,c}'::text[]) k",
+    );
+    end(&mut client, "_");
+    client.run("SELECT state_cache_test_expire()");
+    assert_eq!(
+        client.text("SELECT state_version('log', 'config') || ' ' || state_get('log', 'config')"),
+        "2 [\"a\", \"b\", \"c\"]"
+    );
+}
+
 /// Triggers of users run as the owner of the table, deferrable ones before the role is given back.
 #[test]
 fn triggers_run_as_the_owner_of_the_table() {
