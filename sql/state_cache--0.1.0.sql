@@ -14,7 +14,7 @@
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE TABLE state_class (
-	class       text COLLATE "C" PRIMARY KEY
+	class       text COLLATE "C" NOT NULL
 		CHECK (pg_catalog.octet_length(class) OPERATOR(pg_catalog.>=) 1
 			AND pg_catalog.octet_length(class) OPERATOR(pg_catalog.<=) 63),
 	write_mode  text NOT NULL DEFAULT 'through'
@@ -83,7 +83,8 @@ CREATE INDEX state_head_tombstones ON state_head (class, key) WHERE deleted;
 COMMENT ON INDEX state_head_tombstones IS 'the tombstones';
 
 -- state_changes() tells changes by who wrote the head row. The next two tables are about those of which no
--- head row tells; neither is dumped, since transaction ids mean nothing elsewhere.
+-- head row tells, the third says which history the transaction ids of a cursor belong to; none is dumped, since
+-- transaction ids mean nothing elsewhere.
 
 -- No primary key: a replica of all tables would trip over its own rows. FULL lets such a publisher delete.
 CREATE TABLE state_trace (
@@ -104,6 +105,24 @@ CREATE TABLE state_horizon (
 COMMENT ON TABLE state_horizon IS 'how far back changes are known: tombstones and traces were dropped that these and earlier transactions wrote';
 COMMENT ON COLUMN state_horizon.system IS 'system identifier of the server whose transaction ids these are';
 COMMENT ON COLUMN state_horizon.xid IS 'the latest transaction of which something was dropped';
+
+-- No primary key, as above: two who note the same start do not wait for each other.
+CREATE TABLE state_start (
+	system   bigint NOT NULL,
+	name     bigint NOT NULL,
+	timeline integer NOT NULL,
+	number   bigint NOT NULL,
+	position pg_lsn NOT NULL,
+	noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+ALTER TABLE state_start REPLICA IDENTITY FULL;
+COMMENT ON TABLE state_start IS 'starts of the server: a cursor is good in the history that its start belongs to, and in no other';
+COMMENT ON COLUMN state_start.system IS 'system identifier of the server';
+COMMENT ON COLUMN state_start.name IS 'random name of the start';
+COMMENT ON COLUMN state_start.timeline IS 'timeline that the server wrote then';
+COMMENT ON COLUMN state_start.number IS 'one more than that of the start before';
+COMMENT ON COLUMN state_start.position IS 'place in the WAL at which it began';
+COMMENT ON COLUMN state_start.noted_at IS 'when it was noted; the same start may be noted more than once';
 
 CREATE TABLE state_floor (
 	class   text COLLATE "C" NOT NULL,

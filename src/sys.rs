@@ -98,17 +98,25 @@ pub fn timeline() -> u32 {
     }
 }
 
-/// Brings all WAL written so far to disk. On a standby, what it has replayed is there already.
-pub fn flush_wal() {
+/// Where in the WAL the next record goes.
+pub fn wal_position() -> u64 {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::GetXLogInsertRecPtr() }
+}
+
+/// Brings all WAL written so far to disk; the place up to which it is there. On a standby, what it has replayed is
+/// there already.
+pub fn flush_wal() -> u64 {
     if recovery_in_progress() {
-        return;
+        // SAFETY: reads shared memory; the timeline is not asked for.
+        return unsafe { pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut()) };
     }
     /// `SizeOfXLogShortPHD` and `SizeOfXLogLongPHD`: headers of a page, and of the first of a file.
     const HEADERS: (u64, u64) = (24, 40);
     let page = u64::from(pg_sys::XLOG_BLCKSZ);
     // SAFETY: reads shared memory and a global; waits for the disk.
     unsafe {
-        let mut end = pg_sys::GetXLogInsertRecPtr();
+        let mut end = wal_position();
         let file = pg_sys::wal_segment_size as u64;
         let header = if end % file < page {
             HEADERS.1
@@ -121,6 +129,7 @@ pub fn flush_wal() {
             end -= header;
         }
         pg_sys::XLogFlush(end);
+        end
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is known of changes that no head row tells, as one snapshot sees it.
+//! What is known of changes that no head row tells, as one snapshot sees it; and of the starts of the server.
 
 use super::scan::{Wanted, scan_rows};
 use crate::varlena;
@@ -49,4 +49,38 @@ pub unsafe fn horizon(relation: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> u64 
         });
     }
     horizon
+}
+
+/// A row of `state_start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownStart {
+    /// The name of the start.
+    pub name: u64,
+    /// The timeline on which the server began it.
+    pub timeline: u32,
+    /// One more than that of the start before.
+    pub number: u64,
+    /// Where in the WAL it began.
+    pub position: u64,
+}
+
+/// The starts of this server, in no order.
+pub fn starts(relation: pg_sys::Oid) -> Vec<KnownStart> {
+    let mut starts = Vec::new();
+    // SAFETY: reads what is known since the server's start.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    // SAFETY: the relation is `state_start`, whose first five columns are as they are read; none is NULL.
+    unsafe {
+        scan_rows(relation, &[], 5, std::ptr::null_mut(), |row| {
+            if row.bigint(0) as u64 == system {
+                starts.push(KnownStart {
+                    name: row.bigint(1) as u64,
+                    timeline: row.values[2].value() as u32,
+                    number: row.bigint(3) as u64,
+                    position: row.bigint(4) as u64,
+                });
+            }
+        });
+    }
+    starts
 }

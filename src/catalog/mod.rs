@@ -27,7 +27,7 @@ pub use access::Access;
 pub use class::Class;
 pub use floor::bucket;
 pub use head::HeadRow;
-pub use history::Trace;
+pub use history::{KnownStart, Trace};
 
 /// The extension as installed in this database.
 pub struct Catalog {
@@ -49,6 +49,8 @@ pub struct Catalog {
     pub trace: pg_sys::Oid,
     /// OID of `state_horizon`.
     pub horizon: pg_sys::Oid,
+    /// OID of `state_start`.
+    pub start: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -159,10 +161,11 @@ impl Catalog {
                 relation(c"state_class")?,
             );
             let context = relation(c"state_context")?;
-            let (floor, trace, horizon) = (
+            let (floor, trace, horizon, start) = (
                 relation(c"state_floor")?,
                 relation(c"state_trace")?,
                 relation(c"state_horizon")?,
+                relation(c"state_start")?,
             );
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
@@ -181,6 +184,7 @@ impl Catalog {
                 floor,
                 trace,
                 horizon,
+                start,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
@@ -194,7 +198,7 @@ impl Catalog {
     fn is(&self, other: &Self) -> bool {
         let tables = |c: &Self| {
             [
-                c.head, c.snapshot, c.context, c.class, c.floor, c.trace, c.horizon,
+                c.head, c.snapshot, c.context, c.class, c.floor, c.trace, c.horizon, c.start,
             ]
         };
         self.schema == other.schema && tables(self) == tables(other)
@@ -273,6 +277,11 @@ impl Catalog {
     pub unsafe fn traces(&self, snapshot: pg_sys::Snapshot, each: impl FnMut(Trace<'_>)) {
         // SAFETY: the caller's promise.
         unsafe { history::traces(self.trace, snapshot, each) }
+    }
+
+    /// The starts of this server that the newest committed rows tell of, or this transaction's own.
+    pub fn starts(&self) -> Vec<KnownStart> {
+        history::starts(self.start)
     }
 
     /// The channels of all classes.

@@ -1,5 +1,6 @@
 //! `state_changes` and `state_cursor`.
 
+use super::starts;
 use crate::batch::StateName as Name;
 use crate::cache::visibility::{next_full_xid, own_full_xid};
 use crate::call::{self, Rows, sql_functions};
@@ -71,6 +72,7 @@ fn home(catalog: &Catalog) -> Result<Home> {
         database: catalog.database,
         incarnation: catalog.incarnation,
         run: run(catalog)?,
+        start: starts::name(catalog),
     })
 }
 
@@ -89,8 +91,10 @@ fn cursor(catalog: &Catalog) -> Result<Cursor> {
     // Read after the snapshot was taken: no id in it is higher.
     let next = next_full_xid();
     let full = |xid: pg_sys::TransactionId| widen_at_most(xid.into_inner(), next);
+    // Whatever the snapshot sees was written before this place.
+    let position = sys::flush_wal();
     // SAFETY: an active MVCC snapshot, whose lists have as many elements as it says.
-    let cursor = unsafe {
+    unsafe {
         let snapshot = &*snapshot;
         let list = |start: *const pg_sys::TransactionId, count: usize| match count {
             0 => &[][..],
@@ -115,10 +119,14 @@ fn cursor(catalog: &Catalog) -> Result<Cursor> {
             // It sees what this transaction has written, which may still be rolled back.
             own => xmax = xmax.min(own),
         }
-        Cursor::new(home(catalog)?, xmin, xmax, in_progress)
-    };
-    sys::flush_wal();
-    Ok(cursor)
+        Ok(Cursor::new(
+            home(catalog)?,
+            position,
+            xmin,
+            xmax,
+            in_progress,
+        ))
+    }
 }
 
 /// Reads a cursor: `22023` if it is none, `55000` if it is none of here.
@@ -143,6 +151,9 @@ fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
     }
     if there.timeline != here.timeline {
         return stale("The server was promoted or restored from a backup since.");
+    }
+    if let Some(reason) = starts::strangeness(catalog, &cursor) {
+        return stale(reason);
     }
     // A standby may be behind the server where the cursor was taken, and tells again what it tells.
     if !sys::recovery_in_progress() && cursor.is_ahead_of(next_full_xid()) {
@@ -288,6 +299,8 @@ sql_functions! {
             Some(since) => changes(&catalog, since, &mut out)?,
         }
         out.end(&cursor(&catalog)?)?;
+        // Last: what it writes is nothing that the cursor tells of.
+        starts::note(&catalog)?;
         Ok(call::void_datum())
     }
 
@@ -305,6 +318,7 @@ sql_functions! {
             message.map(|(_, seq)| call::count_datum(seq)),
             Some(call::varlena_datum(cursor.as_bytes())),
         ]);
+        starts::note(&catalog)?;
         Ok(call::void_datum())
     }
 }

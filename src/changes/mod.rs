@@ -21,13 +21,17 @@
 //! - **Ids are not given out again** between a cursor and its use, or the cursor is refused. A crash gives out
 //!   again the ids that no WAL on disk mentions: so the WAL is flushed before a cursor is handed out, which
 //!   covers every transaction that had ended. A promotion and a restored backup begin another timeline,
-//!   which the cursor names. A file-system snapshot that was put back shows by ids ahead of the server's.
+//!   which the cursor names. A copy of the data directory that was put back goes on under the same timeline: its
+//!   starts are others, which the cursor names too (`starts`). What cannot be told is a virtual machine that was set
+//!   back with its memory, once it has written as much WAL as there was.
 //!
 //! **Messages and cursor.** `state_cursor()` reads the number of the last message first and takes its snapshot
 //! after: messages are numbered after their commit became visible, so the cursor covers every message up to
 //! that number, and what it does not cover comes with a higher one.
 
 mod functions;
+mod starts;
 mod trace;
 
+pub use starts::Starts;
 pub use trace::leave_traces;

@@ -11,6 +11,7 @@ mod databases;
 mod dropped;
 mod progress;
 mod report;
+pub mod start;
 
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -48,6 +49,8 @@ const RING_LOCK: usize = 1;
 struct ServerState {
     /// When this memory was set up, in microseconds since 2000: tells one run of the server from the next.
     start: AtomicU64,
+    /// Which start of the server this is.
+    starts: start::Slot,
     /// Whose latch is the launcher's.
     launcher: databases::Launcher,
     /// Commands that show their progress.
@@ -290,10 +293,9 @@ unsafe extern "C-unwind" fn startup() {
             L1::attach(memory, geometry, locks)
         } else {
             std::ptr::write_bytes(block, 0, size_of::<ServerState>() + slots_bytes());
-            state
-                .as_ref()
-                .start
-                .store(pg_sys::GetCurrentTimestamp() as u64, Ordering::Relaxed);
+            let now = pg_sys::GetCurrentTimestamp() as u64;
+            state.as_ref().start.store(now, Ordering::Relaxed);
+            state.as_ref().starts.init(now);
             std::ptr::write_bytes(ring.as_ptr(), 0, SharedRing::bytes(0));
             L1::init(memory, geometry, locks)
         };

@@ -2,8 +2,8 @@
 
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Proceed, Row, Statement};
-use crate::call::{bigint_datum, varlena_datum};
-use crate::catalog::{Catalog, Class};
+use crate::call::{bigint_datum, integer_datum, varlena_datum};
+use crate::catalog::{Catalog, Class, KnownStart};
 use crate::error::Result;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
@@ -18,6 +18,8 @@ pub struct Statements {
     trace: OnceCell<Statement>,
     raise_floor: OnceCell<Statement>,
     raise_horizon: OnceCell<Statement>,
+    note_start: OnceCell<Statement>,
+    forget_starts: OnceCell<Statement>,
 }
 
 /// What matters of a head row to whoever catches up.
@@ -164,8 +166,6 @@ pub fn raise_floor(catalog: &Catalog, class: &[u8], bucket: i16, version: i64) -
 
 /// Changes by transactions up to this one, given by its full id, may no longer be known.
 pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
-    // SAFETY: reads what was read from the control file at the start.
-    let system = unsafe { pg_sys::GetSystemIdentifier() };
     write(
         catalog,
         &catalog.statements.changes.raise_horizon,
@@ -173,10 +173,49 @@ pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
          ON CONFLICT (system) DO UPDATE SET xid = EXCLUDED.xid \
          WHERE h.xid OPERATOR(pg_catalog.<) EXCLUDED.xid",
         [pg_sys::INT8OID, pg_sys::XID8OID],
+        [Some(system()), Some(bigint_datum(xid as i64))],
+    )?;
+    Ok(())
+}
+
+/// Notes a start of this server.
+pub fn note_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.changes.note_start,
+        "INSERT INTO @extschema@.state_start (system, name, timeline, number, position) VALUES ($1, $2, $3, $4, $5)",
         [
-            Some(bigint_datum(system as i64)),
-            Some(bigint_datum(xid as i64)),
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+            pg_sys::INT4OID,
+            pg_sys::INT8OID,
+            pg_sys::PG_LSNOID,
+        ],
+        [
+            Some(system()),
+            Some(bigint_datum(start.name as i64)),
+            Some(integer_datum(start.timeline as i32)),
+            Some(bigint_datum(start.number as i64)),
+            Some(bigint_datum(start.position as i64)),
         ],
     )?;
     Ok(())
+}
+
+/// Forgets the starts of this server with lower numbers.
+pub fn forget_starts(catalog: &Catalog, below: u64) -> Result<()> {
+    write(
+        catalog,
+        &catalog.statements.changes.forget_starts,
+        "DELETE FROM @extschema@.state_start WHERE system OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.<) $2",
+        [pg_sys::INT8OID, pg_sys::INT8OID],
+        [Some(system()), Some(bigint_datum(below as i64))],
+    )?;
+    Ok(())
+}
+
+/// The system identifier of this server.
+fn system() -> pg_sys::Datum {
+    // SAFETY: reads what was read from the control file at the start.
+    bigint_datum(unsafe { pg_sys::GetSystemIdentifier() } as i64)
 }

@@ -22,7 +22,10 @@ mod write;
 mod write_many;
 mod write_many_sql;
 
-pub use changes::{Head, count, head, heads, newest_keys, raise_floor, raise_horizon, trace};
+pub use changes::{
+    Head, count, forget_starts, head, heads, newest_keys, note_start, raise_floor, raise_horizon,
+    trace,
+};
 pub use class::{Setting, define as define_class};
 pub use conflicts::{
     Conflict, NewConflict, Outgoing, abandon_conflicts, conflict, open_conflict, resolve_conflict,

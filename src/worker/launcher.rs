@@ -72,13 +72,15 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(departed), pg_sys::Datum::from(0usize));
     }
+    // Before anybody can have written much.
+    complain("the number of this start", shared::start::begin());
     let Some(databases) = shared::databases() else {
         return;
     };
     // SAFETY: this process's own latch, which is in shared memory.
     databases.set_launcher(unsafe { pg_sys::MyLatch });
     if !settings::warm_on_start() {
-        complain(resident::discard_all());
+        complain(LIST, resident::discard_all());
     }
     let mut launcher = Launcher::new(databases);
     loop {
@@ -88,7 +90,7 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
             pgrx::check_for_interrupts!();
             if pg_sys::ShutdownRequestPending != 0 {
                 if settings::warm_on_start() {
-                    complain(resident::write_all());
+                    complain(LIST, resident::write_all());
                 }
                 // Not 0, which would mean that it is not needed any more.
                 pg_sys::proc_exit(1);
@@ -105,10 +107,14 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
     }
 }
 
-/// The next start is a cold one; nothing else depends on it.
-fn complain(outcome: std::io::Result<()>) {
+/// What the launcher writes down at a clean shutdown.
+const LIST: &str = "the list of what L1 holds";
+
+/// A file that could not be read or written. Without the list the next start is a cold one; without the number of the
+/// start, cursors of `state_changes` are refused after the next one. Nothing else depends on them.
+fn complain(what: &str, outcome: std::io::Result<()>) {
     if let Err(error) = outcome {
-        pgrx::warning!("state_cache launcher: the list of what L1 holds: {error}");
+        pgrx::warning!("state_cache launcher: {what}: {error}");
     }
 }
 

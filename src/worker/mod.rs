@@ -68,6 +68,7 @@ pub fn init() {
 /// What every worker does.
 fn tasks() -> Vec<Box<dyn Task>> {
     let mut tasks: Vec<Box<dyn Task>> = vec![
+        Box::<crate::changes::Starts>::default(),
         Box::<crate::notify::Teller>::default(),
         Box::<crate::behind::Flusher>::default(),
     ];

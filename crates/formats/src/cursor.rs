@@ -1,17 +1,18 @@
 //! The cursor of `state_changes`: which transactions a subscriber has heard of.
 //!
 //! ```text
-//! 1-<system>-<timeline>-<database>-<incarnation>-<run>-<xmin>-<xmax>-<in progress, …>
+//! 2-<system>-<timeline>-<database>-<incarnation>-<run>-<start>-<position>-<xmin>-<xmax>-<in progress, …>
 //! ```
 //!
 //! All numbers are hexadecimal; the ids in progress are given as their distances from `xmin`, ascending. The
 //! first number is the version of the format. Transaction ids mean something only where they were given out,
-//! hence the names of the server, of its timeline and of the installation.
+//! hence the names of the server, of its timeline, of the installation, and of the start of the server with the
+//! place in the WAL: two histories that begin alike (a data directory and its copy) differ in these.
 
 use std::fmt;
 
 /// Version of the format.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The most ids in progress that a cursor is taken to hold: every process of the largest possible server
 /// (2^18 - 1) with all the subtransactions (64) that a snapshot lists of each. A text with more is no cursor.
@@ -30,6 +31,8 @@ pub struct Home {
     pub incarnation: u64,
     /// Which run of the server, 0 where every change that is acknowledged outlives a crash.
     pub run: u64,
+    /// Which start of the server: no two have the same.
+    pub start: u64,
 }
 
 /// A cursor: a snapshot, in full transaction ids.
@@ -37,6 +40,8 @@ pub struct Home {
 pub struct Cursor {
     /// Where it was taken.
     pub home: Home,
+    /// Place in the WAL before which all lies that the snapshot sees.
+    pub position: u64,
     /// Every transaction below has ended before the cursor was taken.
     xmin: u64,
     /// No transaction from here on has.
@@ -53,13 +58,14 @@ impl Cursor {
     /// The cursor of a snapshot: its bounds, and all ids in between that are in progress. Ids outside the
     /// bounds are of no interest.
     #[must_use]
-    pub fn new(home: Home, xmin: u64, xmax: u64, mut in_progress: Vec<u64>) -> Self {
+    pub fn new(home: Home, position: u64, xmin: u64, xmax: u64, mut in_progress: Vec<u64>) -> Self {
         let xmin = xmin.min(xmax);
         in_progress.retain(|xid| (xmin..xmax).contains(xid));
         in_progress.sort_unstable();
         in_progress.dedup();
         Self {
             home,
+            position,
             xmin,
             xmax,
             in_progress,
@@ -103,7 +109,9 @@ impl Cursor {
             database: number()?.try_into().map_err(|_| Malformed)?,
             incarnation: number()?,
             run: number()?,
+            start: number()?,
         };
+        let position = number()?;
         let (xmin, xmax) = (number()?, number()?);
         let list = fields.next().ok_or(Malformed)?;
         if fields.next().is_some() || xmin > xmax {
@@ -124,6 +132,7 @@ impl Cursor {
         }
         Ok(Self {
             home,
+            position,
             xmin,
             xmax,
             in_progress,
@@ -139,11 +148,12 @@ impl fmt::Display for Cursor {
             database,
             incarnation,
             run,
+            start,
         } = self.home;
         write!(
             f,
-            "{VERSION:x}-{system:x}-{timeline:x}-{database:x}-{incarnation:x}-{run:x}-{:x}-{:x}-",
-            self.xmin, self.xmax
+            "{VERSION:x}-{system:x}-{timeline:x}-{database:x}-{incarnation:x}-{run:x}-{start:x}-{:x}-{:x}-{:x}-",
+            self.position, self.xmin, self.xmax
         )?;
         for (n, xid) in self.in_progress.iter().enumerate() {
             let separator = if n == 0 { "" } else { "." };
@@ -176,10 +186,11 @@ mod tests {
         database: 5,
         incarnation: 0x1234_5678_9abc_def0,
         run: 7,
+        start: 0xfedc,
     };
 
     fn cursor(xmin: u64, xmax: u64, in_progress: &[u64]) -> Cursor {
-        Cursor::new(HOME, xmin, xmax, in_progress.to_vec())
+        Cursor::new(HOME, 0x2a_0000_0028, xmin, xmax, in_progress.to_vec())
     }
 
     #[test]
@@ -220,36 +231,38 @@ mod tests {
         }
         assert_eq!(
             cursor(10, 20, &[12, 17]).to_string(),
-            "1-ffffffffffffffff-3-5-123456789abcdef0-7-a-14-2.7"
+            "2-ffffffffffffffff-3-5-123456789abcdef0-7-fedc-2a00000028-a-14-2.7"
         );
     }
 
     #[test]
     fn nothing_else_is_a_cursor() {
-        let good = "1-ff-3-5-12-0-a-14-2.7";
+        let good = "2-ff-3-5-12-0-b-c-a-14-2.7";
         assert!(Cursor::parse(good.as_bytes()).is_ok());
         for bad in [
             "",
             "-",
             "1",
+            "1-ff-3-5-12-0-b-c-a-14-2.7",
+            "2-ff-3-5-12-0-b-c-a-14",
+            "2-ff-3-5-12-0-b-c-a-14-2.7-",
+            "2-ff-3-5-12-0-b-c-a-14-2.7-1",
+            "2-ff-3-5-12-0-b-c-a-14-2.2",
+            "2-ff-3-5-12-0-b-c-a-14-7.2",
+            "2-ff-3-5-12-0-b-c-a-14-2.",
+            "2-ff-3-5-12-0-b-c-a-14-.2",
+            "2-ff-3-5-12-0-b-c-a-14-a",
+            "2-ff-3-5-12-0-b-c-14-a-",
+            "2-ff-3-5-12-0-b-c-a-14-02",
+            "2-FF-3-5-12-0-b-c-a-14-2.7",
+            " 2-ff-3-5-12-0-b-c-a-14-2.7",
+            "2-ff-3-5-12-0-b-c-a-14-2.7\n",
+            "2-ff-100000000-5-12-0-b-c-a-14-",
+            "2-10000000000000000-3-5-12-0-b-c-a-14-",
+            "2-ff-3-5-12-0-b-c-ffffffffffffffff-ffffffffffffffff-1",
+            "2--3-5-12-0-b-c-a-14-",
+            "1-ff-3-5-12-0-a-14-2.7",
             "2-ff-3-5-12-0-a-14-2.7",
-            "1-ff-3-5-12-0-a-14",
-            "1-ff-3-5-12-0-a-14-2.7-",
-            "1-ff-3-5-12-0-a-14-2.7-1",
-            "1-ff-3-5-12-0-a-14-2.2",
-            "1-ff-3-5-12-0-a-14-7.2",
-            "1-ff-3-5-12-0-a-14-2.",
-            "1-ff-3-5-12-0-a-14-.2",
-            "1-ff-3-5-12-0-a-14-a",
-            "1-ff-3-5-12-0-14-a-",
-            "1-ff-3-5-12-0-a-14-02",
-            "1-FF-3-5-12-0-a-14-2.7",
-            " 1-ff-3-5-12-0-a-14-2.7",
-            "1-ff-3-5-12-0-a-14-2.7\n",
-            "1-ff-100000000-5-12-0-a-14-",
-            "1-10000000000000000-3-5-12-0-a-14-",
-            "1-ff-3-5-12-0-ffffffffffffffff-ffffffffffffffff-1",
-            "1--3-5-12-0-a-14-",
         ] {
             assert_eq!(Cursor::parse(bad.as_bytes()), Err(Malformed), "{bad}");
         }
@@ -258,7 +271,7 @@ mod tests {
     /// Every text that is accepted is the one that the cursor writes.
     #[test]
     fn a_changed_byte_is_refused_or_another_cursor() {
-        let good = b"1-ff-3-5-12-0-a-14-2.7".to_vec();
+        let good = b"2-ff-3-5-12-0-b-c-a-14-2.7".to_vec();
         for at in 0..good.len() {
             for byte in 0..=255 {
                 let mut text = good.clone();

@@ -164,10 +164,12 @@ CREATE FUNCTION with_field(cursor text, n int, value text) RETURNS text LANGUAGE
 		FROM string_to_table(cursor, '-') WITH ORDINALITY AS fields (field, place)
 $$;
 SELECT n, complaint(format('SELECT * FROM state_changes(%L)', with_field(:'c8', n, '1234'))) FROM generate_series(2, 6) n;
+SELECT outcome(format('SELECT * FROM state_changes(%L)', with_field(:'c8', 7, '1234')));
 -- One of a later release's format.
-SELECT left(complaint(format('SELECT * FROM state_changes(%L)', with_field(:'c8', 1, '2'))), 15);
--- One that has seen transactions which this server has not begun yet.
+SELECT left(complaint(format('SELECT * FROM state_changes(%L)', with_field(:'c8', 1, '3'))), 15);
+-- One that has seen WAL which this server has not written yet, and one with transactions that it has not begun.
 SELECT complaint(format('SELECT * FROM state_changes(%L)', with_field(:'c8', 8, 'fffffffffffff')));
+SELECT complaint(format('SELECT * FROM state_changes(%L)', with_field(:'c8', 10, 'fffffffffffff')));
 
 -- The cursor on its own. Without shared memory nobody counts messages.
 SELECT (epoch IS NULL) = (seq IS NULL) AND (epoch IS NULL) = (SELECT bool_and(l1 = 'off (not preloaded)') FROM state_cache_stats) FROM state_cursor();

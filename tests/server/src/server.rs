@@ -60,6 +60,37 @@ impl Server {
         standby
     }
 
+    /// Copies the data directory as it is, under a name; the server is stopped, or was killed.
+    pub fn copy_data(&self, name: &str) {
+        succeed(
+            as_server_user(Path::new("cp"))
+                .arg("-a")
+                .arg(self.data())
+                .arg(self.home.path().join(name)),
+        );
+    }
+
+    /// Takes a base backup of the running server, to be put back as it is.
+    pub fn back_up_data(&self, name: &str) {
+        succeed(
+            self.program("pg_basebackup")
+                .arg("--checkpoint=fast")
+                .arg("--pgdata")
+                .arg(self.home.path().join(name)),
+        );
+    }
+
+    /// Puts a copy of the data directory in place of what is there; the server is stopped.
+    pub fn put_back(&self, name: &str) {
+        succeed(as_server_user(Path::new("rm")).arg("-rf").arg(self.data()));
+        succeed(
+            as_server_user(Path::new("cp"))
+                .arg("-a")
+                .arg(self.home.path().join(name))
+                .arg(self.data()),
+        );
+    }
+
     /// Waits until this standby has replayed what `primary` has written.
     pub fn catch_up_with(&self, primary: &Self) {
         let target = primary.connect().text("SELECT pg_current_wal_insert_lsn()");
