@@ -36,7 +36,8 @@
 //! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
 //! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
 //! Functions that lock the run at once lock the claim too. What is staged of a run is staged under one token: naming
-//! another voids it, since the first was superseded then, and who claims the run again writes it before.
+//! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is given
+//! out twice, whatever is restored or promoted (`draw`).
 //!
 //! [`Edit`]: crate::batch::Edit
 
@@ -46,6 +47,7 @@ mod books;
 mod claim;
 mod complete;
 mod conflict;
+mod draw;
 mod error;
 mod exports;
 mod hierarchy;

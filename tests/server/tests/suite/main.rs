@@ -20,6 +20,7 @@ mod partitions;
 mod replication;
 mod run_stress;
 mod runs;
+mod set_back;
 mod snapshots;
 mod standby;
 mod stress;
