@@ -33,7 +33,9 @@ CREATE TABLE state_class (
 		AND keep_for OPERATOR(pg_catalog.<=) '5000 years'::pg_catalog.interval),
 	compression boolean NOT NULL DEFAULT true,
 	checkpoint_types text[] CHECK (pg_catalog.array_position(checkpoint_types, NULL) IS NULL),
-	agent_phases text[] CHECK (pg_catalog.array_position(agent_phases, NULL) IS NULL)
+	agent_phases text[] CHECK (pg_catalog.array_position(agent_phases, NULL) IS NULL),
+	changed     boolean NOT NULL DEFAULT false,
+	PRIMARY KEY (class, changed)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
@@ -48,6 +50,7 @@ COMMENT ON COLUMN state_class.keep_for IS 'how long a snapshot is kept that is n
 COMMENT ON COLUMN state_class.compression IS 'whether snapshots may be stored as deltas and compressed keyframes';
 COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes beside auto; NULL: the usual ones';
 COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
+COMMENT ON COLUMN state_class.changed IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has changed one of the three; where both rows are there, this one counts';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
@@ -233,7 +236,8 @@ COMMENT ON COLUMN state_recovery_log.outcome IS 'what came of it';
 COMMENT ON COLUMN state_recovery_log.restored_version IS 'version whose content the state has now';
 
 CREATE TABLE state_damaged (
-	log_id uuid NOT NULL REFERENCES state_recovery_log (id),
+	-- No foreign key: a parallel restore loads the two tables in any order.
+	log_id uuid NOT NULL,
 	LIKE state_snapshot,
 	PRIMARY KEY (class, key, version, log_id)
 );
@@ -362,24 +366,44 @@ COMMENT ON COLUMN state_outbox.created_at IS 'when the run completed';
 COMMENT ON COLUMN state_outbox.acknowledged_at IS 'when a consumer was done with it; NULL until then';
 COMMENT ON INDEX state_outbox_pending IS 'what no consumer has acknowledged';
 
--- The rows of the three classes above come with CREATE EXTENSION, and again from a dump that holds
--- what the user made of them: the dumped row wins.
+-- The rows of run, swarm and config come with CREATE EXTENSION, so a dump holds them only if somebody has changed them,
+-- and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire while
+-- the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
 CREATE FUNCTION state_class_restore() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	has_changed boolean;
 BEGIN
-	EXECUTE format('DELETE FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class;
+	IF TG_OP = 'UPDATE' AND NEW.class = OLD.class AND (NEW.changed OR NEW IS NOT DISTINCT FROM OLD) THEN
+		RETURN NEW;
+	END IF;
+	EXECUTE format('SELECT bool_or(changed) FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME)
+		INTO has_changed USING NEW.class;
+	IF TG_OP = 'INSERT' AND NEW.changed THEN
+		-- A dump's.
+		EXECUTE format('DELETE FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class;
+	ELSIF TG_OP = 'INSERT' THEN
+		-- It meets the row that is there, if there is one.
+		NEW.changed := has_changed IS DISTINCT FROM false;
+	ELSIF has_changed AND NEW.class = OLD.class THEN
+		-- The changed row, which is updated too, counts.
+		EXECUTE format('DELETE FROM %I.%I WHERE class = $1 AND NOT changed', TG_TABLE_SCHEMA, TG_TABLE_NAME)
+			USING NEW.class;
+		RETURN NULL;
+	ELSE
+		NEW.changed := true;
+	END IF;
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION state_class_restore() IS 'lets a restored row replace the one that CREATE EXTENSION made';
--- A dump's script runs with an empty search_path, and an INSERT by hand hardly ever.
-CREATE TRIGGER state_class_restore BEFORE INSERT ON state_class FOR EACH ROW
-	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config'])
-		AND pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ANY (ARRAY['', '""']))
+COMMENT ON FUNCTION state_class_restore() IS 'notes which of the classes that come with the extension were changed, and lets a restored row replace the one that CREATE EXTENSION made';
+CREATE TRIGGER state_class_restore BEFORE INSERT OR UPDATE ON state_class FOR EACH ROW
+	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config']))
 	EXECUTE FUNCTION state_class_restore();
-COMMENT ON TRIGGER state_class_restore ON state_class IS 'lets a restored row replace the one that CREATE EXTENSION made';
+COMMENT ON TRIGGER state_class_restore ON state_class IS 'notes which of the classes that come with the extension were changed';
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore;
 
-SELECT pg_catalog.pg_extension_config_dump('state_class', '');
+SELECT pg_catalog.pg_extension_config_dump('state_class', 'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'')');
 SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('state_floor', '');

@@ -82,9 +82,11 @@ impl Classes {
 }
 
 /// Columns of `state_class` in their order.
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 13;
 /// The column with the channel.
 const CHANNEL: usize = 7;
+/// The column that says whether a class which comes with the extension was changed.
+const CHANGED: usize = 12;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
@@ -93,7 +95,10 @@ fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
     unsafe {
         let wanted = [Wanted::Text(name)];
         scan_rows(relation, &wanted, COLUMNS, std::ptr::null_mut(), |row| {
-            class = Some(Class::from_row(name, &row))
+            // Of two rows the changed one counts.
+            if class.is_none() || row.values[CHANGED].value() & 0xff != 0 {
+                class = Some(Class::from_row(name, &row));
+            }
         });
     }
     class
@@ -111,7 +116,8 @@ pub unsafe fn is_behind(name: &[u8], relation: pg_sys::Oid, snapshot: pg_sys::Sn
     // caller's promise.
     unsafe {
         scan_rows(relation, &[Wanted::Text(name)], COLUMNS, snapshot, |row| {
-            is_behind = varlena::detoasted_bytes(row.values[1].cast_mut_ptr()) == b"behind";
+            // Of two rows the one that CREATE EXTENSION made is not.
+            is_behind |= varlena::detoasted_bytes(row.values[1].cast_mut_ptr()) == b"behind";
         });
     }
     is_behind

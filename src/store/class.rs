@@ -62,7 +62,7 @@ fn insert_sql() -> String {
     let names: Vec<_> = COLUMNS.iter().map(|column| column.0).collect();
     format!(
         "INSERT INTO @extschema@.state_class (class, {}) VALUES ($1, {}) \
-         ON CONFLICT (class) DO NOTHING RETURNING class",
+         ON CONFLICT DO NOTHING RETURNING class",
         names.join(", "),
         values(|n| COLUMNS[n].2).join(", ")
     )

@@ -71,11 +71,35 @@ INSERT INTO state_class (class) VALUES ('run'), ('config') ON CONFLICT DO NOTHIN
 SELECT class, keep, channel FROM state_class WHERE class IN ('run', 'config') ORDER BY class;
 SELECT outcome($$INSERT INTO state_class (class) VALUES ('run')$$);
 SELECT class, keep, channel FROM state_class WHERE class = 'run';
--- A dump's script, with its empty search_path, brings back what the dump holds.
+-- Also with the search_path of a dump's script. A dump brings back what was changed, and says that it was.
 SET search_path = '';
-INSERT INTO public.state_class (class, keep, channel) VALUES ('run', 2, 'dumped');
+INSERT INTO public.state_class (class) VALUES ('run') ON CONFLICT DO NOTHING;
 RESET search_path;
-SELECT class, keep, channel FROM state_class WHERE class = 'run';
+SELECT class, keep, channel, changed FROM state_class WHERE class IN ('run', 'config') ORDER BY class;
+INSERT INTO state_class (class, keep, channel, changed) VALUES ('run', 2, 'dumped', true), ('config', 3, 'dumped', true);
+SELECT class, keep, channel, changed FROM state_class WHERE class IN ('run', 'config') ORDER BY class;
+SELECT state_class_define('config', keep => 1, channel => 'config_changed');
+-- Restored while triggers do not fire, it stands beside the row that CREATE EXTENSION made, and counts.
+BEGIN;
+DELETE FROM state_class WHERE class = 'swarm';
+ALTER TABLE state_class DISABLE TRIGGER ALL;
+INSERT INTO state_class (class, keep, channel, changed) VALUES ('swarm', 1, 'as it was', false), ('swarm', 2, 'dumped', true);
+ALTER TABLE state_class ENABLE TRIGGER ALL;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore, ENABLE ALWAYS TRIGGER state_class_changing, ENABLE ALWAYS TRIGGER state_class_truncating, ENABLE ALWAYS TRIGGER state_class_changed, ENABLE ALWAYS TRIGGER state_class_truncated;
+COMMIT;
+SELECT count(state_set('counts', to_jsonb(n), class => 'swarm')) FROM generate_series(1, 2) n;
+SELECT count(*) FROM generate_series(3, 9) n, state_save('counts', to_jsonb(n), class => 'swarm');
+SELECT version FROM state_history('counts', 'swarm') ORDER BY 1;
+UPDATE state_class SET channel = 'both' WHERE class = 'swarm';
+SELECT class, keep, channel, changed FROM state_class WHERE class = 'swarm' ORDER BY changed;
+SELECT state_class_define('swarm', keep => 1, channel => 'state_updated');
+SELECT state_delete('counts', class => 'swarm');
+-- One that was deleted and is made anew is changed, too.
+BEGIN;
+DELETE FROM state_class WHERE class = 'config';
+INSERT INTO state_class (class, keep) VALUES ('config', 5);
+SELECT class, keep, changed FROM state_class WHERE class = 'config';
+ROLLBACK;
 SELECT state_class_define('run', keep => 1, channel => 'state_updated');
 
 -- A trigger that swallows the row is an error, not a reason to try again for ever.

@@ -289,7 +289,7 @@ SELECT public.state_delete('trap', expected_version => 5, class => 'privileges')
 UPDATE public.state_head SET deleted = false WHERE key OPERATOR(pg_catalog.=) 'no such';
 -- What a dump does: its script runs with an empty search_path.
 SET search_path = '';
-INSERT INTO public.state_class (class) VALUES ('config');
+INSERT INTO public.state_class (class, changed) VALUES ('config', true);
 RESET search_path;
 DROP TABLE pg_temp.state_head, pg_temp.state_class;
 SELECT class, keep, channel FROM state_class WHERE class IN ('config', 'trap class') ORDER BY class;

@@ -7,6 +7,7 @@ mod crash;
 mod databases;
 mod decoys;
 mod dump;
+mod dump_modes;
 mod expiry;
 mod faults;
 mod flush_many;
