@@ -24,7 +24,7 @@ const LEAVING_WAIT: Duration = Duration::from_millis(50);
 
 /// What holds in a worker whatever the configuration says: a lock that somebody else holds must not keep it
 /// from noticing that it is to leave, and what it does must not depend on what users set for the database.
-const SETTINGS: [(&CStr, &CStr); 11] = [
+const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"application_name", c"state_cache worker"),
     // A worker that waits for a standby does not notice that it is to leave.
     (c"synchronous_commit", c"local"),
@@ -38,6 +38,13 @@ const SETTINGS: [(&CStr, &CStr); 11] = [
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_deferrable", c"off"),
     (c"session_replication_role", c"origin"),
+    (c"role", c"none"),
+    (c"idle_session_timeout", c"0"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    (c"transaction_timeout", c"0"),
+    // What statements mean.
+    (c"transform_null_equals", c"off"),
+    (c"standard_conforming_strings", c"on"),
 ];
 
 /// How the worker came to leave; what its exit callback finds.
@@ -80,6 +87,8 @@ pub extern "C-unwind" fn state_cache_worker_main(database: pg_sys::Datum) {
 }
 
 fn apply_settings() {
+    // SAFETY: this process was authenticated as the superuser that the cluster began with, and is that again.
+    unsafe { pg_sys::SetSessionAuthorization(pg_sys::BOOTSTRAP_SUPERUSERID.into(), true) };
     for (name, value) in SETTINGS {
         // SAFETY: sets this process's settings; all are known to the server, their values are valid.
         unsafe {

@@ -29,4 +29,5 @@ mod subscriber;
 mod unused;
 mod upkeep;
 mod verify;
+mod worker_settings;
 mod workers;
