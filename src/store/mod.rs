@@ -48,7 +48,7 @@ pub use storage::{Base, Fault, Storage};
 pub use unreadable::{put_aside_unread, version, versions_unread};
 pub use upkeep::{
     Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,
-    limited_classes, lock_expired, set_constraints_immediate, tombstones,
+    limited_classes, lock_expired, note_protections, set_constraints_immediate, tombstones,
 };
 pub use write::{
     AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, first_version, insert,

@@ -14,6 +14,8 @@ use std::cell::OnceCell;
 /// The prepared statements of this room.
 #[derive(Default)]
 pub struct Statements {
+    note_protections: OnceCell<Statement>,
+    lost_protections: OnceCell<Statement>,
     lock_expired: OnceCell<Statement>,
     earliest_expiry: OnceCell<Statement>,
     tombstones: OnceCell<Statement>,
@@ -244,6 +246,29 @@ pub fn drop_traces(
         }
     }
     Ok((found, dropped))
+}
+
+/// Notes what users have put onto the tables, for the dumps to come; how much of that a restore has lost.
+pub fn note_protections(catalog: &Catalog) -> Result<i64> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.note_protections,
+        &catalog.schema,
+        || "SELECT @extschema@.state_protections_note()".to_owned(),
+        &[],
+    )?;
+    connection.modify(statement, [])?;
+    let statement = connection.prepare(
+        &catalog.statements.upkeep.lost_protections,
+        &catalog.schema,
+        || {
+            "SELECT pg_catalog.count(*) FROM @extschema@.state_protections() WHERE NOT present"
+                .to_owned()
+        },
+        &[],
+    )?;
+    let rows = connection.modify(statement, [])?;
+    Ok(rows.first().map_or(0, |row| row.bigint(1)))
 }
 
 /// A class that keeps a limited number of snapshots, or for a limited time.

@@ -6,6 +6,7 @@
 //!   told to subscribers through the doors that a delete by function goes through.
 //! - **Retention** (`retention`) drops tombstones and traces that are older than
 //!   `state_cache.tombstone_retention`, and snapshots that their class does not keep.
+//! - **Protections** (`protections`) notes what users have put onto the tables and pg_dump leaves out.
 //! - **Warm** (`warm`) fills L1 after a start with what it held at the last clean shutdown (`resident`).
 //!
 //! **In small steps.** A task runs transactions of at most a hundred rows or so and lets time pass between
@@ -23,6 +24,7 @@
 //!   version lives on: no transaction can have looked before there was one. Versions are never used again.
 
 mod expiry;
+mod protections;
 mod pruning;
 pub mod resident;
 mod retention;
@@ -32,6 +34,7 @@ mod warm;
 
 use crate::worker::task::Task;
 use expiry::Expiry;
+use protections::Protections;
 use retention::Retention;
 use warm::Warm;
 
@@ -41,6 +44,7 @@ pub fn tasks() -> Vec<Box<dyn Task>> {
         Box::<Expiry>::default(),
         Box::<Retention>::default(),
         Box::<Warm>::default(),
+        Box::<Protections>::default(),
     ]
 }
 
