@@ -25,9 +25,23 @@ DECLARE
 	extras  pg_catalog.text;
 	statements pg_catalog.text[];
 	statement pg_catalog.text;
+	-- What the functions, and this block, take from no session: what names, texts and times mean, where tables go.
+	settings pg_catalog.text := 'SET search_path = pg_catalog, pg_temp SET datestyle = ''ISO, YMD'' SET timezone = ''UTC''
+		SET transform_null_equals = off SET standard_conforming_strings = on SET default_tablespace = ''''
+		SET default_table_access_method = heap';
+	setting pg_catalog.text;
 BEGIN
 	-- Nothing is evaluated before this. Names of everything else come out qualified.
 	SET LOCAL search_path = pg_catalog, pg_temp;
+	FOREACH setting IN ARRAY string_to_array(settings, 'SET ') LOOP
+		IF setting <> '' THEN
+			EXECUTE format('SET LOCAL %s', setting);
+		END IF;
+	END LOOP;
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'this must run at READ COMMITTED: it must see what was written before it locked the table'
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
 	month_ends := (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC';
 	SELECT n.nspname INTO home
 	FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'state_cache';
@@ -54,7 +68,9 @@ BEGIN
 		UNION ALL SELECT 'statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = was
 		UNION ALL SELECT 'publication ' || p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = was
 		UNION ALL SELECT 'privileges on column ' || attname FROM pg_attribute WHERE attrelid = was AND attacl IS NOT NULL
-		UNION ALL SELECT 'column ' || attname FROM pg_attribute WHERE attrelid = was AND attnum > 13
+		UNION ALL SELECT 'column ' || attname FROM pg_attribute WHERE attrelid = was AND attnum > 0 AND NOT attisdropped
+			AND attname NOT IN ('class', 'key', 'version', 'parent_version', 'hash', 'checkpoint_type', 'recovery_point',
+				'agent_phase', 'execution_context', 'created_at', 'writer', 'state', 'delta')
 		UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE was IN (inhrelid, inhparent)
 		UNION ALL SELECT DISTINCT 'view ' || r.ev_class::regclass FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
 			WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = was
@@ -109,7 +125,7 @@ BEGIN
 
 	EXECUTE format($make$
 CREATE FUNCTION %1$I.state_partitions(OUT partition regclass, OUT lower timestamptz, OUT upper timestamptz, OUT is_default boolean)
-	RETURNS SETOF record LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	RETURNS SETOF record LANGUAGE sql STABLE %2$s AS $$
 	SELECT i.inhrelid::regclass, substring(b.bound FROM $re$FROM \('([^']*)'\)$re$)::timestamptz,
 		substring(b.bound FROM $re$TO \('([^']*)'\)$re$)::timestamptz, b.bound = 'DEFAULT'
 	FROM pg_extension e JOIN pg_class w ON w.relnamespace = e.extnamespace AND w.relname = 'state_snapshot'
@@ -121,7 +137,7 @@ COMMENT ON FUNCTION %1$I.state_partitions() IS 'the partitions of state_snapshot
 
 -- A table like the whole, which nobody sees yet.
 CREATE FUNCTION %1$I.state_partition_stage(name text) RETURNS regclass
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql %2$s AS $$
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
@@ -136,7 +152,7 @@ COMMENT ON FUNCTION %1$I.state_partition_stage(text) IS 'begins a partition of s
 
 -- The triggers for statements that name the partition itself; the one for rows comes with the whole.
 CREATE FUNCTION %1$I.state_partition_attach(partition regclass, suffix text, bounds text) RETURNS void
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql %2$s AS $$
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
@@ -159,7 +175,7 @@ $$;
 COMMENT ON FUNCTION %1$I.state_partition_attach(regclass, text, text) IS 'makes a table a partition of state_snapshot and a part of the extension';
 
 CREATE FUNCTION %1$I.state_partition_detach(partition regclass) RETURNS void
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql %2$s AS $$
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
@@ -171,9 +187,11 @@ $$;
 COMMENT ON FUNCTION %1$I.state_partition_detach(regclass) IS 'drops a partition of state_snapshot, whatever it holds';
 
 CREATE FUNCTION %1$I.state_partitions_create(months integer DEFAULT 2) RETURNS integer
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql %2$s AS $$
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
+	columns text := (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = format('%%s.state_snapshot', home)::regclass AND attnum > 0 AND NOT attisdropped);
 	made   integer := 0;
 	month_begins timestamptz;
 	month_ends timestamptz;
@@ -182,6 +200,10 @@ DECLARE
 	rest   regclass;
 	found_one boolean;
 BEGIN
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'state_partitions_create() must run at READ COMMITTED: it must see what was written before it locked the table'
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
 	EXECUTE format('LOCK TABLE %%s.state_snapshot IN ACCESS EXCLUSIVE MODE', home);
 	FOR month IN 0 .. months LOOP
 		month_begins := (date_trunc('month', now() AT TIME ZONE 'UTC') + month * interval '1 month') AT TIME ZONE 'UTC';
@@ -196,11 +218,13 @@ BEGIN
 			INTO found_one USING month_begins, month_ends;
 		IF found_one THEN
 			EXECUTE format('SELECT %%s.state_partition_stage(''state_snapshot_default_new''::text)', home) INTO rest;
-			EXECUTE format('INSERT INTO %%s SELECT * FROM %%s.state_snapshot_default d WHERE d.created_at >= $1 AND d.created_at < $2', stage, home)
+			EXECUTE format('INSERT INTO %%1$s (%%3$s) SELECT %%3$s FROM %%2$s.state_snapshot_default d
+				WHERE d.created_at >= $1 AND d.created_at < $2', stage, home, columns)
 				USING month_begins, month_ends;
-			EXECUTE format('INSERT INTO %%s SELECT * FROM %%s.state_snapshot_default d WHERE d.created_at < $1 OR d.created_at >= $2', rest, home)
+			EXECUTE format('INSERT INTO %%1$s (%%3$s) SELECT %%3$s FROM %%2$s.state_snapshot_default d
+				WHERE d.created_at < $1 OR d.created_at >= $2', rest, home, columns)
 				USING month_begins, month_ends;
-			EXECUTE format('SELECT %%1$s.state_partition_detach(''%%1$s.state_snapshot_default''::regclass)', home);
+			EXECUTE format('SELECT %%s.state_partition_detach($1)', home) USING format('%%s.state_snapshot_default', home)::regclass;
 			EXECUTE format('ALTER TABLE %%s.state_snapshot_default_new RENAME TO state_snapshot_default', home);
 			EXECUTE format('SELECT %%s.state_partition_attach($1, ''default''::text, ''DEFAULT''::text)', home) USING rest;
 		END IF;
@@ -214,14 +238,20 @@ $$;
 COMMENT ON FUNCTION %1$I.state_partitions_create(integer) IS 'makes the partitions of this month and of so many coming ones that are missing; how many';
 
 CREATE FUNCTION %1$I.state_partitions_drop(older_than interval, OUT dropped text, OUT rows_kept bigint, OUT rows_dropped bigint)
-	RETURNS SETOF record LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	RETURNS SETOF record LANGUAGE plpgsql %2$s AS $$
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
+	columns text := (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = format('%%s.state_snapshot', home)::regclass AND attnum > 0 AND NOT attisdropped);
 	part   record;
 	stage  regclass;
 	suffix text;
 	all_rows bigint;
 BEGIN
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'state_partitions_drop() must run at READ COMMITTED: it must see what was written before it locked the table'
+			USING ERRCODE = 'active_sql_transaction';
+	END IF;
 	IF older_than IS NULL OR older_than < interval '0' OR older_than > interval '5000 years' THEN
 		RAISE EXCEPTION 'older_than must not be negative, nor longer than 5000 years: %%', older_than USING ERRCODE = 'invalid_parameter_value';
 	END IF;
@@ -234,10 +264,14 @@ BEGIN
 		EXECUTE format('SELECT %%s.state_partition_stage(''state_snapshot_stage''::text)', home) INTO stage;
 		EXECUTE format($move$
 			WITH needed AS (
-				SELECT p.class, p.key, p.version FROM %%1$s p LEFT JOIN %%4$s.state_class c USING (class)
+				SELECT p.class, p.key, p.version FROM %%1$s p LEFT JOIN (SELECT DISTINCT ON (class) class, keep, keep_for
+					FROM %%4$s.state_class ORDER BY class, changed DESC) c USING (class)
 				WHERE p.recovery_point
 				-- It is current.
 				OR EXISTS (SELECT FROM %%4$s.state_head h WHERE h.class = p.class AND h.key = p.key AND h.version = p.version AND NOT h.deleted)
+				-- The next merge of a child compares with it.
+				OR p.class = 'run' AND EXISTS (SELECT FROM %%4$s.state_context x WHERE x.run_id = p.key AND x.base_version = p.version
+					AND x.parent_run_id IS NOT NULL)
 				-- Its class keeps it: it is beyond none of the limits.
 				OR c.class IS NOT NULL AND p.created_at >= COALESCE(now() - c.keep_for, '-infinity') AND (c.keep IS NULL OR
 					(SELECT count(*) FROM (SELECT FROM %%4$s.state_snapshot n WHERE n.class = p.class AND n.key = p.key
@@ -252,9 +286,9 @@ BEGIN
 					AND (k.state IS NOT NULL OR substring(k.delta, 1, 1) <> '\x52')), 0) AS keyframe
 				FROM needed
 			)
-			INSERT INTO %%3$s SELECT * FROM %%1$s p
+			INSERT INTO %%3$s (%%5$s) SELECT %%5$s FROM %%1$s p
 			WHERE EXISTS (SELECT FROM chain c WHERE c.class = p.class AND c.key = p.key AND p.version BETWEEN c.keyframe AND c.version)
-			$move$, part.partition, part.partition::oid, stage, home);
+			$move$, part.partition, part.partition::oid, stage, home, columns);
 		GET DIAGNOSTICS rows_kept = ROW_COUNT;
 		EXECUTE format('SELECT %%s.state_partition_detach($1)', home) USING part.partition;
 		dropped := part.relname;
@@ -272,7 +306,7 @@ END
 $$;
 COMMENT ON FUNCTION %1$I.state_partitions_drop(interval)
 	IS 'drops the partitions that hold older versions only; the versions in them that are still needed stay, in a new table in their place';
-$make$, home);
+$make$, home, settings);
 	FOREACH statement IN ARRAY ARRAY['state_partitions()', 'state_partition_stage(text)', 'state_partition_attach(regclass, text, text)',
 		'state_partition_detach(regclass)', 'state_partitions_create(integer)', 'state_partitions_drop(interval)']
 	LOOP

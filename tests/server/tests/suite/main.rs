@@ -18,6 +18,8 @@ mod messages;
 mod model;
 mod notify;
 mod partitions;
+mod partitions_elsewhere;
+mod protections;
 mod replication;
 mod run_stress;
 mod runs;
