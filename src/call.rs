@@ -172,15 +172,22 @@ impl<'a> Call<'a> {
     }
 
     /// Opens the set of rows that the function returns.
-    pub fn rows(&mut self) -> Rows {
+    ///
+    /// # Errors
+    /// `40001` if another transaction has dropped the function while this call waited for it: the server looks
+    /// up what the function returns.
+    pub fn rows(&mut self) -> Result<Rows> {
+        if !crate::sys::function_exists(self.function()) {
+            return Err(Error::Reinstalled);
+        }
         // SAFETY: the SQL declaration says SETOF record; the server checks that the caller takes sets.
         unsafe {
             pg_sys::InitMaterializedSRF(self.fcinfo, 0);
             let info = (*self.fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
-            Rows {
+            Ok(Rows {
                 store: (*info).setResult,
                 descriptor: (*info).setDesc,
-            }
+            })
         }
     }
 }

@@ -313,6 +313,11 @@ pub fn relation_exists(relation: pg_sys::Oid) -> bool {
     exists(pg_sys::SysCacheIdentifier::RELOID, relation)
 }
 
+/// Whether a function is there.
+pub fn function_exists(function: pg_sys::Oid) -> bool {
+    exists(pg_sys::SysCacheIdentifier::PROCOID, function)
+}
+
 fn exists(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
     let none = pg_sys::Datum::from(0usize);
     // SAFETY: a look-up in a system cache whose key is an OID; we are inside a transaction.

@@ -260,6 +260,8 @@ pub(super) fn flush_state(
     leave::heed_changes_by_hand(&state)?;
     check_rules(&state, &known, pending)?;
     let runs_user_code = catalog.runs_user_code();
+    // Either may have waited for somebody who dropped the tables.
+    catalog::require_same(catalog)?;
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
     let is_urgent = pending.is_urgent() || known.has_told_items();

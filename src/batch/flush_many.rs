@@ -23,7 +23,7 @@ use super::write::{bury, plan};
 use super::{OnConflict, with};
 use crate::behind;
 use crate::cache::StateRef;
-use crate::catalog::{Catalog, Class};
+use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
@@ -133,6 +133,7 @@ impl Group {
             return Ok(None);
         }
         crate::fault::stop_at!(ClassKnown);
+        catalog::require_same(&self.catalog)?;
         let state = self.state(Rc::clone(&class), known);
         let _stager = Impersonation::begin(&pending.stager, false);
         if self.catalog.access().row_security {
@@ -181,6 +182,7 @@ impl Group {
                     wrote => {
                         let state = self.state(class, &known);
                         let runs_user_code = self.catalog.runs_user_code();
+                        catalog::require_same(&self.catalog)?;
                         let _stager = Impersonation::begin(&pending.stager, runs_user_code);
                         if let Some(Wrote::Gone(version)) = wrote {
                             self.bury(&state, id, &pending, version)?;

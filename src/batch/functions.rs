@@ -127,7 +127,7 @@ sql_functions! {
         if outcomes.is_empty() && call.is_alone() {
             error::warn_no_block("state_batch_commit()");
         }
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for outcome in outcomes {
             rows.push([
                 Some(call::varlena_datum(&outcome.state.class.name)),
@@ -159,7 +159,7 @@ sql_functions! {
             checked(shown.cloned())
         })?;
         known.sort_unstable_by(|a, b| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for state in known {
             let staged = if state.is_staged_by(role) { state.staged_bytes() } else { 0 };
             rows.push([

@@ -57,7 +57,7 @@ sql_functions! {
         let class = call.required_text(1, "class")?;
         let catalog = catalog::current(call.function())?;
         let keys = call.text_array(0)?.unwrap_or_default();
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for key in keys.into_iter().flatten() {
             let state = StateRef::new(&catalog, class, key)?;
             if let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
@@ -77,7 +77,7 @@ sql_functions! {
     fn state_get_if_newer(call) {
         let state = state(call, 0, 2)?;
         let known = call.bigint(1).ok_or_else(|| Error::null_argument("version"))?;
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         let Some(state) = state else { return Ok(call::void_datum()) };
         // The version alone first: a poll that finds nothing new copies nothing.
         let newer = view::read(&state, &mut Nothing)?.state().is_some_and(|(found, ())| found.number > known);

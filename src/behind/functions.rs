@@ -83,7 +83,7 @@ sql_functions! {
         if !access.l1 {
             return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
         }
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for ((class, key), info) in dirty(&catalog, None)? {
             let Some(dirty) = info.dirty else { continue };
             rows.push([

@@ -42,7 +42,8 @@ pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Cl
     }
     // Whoever has redefined the class meanwhile did so under the exclusive lock. That this transaction has the lock
     // alone says nothing about the class: it may have waited for it, after `class` was read.
-    let class = catalog::renewed(catalog)?.class(&class.name)?;
+    catalog::require_same(catalog)?;
+    let class = catalog.class(&class.name)?;
     if class.behind && !holds(&of_class, pg_sys::ExclusiveLock) {
         lock_state(catalog, &class.name, key);
     }

@@ -193,7 +193,7 @@ sql_functions! {
             })?;
         }
         outcome?;
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for (class, key, info) in entries {
             rows.push([
                 Some(call::varlena_datum(&class)),

@@ -273,7 +273,7 @@ sql_functions! {
             total.add(row);
         }
         let memory = shared::l1().map(|l1| l1.memory());
-        let mut out = call.rows();
+        let mut out = call.rows()?;
         let named = rows.iter().map(|(name, row)| (Some(name), row));
         for (name, row) in named.chain([(None, &total)]) {
             let memory = if name.is_none() { memory.as_ref() } else { None };

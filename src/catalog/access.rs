@@ -29,7 +29,7 @@ impl Memo {
         self.known.borrow_mut().clear();
     }
 
-    /// What the current role may read.
+    /// What the current role may read; nothing by L1 from tables that are gone.
     pub fn of_current_user(&self, head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Access {
         // SAFETY: a plain global of this process.
         let asked = (sys::current_user(), unsafe { pg_sys::row_security });
@@ -37,7 +37,9 @@ impl Memo {
             return *access;
         }
         let both = [head, snapshot];
-        let readable = both.iter().all(|&table| allowed(table, pg_sys::ACL_SELECT));
+        let readable = both
+            .iter()
+            .all(|&table| allowed(table, pg_sys::ACL_SELECT) == Some(true));
         // SAFETY: checks the system caches; with noError it answers instead of raising.
         let row_security = both.iter().any(|&table| unsafe {
             pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true)
@@ -56,25 +58,38 @@ impl Memo {
     }
 }
 
-fn allowed(table: pg_sys::Oid, wanted: u32) -> bool {
-    // SAFETY: checks the system caches.
-    unsafe {
-        pg_sys::pg_class_aclcheck(table, sys::current_user(), pg_sys::AclMode::from(wanted))
-            == pg_sys::AclResult::ACLCHECK_OK
-    }
+/// Whether the current role may do that with a table; `None` for one that is gone.
+fn allowed(table: pg_sys::Oid, wanted: u32) -> Option<bool> {
+    let mut missing = false;
+    // SAFETY: checks the system caches; raises no error for a table that is not there.
+    let answer = unsafe {
+        pg_sys::pg_class_aclcheck_ext(
+            table,
+            sys::current_user(),
+            pg_sys::AclMode::from(wanted),
+            &mut missing,
+        )
+    };
+    (!missing).then_some(answer == pg_sys::AclResult::ACLCHECK_OK)
 }
 
 fn require(table: pg_sys::Oid, name: &'static str, wanted: &[(u32, &'static str)]) -> Result<()> {
-    match wanted.iter().find(|(mode, _)| !allowed(table, *mode)) {
-        Some((_, wanted)) => Err(Error::Privilege {
-            table: name,
-            wanted,
-        }),
-        None => Ok(()),
+    for (mode, wanted) in wanted {
+        match allowed(table, *mode) {
+            Some(true) => {}
+            Some(false) => {
+                return Err(Error::Privilege {
+                    table: name,
+                    wanted,
+                });
+            }
+            None => return Err(Error::Reinstalled),
+        }
     }
+    Ok(())
 }
 
-/// `42501` unless the current role may do what a flush does. The flush itself is checked by the executor
+/// `42501` unless the current role may do what a flush does, `40001` if the tables are gone. The flush itself is checked by the executor
 /// again; this makes the error come where the change is made.
 pub fn check_may_change(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
     const SELECT: (u32, &str) = (pg_sys::ACL_SELECT, "SELECT");
@@ -94,16 +109,7 @@ pub fn check_may_read(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
 
 /// Whether the current role may update a table; not one that is gone.
 pub fn may_update(table: pg_sys::Oid) -> bool {
-    let mut missing = false;
-    // SAFETY: checks the system caches.
-    unsafe {
-        pg_sys::pg_class_aclcheck_ext(
-            table,
-            sys::current_user(),
-            pg_sys::AclMode::from(pg_sys::ACL_UPDATE),
-            &mut missing,
-        ) == pg_sys::AclResult::ACLCHECK_OK
-    }
+    allowed(table, pg_sys::ACL_UPDATE) == Some(true)
 }
 
 /// `42501` unless the current role may update `state_head`.

@@ -115,6 +115,20 @@ pub fn renewed(catalog: &Catalog) -> Result<Rc<Catalog>> {
     up_to_date(|| catalog.namespace)
 }
 
+/// Asks whether the tables are still those of an installation, which a statement has looked up before it waited for
+/// a lock, or before code of users ran. To be asked before anything else is asked about the tables: the server
+/// answers with errors of its own about tables that are gone.
+///
+/// # Errors
+/// `40001` if they are not.
+pub fn require_same(catalog: &Catalog) -> Result<()> {
+    match renewed(catalog) {
+        Ok(now) if now.is(catalog) => Ok(()),
+        Ok(_) | Err(Error::NotInstalled) => Err(Error::Reinstalled),
+        Err(error) => Err(error),
+    }
+}
+
 fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: allowed wherever a relation may be locked, so in every SQL function.
     unsafe { pg_sys::AcceptInvalidationMessages() };

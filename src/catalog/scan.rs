@@ -3,6 +3,7 @@
 //! its work, never for what it tells a caller.
 
 use crate::call::varlena_datum;
+use crate::error::Error;
 use pgrx::pg_sys;
 
 /// What a column of the primary key must be.
@@ -62,7 +63,7 @@ pub unsafe fn scan(
 }
 
 /// Calls `row` for each row whose first columns are `keys`, as `snapshot` sees them; null means the newest
-/// committed ones, or this transaction's own.
+/// committed ones, or this transaction's own. Raises `40001` for a table that is gone.
 ///
 /// # Safety
 /// `relation` is a table whose primary key begins with columns of the types of the keys (at most two; none
@@ -92,7 +93,11 @@ pub unsafe fn scan_rows(
                 value,
             );
         }
-        let table = pg_sys::table_open(relation, pg_sys::AccessShareLock as i32);
+        let table = pg_sys::try_table_open(relation, pg_sys::AccessShareLock as i32);
+        if table.is_null() {
+            // Dropped while this transaction did not hold it, by another one.
+            Error::Reinstalled.raise();
+        }
         let index = primary_key(table);
         let scan = pg_sys::systable_beginscan(
             table,

@@ -293,7 +293,7 @@ sql_functions! {
         } else {
             PushedSnapshot::latest()
         };
-        let mut out = Out::new(call.rows(), unwritten);
+        let mut out = Out::new(call.rows()?, unwritten);
         match &since {
             None => everything(&catalog, &mut out)?,
             Some(since) => changes(&catalog, since, &mut out)?,
@@ -313,7 +313,7 @@ sql_functions! {
         // One of now also at REPEATABLE READ: the messages are those of now.
         let _snapshot = PushedSnapshot::latest();
         let cursor = format(format_args!("{}", cursor(&catalog)?))?;
-        call.rows().push([
+        call.rows()?.push([
             message.map(|(epoch, _)| call::varlena_datum(format!("{epoch:x}").as_bytes())),
             message.map(|(_, seq)| call::count_datum(seq)),
             Some(call::varlena_datum(cursor.as_bytes())),

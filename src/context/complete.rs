@@ -360,7 +360,7 @@ sql_functions! {
         }
         let context = open(&state, &document)?;
         let ending = Ending { state: &state, context, document: &document, place: &place, strategy };
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         if outcome == Status::Completed {
             check_decided(state.key, &context)?;
             ending.export()?.iter().for_each(|arrival| push(&mut rows, arrival));

@@ -204,7 +204,7 @@ sql_functions! {
             let _owner = Impersonation::owner_of(root.catalog.context);
             store::subtree(&root.catalog, root.key)?
         };
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for node in nodes {
             let state = StateRef::new(&root.catalog, RUN, &node.run)?;
             let Some((version, document)) = batch::read(&state, &mut Document)?.state() else {

@@ -206,7 +206,7 @@ sql_functions! {
         let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
         // Also where there is nothing to merge: a runner need not know what the child did to be told.
         run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         if version.number == place.base_version {
             return Ok(call::void_datum());
         }

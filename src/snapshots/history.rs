@@ -82,7 +82,7 @@ sql_functions! {
         let state = state(call, 1)?;
         let name = (&*state.class.name, state.key);
         let versions = damage::versions(&state.catalog, name, Contexts::Read)?;
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for version in versions {
             let label = version.label;
             rows.push([

@@ -275,7 +275,7 @@ sql_functions! {
         let class = call.required_text(2, "class")?;
         let state = StateRef::new(&catalog::current(call.function())?, class, key)?;
         let recovered = recover(&state, kind)?;
-        call.rows().push([
+        call.rows()?.push([
             Some(call::varlena_datum(recovered.action.as_bytes())),
             Some(call::bigint_datum(recovered.version)),
             Some(call::bigint_datum(recovered.from)),

@@ -28,7 +28,7 @@ sql_functions! {
         }
         let Saved { action, version } =
             batch::save(&state, document, checkpoint, call.bigint(6), call.interval(7), c"state_save()")?;
-        call.rows().push([
+        call.rows()?.push([
             Some(call::varlena_datum(action.name().as_bytes())),
             Some(call::bigint_datum(version)),
         ]);

@@ -190,7 +190,7 @@ sql_functions! {
         }
         let command = if repairs { Command::Repair } else { Command::Verify };
         let progress = Progress::begin(command, count_states(&catalog, &classes)?);
-        let mut rows = call.rows();
+        let mut rows = call.rows()?;
         for class in classes {
             let mut after: Box<[u8]> = Box::default();
             loop {

@@ -41,7 +41,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failu
     let outcome = PgTryBuilder::new(AssertUnwindSafe(|| match memory::guarded(f) {
         Ok(value) => Ok(value),
         Err(error) => {
-            not_installed.set(matches!(error, Error::NotInstalled));
+            not_installed.set(matches!(error, Error::NotInstalled | Error::Reinstalled));
             error.raise()
         }
     }))

@@ -57,7 +57,7 @@ sql_functions! {
     /// `state_cache_workers()`: a row per database that has or had a worker, or wants one.
     fn state_cache_workers(call) {
         let _ = catalog::current(call.function())?;
-        let mut out = call.rows();
+        let mut out = call.rows()?;
         let Some(databases) = shared::databases() else {
             return Ok(call::void_datum());
         };
