@@ -104,6 +104,22 @@ pub fn notice_nothing_staged() {
     .report(PgLogLevel::NOTICE);
 }
 
+/// Says, in the server's log and to the caller, that a version is lost that was acknowledged and that the tables have
+/// never held.
+pub fn warn_lost(state: &Shown, version: i64) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        format!(
+            "version {version} of state \"{}\" is lost: it was damaged in shared memory before it was written",
+            state.0
+        ),
+        function_name!(),
+    )
+    .set_detail("What the tables hold is the newest version that is left.")
+    .set_hint("Look for defects of the memory or of other extensions, and write the state anew.")
+    .report(PgLogLevel::WARNING);
+}
+
 /// Warns that a read was answered with an earlier version than the current one, which is damaged.
 pub fn warn_recovered(state: &Shown, damaged: i64, fault: &str, answered: i64) {
     ErrorReport::new(

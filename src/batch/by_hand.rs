@@ -84,6 +84,12 @@ impl ByHand {
         }
     }
 
+    /// A state is changed.
+    pub fn note_state(&mut self, name: StateName) -> Result<()> {
+        self.note(false);
+        self.add(name)
+    }
+
     /// Whether this state was.
     pub fn has(&self, class: &[u8], key: &[u8]) -> bool {
         !self.keys.is_empty() && self.keys.contains_key(&(class.into(), key.into()))

@@ -3,7 +3,7 @@
 
 use super::staged::{Content, Flushed, Place, State};
 use super::{Batch, in_order, with};
-use crate::behind::{self, Unwritten, Wrote};
+use crate::behind::{self, Found, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::publish::{LeftBy, NewValue};
 use crate::cache::read::Version;
@@ -108,8 +108,12 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
     if with(|batch| batch.states.get(&id).is_some_and(State::is_in_tables)) {
         return Ok(());
     }
-    let Some((info, dirty, version)) = behind::unwritten(catalog, class, state.key)? else {
-        return Ok(());
+    let (info, dirty, version) = match behind::unwritten(catalog, class, state.key)? {
+        Found::Nothing => return Ok(()),
+        Found::Version(info, dirty, version) => (info, dirty, version),
+        Found::Damaged(info, dirty) => {
+            return behind::write_over_lost(catalog, class, state.key, &info, dirty.owner);
+        }
     };
     let wrote = {
         let _writer = behind::become_writer(catalog, dirty.owner);
@@ -201,7 +205,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         Wrote::Superseded => {
             // A change by hand has the last word; without the dirty version a retry builds upon it.
             if !with(|batch| batch.by_hand.any())
-                && let Some((info, ..)) = behind::unwritten(catalog, &class, &known.key)?
+                && let Some((info, _)) = behind::dirty_entry(catalog, &class, &known.key)
             {
                 behind::forget(catalog, &class, &known.key, &info);
             }

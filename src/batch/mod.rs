@@ -104,6 +104,22 @@ pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) -> R
     with(|batch| batch.by_hand.raise_floor(&class.name, key, version))
 }
 
+/// A state has been changed in the tables past this transaction's batch: what becomes of it is what becomes of a change
+/// by hand.
+pub fn note_by_hand(
+    catalog: &Rc<Catalog>,
+    class: &crate::catalog::Class,
+    key: &[u8],
+) -> Result<()> {
+    with(|batch| {
+        batch
+            .scope
+            .catalog
+            .get_or_insert_with(|| Rc::clone(catalog));
+        batch.by_hand.note_state((class.name.clone(), key.into()))
+    })
+}
+
 /// Locks a state for the rest of the transaction, before a decision that must still hold at COMMIT: what is read
 /// of it from here on ([`read_locked`]) stays until then. An absent state is not locked.
 ///

@@ -439,10 +439,11 @@ fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Written> {
 /// Gives a version that L3 does not hold another expiry.
 fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Written> {
     let expires_at = pending.expiry.after(current.expires_at);
-    let Found::State(_, document) = read_beneath(state, &mut Document)? else {
+    let Found::State(version, document) = read_beneath(state, &mut Document)? else {
         return Ok(Written::Nothing { version: 0 });
     };
-    if current.lost > 0 {
+    // Where the document of a version is damaged, what L3 holds takes its place: as a version of its own.
+    if current.lost > 0 || version.number != current.number {
         let hash = state_cache_document::hash(&document);
         return leave_version(state, current, Rc::new(document), hash, expires_at);
     }

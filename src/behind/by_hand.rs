@@ -4,9 +4,10 @@
 //! here, before the commit, under the locks that keep committers from building upon a version that is about
 //! to be dropped.
 
+use super::dirty_entry;
 use super::functions::dirty;
 use super::lock::{lock, lock_class, lock_for_many};
-use super::write::{Wrote, settle, unwritten};
+use super::write::{Wrote, settle};
 use crate::batch::{self, StateName};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
@@ -64,17 +65,17 @@ fn behind_class(catalog: &Catalog, name: &[u8]) -> Result<Option<Rc<Class>>> {
 }
 
 fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
-    let Some((info, dirty, version)) = unwritten(catalog, class, key)? else {
+    let Some((info, dirty)) = dirty_entry(catalog, class, key) else {
         return Ok(());
     };
     let head = catalog.head_row(&class.name, key);
     let superseded = match &head {
-        Some(head) => head.version > version.version,
+        Some(head) => head.version > info.version,
         None => dirty.base > 0,
     };
     if superseded {
         if head.is_none() {
-            batch::raise_floor(class, key, version.version)?;
+            batch::raise_floor(class, key, info.version)?;
         }
         settle(catalog, class, key, &info, sys::now(), Wrote::Superseded)?;
     }

@@ -1,6 +1,7 @@
 //! Dirty entries of installations that are no more: DROP EXTENSION takes them along, and so does dropping
 //! the tables. Nobody evicts them, so the worker looks for them.
 
+use crate::cache::damage;
 use crate::shared;
 use crate::sys;
 use pgrx::pg_sys;
@@ -15,13 +16,14 @@ pub fn forget_dropped() {
     let mut count = 0;
     let database = sys::my_database();
     // Under a lock of L1 nothing can be looked up, so the first pass only takes notes.
-    l1.drop_dirty(database, |incarnation, _, _| {
+    let unreadable = l1.drop_dirty(database, |incarnation, _, _| {
         if count < AT_ONCE && !found[..count].contains(&incarnation) {
             found[count] = incarnation;
             count += 1;
         }
         false
     });
+    damage::tell_of_nameless(unreadable);
     let gone =
         |incarnation: u64| !sys::relation_exists(pg_sys::Oid::from((incarnation >> 32) as u32));
     for incarnation in found

@@ -1,5 +1,6 @@
 //! The SQL functions about changes that L3 does not hold yet.
 
+use super::write::{Found, write_over_lost};
 use super::{become_writer, settle, unwritten, write};
 use crate::batch::{self, StateName};
 use crate::call::{self, sql_functions};
@@ -43,8 +44,13 @@ pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bo
     // The row of its class may have been deleted in a way that no trigger saw.
     let class = catalog.class_or_default(class)?;
     let read_at = sys::now();
-    let Some((info, dirty, version)) = unwritten(catalog, &class, key)? else {
-        return Ok(false);
+    let (info, dirty, version) = match unwritten(catalog, &class, key)? {
+        Found::Nothing => return Ok(false),
+        Found::Version(info, dirty, version) => (info, dirty, version),
+        Found::Damaged(info, dirty) => {
+            write_over_lost(catalog, &class, key, &info, dirty.owner)?;
+            return Ok(true);
+        }
     };
     crate::fault::stop_at!(BeforeBehind);
     let wrote = {

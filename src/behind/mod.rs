@@ -39,6 +39,9 @@
 //! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one stays
 //! dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
 //!
+//! **A damaged dirty entry** (`cache::damage`) is no version any more, but its number counts: the next version is above
+//! it. Whoever flushes it writes what L3 holds once more, as that version, so that who has seen the lost one is told.
+//!
 //! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
 //! newest at some moment, at most `flush_interval` and one flush before.
 
@@ -48,10 +51,12 @@ mod flusher;
 mod functions;
 mod lock;
 mod redefine;
+#[cfg(feature = "fault_injection")]
+mod test_functions;
 mod write;
 
 use crate::cache::StateRef;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Class};
 use crate::{shared, sys};
 use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
@@ -61,7 +66,10 @@ pub use flusher::Flusher;
 pub use functions::dirty as dirty_states;
 pub use lock::{forget as forget_locks, is_many, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
-pub use write::{Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write};
+pub use write::{
+    Found, Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write,
+    write_over_lost,
+};
 
 /// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
 pub fn may_leave(catalog: &Catalog) -> bool {
@@ -103,18 +111,19 @@ pub fn is_dirty(state: &StateRef<'_>) -> bool {
 
 /// Version of the state's dirty entry, and that which L3 held when the entry was first made; `None` if it has none.
 pub fn version_and_base(state: &StateRef<'_>) -> Option<(i64, i64)> {
-    let info = info(state)?;
-    Some((info.version, info.dirty?.base))
+    let (info, dirty) = dirty_entry(&state.catalog, &state.class, state.key)?;
+    Some((info.version, dirty.base))
 }
 
 fn dirty(state: &StateRef<'_>) -> Option<Dirty> {
-    info(state)?.dirty
+    dirty_entry(&state.catalog, &state.class, state.key).map(|(_, dirty)| dirty)
 }
 
-fn info(state: &StateRef<'_>) -> Option<EntryInfo> {
-    let key = state.catalog.l1_key(&state.class, state.key);
+/// What is known of the dirty entry of a state, whether or not its document can be read.
+pub fn dirty_entry(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<(EntryInfo, Dirty)> {
+    let key = catalog.l1_key(class, key);
     match shared::l1()?.read(&key, Want::Info, &mut []) {
-        Lookup::Hit(info) => Some(info),
+        Lookup::Hit(info) => Some((info, info.dirty?)),
         _ => None,
     }
 }

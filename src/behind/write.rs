@@ -1,12 +1,11 @@
 //! Writing a dirty version to L3, and what becomes of its entry then.
 
 use crate::batch;
-use crate::cache::forms::Document;
+use crate::cache::damage::{self, DirtyValue};
 use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
-use crate::cache::read::{Form, Taken};
 use crate::catalog::{Catalog, Class};
-use crate::error::{Error, Result, Shown};
+use crate::error::{Error, Result, Shown, warn_lost};
 use crate::identity::{Identity, Impersonation};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
@@ -15,7 +14,8 @@ use crate::store::{
 };
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
+use state_cache_l1::{Dirty, EntryInfo};
+use std::rc::Rc;
 
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
 const MAX_ATTEMPTS: u32 = 100;
@@ -44,37 +44,90 @@ pub enum Wrote {
     Superseded,
 }
 
+/// What L1 holds of a state and L3 does not.
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// This entry.
+    Version(EntryInfo, Dirty, Unwritten),
+    /// This entry, which cannot be read any more.
+    Damaged(EntryInfo, Dirty),
+}
+
 /// The dirty entry of a state, if there is one.
-pub fn unwritten(
-    catalog: &Catalog,
+pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Found> {
+    let Some(l1) = shared::l1() else {
+        return Ok(Found::Nothing);
+    };
+    let (info, document) = match damage::read_dirty(l1, &catalog.l1_key(class, key))? {
+        DirtyValue::None => return Ok(Found::Nothing),
+        DirtyValue::Entry(info, document) => (info, Some(document)),
+        DirtyValue::Damaged(info) => (info, None),
+    };
+    Ok(match (info.dirty, document) {
+        (None, _) => Found::Nothing,
+        (Some(dirty), None) => Found::Damaged(info, dirty),
+        (Some(dirty), Some(document)) => {
+            let unwritten = Unwritten {
+                version: info.version,
+                document,
+                hash: info.hash,
+                expires_at: info.expires_at,
+                base: dirty.base,
+            };
+            Found::Version(info, dirty, unwritten)
+        }
+    })
+}
+
+/// A dirty version that L1 cannot read any more: the newest version that is left gets a number above the lost one's,
+/// which others have seen, or a state that is not in L3 a tombstone. For readers and subscribers that is a change by
+/// hand.
+pub fn write_over_lost(
+    catalog: &Rc<Catalog>,
     class: &Class,
     key: &[u8],
-) -> Result<Option<(EntryInfo, Dirty, Unwritten)>> {
-    let Some(l1) = shared::l1() else {
-        return Ok(None);
-    };
-    let key = catalog.l1_key(class, key);
-    let is_dirty =
-        matches!(l1.read(&key, Want::Info, &mut []), Lookup::Hit(info) if info.dirty.is_some());
-    if !is_dirty {
-        return Ok(None);
+    info: &EntryInfo,
+    owner: u32,
+) -> Result<()> {
+    warn_lost(&Shown::new(&class.name, key), info.version);
+    {
+        let _writer = become_writer(catalog, owner);
+        bring_above(catalog, class, key, info.version)?;
     }
-    let (info, document) = match Document.take(l1, &key) {
-        Taken::Entry(info, document) => (info, document?),
-        Taken::Failed(error) => return Err(error),
-        Taken::Miss | Taken::Damaged => return Ok(None),
-    };
-    let Some(dirty) = info.dirty else {
-        return Ok(None);
-    };
-    let unwritten = Unwritten {
-        version: info.version,
-        document,
-        hash: info.hash,
-        expires_at: info.expires_at,
-        base: dirty.base,
-    };
-    Ok(Some((info, dirty, unwritten)))
+    batch::note_by_hand(catalog, class, key)?;
+    settle(catalog, class, key, info, sys::now(), Wrote::Superseded)
+}
+
+/// Writes what L3 holds once more, as a version above `lost`.
+fn bring_above(catalog: &Catalog, class: &Class, key: &[u8], lost: i64) -> Result<()> {
+    for _ in 0..MAX_ATTEMPTS {
+        let head = {
+            let _snapshot = PushedSnapshot::latest();
+            store::target(catalog, &class.name, key)?
+        };
+        let head = match head {
+            Some(head) if head.version > lost => return Ok(()),
+            Some(head) if !head.deleted => head,
+            Some(_) | None => return delete(catalog, class, key, lost).map(drop),
+        };
+        let Some((_, document)) = stored(catalog, class, key)? else {
+            // L3 holds no intact document either; `state_verify` finds that.
+            return Ok(());
+        };
+        let again = Unwritten {
+            version: lost + 1,
+            hash: document.hash,
+            document: document.bytes,
+            expires_at: head.expires_at,
+            base: head.version,
+        };
+        if write_over(catalog, class, key, Some(&head), &again, lost + 1)?.is_some() {
+            return Ok(());
+        }
+        check_may_retry(class, key, lost, Some(&head))?;
+    }
+    Err(lost_too_often(catalog, class, key, lost))
 }
 
 /// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at

@@ -9,6 +9,7 @@
 //! read, and is too new for such a snapshot.
 
 use super::StateRef;
+use super::damage;
 use super::read::{
     Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
 };
@@ -114,8 +115,7 @@ pub fn read<F: Form>(
             return Ok((Counter::Hits, Counter::L1ReadTime, found(&info, value?)));
         }
     } else if let Taken::Damaged = taken {
-        state.class.counters.count(Counter::Damaged);
-        l1.remove(&key);
+        damage::found(state, l1, &key)?;
     }
     match (route(state, own_rows), token) {
         (Route::L3(reason), _) if sys::isolation_is_serializable() && !own_rows => {

@@ -99,7 +99,8 @@ impl Form for Text {
         let (found, document) = match Document.take(l1, key) {
             Taken::Entry(found, document) => (found, document),
             Taken::Failed(error) => return Taken::Failed(error),
-            Taken::Damaged | Taken::Miss => return Taken::Miss,
+            Taken::Damaged => return Taken::Damaged,
+            Taken::Miss => return Taken::Miss,
         };
         let text = document.map(|document| ServerText::of(&document));
         if let Ok(text) = &text

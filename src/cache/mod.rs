@@ -30,6 +30,7 @@
 
 pub mod admin;
 mod behind;
+pub mod damage;
 pub mod forms;
 pub mod publish;
 pub mod read;

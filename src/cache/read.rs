@@ -2,9 +2,9 @@
 
 use super::StateRef;
 use super::behind;
+use super::damage;
 use super::stats::{Counter, Timer};
 use super::visibility::{is_own, is_visible, same_visibility, widen};
-use crate::catalog::Class;
 use crate::error::{Error, Result, warn_recovered};
 use crate::settings::{self, OnCorruption};
 use crate::shared::{self, Key, SharedL1};
@@ -204,7 +204,7 @@ fn read_exactly<F: Form>(
                     Counter::L3ReadTime,
                     from_table(state, form)?,
                 ),
-                Some(token) => match from_l1(l1, &key, &state.class, form) {
+                Some(token) => match from_l1(l1, &key, state, form)? {
                     L1Answer::Found(version, value) => {
                         let found = if version.is_expired() {
                             counters.count(Counter::Expirations);
@@ -288,15 +288,15 @@ enum L1Answer<T> {
 fn from_l1<F: Form>(
     l1: &SharedL1,
     key: &Key<'_>,
-    class: &Class,
+    state: &StateRef<'_>,
     form: &mut F,
-) -> L1Answer<Result<F::Output>> {
-    match form.take(l1, key) {
+) -> Result<L1Answer<Result<F::Output>>> {
+    let class = &state.class;
+    Ok(match form.take(l1, key) {
         Taken::Miss => L1Answer::Miss,
         Taken::Failed(error) => L1Answer::Failed(error),
         Taken::Damaged => {
-            class.counters.count(Counter::Damaged);
-            l1.remove(key);
+            damage::found(state, l1, key)?;
             L1Answer::Miss
         }
         Taken::Entry(info, value) => {
@@ -307,14 +307,14 @@ fn from_l1<F: Form>(
                     && (info.doc_xid == info.head_xid || is_visible(info.doc_xid, snapshot))
             };
             if !visible {
-                return L1Answer::Newer;
+                return Ok(L1Answer::Newer);
             }
             let too_old = class.cache_ttl.is_some_and(|ttl| {
                 info.loaded_at.saturating_add(ttl) <= sys::statement_timestamp()
             });
             if too_old {
                 class.counters.count(Counter::Expirations);
-                return L1Answer::Miss;
+                return Ok(L1Answer::Miss);
             }
             L1Answer::Found(
                 Version {
@@ -326,7 +326,7 @@ fn from_l1<F: Form>(
                 value,
             )
         }
-    }
+    })
 }
 
 /// Answers from L3 and leaves the newest version in L1.

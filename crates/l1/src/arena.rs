@@ -28,6 +28,8 @@ pub(crate) struct Header {
     pub rotor: AtomicU32,
     /// Chunks of dirty entries, linked or reserved, and of their text forms.
     pub dirty_chunks: AtomicU64,
+    /// Dirty entries that went with partitions whose lists were broken, and that nobody was told of yet.
+    pub lost_dirty: AtomicU64,
     /// Chunks that class records have taken, for good.
     pub class_chunks: AtomicU32,
     /// First of the class records that await reuse.

@@ -364,6 +364,8 @@ mod tests {
             let each = l1.memory().dirty - 3 * CHUNK as u64;
             ShardMut::lock(l1, 3).abandon();
             assert_eq!(l1.dirty(class), 1);
+            // Told once how many are lost.
+            assert_eq!((l1.take_lost(), l1.take_lost()), (2, 0));
             assert_eq!(l1.memory().dirty, each / 3 + 3 * CHUNK as u64);
             let mut found = 0;
             l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();

@@ -80,12 +80,17 @@
 //! damage shows as [`Lookup::Damaged`], never as undefined behaviour or an endless loop. A partition
 //! whose lists are damaged is emptied, dirty entries included, and the chunks it held stay out of use
 //! until a restart. These dirty entries are lost: links that cannot be trusted lead to nothing that may
-//! be written to the tables.
+//! be written to the tables. [`L1::take_lost`] tells how many.
+//!
+//! Whoever has found an entry damaged removes that one and no other ([`L1::remove_clean_entry`],
+//! [`L1::remove_unsound`]): a sound one may have taken its place since. A dirty entry whose value alone is
+//! damaged stays until something newer takes its place, because its version is still known.
 
 mod arena;
 mod cache;
 mod chunked;
 mod class;
+mod damage;
 mod dirty;
 mod entry;
 mod evict;
@@ -101,6 +106,8 @@ mod verify;
 pub use cache::{Block, FillToken, L1, Memory, Refused};
 pub use chunked::Chunked;
 pub use class::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
+#[cfg(feature = "damage")]
+pub use damage::Part;
 pub use dirty::{DIRTY_SHARE, Dirty, Settled};
 pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};

@@ -213,6 +213,9 @@ impl<'a, K: Locks> ShardMut<'a, K> {
             lower(&self.l1.class(ClassId(entry.class)).dirty, 1);
             at = entry.older.load(Relaxed);
         }
+        let lost = lists.dirty.entries.load(Relaxed);
+        let told_of = &self.l1.arena.header().lost_dirty;
+        told_of.fetch_add(u64::from(lost), Relaxed);
         self.l1.unclaim_dirty(lists.dirty_chunks.load(Relaxed));
         let buckets = self.l1.arena.buckets();
         let each = buckets.len() / self.l1.arena.partitions().len();

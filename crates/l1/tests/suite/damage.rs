@@ -111,3 +111,38 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
         assert!(cache.counters(ClassId::OTHER).len() == 32);
     }
 }
+
+#[test]
+fn a_damaged_entry_is_removed_and_not_the_one_that_has_taken_its_place() {
+    let cache = Cache::new(MIN_MEMORY);
+    let serial = |key| match cache.read(&key, Want::Info, &mut []) {
+        Lookup::Hit(info) => info.serial,
+        _ => 0,
+    };
+    let dirty = Dirty {
+        since: 1,
+        base: 1,
+        owner: 10,
+        parked: false,
+    };
+    let k = key("k");
+    cache.put(&k, 1, b"found damaged").unwrap();
+    let found = serial(k);
+    // Another one is linked before it is removed: a clean one, then a dirty one.
+    cache.put(&k, 2, b"newer").unwrap();
+    assert!(!cache.remove_clean_entry(&k, found));
+    assert_eq!(cache.get(&k), Some((2, b"newer".to_vec())));
+    let mut entry = new_entry(k, ClassId::OTHER, 3, b"acknowledged");
+    entry.dirty = Some(dirty);
+    cache.link_now(&k, cache.reserve(&entry).unwrap());
+    assert!(!cache.remove_clean_entry(&k, found));
+    // Nor is a dirty one removed as if nothing were lost with it, nor a sound one as damaged.
+    assert!(!cache.remove_clean_entry(&k, serial(k)));
+    assert_eq!(cache.remove_unsound(&k), None);
+    assert_eq!(cache.get(&k), Some((3, b"acknowledged".to_vec())));
+    let other = key("other");
+    cache.put(&other, 1, b"clean").unwrap();
+    assert!(cache.remove_clean_entry(&other, serial(other)));
+    assert_eq!(cache.get(&other), None);
+    assert!(cache.verify().is_ok());
+}

@@ -2,6 +2,7 @@
 //! something goes wrong.
 
 mod crash;
+mod damage;
 mod faults;
 mod installations;
 mod leaving;

@@ -188,3 +188,26 @@ fn what_cannot_be_written_does_not_hold_up_a_shutdown() {
     assert_eq!(seen_and_stored(&mut client, "bad").0, "absent");
     assert!(server.log().contains("state \"left/bad\" is put aside"));
 }
+
+#[test]
+fn a_parked_state_is_deleted_by_hand_and_set_anew_in_one_transaction() {
+    let server = poisonous();
+    let mut client = server.connect();
+    set(&mut client, "bad", "'\"stored\"'");
+    await_written(&mut client);
+    set(&mut client, "bad", "poison(1)");
+    await_parked(&mut client, &["bad"]);
+    client.run(
+        "BEGIN;
+        DELETE FROM state_head WHERE class = 'left' AND key = 'bad';
+        DELETE FROM state_snapshot WHERE class = 'left' AND key = 'bad';
+        SELECT state_set('bad', '\"anew\"', class => 'left');
+        COMMIT",
+    );
+    assert_eq!(unwritten(&mut client), Vec::<String>::new());
+    // Version 2 was acknowledged, and is not used again.
+    assert_eq!(
+        seen_and_stored(&mut client, "bad"),
+        ("v3 \"anew\"".into(), "v3 \"anew\"".into())
+    );
+}
