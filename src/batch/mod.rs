@@ -148,6 +148,13 @@ pub fn read_locked<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<
     read_newest(state, form)
 }
 
+/// Stages an operation on a state that is locked, upon what [`read_locked`] finds: the caller's snapshot may be older, and
+/// a batch that overwrites would write what the operation makes of that.
+pub fn apply_locked(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
+    let _snapshot = PushedSnapshot::transaction();
+    apply(state, operation, function)
+}
+
 /// Reads a state as it is now, with the changes of this transaction, whatever the isolation level.
 pub fn read_latest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     let _snapshot = PushedSnapshot::latest();

@@ -160,7 +160,7 @@ sql_functions! {
             .map_err(malformed(&run_key))?;
         let conflicts = conflicts_after((&run_key, &context), &found.variable, &waiting)?;
         let updates = document::object(&[("variables", variables), ("conflicts", conflicts)]);
-        batch::apply(&state, Operation::Update(updates.map_err(malformed(&run_key))?), function)?;
+        batch::apply_locked(&state, Operation::Update(updates.map_err(malformed(&run_key))?), function)?;
         batch::keep_staged(&state)?;
         Ok(call::void_datum())
     }

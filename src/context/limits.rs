@@ -137,7 +137,7 @@ pub fn charge(
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
         }
         let updates = purse.charged(counter, charge)?;
-        batch::apply(&state, Operation::Update(updates), function)?;
+        batch::apply_locked(&state, Operation::Update(updates), function)?;
     }
     // All of them, or none: only now nothing can fail for a limit any more.
     for key in &keys {
@@ -241,7 +241,7 @@ fn settle_in(
         let state = relative.sibling(&key);
         let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
         if let Some(updates) = Purse::new(&state, &document)?.settled(child, used)? {
-            batch::apply(&state, Operation::Update(updates), function)?;
+            batch::apply_locked(&state, Operation::Update(updates), function)?;
             batch::keep_staged(&state)?;
         }
     }

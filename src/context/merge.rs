@@ -102,7 +102,7 @@ pub fn merge_into<'a>(
             section: b"variables".to_vec(),
             updates: document::object(&variables).map_err(malformed(parent.key))?,
         };
-        batch::apply(parent, operation, function)?;
+        batch::apply_locked(parent, operation, function)?;
     }
     if !blocked.is_empty() {
         let before = run::section_of(parent.key, &parent_run, "conflicts")?;
@@ -110,7 +110,7 @@ pub fn merge_into<'a>(
             .and_then(|added| document::update(before, &added))
             .and_then(|conflicts| document::object(&[("conflicts", conflicts)]))
             .map_err(malformed(parent.key))?;
-        batch::apply(parent, Operation::Update(updates), function)?;
+        batch::apply_locked(parent, Operation::Update(updates), function)?;
     }
     batch::keep_staged(parent)?;
     Ok(outcomes)
