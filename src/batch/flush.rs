@@ -270,8 +270,11 @@ pub(super) fn flush_state(
         leave::bring_down(&state, id)?;
     }
     let written = write_alone(&state, &known, pending, on_conflict, decide, 0)?;
+    // What follows rows of this transaction goes with them, or a crash could keep the rows alone: a version
+    // that was never committed.
+    let follows_own_rows = known.is_in_tables();
     let outcome = finish(id, known, pending, written, locked)?;
-    if decide && !may_leave(&state)? {
+    if decide && (follows_own_rows || !may_leave(&state)?) {
         leave::write_left(catalog, id)?;
     }
     Ok(outcome)

@@ -2,7 +2,7 @@
 //! there; of a `behind` class at most what was acknowledged within the interval and one flush before is gone,
 //! nothing is half there, and nothing that L3 held is taken back.
 
-use super::{await_accepting, server};
+use super::{LONG, await_accepting, server};
 use postgres::Client;
 use state_cache_server_tests::{Dice, RaiseOnDrop, Server, Sql, inconsistencies};
 use std::sync::Mutex;
@@ -246,4 +246,32 @@ fn crashes_lose_no_more_than_the_interval_and_one_flush() {
 #[ignore = "soak"]
 fn fifty_crashes_lose_no_more_than_the_interval_and_one_flush() {
     crash_loop(ROUNDS.1);
+}
+
+/// What of a state is written at once, and what the same transaction makes of it then, the worker's to write.
+#[test]
+fn a_crash_keeps_no_part_of_what_a_transaction_does_to_a_state() {
+    let server = server(&["fsync = on", LONG]);
+    for at_once in [
+        "SELECT state_delete('k', class => 'left'); SELECT state_batch_commit()",
+        "SELECT state_save('k', '\"half\"', recovery_point => true, class => 'left')",
+        "SELECT state_save('k', '\"half\"', recovery_point => true, class => 'left');
+            SELECT state_delete('k', class => 'left'); SELECT state_batch_commit()",
+    ] {
+        let mut client = server.connect();
+        await_accepting(&mut client);
+        client.run("SELECT state_set('k', '\"before\"', class => 'left'); SELECT state_flush()");
+        client.run(&format!(
+            "BEGIN; {at_once}; SELECT state_set('k', '\"after\"', class => 'left'); COMMIT"
+        ));
+        server.kill_everything();
+        server.start();
+        let found = server
+            .connect()
+            .text("SELECT state_get('k', class => 'left')");
+        assert!(
+            ["\"before\"", "\"after\""].contains(&&*found),
+            "{at_once}: {found} was never committed"
+        );
+    }
 }
