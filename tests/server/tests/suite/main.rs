@@ -11,6 +11,7 @@ mod dump_modes;
 mod expiry;
 mod faults;
 mod flush_many;
+mod history;
 mod identity;
 mod interrupted;
 mod memory;
