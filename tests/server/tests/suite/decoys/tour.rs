@@ -63,6 +63,9 @@ const STATEMENTS: &[&str] = &[
         NULL::pg_catalog.text, NULL::pg_catalog.text)",
     "SELECT * FROM state_changes()",
     "SELECT state_changes(cursor) FROM state_cursor()",
+    "CREATE INDEX of_writer ON state_snapshot (writer); SELECT state_protections_note()",
+    "SELECT * FROM state_protections(); SELECT * FROM state_protections_here(); DROP INDEX of_writer",
+    "SELECT state_draw('state_claim_token'::pg_catalog.regclass), state_installation()",
     "SELECT state_cache_clear(), state_invalidate('k*'), state_warm('run')",
     "SELECT state_set('b$', '{\"x\": 2}', class => 'behind-$')",
     "SELECT state_flush()",
@@ -75,7 +78,7 @@ const STATEMENTS: &[&str] = &[
     "SET session_replication_role = replica; INSERT INTO state_floor VALUES ('run', 1, 5); RESET session_replication_role",
     "UPDATE state_head SET updated_at = DEFAULT WHERE key OPERATOR(pg_catalog.=) 'k$'",
     "DELETE FROM state_snapshot WHERE key OPERATOR(pg_catalog.=) 'o$'; DELETE FROM state_head WHERE key OPERATOR(pg_catalog.=) 'o$'",
-    "SET search_path = ''; INSERT INTO target.state_class (class, keep) VALUES ('config', 4)",
+    "SET search_path = ''; INSERT INTO target.state_class (class, keep, changed) VALUES ('config', 4, true)",
     "UPDATE state_class SET keep = 1 WHERE class OPERATOR(pg_catalog.=) 'config'",
     // Many at once, of every kind.
     "SELECT state_set('k$', '5'), state_delete('f$', class => 'few-$'), state_touch('t$', '1 second', 'ends-$'),
