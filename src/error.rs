@@ -66,6 +66,24 @@ pub fn front_text(bytes: &[u8], most: usize) -> String {
     text(crate::encoding::front(bytes, most))
 }
 
+/// The five characters of an SQLSTATE, which are six bits each, the first one lowest.
+pub fn sqlstate(code: PgSqlErrorCode) -> String {
+    (0..5)
+        .map(|n| char::from((code as u32 >> (6 * n) & 0x3f) as u8 + b'0'))
+        .collect()
+}
+
+/// Warns that a state was left as it was found, while others are repaired.
+pub fn warn_not_repaired(state: &Shown, failure: &str) {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("state \"{}\" could not be repaired", state.0),
+        function_name!(),
+    )
+    .set_detail(failure.to_owned())
+    .report(PgLogLevel::WARNING);
+}
+
 /// Tells a reader that the version it is given could not be written to the tables so far.
 pub fn warn_unwritten(state: &Shown, version: i64) {
     ErrorReport::new(
@@ -221,8 +239,6 @@ pub enum Error {
     },
     /// A snapshot that another one builds upon is deleted or changed by hand.
     Needed { state: Shown, version: i64, by: i64 },
-    /// A version is to be made that is kept already: the head row was moved back by hand.
-    KeptAlready { state: Shown, version: i64 },
     /// A role under row-level security wants to prune or repair: it does not see all that counts.
     PartialView,
     /// A version that somebody names is not kept, or never was.
@@ -247,6 +263,10 @@ pub enum Error {
     Reinstalled,
     /// Another transaction has written the state, and its head row is gone again.
     Raced { state: Shown },
+    /// Each time that the state was to be written, others had made it, and it was gone when they were done.
+    LostTooOften { state: Shown, attempts: u32 },
+    /// The statement that is to replace a locked head row does not find it.
+    Stuck { state: Shown, version: i64 },
     /// A class became a `behind` class while the transaction was writing one of its states through.
     ClassRedefined { class: String },
     /// There is no memory.
@@ -391,14 +411,6 @@ impl Error {
                 ),
             )
             .set_hint("state_prune() deletes snapshots and stores anew what builds upon them."),
-            Self::KeptAlready { state, version } => new(
-                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!(
-                    "version {version} of state \"{}\" is kept already: its head row was moved back by hand",
-                    state.0
-                ),
-            )
-            .set_hint("Set its version in state_head to that of the newest snapshot, and go back with state_restore()."),
             Self::PartialView => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "snapshots cannot be pruned, recovered or made of differences by hand under row-level security".to_owned(),
@@ -452,6 +464,17 @@ impl Error {
                 format!("state \"{}\" was written by another transaction", state.0),
             )
             .set_hint("Retry the transaction."),
+            Self::LostTooOften { state, attempts } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("other transactions were faster to write state \"{}\", {attempts} times in a row", state.0),
+            )
+            .set_detail("Each time they have made the state and then deleted its row.")
+            .set_hint("Retry the transaction."),
+            Self::Stuck { state, version } => new(
+                Code::ERRCODE_INTERNAL_ERROR,
+                format!("state \"{}\" cannot be written, though its row is locked", state.0),
+            )
+            .set_detail(format!("Nobody else has changed version {version} of it meanwhile.")),
             Self::ClassRedefined { class } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("class \"{class}\" was redefined by another transaction"),

@@ -120,6 +120,9 @@ pub mod injection {
         /// Taking the lock of a state before its next version is decided upon.
         #[name = c"no_state_lock"]
         StateLock,
+        /// Writing the rows of a state that is written by itself.
+        #[name = c"no_row_write"]
+        RowWrite,
         /// Looking, before the commit record, whether a class that was written through is a `behind` class
         /// now.
         #[name = c"no_class_check"]

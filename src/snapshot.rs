@@ -13,6 +13,15 @@ impl PushedSnapshot {
         Self(())
     }
 
+    /// A snapshot taken now that sees of this transaction only what came before a command. What that command has
+    /// deleted or replaced is there yet; what others have deleted and committed is not.
+    pub fn latest_before(command: pg_sys::CommandId) -> Self {
+        let pushed = Self::latest();
+        // SAFETY: the active snapshot is the copy that was pushed just now, which nobody else refers to.
+        unsafe { (*crate::sys::active_snapshot()).curcid = command };
+        pushed
+    }
+
     /// A snapshot taken now, whatever the isolation level.
     pub fn latest() -> Self {
         // SAFETY: as above.

@@ -1,6 +1,7 @@
-//! Doing what PostgreSQL itself may refuse in a subtransaction, so that the caller goes on.
+//! Work in a subtransaction of its own, so that the caller goes on where it fails: what PostgreSQL itself may refuse,
+//! repairing one state of many.
 
-use crate::error::Result;
+use crate::error::{Result, sqlstate, utf8_text};
 use crate::sys;
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
@@ -34,28 +35,59 @@ fn survive<T, E>(
     if sys::is_in_parallel_mode() {
         return f().map(Ok);
     }
+    match attempt(f) {
+        Ok(Ok(value)) => Ok(Ok(value)),
+        Ok(Err(error)) => Err(error),
+        Err(error) => match sort(&error) {
+            Some(expected) => Ok(Err(expected)),
+            None => error.rethrow(),
+        },
+    }
+}
+
+/// Runs something in a subtransaction of its own. If it fails, what it has done is rolled back and the message of the
+/// error is the answer, except where the whole statement is to end: it is cancelled, the server needs the session gone,
+/// or something has run out.
+pub fn survive_failure<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
+    // An error of ours is raised inside, so that it is reported as any other.
+    let outcome = attempt(|| match f() {
+        Ok(value) => Ok(value),
+        Err(error) => error.raise(),
+    });
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => error.raise(),
+        Err(error) => match failure(&error) {
+            Some(message) => Err(message),
+            None => error.rethrow(),
+        },
+    }
+}
+
+/// Runs something in a subtransaction, which commits if it succeeds and is rolled back if not.
+fn attempt<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<Result<T>, Box<CaughtError>> {
     let subtransaction = Subtransaction::begin();
     let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(f())))
         .catch_others(|error| Err(Box::new(error)))
         .execute();
-    match outcome {
-        Ok(Ok(value)) => {
-            subtransaction.commit();
-            Ok(Ok(value))
-        }
-        Ok(Err(error)) => {
-            subtransaction.roll_back();
-            Err(error)
-        }
-        Err(error) => {
-            // Before anything else: who catches the error further out rolls back the innermost one.
-            subtransaction.roll_back();
-            match sort(&error) {
-                Some(expected) => Ok(Err(expected)),
-                None => error.rethrow(),
-            }
-        }
+    // Before anything else: who catches the error further out rolls back the innermost one.
+    match &outcome {
+        Ok(Ok(_)) => subtransaction.commit(),
+        Ok(Err(_)) | Err(_) => subtransaction.roll_back(),
     }
+    outcome
+}
+
+/// The message of an error that concerns the work at hand only.
+fn failure(error: &CaughtError) -> Option<String> {
+    /// Classes of SQLSTATEs: insufficient resources, operator intervention, system error.
+    const ENDING: [&str; 3] = ["53", "57", "58"];
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = error else {
+        return None;
+    };
+    let code = sqlstate(report.sql_error_code());
+    let is_ending = ENDING.iter().any(|class| code.starts_with(class));
+    (!is_ending).then(|| utf8_text(format!("{code}: {}", report.message())))
 }
 
 /// The message of an error that speaks of damaged data.

@@ -139,6 +139,15 @@ pub fn active_snapshot() -> pg_sys::Snapshot {
     unsafe { server::GetActiveSnapshot() }
 }
 
+/// Begins a command of this transaction, and says which: what came before has other numbers.
+pub fn begin_command() -> pg_sys::CommandId {
+    // SAFETY: we are inside a transaction, not in parallel mode.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::GetCurrentCommandId(false)
+    }
+}
+
 /// Takes an LWLock.
 ///
 /// # Safety

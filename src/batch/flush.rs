@@ -12,7 +12,7 @@ use super::flush_many::{Group, Many};
 use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
 use super::step::{Plan, Written};
 use super::view::read_beneath;
-use super::write::{conflict, plan};
+use super::write::{Look, conflict, plan};
 use super::{Batch, OnConflict, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
@@ -302,15 +302,35 @@ pub(super) fn write_alone(
     decide: bool,
     mut attempt: u32,
 ) -> Result<Written> {
+    let catalog = &state.catalog;
+    let (mut class, mut look) = (Rc::clone(&state.class), Look::Quick);
+    let mut locked = None;
     loop {
         if attempt > 0 {
-            check_may_retry(state, known, attempt)?;
-            store::lock(&state.catalog, &state.class.name, state.key)?;
+            check_may_retry(state, attempt)?;
+            store::lock(catalog, &state.class.name, state.key)?;
+            catalog::require_same(catalog)?;
+            locked = check_has_moved(state, attempt, locked)?;
+            // Whoever held the row until now may have redefined the class.
+            class = catalog::class_now(catalog, &state.class.name).unwrap_or(class);
+            if class.behind && !state.class.behind {
+                // What is newest only the locks of such a class tell, and they have not been taken.
+                return Err(Error::ClassRedefined {
+                    class: crate::error::text(&class.name),
+                });
+            }
+            look = Look::Close;
         }
+        let state = StateRef {
+            catalog: Rc::clone(catalog),
+            class: Rc::clone(&class),
+            key: state.key,
+        };
         let _snapshot = PushedSnapshot::transaction();
-        let written = match plan(state, known, pending, on_conflict, decide)? {
+        let written = match plan(&state, known, pending, on_conflict, decide, look)? {
             Plan::Done(written) => Some(written),
-            Plan::Write(step) => step.write(state)?,
+            Plan::Write(_) if crate::fault::leaves_out!(RowWrite) => None,
+            Plan::Write(step) => step.write(&state)?,
         };
         match written {
             Some(written) => return Ok(written),
@@ -320,7 +340,7 @@ pub(super) fn write_alone(
 }
 
 /// Raises where another attempt would not help, after so many.
-fn check_may_retry(state: &StateRef<'_>, known: &State, attempts: u32) -> Result<()> {
+fn check_may_retry(state: &StateRef<'_>, attempts: u32) -> Result<()> {
     let catalog = &state.catalog;
     if !catalog.is_installed() {
         return Err(Error::Reinstalled);
@@ -336,10 +356,30 @@ fn check_may_retry(state: &StateRef<'_>, known: &State, attempts: u32) -> Result
         });
     }
     if attempts == MAX_ATTEMPTS {
-        let relied_on = known.bases.first().map_or(0, |base| base.ground.number);
-        return Err(conflict(state, relied_on, 0));
+        // Its row was there each time when it was written, and gone when it was to be locked.
+        return Err(Error::LostTooOften {
+            state: state.shown(),
+            attempts,
+        });
     }
     Ok(())
+}
+
+/// The version and the writer of a head row that is locked, if there is one.
+type Locked = Option<(i64, pg_sys::TransactionId)>;
+
+/// The head row that is locked now. An attempt that found it locked must have written it: nobody else can have changed
+/// it since.
+fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result<Locked> {
+    let head = state.catalog.head_row(&state.class.name, state.key);
+    let now = head.map(|head| (head.version, head.xid));
+    match now {
+        Some((version, _)) if attempt > 3 && now == before => Err(Error::Stuck {
+            state: state.shown(),
+            version,
+        }),
+        _ => Ok(now),
+    }
 }
 
 /// Remembers what was made of a state.

@@ -19,7 +19,7 @@
 use super::flush::{self, Outcome};
 use super::staged::{Flushed, Pending, State};
 use super::step::{Plan, Written};
-use super::write::{bury, plan};
+use super::write::{Look, bury, plan};
 use super::{OnConflict, with};
 use crate::behind;
 use crate::cache::StateRef;
@@ -141,7 +141,7 @@ impl Group {
         }
         flush::check_rules(&state, known, pending)?;
         let _snapshot = PushedSnapshot::transaction();
-        let plan = plan(&state, known, pending, self.on_conflict, false)?;
+        let plan = plan(&state, known, pending, self.on_conflict, false, Look::Quick)?;
         Ok(plan.may_join().then_some((class, plan)))
     }
 
@@ -160,6 +160,7 @@ impl Group {
         let Some(first) = entries.first() else {
             return Ok(());
         };
+        let command = sys::begin_command();
         let mut wrote = {
             let _stager = Impersonation::begin(&first.pending.stager, false);
             self.write_together(&entries)?.into_iter()
@@ -176,7 +177,8 @@ impl Group {
                 Plan::Done(written) => written,
                 Plan::Write(step) => match wrote.next() {
                     Some(Wrote::Version(made)) => {
-                        step.keep_readable(&self.state(class, &known), &made)?;
+                        let state = self.state(class, &known);
+                        let made = step.put_right(&state, made, command)?;
                         step.written(made)
                     }
                     wrote => {

@@ -120,6 +120,11 @@ pub fn note_by_hand(
     })
 }
 
+/// The highest version of a state's bucket whose head row this transaction has deleted by hand, 0 for none.
+pub fn own_floor(class: &[u8], key: &[u8]) -> i64 {
+    with(|batch| batch.by_hand.floor(class, key))
+}
+
 /// Locks a state for the rest of the transaction, before a decision that must still hold at COMMIT: what is read
 /// of it from here on ([`read_locked`]) stays until then. An absent state is not locked.
 ///

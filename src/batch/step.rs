@@ -1,16 +1,15 @@
 //! What a flush does to one state, once that is decided: the step, and what came of it.
 
+use super::own_floor;
 use super::staged::Bytes;
 use crate::cache::StateRef;
 use crate::error::Result;
-use crate::identity::Impersonation;
-use crate::shared;
-use crate::snapshot::PushedSnapshot;
 use crate::store::{
-    self, Base, Change, Checkpoint, Item, Kept, Made, NewVersion, Replaced, Storage,
+    self, Base, Change, Checkpoint, Decided, Item, Made, NewVersion, Replaced, Storage,
 };
+use crate::{shared, sys};
+use pgrx::pg_sys;
 use state_cache_l1::FillToken;
-use state_cache_memory::copy;
 use std::rc::Rc;
 
 /// What was written.
@@ -83,9 +82,16 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// Whether the statement that writes many states can do it.
+    /// Whether the statement that writes many states can do it: it makes the version after the one to be replaced.
     pub fn may_join(&self) -> bool {
-        !matches!(self, Self::Write(Step::Expire(_)))
+        match self {
+            Self::Write(Step::Expire(_)) => false,
+            Self::Write(Step::Update(replaced, next) | Step::Replace(replaced, next)) => {
+                next.number == replaced.version + 1
+            }
+            Self::Write(Step::Delete(replaced, number, _)) => *number == replaced.version + 1,
+            Self::Write(Step::Insert(_) | Step::Touch(..)) | Self::Done(_) => true,
+        }
     }
 
     /// Bytes of the documents that it holds.
@@ -104,12 +110,12 @@ impl Plan {
 pub enum Step {
     /// A version of a state that has no head row.
     Insert(Next),
-    /// A version after the one to be replaced.
+    /// A version above the one to be replaced.
     Update(Replaced, Next),
     /// The same, over the snapshot of that.
     Replace(Replaced, Next),
-    /// A tombstone of this version.
-    Delete(Replaced, i64),
+    /// A tombstone of this version. The token was taken before it was decided upon.
+    Delete(Replaced, i64, Option<FillToken>),
     /// This expiry.
     Touch(Replaced, i64),
     /// A tombstone, if the state has expired by this time.
@@ -166,59 +172,79 @@ impl Step {
             Self::Insert(next) => Change::Insert(next.new_version()),
             Self::Update(replaced, next) => Change::Update(*replaced, next.new_version()),
             Self::Replace(replaced, next) => Change::Replace(*replaced, next.new_version()),
-            Self::Delete(replaced, number) => Change::Delete(*replaced, *number),
+            Self::Delete(replaced, number, _) => Change::Delete(*replaced, *number),
             Self::Touch(replaced, expires_at) => Change::Touch(*replaced, *expires_at),
             Self::Expire(_) => return None,
         })
     }
 
-    /// Writes it by a statement of its own; `None` if the state has moved since it was looked at.
+    /// Writes it by a statement of its own; `None` if the state has moved since it was looked at, or if a version is
+    /// kept that this one would not be above.
     pub fn write(self, state: &StateRef<'_>) -> Result<Option<Written>> {
+        let command = sys::begin_command();
+        let (catalog, class, key) = (&state.catalog, &state.class, state.key);
         let Some(change) = self.change() else {
             return match self {
-                Self::Expire(now) => expire(state, now),
+                Self::Expire(now) => {
+                    let version = store::expire(catalog, class, key, now)?;
+                    self.expired(state, version, command)
+                }
                 _ => Ok(None),
             };
         };
-        let item = Item {
-            class: &state.class,
-            key: state.key,
-            change,
-        };
-        let Some(made) = store::write_one(&state.catalog, &item)? else {
+        let item = Item { class, key, change };
+        let Some(made) = store::write_one(catalog, &item)? else {
             return Ok(None);
         };
-        self.keep_readable(state, &made)?;
+        let made = self.put_right(state, made, command)?;
         Ok(Some(self.written(made)))
     }
 
-    /// Sees to it that a version that was written can be read. What it is stored as the difference from may have been
-    /// deleted by hand while the statement waited: the head row says nothing of that.
-    pub fn keep_readable(&self, state: &StateRef<'_>, made: &Made) -> Result<()> {
-        let Self::Update(_, next) = self else {
-            return Ok(());
+    /// Puts right what has become wrong while the statement of `command` waited that has written `made`; the version as
+    /// it is then.
+    pub fn put_right(
+        &self,
+        state: &StateRef<'_>,
+        made: Made,
+        command: pg_sys::CommandId,
+    ) -> Result<Made> {
+        let next = match self {
+            Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => Some(next),
+            Self::Delete(..) | Self::Expire(_) => None,
+            Self::Touch(..) => return Ok(made),
         };
-        let (Some((base, ..)), true) = (&next.base, made.storage.depth() > 0) else {
-            return Ok(());
+        let new = next.map(Next::new_version);
+        let token = match self {
+            Self::Delete(.., token) => *token,
+            _ => next.and_then(|next| next.quiet),
         };
-        if next.quiet.is_some() && next.quiet == quiet(state) {
-            return Ok(());
-        }
-        let (catalog, class) = (&state.catalog, &state.class);
-        let _owner = Impersonation::owner_of(catalog.snapshot);
-        let is_there = {
-            let _snapshot = PushedSnapshot::latest();
-            store::label(catalog, &class.name, state.key, *base)?.is_some()
+        // The row of an expired state was locked before.
+        let is_quiet = token.is_some() && token == quiet(state) || matches!(self, Self::Expire(_));
+        let decided = Decided {
+            class: &state.class,
+            key: state.key,
+            new: new.as_ref(),
+            is_first: matches!(self, Self::Insert(_)),
+            is_quiet,
+            own_floor: own_floor(&state.class.name, state.key),
+            command,
         };
-        if is_there {
-            return Ok(());
-        }
-        let kept = Kept {
-            document: copy(&next.document)?,
-            hash: next.hash,
-            storage: made.storage,
+        store::put_right(&state.catalog, &decided, made)
+    }
+
+    /// What came of the end of an expired state whose row is locked: if nothing is written, somebody has prolonged it or
+    /// a trigger keeps it, and looking again would not help.
+    fn expired(
+        &self,
+        state: &StateRef<'_>,
+        version: Option<i64>,
+        command: pg_sys::CommandId,
+    ) -> Result<Option<Written>> {
+        let Some(version) = version else {
+            return Ok(Some(Written::Nothing { version: 0 }));
         };
-        store::rewrite_as_keyframe(catalog, class, state.key, made.version, &kept)
+        self.put_right(state, Made::without_snapshot(version), command)?;
+        Ok(Some(Written::Deleted { version }))
     }
 
     /// What it is once it is written.
@@ -242,14 +268,4 @@ impl Step {
             },
         }
     }
-}
-
-/// Deletes an expired state whose row is locked: if nothing is written, somebody has prolonged it or a trigger
-/// keeps it, and looking again would not help.
-fn expire(state: &StateRef<'_>, now: i64) -> Result<Option<Written>> {
-    let version = store::expire(&state.catalog, &state.class, state.key, now)?;
-    Ok(Some(match version {
-        Some(version) => Written::Deleted { version },
-        None => Written::Nothing { version: 0 },
-    }))
 }

@@ -5,17 +5,18 @@
 //! not there any more the flush looks again.
 
 use super::change::apply_all;
-use super::staged::{Bytes, Intent, Pending, State};
+use super::staged::{Bytes, Expiry, Intent, Pending, State};
 use super::step::{Next, Plan, Step, Written, quiet};
 use super::view::read_beneath;
-use super::{OnConflict, with};
+use super::{OnConflict, own_floor, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, IfIntact, SameAs};
-use crate::cache::read::{Found, Ground, from_table};
+use crate::cache::read::{Form, Found, Ground, from_table};
 use crate::cache::stats::Counter;
 use crate::error::{Error, Result};
+use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Replaced, Storage};
-use crate::{behind, sys};
+use crate::{behind, shared, sys};
 use state_cache_l1::FillToken;
 use state_cache_memory::copy;
 use std::rc::Rc;
@@ -26,6 +27,12 @@ struct Current {
     number: i64,
     /// The last version there was: `number`, or that of a deleted or expired state.
     last: i64,
+    /// Whether there is a state, and not only a tombstone or nothing.
+    is_there: bool,
+    /// Whether there is a head row, of version `last`.
+    has_row: bool,
+    /// The highest version that the next one must be above, as far as it was looked for.
+    highest: i64,
     /// Hash of the document, 0 where that is not known.
     hash: u128,
     /// When it expires, `None` where there is no state.
@@ -45,27 +52,29 @@ struct Current {
 }
 
 impl Current {
-    fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>) -> Result<Self> {
+    fn read(state: &StateRef<'_>, wanted: Option<&SameAs<'_>>, look: Look) -> Result<Self> {
         let quiet = quiet(state);
         let found = match wanted {
             Some(&SameAs { document, hash }) => {
-                let found = read_beneath(state, &mut SameAs { document, hash })?;
+                let found = look.read(state, &mut SameAs { document, hash })?;
                 match found {
                     // Another look, for what the next version may build upon; most changes change something.
-                    Found::State(_, false) if state.class.packs() => {
-                        read_beneath(state, &mut IfIntact)?
-                            .map(|before| (before.as_deref() == Some(document), before))
-                    }
+                    Found::State(_, false) if state.class.packs() => look
+                        .read(state, &mut IfIntact)?
+                        .map(|before| (before.as_deref() == Some(document), before)),
                     found => found.map(|same| (same, None)),
                 }
             }
-            None => read_beneath(state, &mut Head)?.map(|()| (false, None)),
+            None => look.read(state, &mut Head)?.map(|()| (false, None)),
         };
         let Ground { number, hash } = found.ground();
-        Ok(match found {
+        let mut current = match found {
             Found::Absent(last) => Self {
                 number,
                 last,
+                is_there: false,
+                has_row: last != 0,
+                highest: last,
                 hash,
                 expires_at: None,
                 same: false,
@@ -78,6 +87,9 @@ impl Current {
             Found::State(version, (same, document)) => Self {
                 number,
                 last: number,
+                is_there: true,
+                has_row: true,
+                highest: number,
                 hash,
                 expires_at: Some(version.expires_at),
                 same,
@@ -87,7 +99,35 @@ impl Current {
                 is_damaged: false,
                 lost: 0,
             },
-        })
+        };
+        if look == Look::Close {
+            current.look_closer(state)?;
+        }
+        Ok(current)
+    }
+
+    /// The head row may be older than what is kept, or of a version that none can be: then somebody has changed it, or
+    /// it is damaged.
+    fn look_closer(&mut self, state: &StateRef<'_>) -> Result<()> {
+        let (catalog, class) = (&state.catalog, &state.class.name);
+        let newest = store::newest_kept(catalog, class, state.key)?;
+        self.highest = self.highest.max(newest);
+        if self.last < 1
+            && let Some(head) = store::target(catalog, class, state.key)?
+        {
+            (self.last, self.has_row, self.hash) = (head.version, true, 0);
+        }
+        Ok(())
+    }
+
+    /// The number of the next version.
+    fn next_number(&self, state: &StateRef<'_>) -> i64 {
+        let floor = match self.last {
+            // There is none, or none that tells what there was.
+            ..1 => floor(state),
+            _ => 0,
+        };
+        self.highest.max(floor).max(0) + 1
     }
 
     fn ground(&self) -> Ground {
@@ -97,25 +137,40 @@ impl Current {
         }
     }
 
-    /// The version after the last one that there was. `first` is that of a state that has no head row.
-    fn next(&self, first: impl FnOnce() -> Result<i64>) -> Result<i64> {
-        let next = match self.last {
-            0 => first()?,
-            last => last + 1,
-        };
-        Ok(next.max(self.lost + 1))
-    }
-
     /// Whether there is a snapshot of it.
     fn is_intact(&self) -> bool {
         self.number > 0 && self.hash != 0
     }
 
-    /// What a write replaces.
-    fn replaced(&self) -> Replaced {
+    /// What a write replaces that gives it this expiry.
+    fn replaced(&self, expiry: Expiry) -> Replaced {
         Replaced {
             version: self.last,
             hash: (self.hash != 0).then_some(self.hash),
+            expires_at: match expiry {
+                Expiry::At(_) => None,
+                Expiry::Keep | Expiry::AtLeast(_) => self.expires_at,
+            },
+            is_newest: self.storage.is_newest(),
+        }
+    }
+}
+
+/// How a state is looked at before it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// As a reader would, which is right unless somebody else has just changed it.
+    Quick,
+    /// With its row locked: in the tables, and all versions that are kept.
+    Close,
+}
+
+impl Look {
+    fn read<F: Form>(self, state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+        let only_in_l1 = state.class.behind && shared::l1().is_some();
+        match self {
+            Self::Close if !only_in_l1 => from_table(state, form),
+            _ => read_beneath(state, form),
         }
     }
 }
@@ -128,6 +183,7 @@ pub fn plan(
     pending: &Pending,
     on_conflict: Option<OnConflict>,
     decide: bool,
+    look: Look,
 ) -> Result<Plan> {
     let staged = match &pending.intent {
         Intent::Replace(document)
@@ -145,9 +201,15 @@ pub fn plan(
         document,
         hash: state_cache_document::hash(document),
     });
-    let mut current = Current::read(state, wanted.as_ref())?;
+    // Row-level security may hide what is kept from the statement, which would compare the number with it.
+    let look = match state.catalog.access().row_security {
+        true => Look::Close,
+        false => look,
+    };
+    let mut current = Current::read(state, wanted.as_ref(), look)?;
     check_version(state, known, pending, on_conflict, current.ground())?;
     current.lost = lost(state, &current);
+    current.highest = current.highest.max(current.lost);
     // What others may have seen is gone: the document that takes its place is a new version, whatever it is.
     current.same &= current.lost == 0;
     let (document, hash) = match (&pending.intent, staged, wanted) {
@@ -155,7 +217,7 @@ pub fn plan(
         (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
             return touch_behind(state, &current, pending).map(Plan::Done);
         }
-        (Intent::Delete, ..) => return Ok(delete(&current)),
+        (Intent::Delete, ..) => return Ok(delete(state, &current)),
         (Intent::Touch, ..) => return Ok(touch(&current, pending)),
         (
             Intent::Apply {
@@ -163,7 +225,7 @@ pub fn plan(
             },
             ..,
         ) if *base != current.ground() && !pending.overwrites(on_conflict) => {
-            let before = read_beneath(state, &mut Document)?.state();
+            let before = look.read(state, &mut Document)?.state();
             let before = before.map(|(_, document)| document);
             let kept = before.as_deref().map(copy).transpose()?;
             let Some(result) = apply_all(state, operations, kept)? else {
@@ -217,7 +279,7 @@ fn next_version(
     let base = current.document.take().or(same);
     let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
     let next = Next {
-        number: current.next(|| Ok(floor(state) + 1))?,
+        number: current.next_number(state),
         document,
         hash,
         parent: (current.number > 0).then_some(current.number),
@@ -226,16 +288,17 @@ fn next_version(
         checkpoint: pending.checkpoint.clone(),
         quiet: current.quiet,
     };
-    Ok(if current.last == 0 {
+    let replaced = current.replaced(pending.expiry);
+    Ok(if !current.has_row {
         Step::Insert(next)
     } else if state.class.keeps_one()
         && current.is_intact()
         && current.storage.may_be_replaced()
         && state.catalog.may_replace_snapshots()
     {
-        Step::Replace(current.replaced(), next)
+        Step::Replace(replaced, next)
     } else {
-        Step::Update(current.replaced(), next)
+        Step::Update(replaced, next)
     })
 }
 
@@ -271,7 +334,7 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
 
 /// The highest version that a state of this one's bucket had whose head row is gone, 0 for none.
 fn floor(state: &StateRef<'_>) -> i64 {
-    let own = with(|batch| batch.by_hand.floor(&state.class.name, state.key));
+    let own = own_floor(&state.class.name, state.key);
     own.max(state.catalog.floor(&state.class.name, state.key))
 }
 
@@ -281,9 +344,14 @@ pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
     let replaced = Replaced {
         version,
         hash: None,
+        expires_at: None,
+        is_newest: false,
     };
-    let last = store::first_version(catalog, &class.name, key)? - 1;
-    let number = version.max(last).max(floor(state));
+    let newest = {
+        let _snapshot = PushedSnapshot::latest();
+        store::newest_kept(catalog, &class.name, key)?
+    };
+    let number = version.max(newest + 1).max(floor(state));
     let buried = store::delete(catalog, class, key, replaced, number)?;
     buried.ok_or_else(|| Error::Raced {
         state: state.shown(),
@@ -325,11 +393,14 @@ fn leave_version(
     hash: u128,
     expires_at: i64,
 ) -> Result<Written> {
-    let first = || -> Result<i64> {
-        let first = store::first_version(&state.catalog, &state.class.name, state.key)?;
-        Ok(first.max(floor(state) + 1))
+    let version = match current.last {
+        ..1 => {
+            let _snapshot = PushedSnapshot::latest();
+            let newest = store::newest_kept(&state.catalog, &state.class.name, state.key)?;
+            newest.max(floor(state)).max(current.highest).max(0) + 1
+        }
+        _ => current.highest + 1,
     };
-    let version = current.next(first)?;
     Ok(Written::Left {
         version,
         document,
@@ -411,14 +482,14 @@ fn read_before(
     with(|batch| batch.read_behind(state))
 }
 
-fn delete(current: &Current) -> Plan {
-    match current.number {
-        0 => Plan::Done(Written::Nothing { version: 0 }),
-        _ => {
-            let number = current.last.max(current.lost) + 1;
-            Plan::Write(Step::Delete(current.replaced(), number))
-        }
+fn delete(state: &StateRef<'_>, current: &Current) -> Plan {
+    if !current.is_there {
+        return Plan::Done(Written::Nothing { version: 0 });
     }
+    // Whatever its expiry is.
+    let replaced = current.replaced(Expiry::At(i64::MAX));
+    let number = current.next_number(state);
+    Plan::Write(Step::Delete(replaced, number, current.quiet))
 }
 
 /// Whether the newest version is in the tables.
@@ -458,7 +529,7 @@ fn touch(current: &Current, pending: &Pending) -> Plan {
             version: current.number,
         });
     }
-    Plan::Write(Step::Touch(current.replaced(), expires_at))
+    Plan::Write(Step::Touch(current.replaced(pending.expiry), expires_at))
 }
 
 /// A change is skipped only against the newest version. Where the transaction's snapshot may be older

@@ -4,17 +4,18 @@ use crate::batch;
 use crate::cache::damage::{self, DirtyValue};
 use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
-use crate::catalog::{Catalog, Class};
+use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result, Shown, warn_lost};
 use crate::identity::{Identity, Impersonation};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{
-    self, Base, Content, Made, NewVersion, Replaced, Storage, Stored, StoredDocument, Target,
+    self, Base, Content, Decided, Made, NewVersion, Replaced, Storage, Stored, StoredDocument,
+    Target,
 };
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Dirty, EntryInfo};
+use state_cache_l1::{Dirty, EntryInfo, FillToken};
 use std::rc::Rc;
 
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
@@ -101,12 +102,9 @@ pub fn write_over_lost(
 
 /// Writes what L3 holds once more, as a version above `lost`.
 fn bring_above(catalog: &Catalog, class: &Class, key: &[u8], lost: i64) -> Result<()> {
+    let mut ground = Ground::first(catalog, class, key)?;
     for _ in 0..MAX_ATTEMPTS {
-        let head = {
-            let _snapshot = PushedSnapshot::latest();
-            store::target(catalog, &class.name, key)?
-        };
-        let head = match head {
+        let head = match &ground.head {
             Some(head) if head.version > lost => return Ok(()),
             Some(head) if !head.deleted => head,
             Some(_) | None => return delete(catalog, class, key, lost).map(drop),
@@ -122,12 +120,13 @@ fn bring_above(catalog: &Catalog, class: &Class, key: &[u8], lost: i64) -> Resul
             expires_at: head.expires_at,
             base: head.version,
         };
-        if write_over(catalog, class, key, Some(&head), &again, lost + 1)?.is_some() {
+        let number = lost.max(ground.highest) + 1;
+        if write_over(catalog, class, key, &ground, &again, number)?.is_some() {
             return Ok(());
         }
-        check_may_retry(class, key, lost, Some(&head))?;
+        ground = ground.again(catalog, class, key, lost)?;
     }
-    Err(lost_too_often(catalog, class, key, lost))
+    Err(lost_too_often(catalog, class, key))
 }
 
 /// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at
@@ -143,13 +142,11 @@ pub fn become_writer(catalog: &Catalog, owner: u32) -> Impersonation {
 
 /// Writes a version to L3, in this transaction.
 pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten) -> Result<Wrote> {
+    let mut ground = Ground::first(catalog, class, key)?;
     for _ in 0..MAX_ATTEMPTS {
-        let head = {
-            let _snapshot = PushedSnapshot::latest();
-            store::target(catalog, &class.name, key)?
-        };
-        let number = match &head {
+        let number = match &ground.head {
             None if unwritten.base > 0 => return Ok(Wrote::Superseded),
+            None => unwritten.version,
             Some(head) if head.version > unwritten.version => return Ok(Wrote::Superseded),
             Some(head) if head.version == unwritten.version => {
                 if head.hash == Some(unwritten.hash) && head.has_snapshot {
@@ -161,31 +158,107 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
                             storage: Storage::UNKNOWN,
                         }));
                     }
+                    ground = ground.again(catalog, class, key, unwritten.version)?;
                     continue;
                 }
                 unwritten.version + 1
             }
-            _ => unwritten.version,
+            Some(_) => unwritten.version,
         };
-        if let Some(made) = write_over(catalog, class, key, head.as_ref(), unwritten, number)? {
+        let number = number.max(ground.highest + 1);
+        if let Some(made) = write_over(catalog, class, key, &ground, unwritten, number)? {
             return Ok(Wrote::Version(made));
         }
-        check_may_retry(class, key, unwritten.version, head.as_ref())?;
+        ground = ground.again(catalog, class, key, unwritten.version)?;
     }
-    Err(lost_too_often(catalog, class, key, unwritten.version))
+    Err(lost_too_often(catalog, class, key))
 }
 
-/// The error after so many attempts: that of who has rewritten what was written, if that can be, else a conflict.
-fn lost_too_often(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Error {
-    let state = Shown::new(&class.name, key);
-    if catalog.rows_may_be_rewritten() {
-        return Error::Swallowed { state };
+/// What a write builds upon.
+struct Ground {
+    head: Option<Target>,
+    /// The highest version that the new one must be above: the floor where there is no head row, and what is kept, once
+    /// a write has come to nothing.
+    highest: i64,
+    /// The class as it was then, once a write has come to nothing.
+    class: Option<Rc<Class>>,
+    /// Taken before that was read.
+    quiet: Option<FillToken>,
+}
+
+impl Ground {
+    /// As it is now.
+    fn first(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Self> {
+        let quiet = quiet(catalog, class, key);
+        let _snapshot = PushedSnapshot::latest();
+        let head = store::target(catalog, &class.name, key)?;
+        let highest = match head {
+            None => catalog
+                .floor(&class.name, key)
+                .max(batch::own_floor(&class.name, key)),
+            Some(_) => 0,
+        };
+        Ok(Self {
+            head,
+            highest,
+            class: None,
+            quiet,
+        })
     }
-    let head = catalog.head_row(&class.name, key);
-    Error::Conflict {
-        state,
-        expected: version,
-        found: head.map_or(0, |head| head.version),
+
+    /// The same with the head row locked, after a write that came to nothing.
+    fn again(self, catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<Self> {
+        check_may_retry(class, key, version, self.head.as_ref())?;
+        store::lock(catalog, &class.name, key)?;
+        let first = Self::first(catalog, class, key)?;
+        let newest = {
+            let _snapshot = PushedSnapshot::latest();
+            store::newest_kept(catalog, &class.name, key)?
+        };
+        Ok(Self {
+            highest: first.highest.max(newest),
+            class: catalog::class_now(catalog, &class.name),
+            ..first
+        })
+    }
+
+    /// Puts right what has become wrong while a statement waited, as after any write.
+    fn put_right(
+        &self,
+        catalog: &Catalog,
+        class: &Class,
+        key: &[u8],
+        new: Option<&NewVersion<'_>>,
+        made: Made,
+        command: pg_sys::CommandId,
+    ) -> Result<Made> {
+        let decided = Decided {
+            class,
+            key,
+            new,
+            is_first: self.head.is_none(),
+            is_quiet: self.quiet.is_some() && self.quiet == quiet(catalog, class, key),
+            own_floor: batch::own_floor(&class.name, key),
+            command,
+        };
+        store::put_right(catalog, &decided, made)
+    }
+}
+
+/// Whether it changes says whether somebody has committed a change of the state; `None` while somebody does.
+fn quiet(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<FillToken> {
+    shared::l1()?.fill_token(&catalog.l1_key(class, key))
+}
+
+/// The error after so many attempts: that of who has rewritten what was written, if that can be.
+fn lost_too_often(catalog: &Catalog, class: &Class, key: &[u8]) -> Error {
+    let state = Shown::new(&class.name, key);
+    match catalog.rows_may_be_rewritten() {
+        true => Error::Swallowed { state },
+        false => Error::LostTooOften {
+            state,
+            attempts: MAX_ATTEMPTS,
+        },
     }
 }
 
@@ -204,6 +277,8 @@ fn replaced(head: &Target) -> Replaced {
     Replaced {
         version: head.version,
         hash: head.hash,
+        expires_at: None,
+        is_newest: false,
     }
 }
 
@@ -212,10 +287,12 @@ fn write_over(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-    head: Option<&Target>,
+    ground: &Ground,
     unwritten: &Unwritten,
     number: i64,
 ) -> Result<Option<Made>> {
+    let class = ground.class.as_deref().unwrap_or(class);
+    let head = ground.head.as_ref();
     let base = match head {
         Some(head) if class.packs() && head.has_snapshot => {
             stored(catalog, class, key)?.filter(|(version, _)| *version == head.version)
@@ -235,18 +312,23 @@ fn write_over(
         }),
         checkpoint: None,
     };
-    let Some(head) = head else {
-        return store::insert(catalog, class, key, &new);
+    let command = sys::begin_command();
+    let may_replace = |head: &Target| {
+        class.keeps_one()
+            && !head.deleted
+            && head.has_snapshot
+            && !head.is_recovery_point
+            && catalog.may_replace_snapshots()
     };
-    let in_place = class.keeps_one()
-        && !head.deleted
-        && head.has_snapshot
-        && !head.is_recovery_point
-        && catalog.may_replace_snapshots();
-    if in_place {
-        return store::replace(catalog, class, key, replaced(head), &new);
-    }
-    store::update(catalog, class, key, replaced(head), &new)
+    let made = match head {
+        None => store::insert(catalog, class, key, &new)?,
+        Some(head) if may_replace(head) => {
+            store::replace(catalog, class, key, replaced(head), &new)?
+        }
+        Some(head) => store::update(catalog, class, key, replaced(head), &new)?,
+    };
+    let put_right = |made| ground.put_right(catalog, class, key, Some(&new), made, command);
+    made.map(put_right).transpose()
 }
 
 /// The version that L3 holds, if it is intact.
@@ -265,24 +347,24 @@ fn stored(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<(i64, S
 /// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
 /// version of the tombstone.
 pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<i64> {
+    let mut ground = Ground::first(catalog, class, key)?;
     for _ in 0..MAX_ATTEMPTS {
-        let head = {
-            let _snapshot = PushedSnapshot::latest();
-            store::target(catalog, &class.name, key)?
-        };
-        let deleted = match &head {
-            None => store::insert_tombstone(catalog, class, key, version + 1)?,
-            Some(head) => {
-                let number = version.max(head.version) + 1;
-                store::delete(catalog, class, key, replaced(head), number)?
-            }
+        let now = ground.class.as_deref().unwrap_or(class);
+        let last = ground.head.as_ref().map_or(0, |head| head.version);
+        let number = version.max(last).max(ground.highest) + 1;
+        let command = sys::begin_command();
+        let deleted = match &ground.head {
+            None => store::insert_tombstone(catalog, now, key, number)?,
+            Some(head) => store::delete(catalog, now, key, replaced(head), number)?,
         };
         if let Some(number) = deleted {
+            let made = Made::without_snapshot(number);
+            ground.put_right(catalog, now, key, None, made, command)?;
             return Ok(number);
         }
-        check_may_retry(class, key, version, head.as_ref())?;
+        ground = ground.again(catalog, class, key, version)?;
     }
-    Err(lost_too_often(catalog, class, key, version))
+    Err(lost_too_often(catalog, class, key))
 }
 
 /// Says what becomes of a dirty entry if this transaction, which has written it, commits.

@@ -148,11 +148,8 @@ sql_functions! {
             names(call, 10, "checkpoint_types")?,
             names(call, 11, "agent_phases")?,
         ];
-        let before = match catalog.class(name) {
-            Ok(class) => Some(class.keep),
-            Err(Error::UnknownClass { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        // Whoever redefines the class at the same time is done when its row is locked.
+        let before = store::lock_class_row(&catalog, call::varlena_datum(name))?;
         store::define_class(&catalog, call::varlena_datum(name), settings)?;
         let keeps_fewer = match (before, call.integer(2)) {
             (Some(_), None | Some(0)) | (None, _) => false,
@@ -160,7 +157,7 @@ sql_functions! {
         };
         if keeps_fewer && let Some(keep) = call.integer(2) {
             let keep = Retention { keep: Some(keep.into()), ..Retention::ALL };
-            snapshots::prune(&catalog, name, &keep)?;
+            snapshots::prune(&catalog, name, &|| keep)?;
         }
         Ok(call::void_datum())
     }

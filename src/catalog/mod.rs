@@ -129,6 +129,12 @@ pub fn require_same(catalog: &Catalog) -> Result<()> {
     }
 }
 
+/// A class as it is defined by now, with what has arrived since it was last asked for; `None` if it is not, or the
+/// extension was dropped.
+pub fn class_now(catalog: &Catalog, name: &[u8]) -> Option<Rc<Class>> {
+    renewed(catalog).ok()?.class(name).ok()
+}
+
 fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: allowed wherever a relation may be locked, so in every SQL function.
     unsafe { pg_sys::AcceptInvalidationMessages() };

@@ -40,6 +40,14 @@ impl Retention {
         recovery_points: false,
     };
 
+    /// What a class keeps at that time, as it is defined by now; one that is not keeps everything.
+    pub fn of_class_now(catalog: &Catalog, class: &[u8], now: i64) -> Self {
+        match catalog::class_now(catalog, class) {
+            Some(class) => Self::of_class(class.keep, class.keep_for, now),
+            None => Self::ALL,
+        }
+    }
+
     /// What a class keeps at that time.
     pub fn of_class(keep: Option<i64>, keep_for: Option<i64>, now: i64) -> Self {
         Self {
@@ -83,8 +91,9 @@ fn count_states(catalog: &Catalog, class: &[u8]) -> Result<u64> {
     store::count_heads(catalog, class)
 }
 
-/// Prunes all states of a class; how many snapshots went.
-pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u64> {
+/// Prunes all states of a class; how many snapshots went. `retention` is asked again once a state is locked, since the
+/// class may keep more by then.
+pub fn prune(catalog: &Catalog, class: &[u8], retention: &dyn Fn() -> Retention) -> Result<u64> {
     if catalog.access().row_security {
         // A row that the caller does not see may be current, or need one that it sees.
         return Err(Error::PartialView);
@@ -99,21 +108,19 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &Retention) -> Result<u
     let mut pruned = 0;
     let mut after: Box<[u8]> = Box::default();
     loop {
+        let limits = retention();
+        if !limits.is_limited() {
+            return Ok(pruned);
+        }
         let keys = {
             let _snapshot = PushedSnapshot::transaction();
-            store::prunable_states(
-                catalog,
-                &class.name,
-                &after,
-                retention.keep,
-                retention.before,
-                PAGE,
-            )?
+            let (keep, before) = (limits.keep, limits.before);
+            store::prunable_states(catalog, &class.name, &after, keep, before, PAGE)?
         };
         for key in &keys {
             progress.at(&class.name, key);
             store::lock(catalog, &class.name, key)?;
-            pruned += prune_state(catalog, &class, key, retention, needed)?;
+            pruned += prune_state(catalog, &class, key, &retention(), needed)?;
             progress.advance();
             pgrx::check_for_interrupts!();
         }
@@ -267,11 +274,15 @@ sql_functions! {
         }
         let before = age.map(|age| now.saturating_sub(interval::microseconds(&age)));
         let named = Retention { keep, before, both: true, ..Retention::ALL };
-        let retention = Retention {
-            recovery_points: call.boolean(3).unwrap_or(false),
-            ..if named.is_limited() { named } else { Retention::of_class(class.keep, class.keep_for, now) }
+        let recovery_points = call.boolean(3).unwrap_or(false);
+        let retention = || Retention {
+            recovery_points,
+            ..match named.is_limited() {
+                true => named,
+                false => Retention::of_class_now(&catalog, &class.name, now),
+            }
         };
-        let pruned = match retention.is_limited() {
+        let pruned = match retention().is_limited() {
             true => prune(&catalog, &class.name, &retention)?,
             false => 0,
         };

@@ -1,6 +1,6 @@
 //! Defining a class.
 
-use super::spi::Connection;
+use super::spi::{Connection, Row};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
@@ -66,6 +66,20 @@ fn insert_sql() -> String {
         names.join(", "),
         values(|n| COLUMNS[n].2).join(", ")
     )
+}
+
+/// Locks the row of a class until the transaction ends: how many snapshots the class keeps (`None` for all), or `None`
+/// if there is no such class.
+pub fn lock(catalog: &Catalog, name: pg_sys::Datum) -> Result<Option<Option<i64>>> {
+    const SQL: &str = "SELECT keep::pg_catalog.int8 FROM @extschema@.state_class \
+         WHERE class OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
+    let connection = Connection::open()?;
+    let slot = &catalog.statements.lock_class;
+    let statement =
+        connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
+    let rows = connection.modify(statement, [Some(name)])?;
+    let keep = |row: Row<'_>| row.column(1).map(|keep| keep.value() as i64);
+    Ok(rows.first().map(keep))
 }
 
 /// Changes what is named of a class, or creates it.

@@ -93,6 +93,9 @@ pub struct Version {
 pub(super) const OF_STATE: &str =
     "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
+/// Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
+const LAST_WRITTEN: &str = "ORDER BY created_at USING OPERATOR(pg_catalog.>) LIMIT 1";
+
 /// What becomes of the execution contexts of versions, which may be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contexts {
@@ -120,7 +123,7 @@ pub fn versions(
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
                  pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 ORDER BY version USING OPERATOR(pg_catalog.>)"
+                 ORDER BY version USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>)"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::BOOLOID],
@@ -188,7 +191,7 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
         || {
             format!(
                 "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 {LAST_WRITTEN}"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
@@ -276,7 +279,7 @@ fn kept_once(
             || {
                 format!(
                     "SELECT state, delta, hash, recovery_point FROM @extschema@.state_snapshot \
-                     WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+                     WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 {LAST_WRITTEN}"
                 )
             },
             &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],

@@ -15,6 +15,7 @@ use std::cell::OnceCell;
 pub struct Statements {
     log: OnceCell<Statement>,
     put_aside: OnceCell<Statement>,
+    put_first_aside: OnceCell<Statement>,
     classes: OnceCell<Statement>,
     count_heads: OnceCell<Statement>,
     keys: OnceCell<Statement>,
@@ -38,7 +39,7 @@ pub struct LogEntry<'a> {
     pub outcome: &'a str,
     /// Version whose content the state has now.
     pub restored: Option<i64>,
-    /// Whether it is left out if the last entry of the state's version says the same.
+    /// Whether it is left out if the last entry about this fault of the state's version says the same.
     pub once: bool,
 }
 
@@ -50,10 +51,11 @@ pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<Option<LogId>> {
     const SQL: &str = "INSERT INTO @extschema@.state_recovery_log \
          (class, key, version, error_type, severity, fault, strategy, outcome, restored_version) \
          SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE NOT ($10 AND EXISTS (\
-         SELECT FROM (SELECT fault, outcome FROM @extschema@.state_recovery_log \
+         SELECT FROM (SELECT outcome FROM @extschema@.state_recovery_log \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-         AND version OPERATOR(pg_catalog.=) $3 ORDER BY found_at USING OPERATOR(pg_catalog.>) LIMIT 1) l \
-         WHERE l.fault OPERATOR(pg_catalog.=) $6 AND l.outcome OPERATOR(pg_catalog.=) $8)) \
+         AND version OPERATOR(pg_catalog.=) $3 AND fault OPERATOR(pg_catalog.=) $6 \
+         ORDER BY found_at USING OPERATOR(pg_catalog.>) LIMIT 1) l \
+         WHERE l.outcome OPERATOR(pg_catalog.=) $8)) \
          RETURNING id";
     let connection = Connection::open()?;
     let text = pg_sys::TEXTOID;
@@ -114,6 +116,46 @@ pub fn put_aside(
     write(
         catalog,
         &catalog.statements.integrity.put_aside,
+        SQL,
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::UUIDOID,
+        ],
+        [
+            class,
+            key,
+            version,
+            Some(pg_sys::Datum::from(std::ptr::from_ref(log_id))),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The same of the row that was written first, of a version that a partitioned table holds more than once.
+pub fn put_first_aside(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+    log_id: &LogId,
+) -> Result<()> {
+    const SQL: &str = "WITH first AS (SELECT tableoid AS t, ctid AS c FROM @extschema@.state_snapshot \
+         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
+         AND version OPERATOR(pg_catalog.=) $3 ORDER BY created_at, tableoid LIMIT 1), \
+         gone AS (DELETE FROM @extschema@.state_snapshot s USING first \
+         WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \
+         AND s.version OPERATOR(pg_catalog.=) $3 \
+         AND s.tableoid OPERATOR(pg_catalog.=) first.t AND s.ctid OPERATOR(pg_catalog.=) first.c RETURNING s.*) \
+         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta) \
+         SELECT $4, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta FROM gone";
+    let [class, key, version] = named(class, key, version);
+    write(
+        catalog,
+        &catalog.statements.integrity.put_first_aside,
         SQL,
         [
             pg_sys::TEXTOID,

@@ -14,6 +14,7 @@ mod own_write;
 mod parameters;
 mod pruning;
 mod read;
+mod second_look;
 mod spi;
 mod storage;
 mod unreadable;
@@ -26,7 +27,7 @@ pub use changes::{
     Head, count, forget_starts, head, heads, newest_keys, note_start, raise_floor, raise_horizon,
     trace,
 };
-pub use class::{Setting, define as define_class};
+pub use class::{Setting, define as define_class, lock as lock_class_row};
 pub use conflicts::{
     Conflict, NewConflict, Outgoing, abandon_conflicts, conflict, open_conflict, resolve_conflict,
     send_out, supersede_conflict,
@@ -40,9 +41,12 @@ pub use history::{
     Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label,
     lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
 };
-pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside};
+pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use own_write::{is_by_hand, is_caller_by_hand};
-pub use read::{Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target};
+pub use read::{
+    BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target,
+};
+pub use second_look::{Decided, newest_kept, put_right};
 pub use spi::Proceed;
 pub use storage::{Base, Fault, Storage};
 pub use unreadable::{put_aside_unread, version, versions_unread};
@@ -51,8 +55,8 @@ pub use upkeep::{
     limited_classes, lock_expired, note_protections, set_constraints_immediate, tombstones,
 };
 pub use write::{
-    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, first_version, insert,
-    insert_tombstone, replace, touch, update,
+    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, insert, insert_tombstone,
+    replace, touch, update,
 };
 pub use write_many::{Change, Item, Wrote, write_many, write_one};
 
@@ -65,15 +69,15 @@ pub struct Statements {
     read: OnceCell<Statement>,
     lock: OnceCell<Statement>,
     insert: OnceCell<Statement>,
-    replace: OnceCell<Statement>,
-    update: [OnceCell<Statement>; pruning::PRUNINGS],
-    delete: [OnceCell<Statement>; pruning::PRUNINGS],
+    replace: [OnceCell<Statement>; 2],
+    update: [[OnceCell<Statement>; 2]; pruning::PRUNINGS],
+    delete: [[OnceCell<Statement>; 2]; pruning::PRUNINGS],
     touch: OnceCell<Statement>,
     target: OnceCell<Statement>,
-    first_version: OnceCell<Statement>,
     prune_state: OnceCell<Statement>,
     insert_tombstone: OnceCell<Statement>,
     expire: OnceCell<Statement>,
+    lock_class: OnceCell<Statement>,
     update_class: OnceCell<Statement>,
     insert_class: OnceCell<Statement>,
     rows_below: OnceCell<Statement>,
@@ -82,6 +86,7 @@ pub struct Statements {
     conflicts: conflicts::Statements,
     contexts: contexts::Statements,
     history: history::Statements,
+    second_look: second_look::Statements,
     integrity: integrity::Statements,
     unreadable: unreadable::Statements,
     upkeep: upkeep::Statements,

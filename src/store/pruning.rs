@@ -3,7 +3,7 @@
 use super::parameters::{bigint, run, text};
 use super::storage::Base;
 use super::write::OF_STATE;
-use crate::catalog::{Catalog, Class};
+use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 
 /// Ways of pruning, each with its own statement: snapshots fall out of `keep`, or none does.
@@ -25,12 +25,15 @@ pub(super) fn prune_gaps(
     made: Option<i64>,
     tombstone: bool,
 ) -> Result<()> {
-    if let (Some(_), true, Some(keep)) = (made, class.behind, class.keep)
-        && !catalog.access().row_security
-    {
-        prune_state(catalog, class, key, keep - i64::from(tombstone))?;
+    if made.is_none() || !class.behind || catalog.access().row_security {
+        return Ok(());
     }
-    Ok(())
+    // The write may have waited, and the class may keep more by now.
+    let now = catalog::class_now(catalog, &class.name);
+    match now.as_deref().unwrap_or(class).keep {
+        Some(keep) => prune_state(catalog, class, key, keep - i64::from(tombstone)),
+        None => Ok(()),
+    }
 }
 
 /// Snapshots that depend on no other row.

@@ -64,6 +64,9 @@ struct Snapshot {
     is_recovery_point: bool,
 }
 
+/// A version that no state ever has.
+pub const BELOW_1: Fault = "its version is below 1";
+
 thread_local! {
     static SURVIVING: Cell<bool> = const { Cell::new(false) };
 }
@@ -169,16 +172,18 @@ fn read_rows(
         return Ok(None);
     };
     let (is_deleted, has_snapshot) = (row.boolean(2), row.column(6).is_some());
+    let version = row.bigint(1);
     let stored = Stored {
-        version: row.bigint(1),
+        version,
         expires_at: row.expiry(3),
         head_xid: row.xid(4),
         content: match is_deleted || catalog.access().row_security {
             true => Content::Absent,
+            false if version < 1 => Content::Damaged(BELOW_1),
             false => Content::Damaged("its snapshot is missing"),
         },
     };
-    let snapshot = (has_snapshot && !is_deleted).then(|| Snapshot {
+    let snapshot = (has_snapshot && !is_deleted && version > 0).then(|| Snapshot {
         xid: row.xid(7),
         hashes: [5, 8].map(|column| stored_hash(&row, column)),
         columns: Columns::of(&row, 9, 10),

@@ -18,11 +18,14 @@ use pgrx::pg_sys;
 use state_cache_delta::{
     Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
 };
-use state_cache_memory::{Grow, OutOfMemory, collect};
+use state_cache_memory::{Grow, OutOfMemory};
 use std::cell::RefCell;
 
 /// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
 const RECOVERY_POINT: u64 = 1 << 63;
+/// Whether it was written above all versions that were kept then. A bit of the layout's that says whether the deltas take
+/// a byte more or less.
+const NEWEST: u64 = 1;
 
 /// How a version is stored, as L1 carries it along: what the next version needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +36,20 @@ impl Storage {
     pub const UNKNOWN: Self = Self(0);
 
     fn new(layout: Layout, is_recovery_point: bool) -> Self {
-        Self(layout.pack() | if is_recovery_point { RECOVERY_POINT } else { 0 })
+        Self((layout.pack() & !NEWEST) | if is_recovery_point { RECOVERY_POINT } else { 0 })
+    }
+
+    /// The same of a version that was just written, above all that are kept of the state.
+    pub fn written_newest(self) -> Self {
+        match self.layout() {
+            Some(_) => Self(self.0 | NEWEST),
+            None => self,
+        }
+    }
+
+    /// Whether nothing is kept above it, given that nobody has changed the state by hand since: L1 would not hold it.
+    pub fn is_newest(self) -> bool {
+        self.0 & NEWEST != 0
     }
 
     /// From what [`Storage::bits`] gave.
@@ -48,7 +64,7 @@ impl Storage {
 
     /// Deltas to be replayed, and the sizes that the next version is measured by.
     fn layout(self) -> Option<Layout> {
-        Layout::unpack(self.0 & !RECOVERY_POINT)
+        Layout::unpack(self.0 & !(RECOVERY_POINT | NEWEST))
     }
 
     /// Whether the next version may be written over its row: a recovery point stays, and so does what may be one.
@@ -234,38 +250,50 @@ fn decode(
 /// The rows from a version down to the keyframe that it builds upon; the keyframe is last.
 fn chain(
     catalog: &Catalog,
-    (class, key, version): (&[u8], &[u8], i64),
+    name: (&[u8], &[u8], i64),
     packed: Vec<u8>,
     header: Header,
 ) -> Result<std::result::Result<Vec<Columns>, Fault>> {
     let mut chain = vec![Columns::Packed(packed)];
-    let mut base = match header.base_version(version) {
-        Ok(base) => base,
+    let base = match header.base_version(name.2) {
+        Ok(Some(base)) => base,
+        Ok(None) => return Ok(Ok(chain)),
         Err(fault) => return Ok(Err(fault.message())),
     };
-    let rows = match base {
-        Some(_) => {
-            // Who sees the version may see what it is made of, and gets only the version.
-            let _owner = catalog
-                .access()
-                .row_security
-                .then(|| Impersonation::owner_of(catalog.snapshot));
-            rows_below(catalog, class, key, version)?
-        }
-        None => Vec::new(),
+    // Who sees the version may see what it is made of, and gets only the version.
+    let _owner = catalog
+        .access()
+        .row_security
+        .then(|| Impersonation::owner_of(catalog.snapshot));
+    let found = match walk(base, rows_below(catalog, name, None)?)? {
+        // What looks like the keyframe may be another row of a version that is kept twice.
+        Err(MISSING) => walk(base, rows_below(catalog, name, Some(i64::MIN))?)?,
+        found => found,
     };
+    let below = match found {
+        Ok(below) => below,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    chain.try_room(below.len())?;
+    chain.extend(below);
+    Ok(Ok(chain))
+}
+
+/// Of these rows, newest first, those that lead from version `base` down to a keyframe.
+fn walk(base: i64, rows: Vec<(i64, Columns)>) -> Result<std::result::Result<Vec<Columns>, Fault>> {
     let mut rows = rows.into_iter();
+    let (mut chain, mut base) = (Vec::new(), Some(base));
     while let Some(wanted) = base {
-        let Some((number, columns)) = rows.find(|(number, _)| *number <= wanted) else {
+        let Some((_, columns)) = rows
+            .find(|(number, _)| *number <= wanted)
+            .filter(|(number, _)| *number == wanted)
+        else {
             return Ok(Err(MISSING));
         };
-        if number < wanted {
-            return Ok(Err(MISSING));
-        }
         base = match &columns {
             Columns::Packed(packed) => {
                 let header = Header::checked(packed);
-                match header.and_then(|header| header.base_version(number)) {
+                match header.and_then(|header| header.base_version(wanted)) {
                     Ok(base) => base,
                     Err(fault) => return Ok(Err(fault.message())),
                 }
@@ -281,12 +309,11 @@ fn chain(
 /// A row of the chain is not there, or row-level security hides it.
 pub const MISSING: Fault = "a version that it builds upon is missing";
 
-/// The snapshots of a state below a version down to the next keyframe, newest first.
+/// The snapshots of a state below a version down to the next keyframe, or to version `from`, newest first.
 fn rows_below(
     catalog: &Catalog,
-    class: &[u8],
-    key: &[u8],
-    below: i64,
+    (class, key, below): (&[u8], &[u8], i64),
+    from: Option<i64>,
 ) -> Result<Vec<(i64, Columns)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
@@ -294,17 +321,22 @@ fn rows_below(
         &catalog.schema,
         || {
             format!(
-                "SELECT version, state, delta FROM @extschema@.state_snapshot \
+                "SELECT version, state, delta, created_at FROM @extschema@.state_snapshot \
                  WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-                 AND version OPERATOR(pg_catalog.<) $3 AND version OPERATOR(pg_catalog.>=) \
+                 AND version OPERATOR(pg_catalog.<) $3 AND version OPERATOR(pg_catalog.>=) COALESCE($4, \
                  (SELECT k.version FROM @extschema@.state_snapshot k \
                  WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
                  AND k.version OPERATOR(pg_catalog.<) $3 AND {IS_KEYFRAME} \
-                 ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1) \
+                 ORDER BY k.version USING OPERATOR(pg_catalog.>) LIMIT 1)) \
                  ORDER BY version USING OPERATOR(pg_catalog.>)"
             )
         },
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
     )?;
     let rows = connection.query(
         statement,
@@ -312,10 +344,24 @@ fn rows_below(
             Some(varlena_datum(class)),
             Some(varlena_datum(key)),
             Some(bigint_datum(below)),
+            from.map(bigint_datum),
         ],
     )?;
-    let row = |row: Row<'_>| (row.bigint(1), Columns::of(&row, 2, 3));
-    Ok(collect(rows.iter().map(row))?)
+    let mut found: Vec<(i64, Columns)> = Vec::new();
+    let mut written = 0;
+    for row in rows.iter() {
+        let number = row.bigint(1);
+        let columns = Columns::of(&row, 2, 3);
+        let created_at = row.bigint(4);
+        match found.last_mut() {
+            // Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
+            Some((same, _)) if *same == number && created_at < written => continue,
+            Some(last) if last.0 == number => *last = (number, columns),
+            _ => found.try_push((number, columns))?,
+        }
+        written = created_at;
+    }
+    Ok(found)
 }
 
 /// Makes the document of the first of these rows, beginning with the last.

@@ -91,21 +91,50 @@ pub struct Replaced {
     /// Hash of its document, since a change by hand may leave the version as it was; `None` where that is
     /// not known.
     pub hash: Option<u128>,
+    /// When it expires, `i64::MAX` for never, where the new expiry depends on that: a touch changes neither of the
+    /// others. `None` where it does not matter.
+    pub expires_at: Option<i64>,
+    /// Whether it is known that no version is kept above it. Else the statement looks, and writes nothing if the new one
+    /// would not be the highest.
+    pub is_newest: bool,
+}
+
+impl Replaced {
+    /// As parameters.
+    fn parameters(&self) -> [Parameter; 3] {
+        // The highest timestamp is infinity.
+        let expires_at = self.expires_at.map(bigint_datum);
+        [
+            bigint(Some(self.version)),
+            hash(self.hash),
+            (pg_sys::TIMESTAMPTZOID, expires_at),
+        ]
+    }
 }
 
 /// The rows of the state in question.
 pub(super) const OF_STATE: &str =
     "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
-/// Its head row, if it is still the one to be replaced: that version, that hash unless it is NULL. A
-/// tombstone has no hash.
-fn unmoved(version: &str, hash: &str) -> String {
+/// Its head row, if it is still the one to be replaced: that version, and that hash and that expiry unless they are
+/// NULL. A tombstone has no hash, and what never expires no expiry.
+fn unmoved(version: &str, hash: &str, expires_at: &str) -> String {
     format!(
         "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
          AND version OPERATOR(pg_catalog.=) {version} \
-         AND ({hash} IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) {hash})"
+         AND ({hash} IS NULL OR COALESCE(hash, '') OPERATOR(pg_catalog.=) {hash}) \
+         AND ({expires_at} IS NULL OR COALESCE(expires_at, 'infinity') OPERATOR(pg_catalog.=) {expires_at})"
     )
 }
+
+/// Whether the statement looks for a kept version that the new one, $6, is not above: there is one where the head row
+/// was moved back by hand.
+const LOOKS: [&str; 2] = [
+    " AND NOT EXISTS (SELECT FROM @extschema@.state_snapshot k \
+     WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
+     AND k.version OPERATOR(pg_catalog.>=) $6)",
+    "",
+];
 
 /// The version that a state without a head row begins with: none is used again.
 const FIRST_VERSION: &str = "SELECT COALESCE(pg_catalog.max(version), 0) OPERATOR(pg_catalog.+) 1 \
@@ -130,40 +159,40 @@ fn insert_sql() -> String {
 const NEW_HEAD: &str = "version = $6, hash = $3, size = $4, deleted = false, \
      expires_at = $5, updated_at = pg_catalog.clock_timestamp()";
 
-fn update_sql(how: usize) -> String {
+fn update_sql(how: usize, looks: &str) -> String {
     format!(
-        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {} RETURNING version){} \
+        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {}{looks} RETURNING version){} \
          INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
          SELECT {NEW_VALUES} FROM head RETURNING version",
-        unmoved("$14", "$15"),
-        pruning_sql(how, "$6", "$16", "$17")
+        unmoved("$14", "$15", "$16"),
+        pruning_sql(how, "$6", "$17", "$18")
     )
 }
 
 /// For a class that keeps one snapshot: the row itself becomes the next version, which writes a third of
 /// the WAL of a new row.
-fn replace_sql() -> String {
+fn replace_sql(looks: &str) -> String {
     format!(
-        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {} RETURNING version) \
+        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {}{looks} RETURNING version) \
          UPDATE @extschema@.state_snapshot \
          SET version = $6, parent_version = $13, hash = $3, \
          checkpoint_type = $9, recovery_point = $10, agent_phase = $11, \
          execution_context = $12, created_at = DEFAULT, writer = DEFAULT, state = $7, delta = $8 \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $14 AND EXISTS (SELECT FROM head) \
-         RETURNING version",
-        unmoved("$14", "$15")
+         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $14 AND NOT recovery_point \
+         AND EXISTS (SELECT FROM head) RETURNING version",
+        unmoved("$14", "$15", "$16")
     )
 }
 
-fn delete_sql(how: usize) -> String {
+fn delete_sql(how: usize, looks: &str) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = $6, hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {} RETURNING version){} \
+         WHERE {}{looks} RETURNING version){} \
          SELECT version FROM head",
-        unmoved("$3", "$4"),
-        pruning_sql(how, "$6", "$5", "$7")
+        unmoved("$3", "$4", "$5"),
+        pruning_sql(how, "$6", "$7", "$8")
     )
 }
 
@@ -175,9 +204,9 @@ fn insert_tombstone_sql() -> String {
 
 fn touch_sql() -> String {
     format!(
-        "UPDATE @extschema@.state_head SET expires_at = $5 \
+        "UPDATE @extschema@.state_head SET expires_at = $6 \
          WHERE {} RETURNING version",
-        unmoved("$3", "$4")
+        unmoved("$3", "$4", "$5")
     )
 }
 
@@ -243,7 +272,7 @@ pub(super) fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -
 impl Packed {
     /// The version that a statement has written it as.
     fn made(&self, version: Option<i64>) -> Option<Made> {
-        let storage = self.storage;
+        let storage = self.storage.written_newest();
         version.map(|version| Made { version, storage })
     }
 }
@@ -274,7 +303,11 @@ pub(super) fn new_version(
     ]
 }
 
-/// Writes a version after the one to be replaced; `None` when that is not current any more.
+/// Writes a version after the one to be replaced; `None` when that is not current any more, or when a version is kept
+/// that the new one would not be above.
+///
+/// # Errors
+/// `40001` if such a version was made while the statement waited, and the head row then moved back by hand.
 pub fn update(
     catalog: &Catalog,
     class: &Class,
@@ -285,23 +318,22 @@ pub fn update(
     let packed = pack_new(catalog, class, new);
     let is_keyframe = packed.storage.depth() == 0;
     let how = pruning(catalog, class, is_keyframe);
-    let parameters = || -> [Parameter; 17] {
+    let parameters = || -> [Parameter; 18] {
         join(&[
             &new_version(class, key, new, &packed),
+            &replaced.parameters(),
             &[
-                bigint(Some(replaced.version)),
-                hash(replaced.hash),
                 bigint(class.keep.map(|keep| new.number - keep + 1)),
                 bigint(Some(reach(new.base))),
             ],
         ])
     };
-    let slot = &catalog.statements.update[how];
-    let statement = || run(catalog, slot, || update_sql(how), parameters);
-    let (state, version) = (Shown::new(&class.name, key), new.number);
-    let made = unless_kept(statement, move |_| Error::KeptAlready {
+    let known = usize::from(replaced.is_newest);
+    let slot = &catalog.statements.update[how][known];
+    let statement = || run(catalog, slot, || update_sql(how, LOOKS[known]), parameters);
+    let state = Shown::new(&class.name, key);
+    let made = unless_kept(statement, move |_| Error::Raced {
         state: state.clone(),
-        version,
     })?;
     if is_keyframe {
         prune_gaps(catalog, class, key, made, false)?;
@@ -319,13 +351,16 @@ pub fn replace(
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
     let packed = pack_new(catalog, class, new);
+    let known = usize::from(replaced.is_newest);
     let made = run(
         catalog,
-        &catalog.statements.replace,
-        replace_sql,
-        || -> [Parameter; 15] {
-            let replaced = [bigint(Some(replaced.version)), hash(replaced.hash)];
-            join(&[&new_version(class, key, new, &packed), &replaced])
+        &catalog.statements.replace[known],
+        || replace_sql(LOOKS[known]),
+        || -> [Parameter; 16] {
+            join(&[
+                &new_version(class, key, new, &packed),
+                &replaced.parameters(),
+            ])
         },
     )?;
     Ok(packed.made(made))
@@ -340,20 +375,21 @@ pub fn delete(
     number: i64,
 ) -> Result<Option<i64>> {
     let how = pruning(catalog, class, true);
+    let known = usize::from(replaced.is_newest);
     let made = run(
         catalog,
-        &catalog.statements.delete[how],
-        || delete_sql(how),
-        || {
-            [
-                text(&class.name),
-                text(key),
-                bigint(Some(replaced.version)),
-                hash(replaced.hash),
-                bigint(class.keep.map(|keep| number - keep + 1)),
-                bigint(Some(number)),
-                bigint(Some(reach_of_any(class))),
-            ]
+        &catalog.statements.delete[how][known],
+        || delete_sql(how, LOOKS[known]),
+        || -> [Parameter; 8] {
+            join(&[
+                &[text(&class.name), text(key)],
+                &replaced.parameters(),
+                &[
+                    bigint(Some(number)),
+                    bigint(class.keep.map(|keep| number - keep + 1)),
+                    bigint(Some(reach_of_any(class))),
+                ],
+            ])
         },
     )?;
     prune_gaps(catalog, class, key, made, true)?;
@@ -376,17 +412,6 @@ pub fn insert_tombstone(
     )
 }
 
-/// The version that a state without a head row would begin with.
-pub fn first_version(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
-    let version = run(
-        catalog,
-        &catalog.statements.first_version,
-        || FIRST_VERSION.to_owned(),
-        || [text(class), text(key)],
-    )?;
-    Ok(version.unwrap_or(1))
-}
-
 /// Gives the current version another expiry; the version, or `None` as for [`update`].
 pub fn touch(
     catalog: &Catalog,
@@ -395,21 +420,24 @@ pub fn touch(
     replaced: Replaced,
     expires_at: i64,
 ) -> Result<Option<i64>> {
-    run(catalog, &catalog.statements.touch, touch_sql, || {
-        [
-            text(&class.name),
-            text(key),
-            bigint(Some(replaced.version)),
-            hash(replaced.hash),
-            expiry(expires_at),
-        ]
-    })
+    run(
+        catalog,
+        &catalog.statements.touch,
+        touch_sql,
+        || -> [Parameter; 6] {
+            join(&[
+                &[text(&class.name), text(key)],
+                &replaced.parameters(),
+                &[expiry(expires_at)],
+            ])
+        },
+    )
 }
 
 fn expire_sql() -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = version OPERATOR(pg_catalog.+) 1, hash = NULL, size = 0, deleted = true, \
+         SET version = GREATEST(version OPERATOR(pg_catalog.+) 1, ({FIRST_VERSION})), hash = NULL, size = 0, deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
          WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version){} \
          SELECT version FROM head",
@@ -422,7 +450,7 @@ fn expire_sql() -> String {
     )
 }
 
-/// Makes the version after the current one a tombstone if the state has expired by `now`; its version.
+/// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its version.
 pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
     run(catalog, &catalog.statements.expire, expire_sql, || {
         [

@@ -10,8 +10,8 @@
 //! also the rows that it then leaves as they are, so whoever looks at those again has them already.
 //!
 //! **What the row must be** that is replaced, and what is to become of it, its UPDATE can know only from the row that
-//! the INSERT has proposed. So that row says more than it would as a row: its `hash` is followed by the hash of the
-//! document to be replaced, and its `updated_at` is infinite.
+//! the INSERT has proposed. So that row says more than it would as a row: its `hash` is followed by the expiry and the
+//! hash of the document to be replaced, and its `updated_at` is infinite.
 //!
 //! **A head row that is gone**, where one was to be replaced, is made by the INSERT just so. It is told by its
 //! `updated_at`, which no UPDATE leaves infinite; nothing is written to its name beside it, and the caller must put
@@ -27,7 +27,7 @@ use super::pruning::{pruning, reach, reach_of_any};
 use super::spi::{Connection, Rows, Statement};
 use super::storage::Packed;
 use super::write::{self, Made, NewVersion, Replaced, new_version, pack_new, unless_kept};
-use super::write_many_sql::{DELETE, HASH, INSERT, REPLACE, TOUCH, UPDATE, WIDTH, sql};
+use super::write_many_sql::{ANY_EXPIRY, DELETE, HASH, INSERT, REPLACE, TOUCH, UPDATE, WIDTH, sql};
 use crate::call;
 use crate::catalog::{Catalog, Class};
 use crate::error::{self, Error, Result, Shown};
@@ -41,11 +41,11 @@ use std::panic::AssertUnwindSafe;
 pub enum Change<'a> {
     /// It has no head row.
     Insert(NewVersion<'a>),
-    /// The version after the one to be replaced.
+    /// A version above the one to be replaced.
     Update(Replaced, NewVersion<'a>),
     /// The same, written over the snapshot before, which must be there and no recovery point.
     Replace(Replaced, NewVersion<'a>),
-    /// A tombstone with this version, the one after that to be replaced.
+    /// A tombstone with this version, which is above the one to be replaced.
     Delete(Replaced, i64),
     /// Another expiry, `i64::MAX` for never.
     Touch(Replaced, i64),
@@ -72,9 +72,9 @@ pub enum Wrote {
     Gone(i64),
 }
 
-/// Statements by what they do beside inserting: write over snapshots, prune.
+/// Statements by what they do beside inserting: write over snapshots, prune, look for what is kept above.
 #[derive(Default)]
-pub struct Statements([[OnceCell<Statement>; 2]; 2]);
+pub struct Statements([[[OnceCell<Statement>; 2]; 2]; 2]);
 
 impl<'a> Change<'a> {
     /// The version to be written, of a change that has a document.
@@ -159,13 +159,11 @@ impl<'a> Row<'a> {
         let mut parameters: [Parameter; WIDTH] = join(&[&new, &rest]);
         if let Some(replaced) = replaced {
             let own = self.new.as_ref().map_or(0, |(new, _)| new.hash);
-            let hashes = [Some(own), replaced.hash];
-            let hashes: Vec<_> = hashes
-                .into_iter()
-                .flatten()
-                .map(u128::to_be_bytes)
-                .collect();
-            parameters[HASH] = bytea(Some(hashes.as_flattened()));
+            let expires_at = replaced.expires_at.unwrap_or(ANY_EXPIRY);
+            let mut conditions = own.to_be_bytes().to_vec();
+            conditions.extend(expires_at.to_be_bytes());
+            conditions.extend(replaced.hash.map(u128::to_be_bytes).iter().flatten());
+            parameters[HASH] = bytea(Some(&conditions));
         }
         parameters
     }
@@ -175,7 +173,7 @@ impl<'a> Row<'a> {
         match &self.new {
             Some((_, packed)) => Made {
                 version,
-                storage: packed.storage,
+                storage: packed.storage.written_newest(),
             },
             None => Made::without_snapshot(version),
         }
@@ -226,12 +224,19 @@ pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
     let rows = collect(items.iter().map(|item| Row::new(catalog, item)))?;
     let replaces = rows.iter().any(|row| row.item.change.kind() == REPLACE);
     let prunes = rows.iter().any(|row| row.pruning.is_some());
-    let slot = &catalog.statements.write_many.0[usize::from(replaces)][usize::from(prunes)];
+    let is_known = |replaced: Option<Replaced>| replaced.is_none_or(|it| it.is_newest);
+    let looks = !rows.iter().all(|row| is_known(row.item.change.replaced()));
+    let slots = &catalog.statements.write_many.0[usize::from(replaces)][usize::from(prunes)];
+    let slot = &slots[usize::from(looks)];
     let statement = || {
         let connection = Connection::open()?;
         let (types, values) = arrays(&rows)?;
-        let statement =
-            connection.prepare(slot, &catalog.schema, || sql(replaces, prunes), &types)?;
+        let statement = connection.prepare(
+            slot,
+            &catalog.schema,
+            || sql(replaces, prunes, looks),
+            &types,
+        )?;
         let _own = OwnWrite::begin();
         let _planning = LookUps::begin();
         let written = connection.modify(statement, values)?;
@@ -240,7 +245,7 @@ pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
     let items = AssertUnwindSafe(items);
     unless_kept(statement, move |detail| {
         let items = &items;
-        kept_already(items, detail)
+        raced(items, detail)
     })
 }
 
@@ -275,24 +280,20 @@ fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
     }
 }
 
-/// The error for a version of which there is a snapshot already; which state it is says the server's detail.
-fn kept_already(items: &[Item<'_>], detail: &str) -> Error {
+/// The error for a version of which there is a snapshot already that the statement does not see; which state it is says
+/// the server's detail.
+fn raced(items: &[Item<'_>], detail: &str) -> Error {
     let is_it = |item: &&Item<'_>| {
         let (class, key) = (error::text(&item.class.name), error::text(item.key));
         detail.contains(&format!("=({class}, {key}, "))
     };
-    let Some(item) = items.iter().find(is_it).or(items.first()) else {
-        return Error::Internal {
-            message: "a snapshot is in the way".to_owned(),
-        };
-    };
-    let state = Shown::new(&item.class.name, item.key);
-    match item.change {
-        Change::Update(_, new) | Change::Replace(_, new) => Error::KeptAlready {
-            state,
-            version: new.number,
+    match items.iter().find(is_it).or(items.first()) {
+        Some(item) => Error::Raced {
+            state: Shown::new(&item.class.name, item.key),
         },
-        Change::Insert(_) | Change::Delete(..) | Change::Touch(..) => Error::Raced { state },
+        None => Error::Internal {
+            message: "a snapshot is in the way".to_owned(),
+        },
     }
 }
 

@@ -57,7 +57,15 @@ fn input_sql() -> String {
 }
 
 /// Writes the head rows of those that have not moved.
-fn head_sql() -> String {
+fn head_sql(looks: bool) -> String {
+    let above_all = match looks {
+        true => format!(
+            " AND ({IS_TOUCH} OR NOT EXISTS (SELECT FROM @extschema@.state_snapshot k \
+             WHERE k.class OPERATOR(pg_catalog.=) excluded.class AND k.key OPERATOR(pg_catalog.=) excluded.key \
+             AND k.version OPERATOR(pg_catalog.>=) excluded.version))"
+        ),
+        false => String::new(),
+    };
     format!(
         "head AS (INSERT INTO @extschema@.state_head AS h \
          (class, key, version, hash, size, deleted, expires_at, updated_at) \
@@ -73,8 +81,11 @@ fn head_sql() -> String {
          ELSE pg_catalog.clock_timestamp() END \
          WHERE NOT pg_catalog.isfinite(excluded.updated_at) \
          AND h.version OPERATOR(pg_catalog.=) (excluded.version OPERATOR(pg_catalog.-) 1) \
-         AND (pg_catalog.octet_length(excluded.hash) OPERATOR(pg_catalog.=) 16 \
-         OR COALESCE(h.hash, '') OPERATOR(pg_catalog.=) pg_catalog.substring(excluded.hash, 17)) \
+         AND (pg_catalog.octet_length(excluded.hash) OPERATOR(pg_catalog.=) 24 \
+         OR COALESCE(h.hash, '') OPERATOR(pg_catalog.=) pg_catalog.substring(excluded.hash, 25)) \
+         AND pg_catalog.substring(excluded.hash, 17, 8) OPERATOR(pg_catalog.=) ANY (ARRAY[\
+         pg_catalog.timestamptz_send('-infinity'), pg_catalog.timestamptz_send(COALESCE(h.expires_at, 'infinity'))])\
+         {above_all} \
          RETURNING h.class, h.key, h.version, pg_catalog.isfinite(h.updated_at) AS was_there)",
         new_hash("excluded.hash"),
     )
@@ -82,6 +93,9 @@ fn head_sql() -> String {
 
 /// Whether a row that is to be updated is to get another expiry only.
 const IS_TOUCH: &str = "excluded.updated_at OPERATOR(pg_catalog.=) '-infinity'";
+
+/// Stands for an expiry that does not matter.
+pub(super) const ANY_EXPIRY: i64 = i64::MIN;
 
 /// The hash of an item's own document.
 fn new_hash(hash: &str) -> String {
@@ -135,7 +149,8 @@ fn replace_sql() -> String {
          SET {}, created_at = DEFAULT, writer = DEFAULT FROM input i \
          WHERE i.kind OPERATOR(pg_catalog.=) {REPLACE} AND {IS_WRITTEN} \
          AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
-         AND s.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) RETURNING s.version)",
+         AND s.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) AND NOT s.recovery_point \
+         RETURNING s.version)",
         set.join(", ")
     )
 }
@@ -160,8 +175,8 @@ fn prune_sql() -> String {
 
 /// The whole statement. Its rows are those of `head` in the order of the items, each with the number of snapshots
 /// that were written over.
-pub(super) fn sql(replaces: bool, prunes: bool) -> String {
-    let mut parts = vec![input_sql(), head_sql(), insert_sql()];
+pub(super) fn sql(replaces: bool, prunes: bool, looks: bool) -> String {
+    let mut parts = vec![input_sql(), head_sql(looks), insert_sql()];
     if replaces {
         parts.push(replace_sql());
     }

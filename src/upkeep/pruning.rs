@@ -59,12 +59,13 @@ impl Pruning {
     /// storing them anew would cost more than it frees.
     pub fn prune(&self, catalog: &Catalog, key: &[u8]) -> Result<()> {
         let class = catalog.class_or_default(&self.class.name)?;
-        let retention = self.retention();
+        // The class may have been redefined since the pass came to it, and also while the lock was taken.
+        let retention = || Retention::of_class_now(catalog, &self.class.name, self.now);
         // A lock is a write: most states have nothing to prune.
-        if would_prune(catalog, &class, key, &retention)?
+        if would_prune(catalog, &class, key, &retention())?
             && store::lock_if_free(catalog, &class.name, key)?
         {
-            prune_state(catalog, &class, key, &retention, Needed::Stays)?;
+            prune_state(catalog, &class, key, &retention(), Needed::Stays)?;
         }
         Ok(())
     }

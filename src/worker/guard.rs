@@ -1,9 +1,9 @@
 //! Running what may fail, in a process that goes on afterwards.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 use crate::{memory, sys};
+use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, panic::CaughtError};
-use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
@@ -22,13 +22,6 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}: {}", self.code, self.message)
     }
-}
-
-/// Five characters of six bits each, the first one lowest.
-fn sqlstate(code: PgSqlErrorCode) -> String {
-    (0..5)
-        .map(|n| char::from((code as u32 >> (6 * n) & 0x3f) as u8 + b'0'))
-        .collect()
 }
 
 /// Runs something outside a transaction that runs its own. Whatever it fails with (an error of ours or of

@@ -64,12 +64,10 @@ SELECT seen('by hand', 'rows');
 SELECT * FROM state_recover('by hand', class => 'rows');
 SELECT seen('by hand', 'rows'), stored('by hand', 'rows');
 SELECT version, parent_version FROM state_history('by hand', class => 'rows');
--- A snapshot above the head is kept and not current. The next version, which comes after the head, meets it: 55000.
+-- A snapshot above the head is kept and not current. The next version comes after it.
 INSERT INTO state_snapshot (class, key, version, state, hash) VALUES ('rows', 'by hand', 4, '{"n": "above"}', state_hash('{"n": "above"}'));
 SELECT seen('by hand', 'rows'), state_at('by hand', 4, class => 'rows');
-SELECT complaint($$SELECT state_save('by hand', '{"n": 4}', class => 'rows')$$);
-DELETE FROM state_snapshot WHERE class = 'rows' AND key = 'by hand' AND version = 4;
-SELECT * FROM state_save('by hand', '{"n": 4}', class => 'rows');
+SELECT * FROM state_save('by hand', '{"n": 5}', class => 'rows');
 
 -- The rules of the tables, 23514 for who breaks them.
 SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash) VALUES ('rows', 'x', 1, state_hash('1'))$$);

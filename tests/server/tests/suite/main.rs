@@ -32,5 +32,6 @@ mod subscriber;
 mod unused;
 mod upkeep;
 mod verify;
+mod versions;
 mod worker_settings;
 mod workers;

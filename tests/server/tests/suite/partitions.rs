@@ -7,7 +7,7 @@ use state_cache_server_tests::{Server, Sql, inconsistencies};
 const SCRIPT: &str = include_str!("../../../../sql/state_cache_partition_by_month.sql");
 
 /// Runs the script as `psql --single-transaction` does.
-fn partition(client: &mut Client) {
+pub fn partition(client: &mut Client) {
     client.run(&format!("BEGIN; {SCRIPT} COMMIT"));
 }
 

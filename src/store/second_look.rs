@@ -1,0 +1,326 @@
+//! What is looked at again once a write is done. A statement that waited for a row writes what was decided before it
+//! waited; meanwhile others may have made versions and deleted them by hand, moved the head row back, deleted what the
+//! new version builds upon, or redefined the class.
+//!
+//! # Contract
+//!
+//! [`put_right`] is called with the head row written, so locked until the transaction ends:
+//! - **What the class keeps now** and the write has taken away, by the settings of before, is put back. A snapshot of
+//!   now that sees of this transaction only what came before the write still sees it.
+//! - **A number** that is not above all versions that the state has, or had, becomes one that is. Nobody has seen it yet.
+//! - **A difference** from a version that is gone is stored as a keyframe.
+//!
+//! The first is a comparison in memory. The others cost a query, and are left out where the caller knows that nobody
+//! has committed a change of the state since it decided.
+
+use super::changes::write;
+use super::history::{Kept, OF_STATE, named, rewrite_as_keyframe};
+use super::own_write::OwnWrite;
+use super::spi::{Connection, Statement};
+use super::storage::pack;
+use super::write::{Made, NewVersion};
+use crate::call::{bigint_datum, varlena_datum};
+use crate::catalog::{self, Catalog, Class};
+use crate::error::{Error, Result, Shown};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use pgrx::pg_sys;
+use state_cache_memory::copy;
+use std::cell::OnceCell;
+
+/// The prepared statements of this room.
+#[derive(Default)]
+pub struct Statements {
+    newest: OnceCell<Statement>,
+    look: OnceCell<Statement>,
+    number_head: OnceCell<Statement>,
+    number_snapshot: OnceCell<Statement>,
+    before: OnceCell<Statement>,
+    put_back: OnceCell<Statement>,
+}
+
+/// What was decided, and upon what.
+#[derive(Clone, Copy)]
+pub struct Decided<'a> {
+    /// The class as it was then.
+    pub class: &'a Class,
+    /// Key of the state.
+    pub key: &'a [u8],
+    /// The version to be written; `None` for a tombstone.
+    pub new: Option<&'a NewVersion<'a>>,
+    /// Whether there was no head row.
+    pub is_first: bool,
+    /// Whether it is known that nobody has committed a change of the state since.
+    pub is_quiet: bool,
+    /// The version that this transaction has deleted by hand in the state's bucket, 0 for none.
+    pub own_floor: i64,
+    /// The command that was begun for the write.
+    pub command: pg_sys::CommandId,
+}
+
+/// Puts right what has become wrong while the statement waited that has written `made`; the version as it is then.
+pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result<Made> {
+    let Decided { class, key, .. } = *decided;
+    catalog::require_same(catalog)?;
+    if let Some(now) = catalog::class_now(catalog, &class.name)
+        && keeps_more(class, &now)
+    {
+        put_back(catalog, class, key, made.version, decided.command)?;
+    }
+    if decided.is_quiet {
+        return Ok(made);
+    }
+    let base = decided.new.and_then(|new| new.base);
+    let base = base.filter(|_| made.storage.depth() > 0);
+    let found = {
+        let _owner = Impersonation::owner_of(catalog.snapshot);
+        let _snapshot = PushedSnapshot::latest();
+        look(catalog, class, key, made.version, base.map(|it| it.version))?
+    };
+    let floor = match decided.is_first {
+        true => catalog.floor(&class.name, key).max(decided.own_floor),
+        false => 0,
+    };
+    // In a partitioned table another row may have the number of the one that was written.
+    let own = i64::from(decided.new.is_some());
+    let is_taken = found.highest > made.version || found.of_number > own;
+    if is_taken || floor >= made.version {
+        let number = found.highest.max(floor).max(made.version) + 1;
+        return renumber(catalog, class, key, decided.new, made, number);
+    }
+    if let (Some(new), Some(_), false) = (decided.new, base, found.has_base) {
+        let _owner = Impersonation::owner_of(catalog.snapshot);
+        let kept = Kept {
+            document: copy(new.document)?,
+            hash: new.hash,
+            storage: made.storage,
+        };
+        rewrite_as_keyframe(catalog, class, key, made.version, &kept)?;
+    }
+    Ok(made)
+}
+
+/// Whether a class keeps more snapshots than before.
+fn keeps_more(before: &Class, now: &Class) -> bool {
+    match (before.keep, now.keep) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(before), Some(now)) => now > before,
+    }
+}
+
+/// The highest kept version of a state under the active snapshot, whoever may see it; 0 for none.
+pub fn newest_kept(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.second_look.newest,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT COALESCE(pg_catalog.max(version), 0) FROM @extschema@.state_snapshot WHERE {OF_STATE}"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let name = [Some(varlena_datum(class)), Some(varlena_datum(key))];
+    let rows = connection.query(statement, name)?;
+    Ok(rows.first().map_or(0, |row| row.bigint(1)))
+}
+
+/// What there is beside a version that was just written.
+struct Beside {
+    /// The highest kept version that is not below it, 0 for none.
+    highest: i64,
+    /// How many rows have its number, its own among them.
+    of_number: i64,
+    /// Whether the version is kept that it builds upon.
+    has_base: bool,
+}
+
+fn look(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    number: i64,
+    base: Option<i64>,
+) -> Result<Beside> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &catalog.statements.second_look.look,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT pg_catalog.max(version), pg_catalog.count(*) FILTER (WHERE version OPERATOR(pg_catalog.=) $3), \
+                 EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 AND version OPERATOR(pg_catalog.=) $4) \
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>=) $3"
+            )
+        },
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(&class.name)),
+            Some(varlena_datum(key)),
+            Some(bigint_datum(number)),
+            base.map(bigint_datum),
+        ],
+    )?;
+    let found = rows.first();
+    let number = |column| found.as_ref().map_or(0, |row| row.bigint(column));
+    Ok(Beside {
+        highest: number(1),
+        of_number: number(2),
+        has_base: found.as_ref().is_some_and(|row| row.boolean(3)),
+    })
+}
+
+/// Gives the version or tombstone that was just written another number. A version is stored as a keyframe then: a
+/// difference names what it builds upon by the distance.
+fn renumber(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    new: Option<&NewVersion<'_>>,
+    made: Made,
+    number: i64,
+) -> Result<Made> {
+    let raced = || Error::Raced {
+        state: Shown::new(&class.name, key),
+    };
+    let [class_name, key_name, from] = named(&class.name, key, made.version);
+    let to = Some(bigint_datum(number));
+    let of_version = format!("{OF_STATE} AND version OPERATOR(pg_catalog.=) $3");
+    let written = write(
+        catalog,
+        &catalog.statements.second_look.number_head,
+        &format!(
+            "UPDATE @extschema@.state_head SET version = $4 WHERE {of_version} RETURNING version"
+        ),
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+        ],
+        [class_name, key_name, from, to],
+    )?;
+    // Unless a trigger or rule has made something else of it.
+    if written != 1 {
+        return Err(raced());
+    }
+    let Some(new) = new else {
+        return Ok(Made::without_snapshot(number));
+    };
+    let is_recovery_point = made.storage.is_recovery_point();
+    let packed = pack(
+        catalog,
+        class,
+        number,
+        new.document,
+        None,
+        is_recovery_point,
+    );
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let whole = packed.delta.is_none().then(|| varlena_datum(new.document));
+    let delta = packed.delta.as_deref().map(varlena_datum);
+    let written = write(
+        catalog,
+        &catalog.statements.second_look.number_snapshot,
+        &format!(
+            "UPDATE @extschema@.state_snapshot SET version = $4, state = $5, delta = $6 WHERE {of_version} \
+             AND writer OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() RETURNING version"
+        ),
+        [
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+            pg_sys::JSONBOID,
+            pg_sys::BYTEAOID,
+        ],
+        [class_name, key_name, from, to, whole, delta],
+    )?;
+    if written != 1 {
+        return Err(raced());
+    }
+    Ok(Made {
+        version: number,
+        storage: packed.storage.written_newest(),
+    })
+}
+
+/// The columns of `state_snapshot`, and their types.
+const COLUMNS: [(&str, pg_sys::Oid); 13] = [
+    ("class", pg_sys::TEXTOID),
+    ("key", pg_sys::TEXTOID),
+    ("version", pg_sys::INT8OID),
+    ("parent_version", pg_sys::INT8OID),
+    ("hash", pg_sys::BYTEAOID),
+    ("checkpoint_type", pg_sys::TEXTOID),
+    ("recovery_point", pg_sys::BOOLOID),
+    ("agent_phase", pg_sys::TEXTOID),
+    ("execution_context", pg_sys::JSONBOID),
+    ("created_at", pg_sys::TIMESTAMPTZOID),
+    ("writer", pg_sys::XID8OID),
+    ("state", pg_sys::JSONBOID),
+    ("delta", pg_sys::BYTEAOID),
+];
+
+/// Puts back what command `command` of this transaction has taken away of the versions below this one.
+fn put_back(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    below: i64,
+    command: pg_sys::CommandId,
+) -> Result<()> {
+    let names = COLUMNS.map(|(name, _)| name).join(", ");
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _snapshot = PushedSnapshot::latest_before(command);
+    let connection = Connection::open()?;
+    let before = connection.prepare(
+        &catalog.statements.second_look.before,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT {names} FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 AND version OPERATOR(pg_catalog.<) $3 ORDER BY version"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let put_back = connection.prepare(
+        &catalog.statements.second_look.put_back,
+        &catalog.schema,
+        || {
+            let values: Vec<_> = (1..=COLUMNS.len()).map(|n| format!("${n}")).collect();
+            format!(
+                "INSERT INTO @extschema@.state_snapshot ({names}) VALUES ({}) ON CONFLICT DO NOTHING",
+                values.join(", ")
+            )
+        },
+        &COLUMNS.map(|(_, of_type)| of_type),
+    )?;
+    let rows = connection.query(
+        before,
+        [
+            Some(varlena_datum(&class.name)),
+            Some(varlena_datum(key)),
+            Some(bigint_datum(below)),
+        ],
+    )?;
+    let _own = OwnWrite::begin();
+    for row in rows.iter() {
+        let values: [_; COLUMNS.len()] = std::array::from_fn(|n| row.column(n as i32 + 1));
+        connection.modify(put_back, values)?;
+    }
+    Ok(())
+}
