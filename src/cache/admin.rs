@@ -7,7 +7,7 @@ use crate::snapshots::{self, Retention};
 use crate::store::{self, Setting};
 use crate::{encoding, interval, memory, notify, shared};
 use pgrx::pg_sys;
-use state_cache_document::Pattern;
+use state_cache_document::{Pattern, PatternError};
 use state_cache_memory::Grow;
 
 /// The longest class name and channel, in bytes: those of an identifier.
@@ -109,9 +109,12 @@ sql_functions! {
     fn state_invalidate(call) {
         let catalog = catalog::current(call.function())?;
         let text = call.required_text(0, "pattern")?;
-        let pattern = Pattern::parse(text).map_err(|_| Error::Argument {
-            message: "the pattern ends in a backslash".to_owned(),
-            hint: Some("Write two backslashes for one."),
+        let pattern = Pattern::parse(text).map_err(|error| match error {
+            PatternError::OutOfMemory(refused) => refused.into(),
+            PatternError::Unfinished => Error::Argument {
+                message: "the pattern ends in a backslash".to_owned(),
+                hint: Some("Write two backslashes for one."),
+            },
         })?;
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;

@@ -11,7 +11,7 @@ use crate::store::{self, Head};
 use crate::sys;
 use crate::{behind, memory, shared};
 use pgrx::pg_sys;
-use state_cache_formats::{Cursor, Home, widen, widen_at_most};
+use state_cache_formats::{Cursor, Home, Unread, widen, widen_at_most};
 use state_cache_l1::EntryInfo;
 use state_cache_memory::{Grow, format};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,9 +131,12 @@ fn cursor(catalog: &Catalog) -> Result<Cursor> {
 
 /// Reads a cursor: `22023` if it is none, `55000` if it is none of here.
 fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
-    let cursor = Cursor::parse(given).map_err(|_| Error::Argument {
-        message: format!("cursor \"{}\" is not well-formed", front_text(given, SHOWN)),
-        hint: Some("Pass what state_changes() or state_cursor() gave, or NULL."),
+    let cursor = Cursor::parse(given).map_err(|error| match error {
+        Unread::OutOfMemory(refused) => refused.into(),
+        Unread::Malformed => Error::Argument {
+            message: format!("cursor \"{}\" is not well-formed", front_text(given, SHOWN)),
+            hint: Some("Pass what state_changes() or state_cursor() gave, or NULL."),
+        },
     })?;
     let (there, here) = (cursor.home, home(catalog)?);
     let stale = |reason| Err(Error::StaleCursor { reason });

@@ -15,6 +15,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, Rows, sql_functions};
 use crate::error::{Error, Result, text};
+use crate::memory;
 use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
 use crate::subtransaction::{Refused, survive_refusal};
 use state_cache_context::{
@@ -183,7 +184,7 @@ impl<'a> Ending<'a> {
     /// Sends an export to where no parent is needed.
     fn send(&self, departure: &Departure<'_>) -> Result<Arrival> {
         let export = &departure.export;
-        let default_key = default_target_key(self.state.key, &export.key);
+        let default_key = default_target_key(self.state.key, &export.key)?;
         let target_key = export.target_key.as_deref().unwrap_or(&default_key);
         let (target, reason) = match departure.destination {
             Destination::Blackboard => {
@@ -295,7 +296,8 @@ fn check_decided(run: &[u8], context: &Run<'_>) -> Result<()> {
     let mut variables = Vec::new();
     for (name, _) in document::members(conflicts).map_err(malformed(run))? {
         if !run::conflicts_of(run, context, name)?.is_empty() {
-            variables.push(text(name));
+            memory::check()?;
+            variables.try_push(text(name))?;
         }
     }
     if variables.is_empty() {

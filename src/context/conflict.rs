@@ -15,6 +15,7 @@ use crate::store::{self, Conflict};
 use crate::sys;
 use state_cache_context::{Run, Sensitivity, Source, Variable};
 use state_cache_document::{self as document, DocumentError};
+use state_cache_memory::Grow;
 use std::borrow::Cow;
 
 /// A conflict; `42704` if there is none.
@@ -99,12 +100,10 @@ fn reopen_others(
     let mut waiting = Vec::new();
     for id in others {
         let sensitivity = sensitivity_of(&conflict(catalog, id, true)?).max(variable.sensitivity);
-        waiting.extend(store::supersede_conflict(
-            catalog,
-            id,
-            &variable.value,
-            sensitivity.name(),
-        )?);
+        let anew = store::supersede_conflict(catalog, id, &variable.value, sensitivity.name())?;
+        if let Some(anew) = anew {
+            waiting.try_push(anew)?;
+        }
     }
     Ok(waiting)
 }

@@ -13,7 +13,7 @@ use crate::{settings, varlena};
 use pgrx::pg_sys;
 use state_cache_context::{Destination, Export, Run, Sensitivity};
 use state_cache_document as document;
-use state_cache_memory::{Grow, boxed, collect, copy};
+use state_cache_memory::{Grow, boxed, collect, copy, with_capacity};
 use std::borrow::Cow;
 use std::rc::Rc;
 
@@ -156,7 +156,7 @@ fn check_place(
     match (destination, target) {
         (Destination::PersistentStore, Some(class)) => {
             check_store_class(class)?;
-            let default_key = default_target_key(state.key, key);
+            let default_key = default_target_key(state.key, key)?;
             let target_key = target_key.unwrap_or(&default_key);
             StateRef::new(&state.catalog, class, target_key).map(|_| ())
         }
@@ -195,8 +195,12 @@ pub fn check_store_class(class: &[u8]) -> Result<()> {
 }
 
 /// The name that an export has where it goes, if none is given.
-pub fn default_target_key(run: &[u8], key: &[u8]) -> Vec<u8> {
-    [run, b"/", key].concat()
+pub fn default_target_key(run: &[u8], key: &[u8]) -> Result<Vec<u8>> {
+    let mut name = with_capacity(run.len() + 1 + key.len())?;
+    [run, b"/", key]
+        .iter()
+        .for_each(|part| name.extend_from_slice(part));
+    Ok(name)
 }
 
 /// An SQL/JSON path; PostgreSQL's own error for what is none.

@@ -176,7 +176,7 @@ fn stale_reservations(parent: &StateRef<'_>, child: &[u8]) -> Result<Vec<Vec<u8>
             continue;
         };
         if Purse::new(&state, &document)?.has_allotted(child)? {
-            reserving.push(key);
+            reserving.try_push(key)?;
         }
     }
     Ok(reserving)
@@ -289,7 +289,9 @@ pub struct Inherited {
 pub fn lock_for_child(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<()> {
     lock_found(parent, function, || {
         let mut keys = charged_runs(parent, &SPENDABLE)?;
-        keys.extend(stale_reservations(parent, child)?);
+        for key in stale_reservations(parent, child)? {
+            keys.try_push(key)?;
+        }
         Ok(keys)
     })
     .map(|_| ())

@@ -7,6 +7,7 @@ use crate::cache::StateRef;
 use crate::error::{Error, Result, text};
 use state_cache_context::{Counter, Problem, Run, ShapeError};
 use state_cache_document as document;
+use state_cache_memory::collect;
 
 /// The counters that a child can be allotted, or share.
 pub const SPENDABLE: [Counter; 3] = [Counter::Credits, Counter::ToolCalls, Counter::DurationMs];
@@ -195,7 +196,7 @@ impl<'a> Purse<'a> {
     /// The children that something is reserved for.
     pub fn reserved_for(&self) -> Result<Vec<&'a [u8]>> {
         let reservations = self.section("reservations")?;
-        Ok(reservations.iter().map(|(child, _)| *child).collect())
+        Ok(collect(reservations.iter().map(|(child, _)| *child))?)
     }
 
     /// Whether anything is reserved for a child.

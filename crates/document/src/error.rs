@@ -54,13 +54,27 @@ impl fmt::Display for DocumentError {
 
 impl core::error::Error for DocumentError {}
 
-/// A key pattern ends in a backslash that escapes nothing.
+/// Why a text gives no key pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PatternError;
+pub enum PatternError {
+    /// It ends in a backslash that escapes nothing.
+    Unfinished,
+    /// There is no memory for it.
+    OutOfMemory(OutOfMemory),
+}
+
+impl From<OutOfMemory> for PatternError {
+    fn from(refused: OutOfMemory) -> Self {
+        Self::OutOfMemory(refused)
+    }
+}
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the pattern ends in a backslash that escapes nothing")
+        f.write_str(match self {
+            Self::Unfinished => "the pattern ends in a backslash that escapes nothing",
+            Self::OutOfMemory(_) => "out of memory",
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Key patterns.
 
-use crate::error::PatternError;
+use crate::error::PatternError::{self, Unfinished};
+use state_cache_memory::with_capacity;
 
 /// A pattern over keys: `*` stands for any run of characters, `?` for one, `\` takes the next
 /// character as it is, everything else stands for itself.
@@ -26,13 +27,14 @@ impl Pattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`PatternError`] when the text ends in a backslash that escapes nothing.
+    /// [`Unfinished`], [`PatternError::OutOfMemory`].
     pub fn parse(text: &[u8]) -> Result<Pattern, PatternError> {
-        let mut tokens = Vec::with_capacity(text.len());
+        // As many as there are bytes at most.
+        let mut tokens = with_capacity(text.len())?;
         let mut bytes = text.iter();
         while let Some(&byte) = bytes.next() {
             match byte {
-                b'\\' => tokens.push(Token::Byte(*bytes.next().ok_or(PatternError)?)),
+                b'\\' => tokens.push(Token::Byte(*bytes.next().ok_or(Unfinished)?)),
                 b'?' => tokens.push(Token::One),
                 // Two runs in a row match what one does.
                 b'*' if tokens.last() == Some(&Token::Run) => {}
@@ -40,14 +42,15 @@ impl Pattern {
                 _ => tokens.push(Token::Byte(byte)),
             }
         }
-        let exact = tokens.iter().map(|token| match token {
+        if tokens.contains(&Token::One) || tokens.contains(&Token::Run) {
+            return Ok(Pattern(Form::Wild(tokens)));
+        }
+        let mut exact = with_capacity(tokens.len())?;
+        exact.extend(tokens.iter().filter_map(|token| match token {
             Token::Byte(byte) => Some(*byte),
             Token::One | Token::Run => None,
-        });
-        Ok(Pattern(match exact.collect() {
-            Some(key) => Form::Exact(key),
-            None => Form::Wild(tokens),
-        }))
+        }));
+        Ok(Pattern(Form::Exact(exact)))
     }
 
     /// The one key that the pattern matches, when it has no wildcard.
@@ -149,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_trailing_backslash_is_refused() {
-        assert_eq!(Pattern::parse(b"a\\"), Err(PatternError));
+        assert_eq!(Pattern::parse(b"a\\"), Err(PatternError::Unfinished));
         assert!(Pattern::parse(b"a\\\\").is_ok());
-        assert_eq!(Pattern::parse(b"a*\\\\\\"), Err(PatternError));
+        assert_eq!(Pattern::parse(b"a*\\\\\\"), Err(PatternError::Unfinished));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use state_cache_document::{
-    DocumentError, append, array, diff, elements, get_path, get_section, members, merge_patch,
-    number, object, string, update, update_section, without,
+    DocumentError, Pattern, PatternError, append, array, diff, elements, get_path, get_section,
+    members, merge_patch, number, object, string, update, update_section, without,
 };
 use state_cache_histories::{Json, Refusing, encode, refuse_each};
 
@@ -69,6 +69,12 @@ fn each_large_request_that_is_refused_ends_in_an_error() {
         refusals(|| members(&flat).map(|parts| parts.len())),
         refusals(|| elements(&array_of).map(|parts| parts.len())),
     ];
+    let pattern = "ab*".repeat(50_000);
+    let is_refused =
+        |outcome: &Result<_, PatternError>| matches!(outcome, Err(PatternError::OutOfMemory(_)));
+    for pattern in [&*pattern, &pattern.replace('*', "")] {
+        assert!(refuse_each(|| Pattern::parse(pattern.as_bytes()), is_refused) > 0);
+    }
     assert!(counted.iter().all(|count| *count > 0), "{counted:?}");
     // These have nothing large to ask for.
     assert_eq!(refusals(|| get_path(&nested[..], &path).map(|_| ())), 0);

@@ -9,6 +9,8 @@
 //! hence the names of the server, of its timeline, of the installation, and of the start of the server with the
 //! place in the WAL: two histories that begin alike (a data directory and its copy) differ in these.
 
+use self::Unread::Malformed;
+use state_cache_memory::{Grow, OutOfMemory};
 use std::fmt;
 
 /// Version of the format.
@@ -50,9 +52,14 @@ pub struct Cursor {
     in_progress: Vec<u64>,
 }
 
-/// A text that is no cursor.
+/// Why a text gives no cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub enum Unread {
+    /// It is none.
+    Malformed,
+    /// There is no memory for it.
+    OutOfMemory(OutOfMemory),
+}
 
 impl Cursor {
     /// The cursor of a snapshot: its bounds, and all ids in between that are in progress. Ids outside the
@@ -96,8 +103,8 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] for anything that [`fmt::Display`] does not write.
-    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+    /// [`Malformed`] for anything that [`fmt::Display`] does not write; [`Unread::OutOfMemory`].
+    pub fn parse(text: &[u8]) -> Result<Self, Unread> {
         let mut fields = text.split(|byte| *byte == b'-');
         let mut number = || hexadecimal(fields.next().ok_or(Malformed)?);
         if number()? != VERSION {
@@ -127,7 +134,7 @@ impl Cursor {
                 {
                     return Err(Malformed);
                 }
-                in_progress.push(xid);
+                in_progress.try_push(xid).map_err(Unread::OutOfMemory)?;
             }
         }
         Ok(Self {
@@ -164,7 +171,7 @@ impl fmt::Display for Cursor {
 }
 
 /// A number of 1 to 16 hexadecimal digits, written as this module writes it.
-fn hexadecimal(digits: &[u8]) -> Result<u64, Malformed> {
+fn hexadecimal(digits: &[u8]) -> Result<u64, Unread> {
     if !(1..=16).contains(&digits.len()) || (digits.len() > 1 && digits[0] == b'0') {
         return Err(Malformed);
     }

@@ -8,5 +8,5 @@ mod cursor;
 pub mod resident;
 mod xid;
 
-pub use cursor::{Cursor, Home, Malformed};
+pub use cursor::{Cursor, Home, Unread};
 pub use xid::{widen, widen_at_most};

@@ -1,8 +1,9 @@
-//! Where there is no memory for a list of states, it is none, and no process ends.
+//! Where there is no memory for a list of states or of transactions, it is none, and no process ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use state_cache_formats::resident::{List, decode};
+use state_cache_formats::{Cursor, Home, Unread};
 use state_cache_histories::{Refusing, refuse_each};
 
 #[global_allocator]
@@ -24,4 +25,16 @@ fn each_large_request_that_is_refused_leaves_out_what_it_was_for() {
     assert!(count > 0);
     let list = fill().1.encode();
     assert!(refuse_each(|| decode(&list), Option::is_none) > 0);
+
+    let home = Home {
+        system: 1,
+        timeline: 1,
+        database: 5,
+        incarnation: 1,
+        run: 0,
+        start: 0,
+    };
+    let text = Cursor::new(home, 1, 1, 40_000, (1..40_000).collect()).to_string();
+    let refused = |read: &Result<_, Unread>| matches!(read, Err(Unread::OutOfMemory(_)));
+    assert!(refuse_each(|| Cursor::parse(text.as_bytes()), refused) > 0);
 }

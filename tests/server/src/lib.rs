@@ -17,7 +17,7 @@ mod sql;
 
 pub use consistency::inconsistencies;
 pub use proxy::Proxy;
-pub use server::{Server, kill};
+pub use server::{Server, kill, limit_memory};
 pub use sql::{Sql, code};
 
 use std::sync::atomic::{AtomicBool, Ordering};

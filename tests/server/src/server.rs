@@ -309,6 +309,19 @@ pub fn kill(pid: u32) {
     succeed(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]));
 }
 
+/// Lets a process of a server take so many bytes of address space beyond what it has.
+pub fn limit_memory(pid: u32, more: u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let size = status.lines().find(|line| line.starts_with("VmSize:"));
+    let kb = size.and_then(|line| line.split_whitespace().nth(1));
+    let most = kb.unwrap().parse::<u64>().unwrap() * 1024 + more;
+    succeed(
+        as_server_user(Path::new("prlimit"))
+            .args(["--pid", &pid.to_string()])
+            .arg(format!("--as={most}")),
+    );
+}
+
 /// A data directory that no server has run in, to be copied.
 fn template() -> PathBuf {
     static TEMPLATE: OnceLock<Home> = OnceLock::new();

@@ -18,6 +18,7 @@ mod memory;
 mod messages;
 mod model;
 mod notify;
+mod out_of_memory;
 mod partitions;
 mod partitions_elsewhere;
 mod protections;
