@@ -56,6 +56,15 @@ impl Explicits {
         }
     }
 
+    /// What the current role has staged of a state is what dropping its batch goes back to.
+    pub fn keep(&mut self, id: u128, state: &State) -> Result<()> {
+        let owner = sys::current_user();
+        for batch in self.0.iter_mut().filter(|batch| batch.owner == owner) {
+            to_change(&mut batch.before)?.insert(id, state.clone());
+        }
+        Ok(())
+    }
+
     /// What is staged of a state is about to be written: dropping a batch does not bring back what was staged before.
     pub fn forget_staged_before(&mut self, id: u128) -> Result<()> {
         for batch in &mut self.0 {

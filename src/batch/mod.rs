@@ -94,7 +94,9 @@ pub use callbacks::init;
 pub use change::{apply, begin as check_may_change, check_may_write, expire, expires_after, set};
 pub use explicit::OnConflict;
 pub use leave::write_all as write_left;
-pub use save::{Saved, keep, keep_staged, save, settle_before_recovery, write_staged};
+pub use save::{
+    Saved, keep, keep_for_commit, keep_staged, save, settle_before_recovery, write_staged,
+};
 pub use settlements::settle;
 pub use staged::{Edit, Operation};
 pub use view::{read, read_newest};

@@ -204,7 +204,7 @@ impl<'a> Ending<'a> {
                     export.item,
                     FUNCTION,
                 )?;
-                batch::keep_staged(&board)?;
+                batch::keep_for_commit(&board)?;
                 (Some(copy(&swarm)?), "put on the blackboard")
             }
             Destination::PersistentStore => {

@@ -18,7 +18,8 @@
 //! the blackboard, stored exports, the tables. It stays or goes as a whole. Parts of it are written at once, and must
 //! be (rows of tables, a checkpoint), so none of it is part of what `state_batch_rollback()` drops: each state that a
 //! decision changes is kept ([`crate::batch::keep`]), with what the transaction had staged of it before, since that is
-//! what was decided upon. ROLLBACK, also to a savepoint, takes back all of it.
+//! what was decided upon. ROLLBACK, also to a savepoint, takes back all of it. An explicit batch writes it at once; but for
+//! items of a blackboard, whose row nobody needs to wait for before the commit.
 //!
 //! **The place of a run** in the hierarchy is a row of `state_context`. It never changes but for the version that
 //! merges compare with; it is what the rules between parent and child are locked by:
