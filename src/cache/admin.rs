@@ -126,6 +126,8 @@ sql_functions! {
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for, compression,
     /// checkpoint_types, agent_phases)`
     fn state_class_define(call) {
+        // SAFETY: raises the server's own error, before anything is held that needs a destructor.
+        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_class_define()".as_ptr()) };
         let catalog = catalog::current(call.function())?;
         let name = call.required_text(0, "class")?;
         check_name("class", name)?;

@@ -31,7 +31,7 @@ CREATE FUNCTION delete_by_hand(name text) RETURNS void LANGUAGE sql AS $$
 	DELETE FROM state_head WHERE class = 'overruled' AND key = name;
 	DELETE FROM state_snapshot WHERE class = 'overruled' AND key = name;
 $$;
-CREATE PROCEDURE try(name text, change text) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE try_change(name text, change text) LANGUAGE plpgsql AS $$
 BEGIN
 	CALL make_dirty(name);
 	COMMIT;
@@ -39,15 +39,15 @@ BEGIN
 	EXECUTE change USING name;
 END
 $$;
-CALL try('set', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled')$$);
-CALL try('same', $$SELECT state_set($1, '{"n": [2]}', class => 'overruled')$$);
-CALL try('update', $$SELECT state_update($1, '{"m": 3}', class => 'overruled')$$);
-CALL try('save', $$SELECT state_save($1, '{"n": [3]}', class => 'overruled')$$);
-CALL try('labelled', $$SELECT state_save($1, '{"n": [3]}', checkpoint_type => 'manual', class => 'overruled')$$);
-CALL try('deleted', $$SELECT state_delete($1, class => 'overruled')$$);
-CALL try('touched', $$SELECT state_touch($1, '1 day', class => 'overruled')$$);
-CALL try('flushed', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled'), (SELECT count(*) FROM state_batch_commit())$$);
-CALL try('twice', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled'), (SELECT count(*) FROM state_batch_commit()), state_set($1, '{"n": [4]}', class => 'overruled')$$);
+CALL try_change('set', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled')$$);
+CALL try_change('same', $$SELECT state_set($1, '{"n": [2]}', class => 'overruled')$$);
+CALL try_change('update', $$SELECT state_update($1, '{"m": 3}', class => 'overruled')$$);
+CALL try_change('save', $$SELECT state_save($1, '{"n": [3]}', class => 'overruled')$$);
+CALL try_change('labelled', $$SELECT state_save($1, '{"n": [3]}', checkpoint_type => 'manual', class => 'overruled')$$);
+CALL try_change('deleted', $$SELECT state_delete($1, class => 'overruled')$$);
+CALL try_change('touched', $$SELECT state_touch($1, '1 day', class => 'overruled')$$);
+CALL try_change('flushed', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled'), (SELECT count(*) FROM state_batch_commit())$$);
+CALL try_change('twice', $$SELECT state_set($1, '{"n": [3]}', class => 'overruled'), (SELECT count(*) FROM state_batch_commit()), state_set($1, '{"n": [4]}', class => 'overruled')$$);
 SELECT * FROM unwritten;
 SELECT key, seen(key, 'overruled') = stored(key, 'overruled') AS same, stored(key, 'overruled')
 	FROM unnest(ARRAY['set', 'same', 'update', 'save', 'labelled', 'deleted', 'touched', 'flushed', 'twice']) key;
@@ -131,5 +131,5 @@ SELECT pg_reload_conf();
 SELECT state_class_define('overruled', write_mode => 'through');
 SELECT state_class_define('overruled other', write_mode => 'through');
 DROP FUNCTION delete_by_hand, large, leave_large;
-DROP PROCEDURE await_accepting, make_dirty, try;
+DROP PROCEDURE await_accepting, make_dirty, try_change;
 DROP VIEW unwritten;

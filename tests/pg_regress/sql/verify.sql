@@ -160,8 +160,6 @@ SELECT key, version FROM state_verify('verify more', repair => true);
 SELECT key, severity, outcome FROM logged WHERE class = 'verify more' AND key = 'key 250';
 SELECT complaint($$SELECT * FROM state_verify('no such')$$);
 
--- An entry of the log stays as long as there is something put aside that it tells of.
-SELECT outcome($$DELETE FROM state_recovery_log WHERE class = 'verify'$$);
 DELETE FROM state_damaged WHERE class = 'verify';
 DELETE FROM state_recovery_log WHERE class = 'verify';
 SELECT count(*) FROM logged WHERE class = 'verify';
