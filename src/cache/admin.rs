@@ -155,6 +155,8 @@ sql_functions! {
         ];
         // Whoever redefines the class at the same time is done when its row is locked.
         let before = store::lock_class_row(&catalog, call::varlena_datum(name))?;
+        // The lock may have been waited for.
+        catalog::require_same(&catalog)?;
         store::define_class(&catalog, call::varlena_datum(name), settings)?;
         let keeps_fewer = match (before, call.integer(2)) {
             (Some(_), None | Some(0)) | (None, _) => false,
