@@ -27,7 +27,7 @@ run: setup ## open psql on a throwaway server with the extension
 test: setup ## run everything: lint, unit, regress, isolation, crash
 	@scripts/check
 
-lint: ## check format and lints, warnings being errors
+lint: ## check format, lints (warnings being errors) and the links of the docs
 unit: ## test what needs no server
 regress: ## run the SQL tests, with and without preloading
 isolation: ## run the tests of races between sessions

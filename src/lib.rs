@@ -1,5 +1,5 @@
 //! state_cache: a transactional state store for agent and workflow runtimes, with an exact cache in
-//! shared memory. README.md says what it does; the header of each room says how.
+//! shared memory. README.md and docs/ say what it does; the header of each room says how.
 //!
 //! Reading goes SQL function → `batch` (the transaction's own changes) → `cache` → `store`; writing
 //! goes SQL function → `batch` → `store` → `cache` → `notify`.

@@ -1,4 +1,4 @@
-//! The settings `state_cache.*`. The paragraph above each one matches README's section on settings.
+//! The settings `state_cache.*`. The paragraph above each one matches docs/reference/settings.md.
 
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};

@@ -6,6 +6,7 @@ mod changes;
 mod crash;
 mod databases;
 mod decoys;
+mod docs;
 mod dump;
 mod dump_modes;
 mod expiry;

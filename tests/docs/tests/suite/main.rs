@@ -1,0 +1,6 @@
+//! The documentation: links lead somewhere, and everything that has a name is explained.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod links;
+mod names;
+mod pages;

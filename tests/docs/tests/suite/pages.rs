@@ -1,0 +1,43 @@
+//! The pages as a book.
+
+use state_cache_docs_tests::{pages, read};
+use std::path::{Path, PathBuf};
+
+/// Lines of README, which is the door and not the house.
+const DOOR: usize = 250;
+
+#[test]
+fn readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(
+        lines <= DOOR,
+        "README.md has {lines} lines, {DOOR} are the limit"
+    );
+}
+
+#[test]
+fn the_summary_lists_every_page() {
+    let pages = pages();
+    let summary = Path::new("docs/SUMMARY.md");
+    let listed = &pages
+        .iter()
+        .find(|page| page.path == summary)
+        .unwrap()
+        .links;
+    let listed: Vec<PathBuf> = listed
+        .iter()
+        .map(|link| Path::new("docs").join(link))
+        .collect();
+    for page in &pages {
+        if page.path.starts_with("docs") && page.path != summary {
+            assert!(listed.contains(&page.path), "{}", page.path.display());
+        }
+    }
+}
+
+#[test]
+fn every_page_begins_with_its_title() {
+    for page in pages() {
+        assert!(page.text.starts_with("# "), "{}", page.path.display());
+    }
+}
