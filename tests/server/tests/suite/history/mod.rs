@@ -166,7 +166,6 @@ fn holds(operations: u64, of_a_life: u64, seed: u64) {
 }
 
 #[test]
-#[ignore = "soak"]
 fn histories_hold_no_anomaly() {
     holds(OPERATIONS.0, LIFE.0, 1);
 }
