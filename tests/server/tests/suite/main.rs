@@ -4,6 +4,7 @@
 mod behind;
 mod changes;
 mod crash;
+mod credits;
 mod databases;
 mod decoys;
 mod docs;
