@@ -17,6 +17,7 @@ mod history;
 mod identity;
 mod interrupted;
 mod memory;
+mod merge_oracle;
 mod messages;
 mod model;
 mod notify;
