@@ -909,11 +909,13 @@ COMMENT ON VIEW state_progress IS 'how far each state_verify() and state_prune()
 -- finds them there and does not have them was restored without them.
 -- ---------------------------------------------------------------------------------------------------
 
+-- No primary key: a statement may be longer than an index entry, and a data-only restore may find the same rows there.
 CREATE TABLE state_protection (
-	statement    text COLLATE "C" PRIMARY KEY,
+	statement    text COLLATE "C" NOT NULL,
 	step         integer NOT NULL,
 	installation text COLLATE "C" NOT NULL
 );
+ALTER TABLE state_protection REPLICA IDENTITY FULL;
 COMMENT ON TABLE state_protection IS 'what users have put onto the tables and pg_dump leaves out; see state_protections()';
 COMMENT ON COLUMN state_protection.statement IS 'makes it';
 COMMENT ON COLUMN state_protection.step IS 'order in which the statements are run';
@@ -932,7 +934,7 @@ BEGIN
 		SELECT a.statement, a.present FROM (
 			SELECT h.statement, h.step, true AS present FROM here h
 			UNION ALL
-			SELECT p.statement, p.step, false FROM %1$s.state_protection p
+			SELECT DISTINCT p.statement, p.step, false FROM %1$s.state_protection p
 				WHERE p.installation <> %1$s.state_installation() AND NOT EXISTS (SELECT FROM here h WHERE h.statement = p.statement)
 			UNION ALL
 			-- Own triggers that a restore without triggers has left as ordinary ones.
@@ -1000,7 +1002,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			WHEN 'd' THEN format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', k.relation)
 			ELSE (SELECT format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', k.relation, c.relname)
 				FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = k.oid AND i.indisreplident) END, 5
-		FROM kept k WHERE k.relreplident <> CASE WHEN k.relname IN ('state_trace', 'state_start') THEN 'f' ELSE 'd' END
+		FROM kept k WHERE k.relreplident <> CASE WHEN k.relname IN ('state_trace', 'state_start', 'state_protection') THEN 'f' ELSE 'd' END
 	UNION ALL SELECT pg_get_triggerdef(t.oid), 6
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0
@@ -1032,17 +1034,19 @@ CREATE FUNCTION state_protections_note() RETURNS void
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
+	-- Two who note the same would both add it.
+	EXECUTE format('LOCK TABLE %s.state_protection IN SHARE ROW EXCLUSIVE MODE', home);
 	-- What was in force here and is not any more was taken away on purpose.
 	EXECUTE format('DELETE FROM %1$s.state_protection p WHERE p.installation = %1$s.state_installation()
 		AND NOT EXISTS (SELECT FROM %1$s.state_protections_here() h WHERE h.statement = p.statement)', home);
-	EXECUTE format('INSERT INTO %1$s.state_protection AS p (statement, step, installation)
-		SELECT h.statement, h.step, i.name FROM %1$s.state_protections_here() h, %1$s.state_installation() i (name)
-		WHERE NOT EXISTS (SELECT FROM %1$s.state_protection k WHERE k.statement = h.statement AND k.installation = i.name)
-		ON CONFLICT (statement) DO UPDATE SET installation = EXCLUDED.installation', home);
+	EXECUTE format('UPDATE %1$s.state_protection p SET installation = i.name FROM %1$s.state_installation() i (name)
+		WHERE p.installation <> i.name AND EXISTS (SELECT FROM %1$s.state_protections_here() h WHERE h.statement = p.statement)', home);
+	EXECUTE format('INSERT INTO %1$s.state_protection (statement, step, installation)
+		SELECT h.statement, h.step, %1$s.state_installation() FROM %1$s.state_protections_here() h
+		WHERE NOT EXISTS (SELECT FROM %1$s.state_protection k WHERE k.statement = h.statement)', home);
 END
 $$;
 COMMENT ON FUNCTION state_protections_note() IS 'notes what users have put onto the tables, for the dumps to come; the worker does so too';
-REVOKE EXECUTE ON FUNCTION state_protections_note() FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('state_protection', '');
 

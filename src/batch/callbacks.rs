@@ -85,21 +85,25 @@ unsafe extern "C-unwind" fn subtransaction(
 /// Runs what may fail: its errors abort the transaction, its panics become errors. A transaction that has nothing to do
 /// with us is not even asked for the reserve of memory.
 fn guarded(f: impl FnOnce() -> Result<()>) {
-    let is_ours = with(|batch| {
-        let changed = !batch.states.is_empty() || batch.by_hand.any();
-        changed || batch.holds_claim || !batch.settlements.is_empty()
-    });
-    if !is_ours && !notify::has_requests() {
-        return;
-    }
     // SAFETY: called by the server, which expects an ERROR to leave by longjmp.
     unsafe {
         pg_sys::submodules::panic::pgrx_extern_c_guard(|| {
-            if let Err(error) = memory::guarded(f) {
+            if is_ours()
+                && let Err(error) = memory::guarded(f)
+            {
                 error.raise();
             }
         });
     }
+}
+
+/// Whether the transaction has anything to do with us.
+fn is_ours() -> bool {
+    let is_known = with(|batch| {
+        let changed = !batch.states.is_empty() || batch.by_hand.any();
+        changed || batch.holds_claim || !batch.settlements.is_empty()
+    });
+    is_known || notify::has_requests()
 }
 
 /// The last look at the batch of this transaction. Should it panic, the marks are taken back, and L1 forgets

@@ -50,6 +50,8 @@ pub fn prepare() -> Result<()> {
     {
         news.try_push(requested)?;
     }
+    // What a trigger on the tables written below staged would be written by nobody.
+    with(|batch| batch.phase = Phase::Committing);
     let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
     crate::changes::leave_traces(&catalog, untraced?, &floors?)?;
     let prepared = notify::prepare(&catalog, news)?;
@@ -153,7 +155,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     Ok(news)
 }
 
-/// Reserves L1 memory and raises the marks. From here to the end of the transaction nothing is staged.
+/// Reserves L1 memory and raises the marks.
 fn mark(catalog: &Rc<Catalog>) -> Result<()> {
     with(|batch| {
         // The marks go straight into the batch, whose abort takes them back whatever happens here.
@@ -161,10 +163,8 @@ fn mark(catalog: &Rc<Catalog>) -> Result<()> {
             states,
             by_hand,
             publication,
-            phase,
             ..
         } = batch;
-        *phase = Phase::Committing;
         for (id, state) in &*states {
             let Some(flushed) = &state.flushed else {
                 continue;

@@ -178,6 +178,7 @@ impl Group {
                 Plan::Write(step) => match wrote.next() {
                     Some(Wrote::Version(made)) => {
                         let state = self.state(class, &known);
+                        let _stager = Impersonation::begin(&pending.stager, false);
                         let made = step.put_right(&state, made, command)?;
                         step.written(made)
                     }

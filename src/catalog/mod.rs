@@ -51,6 +51,8 @@ pub struct Catalog {
     pub horizon: pg_sys::Oid,
     /// OID of `state_start`.
     pub start: pg_sys::Oid,
+    /// OID of `state_protection`.
+    pub protection: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -187,6 +189,7 @@ impl Catalog {
                 relation(c"state_horizon")?,
                 relation(c"state_start")?,
             );
+            let protection = relation(c"state_protection")?;
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -205,6 +208,7 @@ impl Catalog {
                 trace,
                 horizon,
                 start,
+                protection,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 statements: Statements::default(),
@@ -218,7 +222,15 @@ impl Catalog {
     fn is(&self, other: &Self) -> bool {
         let tables = |c: &Self| {
             [
-                c.head, c.snapshot, c.context, c.class, c.floor, c.trace, c.horizon, c.start,
+                c.head,
+                c.snapshot,
+                c.context,
+                c.class,
+                c.floor,
+                c.trace,
+                c.horizon,
+                c.start,
+                c.protection,
             ]
         };
         self.schema == other.schema && tables(self) == tables(other)

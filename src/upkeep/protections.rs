@@ -4,6 +4,7 @@
 use super::SECOND;
 use crate::catalog;
 use crate::error::{Error, Result};
+use crate::identity::Impersonation;
 use crate::store;
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::transaction;
@@ -30,7 +31,12 @@ impl Task for Protections {
             return Ok(Next::Woken);
         }
         let catalog = transaction(catalog::installed)?.ok_or(Error::NotInstalled)?;
-        let missing = transaction(|| store::note_protections(&catalog))?;
+        let missing = transaction(|| {
+            // What others have put onto that table runs with its owner's privileges, not with the worker's.
+            let _owner = Impersonation::owner_of(catalog.protection);
+            store::set_constraints_immediate();
+            store::note_protections(&catalog)
+        })?;
         self.looked = Some(round.now);
         if missing > 0 && missing != self.missing {
             pgrx::ereport!(

@@ -144,3 +144,18 @@ CREATE TABLE in_between (n int);
 INSERT INTO in_between VALUES (1);
 COMMIT;
 SELECT stored('with ddl', 'triggers');
+
+-- What a trigger on the traces changes at COMMIT would come too late to be written: it is refused, not forgotten.
+CREATE FUNCTION change_late() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM state_set('late', '{"n": 1}', class => 'triggers');
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER change_late AFTER INSERT ON state_trace FOR EACH ROW EXECUTE FUNCTION change_late();
+SELECT state_set('traced', '{"n": 1}', class => 'triggers');
+\set VERBOSITY terse
+DELETE FROM state_head WHERE class = 'triggers' AND key = 'traced';
+\set VERBOSITY default
+SELECT stored('traced', 'triggers'), stored('late', 'triggers');
+DROP TRIGGER change_late ON state_trace;

@@ -133,6 +133,37 @@ fn the_worker_notes_them_and_says_what_a_restore_has_lost() {
     eventually("the worker to say so", || server.log().contains(said));
 }
 
+/// What is put onto the table of notes itself runs as its owner, not as the worker; and a statement may be of any length.
+#[test]
+fn the_worker_notes_them_as_the_owner_of_the_table() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run(
+        "CREATE ROLE keeper; ALTER TABLE state_protection OWNER TO keeper;
+         CREATE TABLE public.seen (role text); GRANT INSERT ON public.seen TO keeper;
+         CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER look AFTER INSERT ON state_protection
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION look()",
+    );
+    client.run(
+        "DO $$ BEGIN EXECUTE format('CREATE POLICY long ON state_head USING (key <> %L)',
+             (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 1000) n)); END $$",
+    );
+    drop(client);
+    // It looks after the start.
+    server.stop();
+    server.start();
+    let mut client = server.connect();
+    eventually("the worker to note all three", || {
+        client.number("SELECT count(*) FROM state_protection") == 3
+    });
+    assert_eq!(
+        client.text("SELECT DISTINCT role FROM public.seen"),
+        "keeper"
+    );
+}
+
 /// `pg_restore --disable-triggers` leaves triggers that fire always as ordinary ones.
 #[test]
 fn triggers_that_a_restore_has_weakened_are_named() {
