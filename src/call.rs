@@ -223,6 +223,48 @@ impl Rows {
     }
 }
 
+/// Memory of PostgreSQL for one step of a loop, emptied after each.
+pub struct Scratch(pg_sys::MemoryContext);
+
+impl Scratch {
+    /// Memory that goes at the latest with what was current.
+    pub fn new() -> Self {
+        // SAFETY: a child of the current context.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"state_cache loop".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
+    }
+
+    /// Runs `f` with this as the current memory; no value that `f` allocates from PostgreSQL outlives it.
+    pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the context lives as long as its parent, which was current when it was made. An error that jumps
+        // over this takes the memory with the parent, and whoever catches it puts its own context back.
+        unsafe {
+            let outer = pg_sys::MemoryContextSwitchTo(self.0);
+            let result = f();
+            pg_sys::MemoryContextSwitchTo(outer);
+            pg_sys::MemoryContextReset(self.0);
+            result
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // On an error the memory goes with its parent.
+        if !std::thread::panicking() {
+            // SAFETY: nothing uses it any more, and it is not current.
+            unsafe { pg_sys::MemoryContextDelete(self.0) };
+        }
+    }
+}
+
 /// A varlena value under construction in the current memory context: room for `len` bytes.
 pub struct Varlena {
     start: *mut u8,

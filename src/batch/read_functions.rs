@@ -3,7 +3,7 @@
 use super::view;
 use crate::cache::StateRef;
 use crate::cache::forms::{Jsonb, Nothing, Path, Section, Text};
-use crate::call::{self, Call, sql_functions};
+use crate::call::{self, Call, Scratch, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
 use state_cache_memory::collect;
@@ -58,17 +58,21 @@ sql_functions! {
         let catalog = catalog::current(call.function())?;
         let keys = call.text_array(0)?.unwrap_or_default();
         let mut rows = call.rows()?;
+        // What a read allocates goes before the next: the document that the row has a copy of, and one in L1 that
+        // turned out to be too new for the snapshot.
+        let memory = Scratch::new();
         for key in keys.into_iter().flatten() {
             let state = StateRef::new(&catalog, class, key)?;
-            if let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
-                rows.push([
-                    Some(call::varlena_datum(key)),
-                    Some(call::bigint_datum(version.number)),
-                    Some(document),
-                ]);
-                // SAFETY: made by this read; the row holds a copy.
-                unsafe { call::free(document) };
-            }
+            memory.with(|| -> Result<()> {
+                if let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
+                    rows.push([
+                        Some(call::varlena_datum(key)),
+                        Some(call::bigint_datum(version.number)),
+                        Some(document),
+                    ]);
+                }
+                Ok(())
+            })?;
         }
         Ok(call::void_datum())
     }

@@ -3,7 +3,7 @@
 //! The suite does 300,000 operations, `make soak` ten million.
 
 use postgres::Client;
-use state_cache_server_tests::{Server, Sql};
+use state_cache_server_tests::{Server, Sql, limit_memory};
 
 /// What the private memory of a backend may grow by, in kB, whatever it does: the allocator's own noise.
 /// A leak of 16 bytes per operation would be 2.5 MB in the suite, and 128 MB in the soak.
@@ -103,6 +103,44 @@ fn many_transactions_in_one_backend_do_not_grow_it() {
 #[test]
 fn one_long_transaction_does_not_grow_its_backend() {
     does_not_grow(100_000, false);
+}
+
+/// 50 MB of documents, and a backend that may have 16 MB more than it has.
+#[test]
+fn a_read_of_many_states_holds_one_document_at_a_time() {
+    let server = Server::new(&["state_cache.memory = '128MB'", "work_mem = '64kB'"]);
+    let mut writer = server.connect();
+    writer.run("SELECT state_class_define('many')");
+    let write = |text: &str| {
+        format!(
+            "SELECT state_set('k' || n, to_jsonb(repeat('{text}', 200000)), class => 'many') FROM generate_series(1, 250) n"
+        )
+    };
+    writer.run(&write("a"));
+    let read = "SELECT count(*) FROM state_get_many((SELECT array_agg('k' || n) FROM generate_series(1, 250) n), 'many')
+        WHERE length(state::text) = 200002";
+    let limited = || {
+        let mut client = server.connect();
+        client.run("SELECT state_get('k1', 'many')");
+        limit_memory(client.pid(), 16 << 20);
+        client
+    };
+    // Out of L1.
+    let hits = writer.counter("hits");
+    assert_eq!(limited().number(read), 250);
+    assert!(writer.counter("hits") >= hits + 250);
+    // Past it.
+    let mut client = limited();
+    client.run("SET state_cache.enabled = off");
+    assert_eq!(client.number(read), 250);
+    // Out of the tables, since what L1 has is too new for the snapshot.
+    let mut client = limited();
+    client.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT state_get('k1', 'many')");
+    writer.run(&write("b"));
+    let too_new = writer.counter("bypass_snapshot");
+    assert_eq!(client.number(read), 250);
+    client.run("COMMIT");
+    assert!(writer.counter("bypass_snapshot") >= too_new + 250);
 }
 
 #[test]
