@@ -2,6 +2,7 @@
 
 mod behind;
 mod crash;
+mod credits;
 mod elsewhere;
 mod model;
 mod reinstalled;
