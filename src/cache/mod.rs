@@ -7,8 +7,8 @@
 //!
 //! **Commit** (`publish`). Before the commit record: reserve L1 memory for each changed state, copy the
 //! new version into it, then raise `writers` of the state's stripe. After the commit became visible:
-//! link the new entry (or remove the old one where there was no room), advance `generation`, lower
-//! `writers`. After an abort: give the memory back, lower `writers`. The two last steps run in
+//! link the new entry (or remove the old one where there was no room) unless a newer one was published
+//! meanwhile (see `publish` for the order of events), advance `generation`, lower `writers`. After an abort: give the memory back, lower `writers`. The two last steps run in
 //! transaction callbacks: they allocate nothing, wait for nothing but a partition's LWLock, and cannot
 //! fail.
 //!
