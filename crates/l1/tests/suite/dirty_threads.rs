@@ -171,23 +171,25 @@ impl Test {
         let mut settled = [0; 3];
         loop {
             let done = self.tables.done.load(SeqCst);
-            self.cache.for_each_dirty(DB, INCARNATION, |_, name, info| {
-                let number: usize = String::from_utf8_lossy(&name[4..]).parse().unwrap();
-                let dirty = info.dirty.unwrap();
-                assert!(dirty.base < info.version && dirty.since <= info.version);
-                let version = info.version as u64;
-                self.tables.held[number].fetch_max(version, SeqCst);
-                if version.is_multiple_of(4) {
-                    std::thread::yield_now();
-                }
-                let key = key_in(DB, INCARNATION, b"run", name);
-                let found = self
-                    .cache
-                    .settle(&key, info.serial, info.version, 9, dirty.since);
-                settled[found as usize] += 1;
-                let cleaned = u64::from(found == Settled::Clean);
-                self.tables.cleaned.fetch_add(cleaned, SeqCst);
-            });
+            self.cache
+                .for_each_dirty(DB, INCARNATION, |_, name, info| {
+                    let number: usize = String::from_utf8_lossy(&name[4..]).parse().unwrap();
+                    let dirty = info.dirty.unwrap();
+                    assert!(dirty.base < info.version && dirty.since <= info.version);
+                    let version = info.version as u64;
+                    self.tables.held[number].fetch_max(version, SeqCst);
+                    if version.is_multiple_of(4) {
+                        std::thread::yield_now();
+                    }
+                    let key = key_in(DB, INCARNATION, b"run", name);
+                    let found = self
+                        .cache
+                        .settle(&key, info.serial, info.version, 9, dirty.since);
+                    settled[found as usize] += 1;
+                    let cleaned = u64::from(found == Settled::Clean);
+                    self.tables.cleaned.fetch_add(cleaned, SeqCst);
+                })
+                .unwrap();
             if done {
                 return settled;
             }

@@ -2,7 +2,6 @@
 
 mod behind;
 mod crash;
-mod credits;
 mod elsewhere;
 mod model;
 mod reinstalled;
