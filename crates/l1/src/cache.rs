@@ -40,6 +40,8 @@ pub struct Block {
     pub(crate) head: u32,
     /// Counted in the class's gauge of reserved blocks.
     claimed: bool,
+    /// No room under its class's limit was claimed for it, since it is to replace the entry of its key.
+    pub(crate) only_replaces: bool,
 }
 
 /// What must not have changed between the start of a fill and its end.
@@ -221,6 +223,7 @@ impl<K: Locks> L1<K> {
         Ok(Block {
             head: chain.head,
             claimed,
+            only_replaces: entry.max_entries.is_some() && !claimed,
         })
     }
 
@@ -302,8 +305,8 @@ impl<K: Locks> L1<K> {
     }
 
     /// Makes a block the entry of its key if no commit has touched its stripe or domain since `token`
-    /// was made, none is in progress, and there is no dirty entry, which is newer than anything filled;
-    /// else discards it and returns false.
+    /// was made, none is in progress, there is no dirty entry, which is newer than anything filled, and its
+    /// class's limit has room for it; else discards it and returns false.
     ///
     /// The check is made under the partition's lock: a committer that enters after it takes that lock
     /// later, to link or remove, and so has the last word.
@@ -315,6 +318,7 @@ impl<K: Locks> L1<K> {
         let old = self.find_same(&shard, block.head, entry);
         if self.stripe(entry.key_id()).quiet_generation() != Some(token.stripe_generation)
             || self.domain(entry.db).quiet_generation() != Some(token.domain_generation)
+            || (block.only_replaces && old.is_none())
             || old
                 .and_then(|old| shard.entry(old))
                 .is_some_and(EntryHeader::is_dirty)

@@ -131,7 +131,7 @@ impl<K: Locks> L1<K> {
     }
 
     /// Publishes a version that its committer has in a block: makes the block the entry of its key, or
-    /// discards it if the committer is late. Raises the stripe's generation. Allocates nothing, cannot
+    /// discards it if the committer is late, or its class's limit has no room for it. Raises the stripe's generation. Allocates nothing, cannot
     /// fail.
     ///
     /// A clean block replaces a dirty entry as it does any: the tables hold something newer. A dirty
@@ -150,6 +150,8 @@ impl<K: Locks> L1<K> {
         let version = entry.version.load(Relaxed);
         let verdict = match entry.is_dirty() {
             true => Verdict::Replace,
+            // The entry that it was to replace has been evicted, and others have taken its room.
+            false if block.only_replaces && old.is_none() => Verdict::Drop,
             false => shard.verdict(old, generation, noted, Some(version)),
         };
         let ended = match (&verdict, old) {

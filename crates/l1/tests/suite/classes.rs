@@ -118,6 +118,28 @@ fn a_new_version_at_the_limit_evicts_nothing() {
 }
 
 #[test]
+fn a_new_version_of_what_was_evicted_meanwhile_does_not_exceed_the_limit() {
+    for fill in [false, true] {
+        let cache = Cache::new(MIN_MEMORY);
+        let class = cache.class_record(DB, b"run");
+        link(&cache, &limited("a", class, 2));
+        link(&cache, &limited("b", class, 2));
+        let token = cache.fill_token(&key("a")).unwrap();
+        let block = cache.reserve(&limited("a", class, 2)).unwrap();
+        cache.remove(&key("a"));
+        let other = cache.reserve(&limited("c", class, 2)).unwrap();
+        cache.link_now(&key("c"), other);
+        match fill {
+            true => assert!(!cache.link_if_unchanged(block, token)),
+            false => cache.link_now(&key("a"), block),
+        }
+        assert!(!cache.has(&key("a")));
+        assert_eq!(cache.gauges(class).0, 2);
+        assert_eq!(cache.verify().unwrap().elsewhere, 0);
+    }
+}
+
+#[test]
 fn blocks_reserved_together_count_towards_the_limit() {
     let cache = Cache::new(MIN_MEMORY);
     let class = cache.class_record(DB, b"run");
