@@ -358,7 +358,8 @@ impl Publication {
     }
 
     /// Takes the marks back of what neither [`Publication::commit`] nor [`Publication::abort`] has come to,
-    /// and the entries of those states out of L1: whether they are right nobody knows.
+    /// and the entries of those states out of L1: whether they are right nobody knows. Versions of these
+    /// states that only L1 held are lost with them.
     pub fn withdraw(&mut self) {
         if let Some(l1) = shared::l1() {
             for entry in &self.entries {

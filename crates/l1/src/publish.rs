@@ -34,6 +34,9 @@
 //!     they have published, so whoever left it knew of this change.
 //!   - No entry is there. Nothing is linked: a newer version may have been linked and evicted.
 //!
+//! A clean block that was to replace the entry of its key claimed no room under its class's limit. If that
+//! entry has been evicted, others may have taken its room, so nothing is linked, in time or late.
+//!
 //! A *dirty* block is linked in every case. It is the only copy of its version, and the state's lock, held
 //! until it is linked, keeps others from publishing that state.
 //!
@@ -131,8 +134,8 @@ impl<K: Locks> L1<K> {
     }
 
     /// Publishes a version that its committer has in a block: makes the block the entry of its key, or
-    /// discards it if the committer is late, or its class's limit has no room for it. Raises the stripe's generation. Allocates nothing, cannot
-    /// fail.
+    /// discards it if the committer is late, or its class's limit has no room for it. Raises the stripe's
+    /// generation. Allocates nothing, cannot fail.
     ///
     /// A clean block replaces a dirty entry as it does any: the tables hold something newer. A dirty
     /// block takes over from a dirty entry the version that the tables hold
