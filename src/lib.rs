@@ -1,10 +1,9 @@
 //! state_cache: a transactional state store for agent and workflow runtimes, with an exact cache in
 //! shared memory. README.md and docs/ say what it does; the header of each room says how.
 //!
-//! Reading goes SQL function → `batch` (the transaction's own changes) → `cache` → `store`; writing
-//! goes SQL function → `batch` → `store` → `cache` → `notify`.
+//! Reading goes SQL function → `transaction` (the transaction's own changes) → `cache` → `store`; writing
+//! goes SQL function → `transaction` → `store` → `cache` → `notify`.
 
-mod batch;
 mod behind;
 mod cache;
 mod call;
@@ -26,6 +25,7 @@ mod snapshots;
 mod store;
 mod subtransaction;
 mod sys;
+mod transaction;
 mod upkeep;
 mod varlena;
 mod worker;
@@ -46,6 +46,6 @@ pub extern "C-unwind" fn _PG_init() {
     settings::init();
     shared::init();
     catalog::init();
-    batch::init();
+    transaction::init();
     worker::init();
 }

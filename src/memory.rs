@@ -17,7 +17,7 @@
 //!   as an error is raised, by us ([`crate::error::Error::raise`]) or by PostgreSQL for want of memory (a callback
 //!   of its error context), and before a panic passes [`guarded`].
 //!
-//! After the commit record nothing is allocated, see `batch`.
+//! After the commit record nothing is allocated, see `transaction`.
 
 use crate::error::{Error, Result};
 use crate::sys;

@@ -8,11 +8,11 @@ use super::dirty_entry;
 use super::functions::dirty;
 use super::lock::{lock, lock_class, lock_for_many};
 use super::write::{Wrote, settle};
-use crate::batch::{self, StateName};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
 use crate::shared;
 use crate::sys;
+use crate::transaction::{self, StateName};
 use std::rc::Rc;
 
 /// These states were changed by hand; they come in the order of class and key.
@@ -75,7 +75,7 @@ fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()
     };
     if superseded {
         if head.is_none() {
-            batch::raise_floor(class, key, info.version)?;
+            transaction::raise_floor(class, key, info.version)?;
         }
         settle(catalog, class, key, &info, sys::now(), Wrote::Superseded)?;
     }

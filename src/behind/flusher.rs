@@ -8,11 +8,11 @@
 //! fault: then no more changes are left to this worker for a while.
 
 use super::functions::{dirty, flush_state};
-use crate::batch::StateName;
 use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
+use crate::transaction::StateName;
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
 use crate::{settings, shared, store, sys};

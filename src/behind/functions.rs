@@ -2,10 +2,10 @@
 
 use super::write::{Found, write_over_lost};
 use super::{become_writer, settle, unwritten, write};
-use crate::batch::{self, StateName};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
+use crate::transaction::{self, StateName};
 use crate::{memory, shared, sys};
 use pgrx::pg_sys;
 use state_cache_l1::EntryInfo;
@@ -75,7 +75,7 @@ sql_functions! {
         if let Some(class) = class {
             catalog.class(class)?;
         }
-        let left = batch::write_left(&catalog, class)?;
+        let left = transaction::write_left(&catalog, class)?;
         Ok(call::count_datum(left + flush(&catalog, class)?))
     }
 

@@ -31,7 +31,7 @@ pub fn before_class_changes(
     if let Some((class, true)) = after {
         lock_class(catalog, &class);
         // Whoever is writing the class through right now does not take the locks. They hold a lock on the
-        // table until they end, and those who come later look at the class again (`batch::leave`).
+        // table until they end, and those who come later look at the class again (`transaction::leave`).
         // SAFETY: raises PostgreSQL's own errors; the lock is released with the transaction.
         unsafe {
             pg_sys::LockRelationOid(catalog.head, pg_sys::ShareRowExclusiveLock as i32);

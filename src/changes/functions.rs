@@ -1,7 +1,6 @@
 //! `state_changes` and `state_cursor`.
 
 use super::starts;
-use crate::batch::StateName as Name;
 use crate::cache::visibility::{next_full_xid, own_full_xid};
 use crate::call::{self, Rows, sql_functions};
 use crate::catalog::{self, Catalog};
@@ -9,6 +8,7 @@ use crate::error::{Error, Result, front_text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head};
 use crate::sys;
+use crate::transaction::StateName as Name;
 use crate::{behind, memory, shared};
 use pgrx::pg_sys;
 use state_cache_formats::{Cursor, Home, Unread, widen, widen_at_most};

@@ -1,13 +1,13 @@
 //! Written at commit: traces of what was changed by hand in a way that no head row shows, and the versions of
 //! head rows that are gone.
 
-use crate::batch::by_hand::{Bucket, Untraced};
 use crate::cache::visibility::is_own;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store;
+use crate::transaction::by_hand::{Bucket, Untraced};
 
 /// Leaves them, as the owner of the tables: whoever may change the states need not be allowed to write there.
 /// `floors` is in the order in which all lock them.

@@ -11,11 +11,11 @@ use super::error::ContextError;
 use super::hierarchy::as_owner;
 use super::merge::Outcome;
 use super::run::{self, malformed, open};
-use crate::batch;
 use crate::cache::StateRef;
 use crate::error::{Error, Result, text};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, AUTO, Checkpoint, Place};
+use crate::transaction;
 use state_cache_context::{Reason, Run, Status};
 use state_cache_document::{self as jsonb, DocumentError};
 use state_cache_memory::{Grow, collect, copy};
@@ -187,5 +187,5 @@ fn keep_merged(
         execution_context: None,
         parent: None,
     };
-    Ok(batch::save(child, document, checkpoint, None, None, function)?.version)
+    Ok(transaction::save(child, document, checkpoint, None, None, function)?.version)
 }

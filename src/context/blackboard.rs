@@ -9,11 +9,11 @@
 use super::error::ContextError;
 use super::run::unix_time;
 use super::variables::{label, members};
-use crate::batch::{self, Edit, Operation};
 use crate::cache::forms::Document;
 use crate::cache::{StateRef, check_key};
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
+use crate::transaction::{self, Edit, Operation};
 use crate::{catalog, sys};
 use pgrx::pg_sys;
 use state_cache_context::{
@@ -92,7 +92,7 @@ fn now() -> i64 {
 
 /// When an item that lives so long from now on is gone; `22023` for what is not positive, or is no end.
 fn expires_after(ttl: &pg_sys::Interval) -> Result<i64> {
-    let at = unix_time(batch::expires_after(ttl)?);
+    let at = unix_time(transaction::expires_after(ttl)?);
     if at > LAST_TIME {
         return Err(Error::argument("ttl goes beyond the year 9999"));
     }
@@ -105,7 +105,7 @@ fn stage(swarm: &StateRef<'_>, change: ItemChange, function: &CStr) -> Result<()
         change,
         now: now(),
     };
-    batch::apply(swarm, Operation::Edit(Rc::new(edit)), function)
+    transaction::apply(swarm, Operation::Edit(Rc::new(edit)), function)
 }
 
 /// Puts an item onto a blackboard, in place of one of the same key if there is one. `attributes` are as
@@ -325,8 +325,8 @@ sql_functions! {
         let function = c"state_blackboard_remove()";
         let swarm = swarm(call)?;
         let key = item_key(call)?;
-        batch::check_may_change(&swarm, function)?;
-        let found = match batch::read_newest(&swarm, &mut Document)?.state() {
+        transaction::check_may_change(&swarm, function)?;
+        let found = match transaction::read_newest(&swarm, &mut Document)?.state() {
             Some((_, document)) => {
                 has_item(&document, key, now()).map_err(|error| shape(swarm.key, error))?
             }

@@ -2,10 +2,10 @@
 
 use super::error::ContextError;
 use super::run::{self, malformed};
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
 use crate::error::{Result, text};
+use crate::transaction;
 use state_cache_context::{Run, Status};
 use state_cache_document as document;
 use state_cache_memory::copy;
@@ -73,7 +73,7 @@ pub fn with_books_of(run: &[u8], earlier: &[u8], now: &[u8]) -> Result<Vec<u8>> 
 
 /// Raises `55000` for the document of a former run of this id, where there is one now.
 pub fn check_may_return(state: &StateRef<'_>, version: i64, former: &[u8]) -> Result<()> {
-    let now = batch::read_latest(state, &mut IfIntact)?.state();
+    let now = transaction::read_latest(state, &mut IfIntact)?.state();
     let Some((_, Some(now))) = now else {
         return Ok(());
     };

@@ -3,7 +3,6 @@
 use super::error::{ContextError, Holder};
 use super::hierarchy::lock_place;
 use super::run;
-use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::Catalog;
@@ -11,6 +10,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Claim, ClaimLock, PlaceLock};
+use crate::transaction;
 use crate::{interval, sys};
 use pgrx::pg_sys;
 
@@ -20,7 +20,7 @@ const MAX_OWNER: usize = 255;
 /// Raises `40001` unless the claim with this token is the current one, and keeps it so until the transaction ends.
 pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
     let catalog = &state.catalog;
-    batch::note_claim();
+    transaction::note_claim();
     let _owner = Impersonation::owner_of(catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
         // PostgreSQL's own error for a row that has moved would not say who owns the run.
@@ -49,13 +49,13 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
 /// Makes this transaction write the run under a token that is the current one. What it has staged of the run under
 /// another stays under that, which is void by now: `40001`.
 fn name(state: &StateRef<'_>, token: i64) -> Result<()> {
-    if let Some(former) = batch::fence_of(state)?
+    if let Some(former) = transaction::fence_of(state)?
         && former != token
-        && batch::is_staged(state)?
+        && transaction::is_staged(state)?
     {
         check_fence(state, former)?;
     }
-    batch::fence(state, Some(token))
+    transaction::fence(state, Some(token))
 }
 
 /// The same for a function that locks the run at once: from here on nobody else can claim the run until the transaction
@@ -63,7 +63,7 @@ fn name(state: &StateRef<'_>, token: i64) -> Result<()> {
 /// named holds for this one as well.
 pub fn fence_now(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     let named = match token {
-        None => batch::fence_of(state)?,
+        None => transaction::fence_of(state)?,
         token => token,
     };
     let Some(token) = named else {
@@ -120,9 +120,9 @@ fn token(call: &Call<'_>) -> Result<i64> {
 /// The run that a call is about, which the caller may change and which runs.
 fn running<'a>(call: &Call<'a>, function: &std::ffi::CStr) -> Result<StateRef<'a>> {
     let state = run::named(call, 0)?;
-    batch::check_may_change(&state, function)?;
+    transaction::check_may_change(&state, function)?;
     run::require_running(&state)?;
-    batch::note_claim();
+    transaction::note_claim();
     Ok(state)
 }
 
@@ -136,9 +136,9 @@ sql_functions! {
         let lease = lease(call, 2)?;
         let state = running(call, c"state_context_claim()")?;
         // The token changes: what was staged under the one before is written under that.
-        let is_fenced = batch::fence_of(&state)?.is_some();
+        let is_fenced = transaction::fence_of(&state)?.is_some();
         if is_fenced {
-            batch::write_staged(&state)?;
+            transaction::write_staged(&state)?;
         }
         let taken = {
             let _owner = Impersonation::owner_of(state.catalog.context);
@@ -146,7 +146,7 @@ sql_functions! {
         };
         if let Some(claim) = taken {
             if is_fenced {
-                batch::fence(&state, Some(claim.token))?;
+                transaction::fence(&state, Some(claim.token))?;
             }
             // It may have ended, or gone, while this waited.
             let document = run::require(&state)?;
@@ -177,12 +177,12 @@ sql_functions! {
     fn state_context_release(call) {
         let token = token(call)?;
         let state = run::named(call, 0)?;
-        batch::check_may_change(&state, c"state_context_release()")?;
+        transaction::check_may_change(&state, c"state_context_release()")?;
         run::require(&state)?;
         // What was staged under the token is written under it.
-        batch::write_staged(&state)?;
-        batch::fence(&state, None)?;
-        batch::note_claim();
+        transaction::write_staged(&state)?;
+        transaction::fence(&state, None)?;
+        transaction::note_claim();
         let _owner = Impersonation::owner_of(state.catalog.context);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;
@@ -197,7 +197,7 @@ sql_functions! {
     fn state_context_fence(call) {
         let token = token(call)?;
         let state = run::named(call, 0)?;
-        batch::check_may_change(&state, c"state_context_fence()")?;
+        transaction::check_may_change(&state, c"state_context_fence()")?;
         call.require_block("state_context_fence()")?;
         run::require(&state)?;
         fence(&state, Some(token))?;

@@ -10,7 +10,6 @@ use super::limits;
 use super::merge::{Sides, merge_into, strategy};
 use super::run::{self, RUN, malformed, open};
 use super::variables::label;
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, Rows, sql_functions};
@@ -18,6 +17,7 @@ use crate::error::{Error, Result, text};
 use crate::memory;
 use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
 use crate::subtransaction::{Refused, survive_refusal};
+use crate::transaction;
 use state_cache_context::{
     Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
@@ -126,8 +126,8 @@ impl<'a> Ending<'a> {
             return Ok(Vec::new());
         };
         let parent = StateRef::new(&self.state.catalog, RUN, parent_key)?;
-        batch::lock(&parent, FUNCTION)?;
-        let (_, parent_document) = batch::read_locked(&parent, &mut Document)?
+        transaction::lock(&parent, FUNCTION)?;
+        let (_, parent_document) = transaction::read_locked(&parent, &mut Document)?
             .state()
             .ok_or_else(|| self.fault(&first.export.key, "has no parent to go to any more"))?;
         run::check_running(parent_key, &open(&parent, &parent_document)?)?;
@@ -204,15 +204,15 @@ impl<'a> Ending<'a> {
                     export.item,
                     FUNCTION,
                 )?;
-                batch::keep_for_commit(&board)?;
+                transaction::keep_for_commit(&board)?;
                 (Some(copy(&swarm)?), "put on the blackboard")
             }
             Destination::PersistentStore => {
                 let class = export.target.as_deref().unwrap_or_default();
                 check_store_class(class)?;
                 let state = StateRef::new(&self.state.catalog, class, target_key)?;
-                batch::set(&state, &departure.value, None, None, FUNCTION)?;
-                batch::keep_staged(&state)?;
+                transaction::set(&state, &departure.value, None, None, FUNCTION)?;
+                transaction::keep_staged(&state)?;
                 (Some([class, b"/", target_key].concat()), "written")
             }
             Destination::ExternalSystem => {
@@ -276,7 +276,7 @@ impl<'a> Ending<'a> {
             execution_context: None,
             parent: None,
         };
-        batch::save(self.state, &last, checkpoint, None, None, FUNCTION).map(|_| ())
+        transaction::save(self.state, &last, checkpoint, None, None, FUNCTION).map(|_| ())
     }
 }
 
@@ -337,7 +337,7 @@ sql_functions! {
             });
         }
         let strategy = strategy(call, 2)?;
-        batch::check_may_change(&state, FUNCTION)?;
+        transaction::check_may_change(&state, FUNCTION)?;
         let known = run::require_running(&state)?;
         fence_now(&state, call.bigint(3))?;
         let place = lock_place(&state, &open(&state, &known)?, PlaceLock::Ends)?;
@@ -351,7 +351,7 @@ sql_functions! {
             }
         }
         limits::lock_runs(&state, keys, FUNCTION)?;
-        let read = || run::found(&state, batch::read_locked(&state, &mut Document)?);
+        let read = || run::found(&state, transaction::read_locked(&state, &mut Document)?);
         let (_, mut document) = read()?;
         let context = open(&state, &document)?;
         context.check_all().map_err(|error| run::shape(state.key, error))?;

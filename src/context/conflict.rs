@@ -4,7 +4,6 @@ use super::error::ContextError;
 use super::merge::conflict_ids;
 use super::run::{self, RUN, malformed, open};
 use super::variables::check_value;
-use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, sql_functions};
@@ -13,6 +12,7 @@ use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::store::{self, Conflict};
 use crate::sys;
+use crate::transaction::{self, Operation};
 use state_cache_context::{Run, Sensitivity, Source, Variable};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::Grow;
@@ -134,11 +134,11 @@ sql_functions! {
         let reason = call.required_text(2, "reason")?;
         let by = sys::user_name(sys::current_user());
         let catalog = catalog::current(call.function())?;
-        batch::check_may_write(&catalog, function)?;
+        transaction::check_may_write(&catalog, function)?;
         let run_key = conflict(&catalog, id, false)?.run;
         let state = StateRef::new(&catalog, RUN, &run_key)?;
-        batch::lock(&state, function)?;
-        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        transaction::lock(&state, function)?;
+        let (_, document) = run::found(&state, transaction::read_locked(&state, &mut Document)?)?;
         let context = open(&state, &document)?;
         let found = conflict(&catalog, id, true)?;
         check_open(id, &found, &context)?;
@@ -159,8 +159,8 @@ sql_functions! {
             .map_err(malformed(&run_key))?;
         let conflicts = conflicts_after((&run_key, &context), &found.variable, &waiting)?;
         let updates = document::object(&[("variables", variables), ("conflicts", conflicts)]);
-        batch::apply_locked(&state, Operation::Update(updates.map_err(malformed(&run_key))?), function)?;
-        batch::keep_staged(&state)?;
+        transaction::apply_locked(&state, Operation::Update(updates.map_err(malformed(&run_key))?), function)?;
+        transaction::keep_staged(&state)?;
         Ok(call::void_datum())
     }
 }

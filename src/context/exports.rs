@@ -5,10 +5,10 @@ use super::claim::fence;
 use super::error::ContextError;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{label, members};
-use crate::batch::{self, Edit, Operation};
 use crate::cache::{StateRef, check_key};
 use crate::call::{self, sql_functions, varlena_datum};
 use crate::error::{Error, Result, text};
+use crate::transaction::{self, Edit, Operation};
 use crate::{settings, varlena};
 use pgrx::pg_sys;
 use state_cache_context::{Destination, Export, Run, Sensitivity};
@@ -274,13 +274,13 @@ sql_functions! {
         let key = call.required_text(1, "key")?;
         let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?;
         let unmark = Unmark { run: state.key.into(), key: boxed(key)?, destination };
-        batch::check_may_change(&state, function)?;
+        transaction::check_may_change(&state, function)?;
         let document = run::require(&state)?;
         let exports = open(&state, &document)?.exports();
         let exports = exports.map_err(|error| run::shape(state.key, error))?;
         let was_marked = exports.iter().any(|export| unmark.is_meant(export));
         fence(&state, call.bigint(3))?;
-        batch::apply(&state, Operation::Edit(Rc::new(unmark)), function)?;
+        transaction::apply(&state, Operation::Edit(Rc::new(unmark)), function)?;
         Ok(call::boolean_datum(was_marked))
     }
 
@@ -326,10 +326,10 @@ sql_functions! {
             sensitivity,
             entry: document::object(&fields).map_err(malformed(state.key))?,
         };
-        batch::check_may_change(&state, function)?;
+        transaction::check_may_change(&state, function)?;
         open(&state, &run::require(&state)?)?;
         fence(&state, call.bigint(8))?;
-        batch::apply(&state, Operation::Edit(Rc::new(mark)), function)?;
+        transaction::apply(&state, Operation::Edit(Rc::new(mark)), function)?;
         Ok(call::void_datum())
     }
 }

@@ -2,7 +2,6 @@
 
 use super::error::ContextError;
 use super::run::{self, RUN};
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, sql_functions};
@@ -13,6 +12,7 @@ use crate::memory;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, ClaimLock, Place, PlaceLock};
 use crate::sys;
+use crate::transaction;
 use state_cache_context::{Run, Status};
 use state_cache_memory::Grow;
 
@@ -91,7 +91,7 @@ pub fn running_children(state: &StateRef<'_>) -> Result<Vec<Box<[u8]>>> {
 
 /// The document of another run as it is now.
 fn document_of(state: &StateRef<'_>, other: &[u8]) -> Result<Option<Vec<u8>>> {
-    let found = batch::read_latest(&state.sibling(other), &mut Document)?;
+    let found = transaction::read_latest(&state.sibling(other), &mut Document)?;
     Ok(found.state().map(|(_, document)| document))
 }
 
@@ -129,7 +129,7 @@ pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
         return Ok(());
     };
     check_no_children(state)?;
-    let found = batch::read_latest(state, &mut Document)?.state();
+    let found = transaction::read_latest(state, &mut Document)?.state();
     // A document that is not that of a run any more must not keep anybody from deleting it.
     let runs = found.is_some_and(|(_, document)| {
         Run::open(&document, state.key).is_ok_and(|context| context.status() == Status::Running)
@@ -207,7 +207,7 @@ sql_functions! {
         let mut rows = call.rows()?;
         for node in nodes {
             let state = StateRef::new(&root.catalog, RUN, &node.run)?;
-            let Some((version, document)) = batch::read(&state, &mut Document)?.state() else {
+            let Some((version, document)) = transaction::read(&state, &mut Document)?.state() else {
                 if node.depth == 0 {
                     return Err(run::unknown(root.key));
                 }

@@ -7,7 +7,6 @@ use super::hierarchy::{as_owner, clear_place, lock_place, put_place};
 use super::limits;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::Found;
@@ -15,6 +14,7 @@ use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::settings;
 use crate::store::{self, Checkpoint, Place, PlaceLock};
+use crate::transaction;
 use state_cache_context::{Run, Sensitivity, Source, Status, Variable, rfc3339};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, collect, copy, owned, try_collect};
@@ -143,7 +143,7 @@ impl New<'_> {
 
 /// Raises `42710` if there is such a run.
 fn check_absent(state: &StateRef<'_>) -> Result<()> {
-    match batch::read_latest(state, &mut Head)? {
+    match transaction::read_latest(state, &mut Head)? {
         Found::Absent(_) => Ok(()),
         Found::State(..) => Err(ContextError::Duplicate {
             run: text(state.key),
@@ -170,9 +170,9 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
     };
     check_absent(state)?;
     // A deletion by this transaction takes the place of the former run with it.
-    batch::write_staged(state)?;
+    transaction::write_staged(state)?;
     clear_place(state)?;
-    let saved = match batch::save(state, &document, checkpoint, Some(0), None, function) {
+    let saved = match transaction::save(state, &document, checkpoint, Some(0), None, function) {
         Err(Error::Conflict { .. }) => return Err(duplicate().into()),
         saved => saved?,
     };
@@ -377,14 +377,14 @@ sql_functions! {
         let child = StateRef::new(&catalog, RUN, child_key)?;
         let max = label(call, 6, "max_sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
         let (asked, given) = (permissions(call, 4)?, limits_given(call, 5)?);
-        batch::check_may_change(&parent, function)?;
+        transaction::check_may_change(&parent, function)?;
         let known = run::require(&parent)?;
         fence_now(&parent, call.bigint(7))?;
         let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
         run::require_running(&parent)?;
         limits::lock_for_child(&parent, child_key, function)?;
         // All that the child has of its parent is what is there from here on.
-        let (_, document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
+        let (_, document) = run::found(&parent, transaction::read_locked(&parent, &mut Document)?)?;
         let context = open(&parent, &document)?;
         run::check_running(parent_key, &context)?;
         // All of it is handed on.

@@ -21,11 +21,11 @@ use super::hierarchy::is_there;
 use super::number::Number;
 use super::purse::{Charge, Purse, SPENDABLE};
 use super::run::{self, malformed};
-use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
+use crate::transaction::{self, Operation};
 use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run};
 use state_cache_document as document;
 use state_cache_memory::{Grow, copy, try_collect};
@@ -51,7 +51,7 @@ fn chain(
     let mut next = Some(first);
     while let Some(key) = next.take() {
         let state = relative.sibling(&key);
-        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
+        let Some((_, document)) = transaction::read_latest(&state, &mut Document)?.state() else {
             if is_there(&state)? {
                 // What is to be charged to it must not get lost because this role does not see it.
                 return Err(run::unknown(state.key));
@@ -76,7 +76,7 @@ pub fn lock_runs(relative: &StateRef<'_>, mut keys: Vec<Vec<u8>>, function: &CSt
     keys.sort_unstable();
     keys.dedup();
     for key in keys {
-        batch::lock(&relative.sibling(&key), function)?;
+        transaction::lock(&relative.sibling(&key), function)?;
     }
     Ok(())
 }
@@ -130,22 +130,22 @@ pub fn charge(
     }
     for key in &keys {
         let state = state.sibling(key);
-        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        let (_, document) = run::found(&state, transaction::read_locked(&state, &mut Document)?)?;
         let purse = Purse::new(&state, &document)?;
         run::check_running(key, &purse.context)?;
         if let Some(left) = purse.check(counter, charge.amount())? {
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
         }
         let updates = purse.charged(counter, charge)?;
-        batch::apply_locked(&state, Operation::Update(updates), function)?;
+        transaction::apply_locked(&state, Operation::Update(updates), function)?;
     }
     // All of them, or none: only now nothing can fail for a limit any more.
     for key in &keys {
         let state = state.sibling(key);
         match charge {
             // The child is written at once.
-            Charge::Reserve(..) => batch::keep_staged(&state)?,
-            Charge::Spend(_) => batch::keep(&state)?,
+            Charge::Reserve(..) => transaction::keep_staged(&state)?,
+            Charge::Spend(_) => transaction::keep(&state)?,
         }
     }
     Ok(least)
@@ -156,7 +156,7 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
     let mut least: Option<Number> = None;
     for key in charged_runs(state, &[counter])? {
         let state = state.sibling(&key);
-        let (_, document) = run::found(&state, batch::read_latest(&state, &mut Document)?)?;
+        let (_, document) = run::found(&state, transaction::read_latest(&state, &mut Document)?)?;
         if let Some(left) = Purse::new(&state, &document)?.left(counter)? {
             least = Some(least.map_or(left.clone(), |least| least.min(left)));
         }
@@ -172,7 +172,7 @@ fn stale_reservations(parent: &StateRef<'_>, child: &[u8]) -> Result<Vec<Vec<u8>
     let mut reserving = Vec::new();
     for key in above {
         let state = parent.sibling(&key);
-        let Some((_, document)) = batch::read_latest(&state, &mut Document)?.state() else {
+        let Some((_, document)) = transaction::read_latest(&state, &mut Document)?.state() else {
             continue;
         };
         if Purse::new(&state, &document)?.has_allotted(child)? {
@@ -239,10 +239,10 @@ fn settle_in(
 ) -> Result<()> {
     for key in keys {
         let state = relative.sibling(&key);
-        let (_, document) = run::found(&state, batch::read_locked(&state, &mut Document)?)?;
+        let (_, document) = run::found(&state, transaction::read_locked(&state, &mut Document)?)?;
         if let Some(updates) = Purse::new(&state, &document)?.settled(child, used)? {
-            batch::apply_locked(&state, Operation::Update(updates), function)?;
-            batch::keep_staged(&state)?;
+            transaction::apply_locked(&state, Operation::Update(updates), function)?;
+            transaction::keep_staged(&state)?;
         }
     }
     Ok(())
@@ -371,7 +371,7 @@ crate::call::sql_functions! {
         })?;
         let amount = Number::amount(call.argument(2), "amount")?;
         let function = c"state_context_spend()";
-        batch::check_may_change(&state, function)?;
+        transaction::check_may_change(&state, function)?;
         run::require(&state)?;
         super::claim::fence_now(&state, call.bigint(3))?;
         let left = charge(&state, counter, Charge::Spend(&amount), function)?;

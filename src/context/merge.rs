@@ -7,7 +7,6 @@ use super::hierarchy::lock_place;
 use super::limits::lock_runs;
 use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{label, members};
-use crate::batch::{self, Operation};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, Call, sql_functions};
@@ -16,6 +15,7 @@ use crate::identity::Impersonation;
 use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
+use crate::transaction::{self, Operation};
 use state_cache_context::{Base, Merged, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, try_collect, with_capacity};
@@ -102,7 +102,7 @@ pub fn merge_into<'a>(
             section: b"variables".to_vec(),
             updates: document::object(&variables).map_err(malformed(parent.key))?,
         };
-        batch::apply_locked(parent, operation, function)?;
+        transaction::apply_locked(parent, operation, function)?;
     }
     if !blocked.is_empty() {
         let before = run::section_of(parent.key, &parent_run, "conflicts")?;
@@ -110,9 +110,9 @@ pub fn merge_into<'a>(
             .and_then(|added| document::update(before, &added))
             .and_then(|conflicts| document::object(&[("conflicts", conflicts)]))
             .map_err(malformed(parent.key))?;
-        batch::apply_locked(parent, Operation::Update(updates), function)?;
+        transaction::apply_locked(parent, Operation::Update(updates), function)?;
     }
-    batch::keep_staged(parent)?;
+    transaction::keep_staged(parent)?;
     Ok(outcomes)
 }
 
@@ -188,7 +188,7 @@ sql_functions! {
         let function = c"state_context_merge()";
         let child = run::named(call, 0)?;
         let strategies = Strategies::of(call, 1)?;
-        batch::check_may_change(&child, function)?;
+        transaction::check_may_change(&child, function)?;
         let known = run::require(&child)?;
         let parent_key = run::text_of(child.key, &open(&child, &known)?, "parentRunId")?
             .ok_or_else(|| ContextError::NoParent { run: text(child.key) })?;
@@ -201,9 +201,9 @@ sql_functions! {
         }
         lock_runs(&child, vec![child.key.to_vec(), parent_key.clone()], function)?;
         // What this transaction has staged of the child is part of what is merged, and has a version from here on.
-        batch::write_staged(&child)?;
-        let (version, document) = run::found(&child, batch::read_locked(&child, &mut Document)?)?;
-        let (_, parent_document) = run::found(&parent, batch::read_locked(&parent, &mut Document)?)?;
+        transaction::write_staged(&child)?;
+        let (version, document) = run::found(&child, transaction::read_locked(&child, &mut Document)?)?;
+        let (_, parent_document) = run::found(&parent, transaction::read_locked(&parent, &mut Document)?)?;
         // Also where there is nothing to merge: a runner need not know what the child did to be told.
         run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
         let mut rows = call.rows()?;

@@ -10,14 +10,14 @@
 //! the version that is current when the row is locked, and checked again there, so that a commit fails rather than
 //! break a rule. That is so in every explicit batch, also in one that overwrites what others have changed: who sets a
 //! variable has not looked at the rest of the document. What must be decided when it is called (a child, a merge, a
-//! completion, a resolution, a spending, going back to a version) locks the row first ([`crate::batch::lock`]), so
+//! completion, a resolution, a spending, going back to a version) locks the row first ([`crate::transaction::lock`]), so
 //! that the answer it gives still holds at COMMIT. Nothing that was read before the lock is part of a decision, but for
 //! which rows to lock; that is looked at again once they are.
 //!
 //! **A decision is whole.** What a function has decided is in several rooms: the run's document, those of its parents,
 //! the blackboard, stored exports, the tables. It stays or goes as a whole. Parts of it are written at once, and must
 //! be (rows of tables, a checkpoint), so none of it is part of what `state_batch_rollback()` drops: each state that a
-//! decision changes is kept ([`crate::batch::keep`]), with what the transaction had staged of it before, since that is
+//! decision changes is kept ([`crate::transaction::keep`]), with what the transaction had staged of it before, since that is
 //! what was decided upon. ROLLBACK, also to a savepoint, takes back all of it. An explicit batch writes it at once; but for
 //! items of a blackboard, whose row nobody needs to wait for before the commit.
 //!
@@ -40,7 +40,7 @@
 //! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is given
 //! out twice, whatever is restored or promoted (`draw`).
 //!
-//! [`Edit`]: crate::batch::Edit
+//! [`Edit`]: crate::transaction::Edit
 
 mod base;
 mod blackboard;

@@ -2,7 +2,6 @@
 
 use super::error::ContextError;
 use super::number::Number;
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::cache::read::{Found, Version};
@@ -10,6 +9,7 @@ use crate::call::Call;
 use crate::catalog;
 use crate::error::{Error, Result, Shown, text};
 use crate::sys;
+use crate::transaction;
 use state_cache_context::{Run, ShapeError, Status};
 use state_cache_document::DocumentError;
 use state_cache_memory::collect;
@@ -78,12 +78,12 @@ pub fn check_running(run: &[u8], context: &Run<'_>) -> Result<()> {
 
 /// Reads a run under the caller's snapshot; `42704` if it sees none.
 pub fn read(state: &StateRef<'_>) -> Result<(Version, Vec<u8>)> {
-    found(state, batch::read(state, &mut Document)?)
+    found(state, transaction::read(state, &mut Document)?)
 }
 
 /// Raises unless there is such a run as the caller may see it.
 pub fn require(state: &StateRef<'_>) -> Result<Vec<u8>> {
-    let (_, document) = found(state, batch::read_latest(state, &mut Document)?)?;
+    let (_, document) = found(state, transaction::read_latest(state, &mut Document)?)?;
     open(state, &document)?;
     Ok(document)
 }

@@ -3,10 +3,10 @@
 use super::claim::fence;
 use super::error::ContextError;
 use super::run::{self, open};
-use crate::batch::{self, Edit, Operation};
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, Shown, text};
 use crate::sys;
+use crate::transaction::{self, Edit, Operation};
 use pgrx::pg_sys;
 use state_cache_context::{Run, Sensitivity, Source, Variable, put};
 use state_cache_document::{self as document, DocumentError};
@@ -238,7 +238,7 @@ fn change(
 ) -> Result<pg_sys::Datum> {
     let state = run::named(call, 0)?;
     if token.is_some() {
-        batch::check_may_change(&state, function)?;
+        transaction::check_may_change(&state, function)?;
         run::require(&state)?;
         fence(&state, token)?;
     }
@@ -258,7 +258,7 @@ fn change(
         mutable: attributes.mutable,
         at: run::now(),
     };
-    batch::apply(&state, Operation::Edit(Rc::new(edit)), function)?;
+    transaction::apply(&state, Operation::Edit(Rc::new(edit)), function)?;
     Ok(call::void_datum())
 }
 

@@ -1,7 +1,6 @@
 //! Looking at the kept versions.
 
 use super::damage;
-use crate::batch;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::Found;
@@ -10,6 +9,7 @@ use crate::catalog;
 use crate::error::{Error, Result};
 use crate::store::{self, Contexts};
 use crate::sys;
+use crate::transaction;
 
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
     let key = call.required_text(0, "key")?;
@@ -33,7 +33,7 @@ pub fn document(state: &StateRef<'_>, version: i64) -> Result<Option<Vec<u8>>> {
         }),
         // Of a version that is not kept there is nothing to say, in whatever condition the current one is.
         None if current_version(state)? != Some(version) => Ok(None),
-        None => Ok(match batch::read(state, &mut Document)? {
+        None => Ok(match transaction::read(state, &mut Document)? {
             Found::State(found, document) if found.number == version => Some(document),
             Found::State(..) | Found::Absent(_) => None,
         }),
@@ -41,7 +41,7 @@ pub fn document(state: &StateRef<'_>, version: i64) -> Result<Option<Vec<u8>>> {
 }
 
 fn current_version(state: &StateRef<'_>) -> Result<Option<i64>> {
-    Ok(match batch::read(state, &mut Head)? {
+    Ok(match transaction::read(state, &mut Head)? {
         Found::State(found, ()) => Some(found.number),
         Found::Absent(_) => None,
     })

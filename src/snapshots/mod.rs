@@ -11,7 +11,7 @@
 //! nothing, since it reads a chain under one snapshot.
 //!
 //! **Going back goes forward.** To restore or recover makes a new version, by the door through which every change
-//! goes (`batch`): L1, subscribers and the next duplicate agree with it at once, and history stays.
+//! goes (`transaction`): L1, subscribers and the next duplicate agree with it at once, and history stays.
 //!
 //! A recovery point is stored as a keyframe, so that it depends on no other row, and is not pruned unless that is
 //! asked for.

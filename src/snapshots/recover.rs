@@ -4,7 +4,6 @@ use super::damage::{self, error_type, first_intact, log, severity};
 use super::history::required_document;
 use super::labels::RECOVERY;
 use super::lives;
-use crate::batch::{self, Saved};
 use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
 use crate::cache::read::Found;
@@ -18,6 +17,7 @@ use crate::store::{
 };
 use crate::subtransaction::survive_damage;
 use crate::sys;
+use crate::transaction::{self, Saved};
 use state_cache_memory::copy;
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -102,13 +102,13 @@ pub fn reinstate(
         }
         false => (Cow::Borrowed(document), expected),
     };
-    batch::save(state, &document, checkpoint, expected, None, function)
+    transaction::save(state, &document, checkpoint, expected, None, function)
 }
 
 /// A document to which a run goes back, which is locked if it is there. What it has used since stays used. Beside it the
 /// version that must not have moved: nothing locks a run that is not there, and another may be created meanwhile.
 fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<(Vec<u8>, Option<i64>)> {
-    let read = || batch::read_latest(state, &mut IfIntact);
+    let read = || transaction::read_latest(state, &mut IfIntact);
     Ok(match survive_damage(read)? {
         Ok(Found::Absent(_)) => (context::with_place_lost(state.key, document)?, Some(0)),
         Ok(Found::State(_, Some(now))) => {
@@ -165,7 +165,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         return Err(Error::PartialView);
     }
     let _surviving = SurvivingDamage::begin();
-    batch::settle_before_recovery(state, c"state_recover()")?;
+    transaction::settle_before_recovery(state, c"state_recover()")?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // The transaction's snapshot may be older than the lock.
     let (versions, head) = {
@@ -257,7 +257,7 @@ sql_functions! {
         let is_run = context::is_run(&state);
         if is_run {
             // The books that it keeps are those that there are now.
-            batch::lock(&state, c"state_restore()")?;
+            transaction::lock(&state, c"state_restore()")?;
         }
         let document = required_document(&state, version)?;
         if is_run {

@@ -1,11 +1,11 @@
 //! Checkpoints.
 
 use super::labels::{check_phase, check_type};
-use crate::batch::{self, Saved};
 use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::store::{AUTO, Checkpoint};
+use crate::transaction::{self, Saved};
 use state_cache_memory::{boxed, copy};
 
 sql_functions! {
@@ -27,7 +27,7 @@ sql_functions! {
             check_phase(&state.class, phase)?;
         }
         let Saved { action, version } =
-            batch::save(&state, document, checkpoint, call.bigint(6), call.interval(7), c"state_save()")?;
+            transaction::save(&state, document, checkpoint, call.bigint(6), call.interval(7), c"state_save()")?;
         call.rows()?.push([
             Some(call::varlena_datum(action.name().as_bytes())),
             Some(call::bigint_datum(version)),

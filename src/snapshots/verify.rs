@@ -4,7 +4,6 @@ use super::damage::{self, AnyFault, error_type, first_intact, log, severity};
 use super::lives;
 use super::prune::{orphans, store_as_keyframe};
 use super::recover::{label, reinstate};
-use crate::batch;
 use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
@@ -15,6 +14,7 @@ use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, Kept, KeptVersion, LogEntry, SurvivingDamage, Target};
 use crate::subtransaction::survive_failure;
+use crate::transaction;
 use state_cache_memory::Grow;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -159,7 +159,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     // A version of an undefined class cannot be written.
     let is_defined = !matches!(catalog.class(class), Err(Error::UnknownClass { .. }));
     let _surviving = SurvivingDamage::begin();
-    batch::settle_before_recovery(&state, c"state_verify()")?;
+    transaction::settle_before_recovery(&state, c"state_verify()")?;
     store::lock(catalog, class, key)?;
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;

@@ -1,13 +1,13 @@
 //! Removing expired states.
 
 use super::{PAUSE, SECOND};
-use crate::batch::{self, StateName};
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::shared::{self, NEVER};
 use crate::store::{self, Expiring};
+use crate::transaction::{self, StateName};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::transaction;
 use std::collections::HashSet;
@@ -133,7 +133,7 @@ impl Expiry {
             }
             self.trying = Some(place);
             match StateRef::new(catalog, &name.0, &name.1) {
-                Ok(state) => batch::expire(&state, now, c"expiry")?,
+                Ok(state) => transaction::expire(&state, now, c"expiry")?,
                 // Rows of a class that is not defined read as absent; whoever put them there removes them.
                 Err(Error::UnknownClass { .. }) => {}
                 Err(error) => return Err(error),

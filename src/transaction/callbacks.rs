@@ -1,4 +1,4 @@
-//! The transaction callbacks, registered once; see the contract in `batch`.
+//! The transaction callbacks, registered once; see the contract in `transaction`.
 
 use super::{BATCH, Batch, commit, with};
 use crate::cache::stats;
