@@ -17,6 +17,7 @@ mod fault;
 mod identity;
 mod interval;
 mod memory;
+mod name;
 mod notify;
 mod settings;
 mod shared;

@@ -10,9 +10,10 @@ use super::lock::{lock, lock_class, lock_for_many};
 use super::write::{Wrote, settle};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
+use crate::name::StateName;
 use crate::shared;
 use crate::sys;
-use crate::transaction::{self, StateName};
+use crate::transaction;
 use std::rc::Rc;
 
 /// These states were changed by hand; they come in the order of class and key.

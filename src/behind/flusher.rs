@@ -12,7 +12,7 @@ use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
-use crate::transaction::StateName;
+use crate::name::StateName;
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::{self, Failure};
 use crate::{settings, shared, store, sys};

@@ -5,13 +5,14 @@
 //! here when the statement ends, and a function called from within it may read before.
 
 use super::changed_row::Row;
-use super::{Phase, StateName, with};
+use super::{Phase, with};
 use crate::behind;
 use crate::cache::publish::{Changed, New};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::name::StateName;
 use crate::notify;
 use crate::snapshots;
 use crate::store;

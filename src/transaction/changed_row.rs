@@ -1,7 +1,7 @@
 //! A row that was changed by hand: what of it counts, and what it may not break.
 
-use super::StateName;
 use crate::cache::MAX_KEY;
+use crate::name::StateName;
 use crate::varlena;
 use pgrx::pg_sys;
 

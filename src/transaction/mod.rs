@@ -195,9 +195,6 @@ pub fn is_staged(state: &StateRef<'_>) -> Result<bool> {
     with(|batch| batch.is_dirty(state))
 }
 
-/// A class's name and a key.
-pub type StateName = (Box<[u8]>, Box<[u8]>);
-
 /// Bytes of documents that a transaction holds in memory. With more, it flushes early and from then on
 /// relies on the tables for what it has flushed.
 const MAX_HELD: usize = 64 << 20;
