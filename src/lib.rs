@@ -1,8 +1,8 @@
 //! state_cache: a transactional state store for agent and workflow runtimes, with an exact cache in
 //! shared memory. README.md and docs/ say what it does; the header of each room says how.
 //!
-//! Reading goes SQL function → `transaction` (the transaction's own changes) → `cache` → `store`; writing
-//! goes SQL function → `transaction` → `store` → `cache` → `notify`.
+//! Reading goes `sql` → `transaction` (the transaction's own changes) → `cache` → `store`; writing
+//! goes `sql` → `transaction` → `store` → `cache` → `notify`.
 
 mod behind;
 mod cache;
@@ -23,6 +23,7 @@ mod settings;
 mod shared;
 mod snapshot;
 mod snapshots;
+mod sql;
 mod store;
 mod subtransaction;
 mod sys;

@@ -1,9 +1,12 @@
 //! Explicit batches, one for each role that has opened one: its rule for conflicts, what it has read, and what
 //! `state_batch_rollback` goes back to.
 
-use super::staged::State;
-use super::{Batch, to_change};
+use super::flush::{self, Outcome};
+use super::staged::{Intent, State};
+use super::{Batch, to_change, with};
 use crate::error::{Error, Result};
+use crate::identity::is_sandboxed;
+use crate::snapshot::PushedSnapshot;
 use crate::{memory, sys};
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, room_in_map};
@@ -158,5 +161,75 @@ impl Batch {
         }
         self.end()?;
         Ok(any)
+    }
+}
+
+/// Opens an explicit batch of the current role.
+///
+/// # Errors
+/// `55000` if the role has one open, or in a security-restricted operation, which the batch would outlive.
+pub fn begin_batch(on_conflict: OnConflict) -> Result<()> {
+    if is_sandboxed() {
+        return Err(Error::RestrictedBatch);
+    }
+    with(|batch| batch.begin(on_conflict))
+}
+
+/// Flushes what the current role has staged and closes its explicit batch, if one is open; what was made of each state.
+pub fn commit_batch() -> Result<Vec<Outcome>> {
+    let outcomes = {
+        let _snapshot = PushedSnapshot::transaction();
+        flush::flush(Whose::Role(sys::current_user()))?
+    };
+    with(Batch::end)?;
+    Ok(outcomes)
+}
+
+/// Drops what the current role has staged; see [`Batch::roll_back`].
+pub fn roll_back_batch() -> Result<bool> {
+    with(Batch::roll_back)
+}
+
+/// A state that the current role has staged, or that its explicit batch has read.
+pub struct Status {
+    /// The name of its class.
+    pub class: Box<[u8]>,
+    /// Its key.
+    pub key: Rc<[u8]>,
+    /// Whether the role has staged a change of it.
+    pub is_staged: bool,
+    /// Version (0: absent) that the staged changes build upon, or that the batch has read, as far as it is known.
+    pub built_upon: Option<i64>,
+    /// Bytes held for what the role has staged.
+    pub staged_bytes: usize,
+}
+
+/// What the current role has staged, and what its explicit batch has read, in the order of class and key.
+pub fn batch_status() -> Result<Vec<Status>> {
+    let role = sys::current_user();
+    let mut shown = with(|batch| {
+        let states = batch.states.values();
+        let shown = states.filter(|it| it.is_staged_by(role) || it.base_of(role).is_some());
+        memory::checked(shown.map(|state| state.status(role)))
+    })?;
+    shown.sort_unstable_by(|a, b| (&a.class, &a.key).cmp(&(&b.class, &b.key)));
+    Ok(shown)
+}
+
+impl State {
+    fn status(&self, role: pg_sys::Oid) -> Status {
+        let pending = self.pending.as_ref().filter(|it| it.stager.user == role);
+        let staged_on = pending.and_then(|pending| match pending.intent {
+            Intent::Apply { base, .. } => Some(base.number),
+            _ => pending.expected,
+        });
+        let read = self.base_of(role).map(|base| base.ground.number);
+        Status {
+            class: self.class.name.clone(),
+            key: Rc::clone(&self.key),
+            is_staged: pending.is_some(),
+            built_upon: read.or(staged_on),
+            staged_bytes: pending.map_or(0, |_| self.staged_bytes()),
+        }
     }
 }

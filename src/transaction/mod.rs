@@ -65,9 +65,7 @@ mod explicit;
 mod flush;
 mod flush_many;
 mod frames;
-mod functions;
 mod leave;
-mod read_functions;
 mod save;
 mod settlements;
 pub mod staged;
@@ -91,8 +89,10 @@ use std::ffi::CStr;
 use std::rc::Rc;
 
 pub use callbacks::init;
-pub use change::{apply, begin as check_may_change, check_may_write, expire, expires_after, set};
-pub use explicit::OnConflict;
+pub use change::{
+    apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
+};
+pub use explicit::{OnConflict, batch_status, begin_batch, commit_batch, roll_back_batch};
 pub use leave::write_all as write_left;
 pub use save::{
     Saved, keep, keep_for_commit, keep_staged, save, settle_before_recovery, write_staged,

@@ -1,11 +1,11 @@
-//! The SQL functions that read.
+//! The SQL functions that read states.
 
-use super::view;
 use crate::cache::StateRef;
 use crate::cache::forms::{Jsonb, Nothing, Path, Section, Text};
 use crate::call::{self, Call, Scratch, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
+use crate::transaction;
 use state_cache_memory::collect;
 
 /// The state that a call names; `None` for a NULL key, which names none.
@@ -21,14 +21,14 @@ sql_functions! {
     /// `state_get(key, class)`
     fn state_get(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = view::read(&state, &mut Jsonb)?.state();
+        let found = transaction::read(&state, &mut Jsonb)?.state();
         Ok(call.nullable(found.map(|(_, document)| document)))
     }
 
     /// `state_get_text(key, class)`
     fn state_get_text(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = view::read(&state, &mut Text)?.state();
+        let found = transaction::read(&state, &mut Text)?.state();
         Ok(call.nullable(found.map(|(_, text)| text)))
     }
 
@@ -40,7 +40,7 @@ sql_functions! {
         if path.contains(&None) { return Ok(call.null()) }
         let path = collect(path.into_iter().flatten())?;
         let mut form = Path { path: &path, state: &state };
-        let found = view::read(&state, &mut form)?.state();
+        let found = transaction::read(&state, &mut form)?.state();
         Ok(call.nullable(found.and_then(|(_, value)| value)))
     }
 
@@ -48,7 +48,7 @@ sql_functions! {
     fn state_get_section(call) {
         let Some(state) = state(call, 0, 2)? else { return Ok(call.null()) };
         let name = call.required_text(1, "section")?;
-        let found = view::read(&state, &mut Section { name, state: &state })?.state();
+        let found = transaction::read(&state, &mut Section { name, state: &state })?.state();
         Ok(call.nullable(found.map(|(_, section)| section)))
     }
 
@@ -64,7 +64,7 @@ sql_functions! {
         for key in keys.into_iter().flatten() {
             let state = StateRef::new(&catalog, class, key)?;
             memory.with(|| -> Result<()> {
-                if let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
+                if let Some((version, document)) = transaction::read(&state, &mut Jsonb)?.state() {
                     rows.push([
                         Some(call::varlena_datum(key)),
                         Some(call::bigint_datum(version.number)),
@@ -84,8 +84,8 @@ sql_functions! {
         let mut rows = call.rows()?;
         let Some(state) = state else { return Ok(call::void_datum()) };
         // The version alone first: a poll that finds nothing new copies nothing.
-        let newer = view::read(&state, &mut Nothing)?.state().is_some_and(|(found, ())| found.number > known);
-        if newer && let Some((version, document)) = view::read(&state, &mut Jsonb)?.state() {
+        let newer = transaction::read(&state, &mut Nothing)?.state().is_some_and(|(found, ())| found.number > known);
+        if newer && let Some((version, document)) = transaction::read(&state, &mut Jsonb)?.state() {
             rows.push([Some(call::bigint_datum(version.number)), Some(document)]);
         }
         Ok(call::void_datum())
@@ -94,14 +94,14 @@ sql_functions! {
     /// `state_version(key, class)`
     fn state_version(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = view::read(&state, &mut Nothing)?.state();
+        let found = transaction::read(&state, &mut Nothing)?.state();
         Ok(call.nullable(found.map(|(version, ())| call::bigint_datum(version.number))))
     }
 
     /// `state_exists(key, class)`
     fn state_exists(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = view::read(&state, &mut Nothing)?.state();
+        let found = transaction::read(&state, &mut Nothing)?.state();
         Ok(call::boolean_datum(found.is_some()))
     }
 }

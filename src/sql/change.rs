@@ -1,0 +1,91 @@
+//! The SQL functions that change states.
+
+use crate::cache::StateRef;
+use crate::call::{self, Call, sql_functions};
+use crate::catalog;
+use crate::error::{Error, Result};
+use crate::transaction::{self, Operation};
+use state_cache_memory::{copy, try_collect};
+
+/// The state that a call changes.
+fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
+    let key = call.required_text(0, "key")?;
+    let class = call.required_text(class, "class")?;
+    StateRef::new(&catalog::current(call.function())?, class, key)
+}
+
+/// An argument `path`, none of whose elements may be NULL.
+fn path(call: &Call<'_>, n: usize) -> Result<Vec<Vec<u8>>> {
+    let path = call
+        .text_array(n)?
+        .ok_or_else(|| Error::null_argument("path"))?;
+    try_collect(path.into_iter().map(|part| {
+        let part = part.ok_or_else(|| Error::argument("path must not contain null"))?;
+        Ok(copy(part)?)
+    }))
+}
+
+sql_functions! {
+    /// `state_set(key, state, expected_version, ttl, class)`
+    fn state_set(call) {
+        let state = state(call, 4)?;
+        let document = call.required_jsonb(1, "state")?;
+        transaction::set(&state, document, call.bigint(2), call.interval(3), c"state_set()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_update(key, updates, class)`
+    fn state_update(call) {
+        let state = state(call, 2)?;
+        let updates = call.required_jsonb(1, "updates")?;
+        let updates = copy(updates)?;
+        transaction::apply(&state, Operation::Update(updates), c"state_update()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_update_section(key, section, updates, class)`
+    fn state_update_section(call) {
+        let state = state(call, 3)?;
+        let section = call.required_text(1, "section")?;
+        let section = copy(section)?;
+        let updates = call.required_jsonb(2, "updates")?;
+        let updates = copy(updates)?;
+        transaction::apply(&state, Operation::UpdateSection { section, updates }, c"state_update_section()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_merge(key, patch, class)`
+    fn state_merge(call) {
+        let state = state(call, 2)?;
+        let patch = call.required_jsonb(1, "patch")?;
+        let patch = copy(patch)?;
+        transaction::apply(&state, Operation::Merge(patch), c"state_merge()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_append(key, path, value, class)`
+    fn state_append(call) {
+        let state = state(call, 3)?;
+        let path = path(call, 1)?;
+        let value = call.required_jsonb(2, "value")?;
+        let value = copy(value)?;
+        transaction::apply(&state, Operation::Append { path, value }, c"state_append()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_delete(key, expected_version, class)`
+    fn state_delete(call) {
+        let state = state(call, 2)?;
+        Ok(call::boolean_datum(transaction::delete(&state, call.bigint(1), c"state_delete()")?))
+    }
+
+    /// `state_touch(key, ttl, class)`
+    fn state_touch(call) {
+        let state = state(call, 2)?;
+        let expires_at = match call.interval(1) {
+            Some(ttl) => transaction::expires_after(&ttl)?,
+            None => i64::MAX,
+        };
+        Ok(call::boolean_datum(transaction::touch(&state, expires_at, c"state_touch()")?))
+    }
+}
