@@ -251,6 +251,14 @@ pub enum Error {
         name: String,
         known: String,
     },
+    /// A name that is not one of those that a class knows, and the argument of `state_class_define()` that lists them.
+    UnknownClassLabel {
+        what: &'static str,
+        name: String,
+        known: String,
+        class: String,
+        argument: &'static str,
+    },
     /// The extension's tables are not where its functions are.
     NotInstalled,
     /// A snapshot of this transaction asks for a staged value that is no longer kept.
@@ -435,6 +443,19 @@ impl Error {
                 format!("{what} \"{name}\" is not known"),
             )
             .set_hint(format!("Known here: {known}.")),
+            Self::UnknownClassLabel {
+                what,
+                name,
+                known,
+                class,
+                argument,
+            } => new(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("{what} \"{name}\" is not known"),
+            )
+            .set_hint(format!(
+                "Class \"{class}\" knows: {known}. state_class_define(class, {argument} => ...) replaces the list: name all of it."
+            )),
             Self::NotInstalled => new(
                 Code::ERRCODE_UNDEFINED_TABLE,
                 "the tables of extension state_cache are missing".to_owned(),

@@ -36,24 +36,34 @@ pub fn check_type(class: &Class, name: &[u8]) -> Result<()> {
         return Ok(());
     }
     check(
+        class,
         name,
         class.checkpoint_types.as_deref(),
         &CHECKPOINT_TYPES,
-        "checkpoint type",
+        ("checkpoint type", "checkpoint_types"),
     )
 }
 
 /// `22023` unless the class knows the phase.
 pub fn check_phase(class: &Class, name: &[u8]) -> Result<()> {
     check(
+        class,
         name,
         class.agent_phases.as_deref(),
         &AGENT_PHASES,
-        "agent phase",
+        ("agent phase", "agent_phases"),
     )
 }
 
-fn check(name: &[u8], own: Option<&[Box<[u8]>]>, usual: &[&str], what: &'static str) -> Result<()> {
+/// `22023` unless the name is one of the class's own or, where it has none, one of the usual ones. The last argument:
+/// what the name is called, and the argument of `state_class_define()` that lists the class's own.
+fn check(
+    class: &Class,
+    name: &[u8],
+    own: Option<&[Box<[u8]>]>,
+    usual: &[&str],
+    (what, argument): (&'static str, &'static str),
+) -> Result<()> {
     let known = match own {
         Some(own) => own.iter().any(|known| **known == *name),
         None => usual.iter().any(|known| known.as_bytes() == name),
@@ -69,9 +79,11 @@ fn check(name: &[u8], own: Option<&[Box<[u8]>]>, usual: &[&str], what: &'static 
             .join(", "),
         None => usual.join(", "),
     };
-    Err(Error::UnknownLabel {
+    Err(Error::UnknownClassLabel {
         what,
         name: text(name),
         known: list,
+        class: text(&class.name),
+        argument,
     })
 }
