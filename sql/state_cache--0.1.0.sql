@@ -945,10 +945,21 @@ BEGIN
 				WHERE c.relnamespace = $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND w.mode IS NOT NULL
 					AND t.tgenabled <> left(w.mode, 1)::"char"
 					AND t.tgfoid IN (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = $1 AND p.proname LIKE 'state\_%%')
+			UNION ALL
+			-- Own indexes that somebody has dropped: an index is no member of an extension, so PostgreSQL lets it go.
+			SELECT i.statement, 4, false FROM (VALUES
+				('state_head_expiring', 'CREATE INDEX state_head_expiring ON %1$s.state_head (expires_at, class, key) WHERE expires_at IS NOT NULL'),
+				('state_head_tombstones', 'CREATE INDEX state_head_tombstones ON %1$s.state_head (class, key) WHERE deleted'),
+				('state_recovery_log_state', 'CREATE INDEX state_recovery_log_state ON %1$s.state_recovery_log (class, key, found_at)'),
+				('state_context_children', 'CREATE INDEX state_context_children ON %1$s.state_context (parent_run_id) WHERE parent_run_id IS NOT NULL'),
+				('state_conflict_open', 'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) ''open'''),
+				('state_outbox_pending', 'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) WHERE acknowledged_at IS NULL')
+			) i (name, statement)
+				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name AND c.relkind = 'i')
 		) a ORDER BY a.step, a.statement COLLATE "C"$query$, home::regnamespace) USING home;
 END
 $$;
-COMMENT ON FUNCTION state_protections() IS 'what pg_dump leaves out of what users have put onto the tables of the extension, as statements that make it, in order; present is false where a restore has lost it';
+COMMENT ON FUNCTION state_protections() IS 'what pg_dump leaves out of what users have put onto the tables of the extension, as statements that make it, in order; present is false where a restore has lost it, and for indexes of the extension that somebody has dropped';
 
 CREATE FUNCTION state_installation() RETURNS text
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -129,7 +129,7 @@ fn the_worker_notes_them_and_says_what_a_restore_has_lost() {
     drop(restored);
     server.stop();
     server.start();
-    let said = "2 of the policies, indexes, triggers and the like that the tables of state_cache had were not restored";
+    let said = "2 of the policies, indexes, triggers and the like that the tables of state_cache had are missing";
     eventually("the worker to say so", || server.log().contains(said));
 }
 
@@ -182,5 +182,38 @@ fn triggers_that_a_restore_has_weakened_are_named() {
         client.run(&row[0]);
     }
     assert_eq!(client.rows(modes), before);
+    assert!(client.rows("SELECT * FROM state_protections()").is_empty());
+}
+
+/// PostgreSQL lets the indexes of an extension's tables be dropped, and a migration tool that knows nothing of them does.
+#[test]
+fn own_indexes_that_were_dropped_are_named_by_the_worker_and_made_again_by_the_statements() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    let own = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+        WHERE starts_with(c.relname, 'state_')
+            AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid) ORDER BY 1";
+    let before = client.rows(own);
+    assert!(before.len() > 5, "{before:?}");
+    for index in &before {
+        client.run(&format!("DROP INDEX {}", index[0]));
+    }
+    let missing = statements(&mut client, false);
+    assert_eq!(missing.len(), before.len(), "{missing:?}");
+    drop(client);
+    // It looks after the start.
+    server.stop();
+    server.start();
+    let said = format!(
+        "{} of the policies, indexes, triggers and the like",
+        before.len()
+    );
+    eventually("the worker to say so", || server.log().contains(&said));
+    let mut client = server.connect();
+    for row in &missing {
+        client.run(&row[0]);
+    }
+    assert_eq!(client.rows(own), before);
     assert!(client.rows("SELECT * FROM state_protections()").is_empty());
 }
