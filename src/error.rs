@@ -1,7 +1,6 @@
 //! The one error type: each variant knows its SQLSTATE, names the value at fault, and gives a hint
 //! where one helps. The SQLSTATEs are part of the contract; callers match on them.
 
-use crate::context::ContextError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name};
 use state_cache_document::DocumentError;
@@ -9,6 +8,12 @@ use state_cache_memory::OutOfMemory;
 
 /// Shorthand for everything that may end in an [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error that a capability adds to those of [`Error`]: the capability knows its SQLSTATE, text and hint.
+pub trait Report: std::fmt::Debug {
+    /// The error as PostgreSQL reports it.
+    fn report(self: Box<Self>) -> ErrorReport;
+}
 
 /// A class and a key as error messages show them: `run/order-7`.
 #[derive(Debug, Clone)]
@@ -279,8 +284,8 @@ pub enum Error {
     ClassRedefined { class: String },
     /// There is no memory.
     OutOfMemory(OutOfMemory),
-    /// Something about runs.
-    Context(Box<ContextError>),
+    /// An error of a capability.
+    Capability(Box<dyn Report>),
     /// The server interface answered in a way it should not.
     Internal { message: String },
 }
@@ -502,7 +507,7 @@ impl Error {
             )
             .set_hint("Retry the transaction."),
             Self::OutOfMemory(refused) => out_of_memory(refused),
-            Self::Context(error) => error.report(),
+            Self::Capability(error) => error.report(),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),
         }
     }
@@ -510,7 +515,7 @@ impl Error {
     /// Ends the statement with this error.
     pub fn raise(self) -> ! {
         // Building the report takes memory, also where that is what is missing.
-        crate::memory::give_back();
+        crate::reserve::give_back();
         self.report().report(PgLogLevel::ERROR);
         unreachable!("a report at level ERROR does not return")
     }

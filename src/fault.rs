@@ -37,11 +37,11 @@ macro_rules! leaves_out {
 }
 pub(crate) use leaves_out;
 
-/// Whether the allocator refuses so many bytes because the session asked for it.
+/// Whether the allocator refuses this request because the session asked for it.
 macro_rules! refuses_memory {
-    ($size:expr) => {{
+    () => {{
         #[cfg(feature = "fault_injection")]
-        let refuses = $crate::fault::injection::refuses_memory($size);
+        let refuses = $crate::fault::injection::refuses_memory();
         #[cfg(not(feature = "fault_injection"))]
         let refuses = false;
         refuses
@@ -175,9 +175,9 @@ pub mod injection {
     /// How many requests for memory were made since the call began.
     static ASKED: AtomicI32 = AtomicI32::new(0);
 
-    /// Whether a request for so many bytes is the one that is refused.
-    pub fn refuses_memory(size: usize) -> bool {
-        size > crate::memory::SMALL && ASKED.fetch_add(1, Relaxed) + 1 == REFUSE.get()
+    /// Whether this request for memory, which is not a small one, is the one that is refused.
+    pub fn refuses_memory() -> bool {
+        ASKED.fetch_add(1, Relaxed) + 1 == REFUSE.get()
     }
 
     /// Counts anew.

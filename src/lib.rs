@@ -19,6 +19,7 @@ mod interval;
 mod memory;
 mod name;
 mod notify;
+mod reserve;
 mod settings;
 mod shared;
 mod snapshot;

@@ -7,7 +7,7 @@
 //!   read) is asked for fallibly, with `state_cache_memory`, or with PostgreSQL's allocator, which raises its own
 //!   error. The same holds in the crates.
 //! - **What is small and of a fixed size** (a name, a node of a tree, a reference count, a message) may be asked for
-//!   as usual. Where there is no memory for it, the [`Allocator`] gives back the *reserve* that every process which
+//!   as usual. Where there is no memory for it, the allocator (`reserve`) gives back the *reserve* that every process which
 //!   runs our code holds, and takes it from there.
 //! - **Nothing begins without the reserve.** [`guarded`], in which every function of ours and the work before a
 //!   commit runs, takes it before and asks for it again afterwards; [`check`] does within loops as long as data.
@@ -20,77 +20,11 @@
 //! After the commit record nothing is allocated, see `transaction`.
 
 use crate::error::{Error, Result};
+use crate::reserve;
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_memory::{OutOfMemory, try_collect};
-use std::alloc::{GlobalAlloc, Layout, System};
+use state_cache_memory::try_collect;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-
-/// Bytes up to which memory may come from the reserve.
-pub const SMALL: usize = 64 << 10;
-
-/// Bytes of the reserve. PostgreSQL may want a block of 1 MB of it for each of two memory contexts in which an
-/// error is copied. It is address space, which takes no memory as long as nobody writes there.
-const RESERVE: usize = 4 << 20;
-
-/// The reserve, null while it is given back.
-static HELD: AtomicPtr<u8> = AtomicPtr::new(null_mut());
-
-/// How the reserve is asked for.
-const LAYOUT: Layout = Layout::new::<[u64; RESERVE / size_of::<u64>()]>();
-
-/// The allocator of this library: the system's, with a reserve for what is small.
-pub struct Allocator;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
-// SAFETY: the system's allocator does the work; where it has refused, it is asked once more.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        with_reserve(layout.size(), || unsafe { System.alloc(layout) })
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        with_reserve(layout.size(), || unsafe { System.alloc_zeroed(layout) })
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise; what was refused has left the old memory as it was.
-        with_reserve(size, || unsafe { System.realloc(old, layout, size) })
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(old, layout) }
-    }
-}
-
-/// Asks once more, for what is small, when the reserve is given back.
-#[inline]
-fn with_reserve(size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
-    if crate::fault::refuses_memory!(size) {
-        return null_mut();
-    }
-    let memory = ask();
-    if memory.is_null() && size <= SMALL && give_back() {
-        return ask();
-    }
-    memory
-}
-
-/// Gives the reserve back; whether it was held.
-pub fn give_back() -> bool {
-    let held = HELD.swap(null_mut(), Relaxed);
-    if !held.is_null() {
-        // SAFETY: it was taken with this layout, and is no longer known.
-        unsafe { System.dealloc(held, LAYOUT) };
-    }
-    !held.is_null()
-}
 
 /// Takes the reserve if it is not held.
 ///
@@ -98,21 +32,7 @@ pub fn give_back() -> bool {
 /// `53200` if it is not to be had.
 #[inline]
 pub fn check() -> Result<()> {
-    if HELD.load(Relaxed).is_null() {
-        take()?;
-    }
-    Ok(())
-}
-
-#[cold]
-fn take() -> Result<()> {
-    // SAFETY: the layout has a size.
-    let memory = unsafe { System.alloc(LAYOUT) };
-    if memory.is_null() {
-        return Err(OutOfMemory { size: RESERVE }.into());
-    }
-    HELD.store(memory, Relaxed);
-    Ok(())
+    Ok(reserve::hold()?)
 }
 
 /// What was asked for, where there is no way to say that it was refused but PostgreSQL's own: an error that is raised.
@@ -152,7 +72,7 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 /// What PostgreSQL calls for an error that is raised in what [`guarded`] runs, before it is reported or caught.
 unsafe extern "C-unwind" fn on_error(_: *mut std::ffi::c_void) {
     if sys::is_out_of_memory() {
-        give_back();
+        reserve::give_back();
     }
 }
 
@@ -164,7 +84,7 @@ impl Drop for Outer {
         // SAFETY: whoever is on the stack above us has left, and those below live longer than we do.
         unsafe { pg_sys::error_context_stack = self.0 };
         if std::thread::panicking() {
-            give_back();
+            reserve::give_back();
         }
     }
 }

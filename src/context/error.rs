@@ -1,6 +1,6 @@
 //! What can go wrong with runs, and what each error says.
 
-use crate::error::{out_of_memory, utf8_text};
+use crate::error::{Report, out_of_memory, utf8_text};
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, function_name};
@@ -21,7 +21,7 @@ pub struct Holder {
     pub expires_at: i64,
 }
 
-/// What can go wrong; see [`ContextError::report`] for the SQLSTATEs.
+/// What can go wrong; see [`ContextError`'s `report`](Report::report) for the SQLSTATEs.
 #[derive(Debug)]
 pub enum ContextError {
     /// There is no such run.
@@ -118,7 +118,7 @@ pub enum ContextError {
 
 impl From<ContextError> for crate::error::Error {
     fn from(error: ContextError) -> Self {
-        Self::Context(Box::new(error))
+        Self::Capability(Box::new(error))
     }
 }
 
@@ -146,12 +146,11 @@ impl Holder {
     }
 }
 
-impl ContextError {
-    /// The error as PostgreSQL reports it.
-    pub fn report(self) -> ErrorReport {
+impl Report for ContextError {
+    fn report(self: Box<Self>) -> ErrorReport {
         use PgSqlErrorCode as Code;
         let new = |code, message: String| ErrorReport::new(code, message, function_name!());
-        match self {
+        match *self {
             Self::Shape { error, .. } | Self::SwarmShape { error, .. }
                 if let Problem::Document(DocumentError::OutOfMemory(refused)) = error.problem =>
             {

@@ -62,6 +62,5 @@ mod variables;
 
 pub use books::{check_may_return, with_books_of, with_place_lost};
 pub use claim::check_fence;
-pub use error::ContextError;
 pub use hierarchy::{base_version, check_may_delete, forget};
 pub use run::{RUN, is_run};

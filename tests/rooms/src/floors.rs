@@ -28,6 +28,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "interval",
             "memory",
             "name",
+            "reserve",
             "settings",
             "shared",
             "snapshot",
