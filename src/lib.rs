@@ -43,12 +43,15 @@ mod ffi {
 // The installation script is written by hand: what it says is the contract with users.
 ::pgrx::extension_sql_file!("../sql/state_cache--0.1.0.sql", name = "install", bootstrap);
 
+/// What takes part in a transaction beside the core: one line for each.
+static CAPABILITIES: &[&dyn transaction::Capability] = &[&context::Runs, &changes::Traces];
+
 /// Called when the server loads the library: with shared memory if it is preloaded, without it later.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
     shared::init();
     catalog::init();
-    transaction::init();
+    transaction::init(CAPABILITIES);
     worker::init();
 }

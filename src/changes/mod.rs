@@ -34,4 +34,4 @@ mod starts;
 mod trace;
 
 pub use starts::Starts;
-pub use trace::leave_traces;
+pub use trace::Traces;

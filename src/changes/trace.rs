@@ -7,11 +7,24 @@ use crate::error::Result;
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store;
-use crate::transaction::by_hand::{Bucket, Untraced};
+use crate::transaction::{Bucket, Capability, Untraced};
 
-/// Leaves them, as the owner of the tables: whoever may change the states need not be allowed to write there.
-/// `floors` is in the order in which all lock them.
-pub fn leave_traces(catalog: &Catalog, untraced: Untraced, floors: &[(Bucket, i64)]) -> Result<()> {
+/// Writes the traces of a transaction before its marks are raised.
+pub struct Traces;
+
+impl Capability for Traces {
+    fn before_marks(
+        &self,
+        catalog: &Catalog,
+        untraced: &Untraced,
+        floors: &[(Bucket, i64)],
+    ) -> Result<()> {
+        write(catalog, untraced, floors)
+    }
+}
+
+/// Writes them as the owner of the tables: whoever may change the states need not be allowed to write there.
+fn write(catalog: &Catalog, untraced: &Untraced, floors: &[(Bucket, i64)]) -> Result<()> {
     let names = match untraced {
         Untraced::Nothing => return Ok(()),
         Untraced::Everything => None,

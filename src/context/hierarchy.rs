@@ -190,8 +190,8 @@ pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
     store::base_version(catalog, run)
 }
 
-/// Forgets the place and the claim of a run that was deleted.
-pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
+/// Deletes the place and the claim of a run that was deleted.
+pub fn delete_place(catalog: &Catalog, run: &[u8]) -> Result<()> {
     let _owner = Impersonation::owner_of(catalog.context);
     store::forget_context(catalog, run)
 }

@@ -57,10 +57,11 @@ mod limits;
 mod merge;
 mod number;
 mod purse;
+mod rules;
 mod run;
 mod variables;
 
 pub use books::{check_may_return, with_books_of, with_place_lost};
-pub use claim::check_fence;
-pub use hierarchy::{base_version, check_may_delete, forget};
+pub use hierarchy::base_version;
+pub use rules::Runs;
 pub use run::{RUN, is_run};

@@ -5,4 +5,6 @@
 
 mod batch;
 mod change;
+mod changed_row;
 mod read;
+mod triggers;

@@ -4,22 +4,17 @@
 //! first such statement on the transaction reads the tables only, because what is changed becomes known
 //! here when the statement ends, and a function called from within it may read before.
 
-use super::changed_row::Row;
 use super::{Phase, with};
-use crate::behind;
 use crate::cache::publish::{Changed, New};
-use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory;
 use crate::name::StateName;
 use crate::notify;
-use crate::snapshots;
-use crate::store;
-use crate::sys;
 use pgrx::pg_sys;
 use state_cache_memory::room_in_map;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// More states than this, and the whole database leaves L1: walking its entries is then cheaper than
 /// keeping the list.
@@ -212,203 +207,49 @@ fn nest_level() -> i32 {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
-sql_functions! {
-    /// `state_cache_by_hand()`: asked by the triggers' WHEN clauses.
-    fn state_cache_by_hand(_call) {
-        Ok(call::boolean_datum(store::is_by_hand()))
-    }
-
-    /// `state_cache_watch()`: the trigger function on `state_head` and `state_snapshot`.
-    fn state_cache_watch(call) {
-        let trigger = trigger_data(call)?;
-        // The result of an AFTER or statement trigger is ignored.
-        let done = pg_sys::Datum::from(0usize);
-        // SAFETY: the server passes a complete TriggerData.
-        let event = unsafe { (*trigger).tg_event };
-        let for_each_row = event & pg_sys::TRIGGER_EVENT_ROW != 0;
-        let truncate = event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_TRUNCATE;
-        if !for_each_row && !truncate && !store::is_caller_by_hand() {
-            return Ok(done);
-        }
-        let catalog = catalog::current(call.function())?;
-        // SAFETY: as above.
-        let table = sys::root_of_partition(unsafe { (*(*trigger).tg_relation).rd_id });
-        if ![catalog.head, catalog.snapshot].contains(&table) {
-            return Err(Error::argument("this trigger belongs on state_head and state_snapshot only"));
-        }
-        // SAFETY: as above; the rows live as long as the call.
-        let changed = if for_each_row { unsafe { changed_rows(&catalog, trigger)? } } else { ChangedRows::default() };
-        if snapshots::by_hand::apply() {
-            changed.keep_chains(&catalog)?;
-        }
-        let committing = with(|batch| -> Result<bool> {
-            batch.scope.catalog.get_or_insert_with(|| catalog.clone());
-            batch.by_hand.note(truncate);
-            if truncate || changed.untraced {
-                let gone = changed.names[0].as_ref().zip(changed.gone);
-                batch.by_hand.note_untraced(gone)?;
-            }
-            let committing = batch.phase == Phase::Committing;
-            if committing && truncate {
-                batch.publication.truncate(&catalog);
-            }
-            for (class, key) in changed.names.into_iter().flatten() {
-                if committing {
-                    let changed = Changed { class: &class, key: &key, new: New::NothingClean };
-                    batch.publication.add(&catalog, &changed)?;
-                }
-                batch.by_hand.add((class, key))?;
-            }
-            Ok(committing)
-        })?;
-        if committing {
-            notify::tell_late(&catalog)?;
-        }
-        Ok(done)
-    }
-
-    /// `state_class_watch()`: the trigger function on `state_class`.
-    fn state_class_watch(call) {
-        let trigger = trigger_data(call)?;
-        // SAFETY: the server passes a complete TriggerData.
-        let event = unsafe { (*trigger).tg_event };
-        if event & pg_sys::TRIGGER_EVENT_TIMINGMASK != pg_sys::TRIGGER_EVENT_BEFORE {
-            // SAFETY: as above.
-            unsafe { pg_sys::CacheInvalidateRelcache((*trigger).tg_relation) };
-            return Ok(pg_sys::Datum::from(0usize));
-        }
-        let catalog = catalog::current(call.function())?;
-        if event & pg_sys::TRIGGER_EVENT_ROW == 0 {
-            behind::before_all_classes_go(&catalog)?;
-            return Ok(pg_sys::Datum::from(0usize));
-        }
-        // SAFETY: as above; the rows live as long as the call.
-        unsafe {
-            let descriptor = (*(*trigger).tg_relation).rd_att;
-            let row = |tuple: pg_sys::HeapTuple| (!tuple.is_null()).then(|| Row::new(tuple, descriptor));
-            let (first, second) = (row((*trigger).tg_trigtuple), row((*trigger).tg_newtuple));
-            let (before, after) = match event & pg_sys::TRIGGER_EVENT_OPMASK {
-                pg_sys::TRIGGER_EVENT_INSERT => (None, first),
-                pg_sys::TRIGGER_EVENT_DELETE => (first, None),
-                _ => (first, second),
-            };
-            let mode = |row: &Row| (row.bytes(0).into(), row.bytes(1) == b"behind");
-            behind::before_class_changes(
-                &catalog,
-                before.as_ref().map(mode),
-                after.as_ref().map(mode),
-            )?;
-            let result = match (*trigger).tg_newtuple {
-                tuple if tuple.is_null() => (*trigger).tg_trigtuple,
-                tuple => tuple,
-            };
-            Ok(pg_sys::Datum::from(result))
-        }
-    }
+/// What a trigger on the tables has seen of a statement by hand.
+pub struct ChangeByHand {
+    /// Whether the statement empties the tables.
+    pub truncates: bool,
+    /// Whether no head row will show the change.
+    pub is_untraced: bool,
+    /// Version of the head row before, if that row is gone.
+    pub gone: Option<i64>,
+    /// The states of the row before and of the row after.
+    pub names: [Option<StateName>; 2],
 }
 
-fn trigger_data(call: &call::Call<'_>) -> Result<*mut pg_sys::TriggerData> {
-    let context = call.context();
-    // SAFETY: context is NULL or a node.
-    if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_TriggerData {
-        return Err(Error::argument(
-            "this function can only be called by a trigger",
-        ));
-    }
-    Ok(context.cast())
-}
-
-/// What a row trigger is called for.
-#[derive(Default)]
-struct ChangedRows {
-    /// The states of the row before and of the row after, or of the only row.
-    names: [Option<StateName>; 2],
-    /// Whether no head row will show it.
-    untraced: bool,
-    /// Version of the first state's head row, if that is gone.
-    gone: Option<i64>,
-    /// Version of the first state's snapshot, if that is gone or holds another document now.
-    lost: Option<i64>,
-    /// Version of the last state's snapshot, if that depends on other rows.
-    dependent: Option<i64>,
-    /// Whether that is a recovery point.
-    is_recovery_point: bool,
-}
-
-impl ChangedRows {
-    /// Sees to it that no version is left without what it builds upon.
-    fn keep_chains(&self, catalog: &Catalog) -> Result<()> {
-        if let (Some((class, key)), Some(version)) = (&self.names[0], self.lost) {
-            snapshots::by_hand::check_not_needed(catalog, class, key, version)?;
+/// Notes a change by hand. Once the last flush is done the change joins what the commit publishes.
+pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Result<()> {
+    let committing = with(|batch| -> Result<bool> {
+        batch
+            .scope
+            .catalog
+            .get_or_insert_with(|| Rc::clone(catalog));
+        batch.by_hand.note(change.truncates);
+        if change.is_untraced {
+            let gone = change.names[0].as_ref().zip(change.gone);
+            batch.by_hand.note_untraced(gone)?;
         }
-        let last = self.names.iter().flatten().next_back();
-        if let (Some((class, key)), Some(version)) = (last, self.dependent) {
-            if catalog.access().row_security {
-                // What a difference builds upon is read for whoever sees it: it could be made to guess what that is.
-                return Err(Error::PartialView);
-            }
-            if self.is_recovery_point {
-                snapshots::by_hand::settle_recovery_point(catalog, class, key, version)?;
-            }
+        let committing = batch.phase == Phase::Committing;
+        if committing && change.truncates {
+            batch.publication.truncate(catalog);
         }
-        Ok(())
-    }
-}
-
-/// What a row trigger is called for. `23514` if the row after is none that the extension could have written.
-///
-/// # Safety
-/// `trigger` is a row trigger's, on one of the two tables.
-unsafe fn changed_rows(
-    catalog: &Catalog,
-    trigger: *const pg_sys::TriggerData,
-) -> Result<ChangedRows> {
-    // SAFETY: the caller's promise; a trigger for UPDATE has two rows, the others have one.
-    unsafe {
-        let relation = (*trigger).tg_relation;
-        let row = |tuple: pg_sys::HeapTuple| {
-            (!tuple.is_null()).then(|| Row::new(tuple, (*relation).rd_att))
-        };
-        let (first, second) = (row((*trigger).tg_trigtuple), row((*trigger).tg_newtuple));
-        let deleted =
-            (*trigger).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_DELETE;
-        let after = if deleted {
-            None
-        } else {
-            second.as_ref().or(first.as_ref())
-        };
-        let on_head = (*relation).rd_id == catalog.head;
-        if let Some(after) = after {
-            let fault = if on_head {
-                after.head_fault()
-            } else {
-                after.snapshot_fault()
-            };
-            if let Some(fault) = fault {
-                return Err(Error::Check { fault });
+        for (class, key) in change.names.into_iter().flatten() {
+            if committing {
+                let changed = Changed {
+                    class: &class,
+                    key: &key,
+                    new: New::NothingClean,
+                };
+                batch.publication.add(catalog, &changed)?;
             }
+            batch.by_hand.add((class, key))?;
         }
-        let version = first.as_ref().map(|row| row.integer(2));
-        let inserted =
-            (*trigger).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT;
-        let is_lost = !on_head
-            && !inserted
-            && !first
-                .iter()
-                .zip(&second)
-                .any(|(before, after)| before.holds_as(after));
-        let dependent = after.filter(|row| !on_head && row.is_dependent());
-        let is_recovery_point = dependent.is_some_and(Row::is_recovery_point);
-        let dependent = dependent.map(|row| row.integer(2));
-        let names = [first.map(|row| row.name()), second.map(|row| row.name())];
-        let gone = on_head && (deleted || names[1].is_some() && names[0] != names[1]);
-        Ok(ChangedRows {
-            names,
-            untraced: gone || !on_head,
-            gone: version.filter(|_| gone),
-            lost: version.filter(|_| is_lost),
-            dependent,
-            is_recovery_point,
-        })
+        Ok(committing)
+    })?;
+    match committing {
+        true => notify::tell_late(catalog),
+        false => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use crate::notify;
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 
 /// Registers the callbacks.
-pub fn init() {
+pub fn register() {
     // SAFETY: static callbacks, registered once per process (or once before the fork).
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());

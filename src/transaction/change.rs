@@ -5,7 +5,7 @@ use super::staged::{
     Bytes, Expiry, Folded, Intent, MAX_OPERATIONS, Operation, Pending, State, View, have_edits,
 };
 use super::view::{committed_ground, read_beneath, read_newest, settle};
-use super::{MAX_HELD, OnConflict, Phase, flush, leave, save, with};
+use super::{MAX_HELD, OnConflict, Phase, capability, flush, leave, save, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::read::{Found, Ground, Version};
@@ -15,7 +15,7 @@ use crate::identity::{Identity, is_sandboxed};
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::Checkpoint;
-use crate::{behind, context, interval, settings, store, sys};
+use crate::{behind, interval, settings, store, sys};
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, collect, copy};
 use std::ffi::CStr;
@@ -171,9 +171,7 @@ pub fn delete(state: &StateRef<'_>, expected: Option<i64>, function: &CStr) -> R
     let Some((version, ())) = found else {
         return Ok(false);
     };
-    if context::is_run(state) {
-        context::check_may_delete(state)?;
-    }
+    capability::check_may_delete(state)?;
     stage(state, &Touched::document(), |known, pending| {
         if pending.is_none() {
             known.beneath = Some(version.number);

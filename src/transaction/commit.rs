@@ -2,7 +2,7 @@
 
 use super::explicit::Whose;
 use super::staged::{Content, State};
-use super::{Batch, Phase, flush, leave, with};
+use super::{Batch, Phase, capability, flush, leave, with};
 use crate::behind;
 use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
@@ -53,7 +53,10 @@ pub fn prepare() -> Result<()> {
     // What a trigger on the tables written below staged would be written by nobody.
     with(|batch| batch.phase = Phase::Committing);
     let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
-    crate::changes::leave_traces(&catalog, untraced?, &floors?)?;
+    let (untraced, floors) = (untraced?, floors?);
+    for capability in capability::all() {
+        capability.before_marks(&catalog, &untraced, &floors)?;
+    }
     let prepared = notify::prepare(&catalog, news)?;
     mark(&catalog)?;
     crate::fault::stop_at!(Marked);

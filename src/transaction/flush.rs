@@ -13,7 +13,7 @@ use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View
 use super::step::{Plan, Written};
 use super::view::read_beneath;
 use super::write::{Look, conflict, plan};
-use super::{Batch, OnConflict, leave, with};
+use super::{Batch, OnConflict, capability, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
 use crate::cache::read::Ground;
@@ -24,7 +24,7 @@ use crate::identity::{Identity, Impersonation};
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage};
-use crate::{behind, context, memory};
+use crate::{behind, memory};
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, with_capacity};
 use std::rc::Rc;
@@ -141,7 +141,7 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
         // Only the tables know what was written.
         with(|batch| batch.spill(false))?;
     }
-    forget_deleted_runs(&catalog, &outcomes)?;
+    tell_of_deletes(&catalog, &outcomes)?;
     count(&outcomes, &timer);
     Ok(outcomes)
 }
@@ -190,18 +190,20 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
         version: outcome.version,
     };
     let outcomes = [outcome];
-    forget_deleted_runs(&state.catalog, &outcomes)?;
+    tell_of_deletes(&state.catalog, &outcomes)?;
     count(&outcomes, &timer);
     Ok(Some(done))
 }
 
-/// A run that is created again under the same name does not inherit the place that the deleted one had.
-fn forget_deleted_runs(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
+/// Tells the capabilities which states the flush has deleted.
+fn tell_of_deletes(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
     let deleted = outcomes
         .iter()
         .filter(|outcome| outcome.action == Action::Deleted);
-    for outcome in deleted.filter(|outcome| *outcome.state.class.name == *context::RUN) {
-        context::forget(catalog, &outcome.state.key)?;
+    for Outcome { state, .. } in deleted {
+        for capability in capability::all() {
+            capability.after_delete(catalog, &state.class.name, &state.key)?;
+        }
     }
     Ok(())
 }
@@ -280,14 +282,15 @@ pub(super) fn flush_state(
     Ok(outcome)
 }
 
-/// What the rules of a run say against writing what is staged: the claim that the transaction writes under is no longer
-/// the current one, or children run under a run that is to be deleted.
+/// Asks the capabilities whether what is staged of a state may be written.
 pub(super) fn check_rules(state: &StateRef<'_>, known: &State, pending: &Pending) -> Result<()> {
     if let Some(token) = known.fence {
-        context::check_fence(state, token)?;
+        for capability in capability::all() {
+            capability.check_fence(state, token)?;
+        }
     }
-    if matches!(pending.intent, Intent::Delete) && context::is_run(state) {
-        context::check_may_delete(state)?;
+    if matches!(pending.intent, Intent::Delete) {
+        capability::check_may_delete(state)?;
     }
     Ok(())
 }

@@ -56,10 +56,10 @@
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
 //! ours may fire a user's trigger that calls us again.
 
-pub mod by_hand;
+mod by_hand;
 mod callbacks;
+mod capability;
 mod change;
-mod changed_row;
 mod commit;
 mod explicit;
 mod flush;
@@ -88,7 +88,8 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-pub use callbacks::init;
+pub use by_hand::{Bucket, ChangeByHand, Untraced, note_change_by_hand};
+pub use capability::Capability;
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
 };
@@ -100,6 +101,12 @@ pub use save::{
 pub use settlements::settle;
 pub use staged::{Edit, Operation};
 pub use view::{read, read_newest};
+
+/// Called when the library is loaded: registers the callbacks, and what the rooms above add to a transaction.
+pub fn init(capabilities: &'static [&'static dyn Capability]) {
+    capability::register(capabilities);
+    callbacks::register();
+}
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
 pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) -> Result<()> {

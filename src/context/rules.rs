@@ -1,0 +1,32 @@
+//! What holds for every change of a run, whichever function makes it.
+
+use super::run::{RUN, is_run};
+use super::{claim, hierarchy};
+use crate::cache::StateRef;
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::transaction::Capability;
+
+/// The rules of class `run`.
+pub struct Runs;
+
+impl Capability for Runs {
+    fn check_may_delete(&self, state: &StateRef<'_>) -> Result<()> {
+        match is_run(state) {
+            true => hierarchy::check_may_delete(state),
+            false => Ok(()),
+        }
+    }
+
+    fn check_fence(&self, state: &StateRef<'_>, token: i64) -> Result<()> {
+        claim::check_fence(state, token)
+    }
+
+    /// A run that is created again under the same name does not inherit the place that the deleted one had.
+    fn after_delete(&self, catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
+        match *class == *RUN {
+            true => hierarchy::delete_place(catalog, key),
+            false => Ok(()),
+        }
+    }
+}
