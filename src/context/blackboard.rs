@@ -17,7 +17,7 @@ use crate::transaction::{self, Edit, Operation};
 use crate::{catalog, sys};
 use pgrx::pg_sys;
 use state_cache_context::{
-    AccessLevel, Item, ItemChange, ItemError, ItemFilter, ItemType, ItemUpdate, ShapeError,
+    AccessLevel, Item, ItemChange, ItemError, ItemFilter, ItemType, ItemUpdate, Label, ShapeError,
     has_item, select,
 };
 use state_cache_document::{self as document, DocumentError};
@@ -172,11 +172,10 @@ impl Attributes {
             };
             match name {
                 b"type" => {
-                    read.item_type = word("type", words()?, ItemType::parse, ItemType::KNOWN)?;
+                    read.item_type = word::<ItemType>("type", words()?)?;
                 }
                 b"accessLevel" => {
-                    let (parse, known) = (AccessLevel::parse, AccessLevel::KNOWN);
-                    read.access_level = word("access level", words()?, parse, known)?;
+                    read.access_level = word("access level", words()?)?;
                 }
                 b"ttl" => read.ttl = Some(interval(words()?)?),
                 b"tags" => read.tags = tags_of(&value)?,
@@ -193,16 +192,11 @@ impl Attributes {
     }
 }
 
-fn word<T>(
-    what: &'static str,
-    name: &[u8],
-    parse: fn(&[u8]) -> Option<T>,
-    known: &'static str,
-) -> Result<T> {
-    parse(name).ok_or_else(|| Error::UnknownLabel {
+fn word<T: Label>(what: &'static str, name: &[u8]) -> Result<T> {
+    T::parse(name).ok_or_else(|| Error::UnknownLabel {
         what,
         name: text(name),
-        known: known.to_owned(),
+        known: T::known(),
     })
 }
 
@@ -257,12 +251,11 @@ fn item_key<'a>(call: &Call<'a>) -> Result<&'a [u8]> {
 }
 
 fn item_type(call: &Call<'_>, n: usize) -> Result<Option<ItemType>> {
-    label(call, n, "type", ItemType::parse, ItemType::KNOWN)
+    label::<ItemType>(call, n, "type")
 }
 
 fn access_level(call: &Call<'_>, n: usize) -> Result<Option<AccessLevel>> {
-    let (parse, known) = (AccessLevel::parse, AccessLevel::KNOWN);
-    label(call, n, "access level", parse, known)
+    label(call, n, "access level")
 }
 
 fn expiry(call: &Call<'_>, n: usize) -> Result<Option<i64>> {

@@ -6,7 +6,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
 use crate::error::{Result, text};
 use crate::transaction;
-use state_cache_context::{Run, Status};
+use state_cache_context::{Label, Run, Status};
 use state_cache_document as document;
 use state_cache_memory::copy;
 

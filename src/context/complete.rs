@@ -9,7 +9,7 @@ use super::hierarchy::{as_owner, check_no_children, lock_place};
 use super::limits;
 use super::merge::{Sides, merge_into, strategy};
 use super::run::{self, RUN, malformed, open};
-use super::variables::label;
+
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::call::{self, Rows, sql_functions};
@@ -19,7 +19,7 @@ use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
 use crate::subtransaction::{Refused, survive_refusal};
 use crate::transaction;
 use state_cache_context::{
-    Destination, Export, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
+    Destination, Export, Label, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
 use state_cache_document as document;
 use state_cache_memory::{Grow, collect, copy, try_collect, with_capacity};
@@ -327,15 +327,13 @@ sql_functions! {
     /// `state_context_complete(run_id, outcome, strategy, token)`
     fn state_context_complete(call) {
         let state = run::named(call, 0)?;
-        let outcome = label(call, 1, "outcome", Status::parse, "completed, failed, cancelled")?
-            .ok_or_else(|| Error::null_argument("outcome"))?;
-        if outcome == Status::Running {
-            return Err(Error::UnknownLabel {
-                what: "outcome",
-                name: outcome.name().to_owned(),
-                known: "completed, failed, cancelled".to_owned(),
-            });
-        }
+        let given = call.required_text(1, "outcome")?;
+        let outcome = Status::parse(given).filter(|outcome| *outcome != Status::Running);
+        let outcome = outcome.ok_or_else(|| Error::UnknownLabel {
+            what: "outcome",
+            name: text(given),
+            known: "completed, failed, cancelled".to_owned(),
+        })?;
         let strategy = strategy(call, 2)?;
         transaction::check_may_change(&state, FUNCTION)?;
         let known = run::require_running(&state)?;

@@ -13,7 +13,7 @@ use crate::identity::Impersonation;
 use crate::store::{self, Conflict};
 use crate::sys;
 use crate::transaction::{self, Operation};
-use state_cache_context::{Run, Sensitivity, Source, Variable};
+use state_cache_context::{Label, Run, Sensitivity, Source, Variable};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::Grow;
 use std::borrow::Cow;

@@ -4,7 +4,7 @@ use crate::error::{Report, out_of_memory, utf8_text};
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, function_name};
-use state_cache_context::{Counter, Destination, Problem, Sensitivity, ShapeError, Status};
+use state_cache_context::{Counter, Destination, Label, Problem, Sensitivity, ShapeError, Status};
 use state_cache_document::DocumentError;
 
 /// Children, variables or the like that a message names at most.

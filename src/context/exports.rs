@@ -11,7 +11,7 @@ use crate::error::{Error, Result, text};
 use crate::transaction::{self, Edit, Operation};
 use crate::{settings, varlena};
 use pgrx::pg_sys;
-use state_cache_context::{Destination, Export, Run, Sensitivity};
+use state_cache_context::{Destination, Export, Label, Run, Sensitivity};
 use state_cache_document as document;
 use state_cache_memory::{Grow, boxed, collect, copy, with_capacity};
 use std::borrow::Cow;
@@ -272,7 +272,7 @@ sql_functions! {
         let function = c"state_context_unmark_export()";
         let state = run::named(call, 0)?;
         let key = call.required_text(1, "key")?;
-        let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?;
+        let destination = label::<Destination>(call, 2, "destination")?;
         let unmark = Unmark { run: state.key.into(), key: boxed(key)?, destination };
         transaction::check_may_change(&state, function)?;
         let document = run::require(&state)?;
@@ -289,10 +289,10 @@ sql_functions! {
         let function = c"state_context_mark_export()";
         let state = run::named(call, 0)?;
         let key = call.required_text(1, "key")?;
-        let destination = label(call, 2, "destination", Destination::parse, Destination::KNOWN)?
+        let destination = label::<Destination>(call, 2, "destination")?
             .ok_or_else(|| Error::null_argument("destination"))?;
         let (transformation, target, target_key) = (call.text(3), call.text(4), call.text(5));
-        let sensitivity = label(call, 7, "sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
+        let sensitivity = label::<Sensitivity>(call, 7, "sensitivity")?;
         if key.is_empty() {
             return Err(Error::argument("key must not be empty"));
         }

@@ -13,7 +13,7 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::{self, ClaimLock, Place, PlaceLock};
 use crate::sys;
 use crate::transaction;
-use state_cache_context::{Run, Status};
+use state_cache_context::{Label, Run, Status};
 use state_cache_memory::Grow;
 
 /// Locks the place of a run. One that no function of this room has created gets a place at the root, unless its

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, text};
 use crate::settings;
 use crate::store::{self, Checkpoint, Place, PlaceLock};
 use crate::transaction;
-use state_cache_context::{Run, Sensitivity, Source, Status, Variable, rfc3339};
+use state_cache_context::{Label, Run, Sensitivity, Source, Status, Variable, rfc3339};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, collect, copy, owned, try_collect};
 use std::ffi::CStr;
@@ -234,7 +234,7 @@ fn sensitivity_map(call: &Call<'_>, n: usize) -> Result<Option<Vec<u8>>> {
             return Err(Error::UnknownLabel {
                 what: "sensitivity",
                 name: format!("{}\" of variable \"{}", text(word), text(name)),
-                known: Sensitivity::KNOWN.to_owned(),
+                known: Sensitivity::known(),
             });
         }
     }
@@ -375,7 +375,7 @@ sql_functions! {
         let catalog = crate::catalog::current(call.function())?;
         let parent = StateRef::new(&catalog, RUN, parent_key)?;
         let child = StateRef::new(&catalog, RUN, child_key)?;
-        let max = label(call, 6, "max_sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
+        let max = label::<Sensitivity>(call, 6, "max_sensitivity")?;
         let (asked, given) = (permissions(call, 4)?, limits_given(call, 5)?);
         transaction::check_may_change(&parent, function)?;
         let known = run::require(&parent)?;

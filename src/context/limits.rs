@@ -26,7 +26,7 @@ use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::transaction::{self, Operation};
-use state_cache_context::{Counter, LIMITS, OTHER_LIMITS, Run};
+use state_cache_context::{Counter, LIMITS, Label, OTHER_LIMITS, Run};
 use state_cache_document as document;
 use state_cache_memory::{Grow, copy, try_collect};
 use std::ffi::CStr;
@@ -367,7 +367,7 @@ crate::call::sql_functions! {
         let counter = Counter::parse(what).ok_or_else(|| Error::UnknownLabel {
             what: "counter",
             name: text(what),
-            known: Counter::KNOWN.to_owned(),
+            known: Counter::known(),
         })?;
         let amount = Number::amount(call.argument(2), "amount")?;
         let function = c"state_context_spend()";

@@ -16,7 +16,7 @@ use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
 use crate::transaction::{self, Operation};
-use state_cache_context::{Base, Merged, Only, Strategy, Variable, merge};
+use state_cache_context::{Base, Label, Merged, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, try_collect, with_capacity};
 use std::collections::BTreeMap;
@@ -147,8 +147,7 @@ struct Strategies<'a> {
 
 /// The strategy that an argument names.
 pub fn strategy(call: &Call<'_>, n: usize) -> Result<Strategy> {
-    label(call, n, "strategy", Strategy::parse, Strategy::KNOWN)?
-        .ok_or_else(|| Error::null_argument("strategy"))
+    label::<Strategy>(call, n, "strategy")?.ok_or_else(|| Error::null_argument("strategy"))
 }
 
 impl<'a> Strategies<'a> {
@@ -165,7 +164,7 @@ impl<'a> Strategies<'a> {
                 let strategy = Strategy::parse(word).ok_or_else(|| Error::UnknownLabel {
                     what: "strategy",
                     name: format!("{}\" of variable \"{}", text(word), text(name)),
-                    known: Strategy::KNOWN.to_owned(),
+                    known: Strategy::known(),
                 })?;
                 memory::check()?;
                 per_variable.insert(name, strategy);

@@ -5,7 +5,7 @@ use super::number::Number;
 use super::run::{self, open};
 use crate::cache::StateRef;
 use crate::error::{Error, Result, text};
-use state_cache_context::{Counter, Problem, Run, ShapeError};
+use state_cache_context::{Counter, Label, Problem, Run, ShapeError};
 use state_cache_document as document;
 use state_cache_memory::collect;
 

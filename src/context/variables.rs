@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Shown, text};
 use crate::sys;
 use crate::transaction::{self, Edit, Operation};
 use pgrx::pg_sys;
-use state_cache_context::{Run, Sensitivity, Source, Variable, put};
+use state_cache_context::{Label, Run, Sensitivity, Source, Variable, put};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, boxed, copy, owned, try_collect, with_capacity};
 use std::borrow::Cow;
@@ -167,19 +167,13 @@ pub fn check_value(name: &[u8], value: &[u8]) -> Result<()> {
 }
 
 /// A word of a list, from an argument that may be NULL.
-pub fn label<T>(
-    call: &Call<'_>,
-    n: usize,
-    what: &'static str,
-    parse: fn(&[u8]) -> Option<T>,
-    known: &'static str,
-) -> Result<Option<T>> {
+pub fn label<T: Label>(call: &Call<'_>, n: usize, what: &'static str) -> Result<Option<T>> {
     call.text(n)
         .map(|name| {
-            parse(name).ok_or_else(|| Error::UnknownLabel {
+            T::parse(name).ok_or_else(|| Error::UnknownLabel {
                 what,
                 name: text(name),
-                known: known.to_owned(),
+                known: T::known(),
             })
         })
         .transpose()
@@ -205,7 +199,7 @@ struct Attributes {
 
 impl Attributes {
     fn source(call: &Call<'_>, n: usize) -> Result<Self> {
-        let source = label(call, n, "source", Source::parse, Source::KNOWN)?;
+        let source = label::<Source>(call, n, "source")?;
         Ok(Self {
             source: source.ok_or_else(|| Error::null_argument("source"))?,
             sensitivity: None,
@@ -215,13 +209,7 @@ impl Attributes {
 
     fn all(call: &Call<'_>, n: usize) -> Result<Self> {
         Ok(Self {
-            sensitivity: label(
-                call,
-                n + 1,
-                "sensitivity",
-                Sensitivity::parse,
-                Sensitivity::KNOWN,
-            )?,
+            sensitivity: label::<Sensitivity>(call, n + 1, "sensitivity")?,
             mutable: call.boolean(n + 2),
             ..Self::source(call, n)?
         })
@@ -313,7 +301,7 @@ sql_functions! {
 
     /// `state_context_visible(run_id, max_sensitivity)`
     fn state_context_visible(call) {
-        let max = label(call, 1, "max_sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?
+        let max = label::<Sensitivity>(call, 1, "max_sensitivity")?
             .ok_or_else(|| Error::null_argument("max_sensitivity"))?;
         let state = run::named(call, 0)?;
         let (_, document) = run::read(&state)?;

@@ -14,6 +14,7 @@ use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
+use strum::{FromRepr, IntoStaticStr};
 
 /// Commands that can be seen at a time, in all databases.
 const SLOTS: usize = 64;
@@ -22,20 +23,19 @@ const SLOTS: usize = 64;
 const CLASS: usize = 64;
 const KEY: usize = 256;
 
-/// A command that shows its progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A command that shows its progress, by the names that `state_progress` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRepr, IntoStaticStr)]
 #[repr(u32)]
 pub enum Command {
     /// `state_verify`
+    #[strum(to_string = "state_verify")]
     Verify,
     /// `state_verify` with `repair`
+    #[strum(to_string = "state_verify with repair")]
     Repair,
     /// `state_prune`
+    #[strum(to_string = "state_prune")]
     Prune,
-}
-
-impl Command {
-    const ALL: [Self; 3] = [Self::Verify, Self::Repair, Self::Prune];
 }
 
 /// One running command.
@@ -161,10 +161,10 @@ pub fn running() -> impl Iterator<Item = Running> {
         let seen = || {
             let pid = slot.pid.load(SeqCst);
             let is_ours = pid != 0 && slot.database.load(Relaxed) == sys::my_database();
-            let command = Command::ALL.get(slot.command.load(Relaxed) as usize)?;
+            let command = Command::from_repr(slot.command.load(Relaxed))?;
             is_ours.then(|| Running {
                 pid,
-                command: *command,
+                command,
                 started_at: slot.started_at.load(Relaxed),
                 done: slot.done.load(Relaxed),
                 total: slot.total.load(Relaxed),

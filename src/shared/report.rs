@@ -6,9 +6,10 @@ use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
+use strum::FromRepr;
 
 /// How things stand with the worker of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRepr)]
 #[repr(u32)]
 pub enum Stage {
     /// There is none, and none is wanted.
@@ -29,20 +30,6 @@ pub enum Stage {
     BackingOff,
     /// It died just now; the launcher has not seen it yet.
     Died,
-}
-
-impl Stage {
-    const ALL: [Self; 9] = [
-        Self::None,
-        Self::Starting,
-        Self::Running,
-        Self::Leaving,
-        Self::NoExtension,
-        Self::Queued,
-        Self::NoProcess,
-        Self::BackingOff,
-        Self::Died,
-    ];
 }
 
 /// Bytes of an error that are kept.
@@ -149,8 +136,7 @@ impl Report {
 
     /// How things stand.
     pub fn stage(&self) -> Stage {
-        let stage = self.stage.load(SeqCst) as usize;
-        Stage::ALL.get(stage).copied().unwrap_or(Stage::None)
+        Stage::from_repr(self.stage.load(SeqCst)).unwrap_or(Stage::None)
     }
 
     /// Says how things stand.

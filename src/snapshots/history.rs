@@ -92,7 +92,7 @@ sql_functions! {
                 label.agent_phase.as_deref().map(call::varlena_datum),
                 Some(call::boolean_datum(label.recovery_point)),
                 label.execution_context.as_deref().map(call::varlena_datum),
-                Some(call::varlena_datum(version.encoding.name().as_bytes())),
+                Some(call::varlena_datum(<&str>::from(version.encoding).as_bytes())),
                 Some(call::bigint_datum(version.bytes_stored)),
                 Some(call::bigint_datum(version.bytes)),
                 Some(call::bigint_datum(version.created_at)),

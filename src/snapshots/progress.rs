@@ -2,15 +2,7 @@
 
 use crate::call::{self, sql_functions};
 use crate::catalog;
-use crate::shared::{self, Command};
-
-fn name(command: Command) -> &'static str {
-    match command {
-        Command::Verify => "state_verify",
-        Command::Repair => "state_verify with repair",
-        Command::Prune => "state_prune",
-    }
-}
+use crate::shared;
 
 sql_functions! {
     /// `state_progress()`: a row per running command of this database.
@@ -22,7 +14,7 @@ sql_functions! {
         for running in shared::running() {
             rows.push([
                 Some(call::integer_datum(running.pid as i32)),
-                Some(call::varlena_datum(name(running.command).as_bytes())),
+                Some(call::varlena_datum(<&str>::from(running.command).as_bytes())),
                 running.class.bytes().map(call::varlena_datum),
                 running.key.bytes().filter(|_| may_see_names).map(call::varlena_datum),
                 Some(call::count_datum(running.done)),

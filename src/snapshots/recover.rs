@@ -21,9 +21,11 @@ use crate::transaction::{self, Saved};
 use state_cache_memory::copy;
 use std::borrow::Cow;
 use std::ffi::CStr;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 /// Which version a recovery reinstates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 enum Kind {
     /// The oldest that is kept: the run begins again.
     Restart,
@@ -35,24 +37,12 @@ enum Kind {
 
 impl Kind {
     fn parse(name: &[u8]) -> Result<Self> {
-        match name {
-            b"restart" => Ok(Self::Restart),
-            b"resume" => Ok(Self::Resume),
-            b"rollback" => Ok(Self::Rollback),
-            other => Err(Error::UnknownLabel {
-                what: "kind of recovery",
-                name: text(other),
-                known: "restart, resume, rollback".to_owned(),
-            }),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Restart => "restart",
-            Self::Resume => "resume",
-            Self::Rollback => "rollback",
-        }
+        let known = str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+        known.ok_or_else(|| Error::UnknownLabel {
+            what: "kind of recovery",
+            name: text(name),
+            known: Self::VARIANTS.join(", "),
+        })
     }
 
     /// The version to be reinstated among these, newest first.
@@ -233,7 +223,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
             error_type,
             severity,
             fault: fault.as_deref().unwrap_or("a recovery was asked for"),
-            strategy: kind.name(),
+            strategy: kind.into(),
             outcome: &format!("version {} is current", saved.version),
             restored: Some(found.number),
             once: false,

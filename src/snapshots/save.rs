@@ -29,7 +29,7 @@ sql_functions! {
         let Saved { action, version } =
             transaction::save(&state, document, checkpoint, call.bigint(6), call.interval(7), c"state_save()")?;
         call.rows()?.push([
-            Some(call::varlena_datum(action.name().as_bytes())),
+            Some(call::varlena_datum(<&str>::from(action).as_bytes())),
             Some(call::bigint_datum(version)),
         ]);
         Ok(call::void_datum())

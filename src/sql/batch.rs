@@ -35,7 +35,7 @@ sql_functions! {
                 Some(call::varlena_datum(&outcome.state.class.name)),
                 Some(call::varlena_datum(&outcome.state.key)),
                 (outcome.version > 0).then(|| call::bigint_datum(outcome.version)),
-                Some(call::varlena_datum(outcome.action.name().as_bytes())),
+                Some(call::varlena_datum(<&str>::from(outcome.action).as_bytes())),
                 Some(call::count_datum(outcome.bytes as u64)),
             ]);
         }

@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 use state_cache_delta::{Header, MAX_HEADER};
 use state_cache_memory::collect;
 use std::cell::OnceCell;
+use strum::IntoStaticStr;
 
 /// The prepared statements of this room.
 #[derive(Default)]
@@ -39,8 +40,9 @@ pub struct Label {
     pub execution_context: Option<Vec<u8>>,
 }
 
-/// How a snapshot row holds its document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a snapshot row holds its document, by the names that `state_history` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Encoding {
     /// As jsonb.
     Whole,
@@ -53,16 +55,6 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// As `state_history` names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Whole => "whole",
-            Self::Compressed => "compressed",
-            Self::Delta(_) => "delta",
-            Self::Unreadable => "unreadable",
-        }
-    }
-
     /// The version that it builds upon, if any.
     pub fn base(self) -> Option<i64> {
         match self {

@@ -28,6 +28,7 @@ use crate::{behind, memory};
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, with_capacity};
 use std::rc::Rc;
+use strum::IntoStaticStr;
 
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
 const MAX_ATTEMPTS: u32 = 1000;
@@ -57,8 +58,9 @@ pub struct Done {
     pub version: i64,
 }
 
-/// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was done, by the names that `state_batch_commit` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// A new version was written.
     Written,
@@ -66,17 +68,6 @@ pub enum Action {
     Unchanged,
     /// A tombstone was written.
     Deleted,
-}
-
-impl Action {
-    /// As `state_batch_commit` names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Unchanged => "unchanged",
-            Self::Deleted => "deleted",
-        }
-    }
 }
 
 /// Writes what is staged, each role's by the rule of its explicit batch. In one that fails on conflicts, states that

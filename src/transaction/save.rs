@@ -9,6 +9,7 @@ use crate::{behind, shared};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::rc::Rc;
+use strum::IntoStaticStr;
 
 /// What a checkpoint came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,9 @@ pub struct Saved {
     pub version: i64,
 }
 
-/// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was done, by the names that `state_save` uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum SaveAction {
     /// A version was written.
     Saved,
@@ -28,17 +30,6 @@ pub enum SaveAction {
     Unchanged,
     /// The version is left to the worker.
     Deferred,
-}
-
-impl SaveAction {
-    /// As `state_save` names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Saved => "saved",
-            Self::Unchanged => "unchanged",
-            Self::Deferred => "deferred",
-        }
-    }
 }
 
 /// Replaces the whole document and writes it, whether or not a batch is open; only a rollback of the transaction,

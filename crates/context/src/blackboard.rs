@@ -12,7 +12,7 @@ use state_cache_document::{self as document, DocumentError};
 
 use crate::error::{Problem, ShapeError, excerpt};
 use crate::fields::{self, Record};
-use crate::labels::{AccessLevel, ItemType};
+use crate::labels::{AccessLevel, ItemType, Label};
 use crate::timestamp::rfc3339;
 use state_cache_memory::{Grow, OutOfMemory, copy, try_collect, with_capacity};
 
@@ -318,8 +318,8 @@ fn check_item<'a>(key: &[u8], item: &'a [u8]) -> Result<Found<'a>, ShapeError> {
     }
     fields::required(fields::any(item, VALUE)?, VALUE)?;
     fields::required(fields::timestamp(item, CREATED_AT)?, CREATED_AT)?;
-    let item_type = fields::label(item, TYPE, ItemType::parse, ItemType::KNOWN)?;
-    let access_level = fields::label(item, ACCESS_LEVEL, AccessLevel::parse, AccessLevel::KNOWN)?;
+    let item_type = fields::label::<ItemType>(item, TYPE)?;
+    let access_level = fields::label::<AccessLevel>(item, ACCESS_LEVEL)?;
     Ok(Found {
         item_type: fields::required(item_type, TYPE)?,
         created_by: fields::required(fields::text(item, CREATED_BY)?, CREATED_BY)?,

@@ -4,7 +4,7 @@ use state_cache_document::{as_number, as_string, elements, is_negative, members}
 
 use crate::error::{Problem, ShapeError};
 use crate::fields;
-use crate::labels::Counter;
+use crate::labels::{Counter, Label};
 use crate::record::{Run, conflict_ids, sensitivity};
 
 /// Members of `resourceLimits` that bound no counter.
@@ -32,7 +32,7 @@ impl Run<'_> {
                 .ok_or_else(|| fields::null_or(permission, Problem::NotText))
         })?;
         self.each_element("sharedLimits", |counter| {
-            fields::as_label(counter, Counter::parse, Counter::KNOWN).map(drop)
+            fields::as_label::<Counter>(counter).map(drop)
         })?;
         self.in_section("resourceLimits", limits)?;
         self.in_section("usage", counters)?;
@@ -86,7 +86,7 @@ impl Run<'_> {
 
 /// Numbers under the names of counters; an alias is none, since nobody would look for it there.
 fn counters(section: &[u8]) -> Result<(), ShapeError> {
-    numbers(section, Counter::KNOWN, |name| {
+    numbers(section, &Counter::known(), |name| {
         Counter::parse(name).is_some_and(|counter| counter.name().as_bytes() == name)
     })
 }
@@ -103,12 +103,17 @@ fn limits(section: &[u8]) -> Result<(), ShapeError> {
 
 fn numbers(
     section: &[u8],
-    known: &'static str,
+    known: &str,
     is_known: impl Fn(&[u8]) -> bool,
 ) -> Result<(), ShapeError> {
     for (name, value) in members(section)? {
         if !is_known(name) {
-            return Err(ShapeError::new(name, Problem::UnknownName { known }));
+            return Err(ShapeError::new(
+                name,
+                Problem::UnknownName {
+                    known: known.to_owned(),
+                },
+            ));
         }
         if as_number(&value).is_none() {
             let problem = fields::null_or(&value, Problem::NotNumber);

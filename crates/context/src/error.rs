@@ -41,12 +41,12 @@ pub enum Problem {
         /// What it is.
         found: String,
         /// What it may be.
-        known: &'static str,
+        known: String,
     },
     /// There is no such field.
     UnknownName {
         /// The fields that there are.
-        known: &'static str,
+        known: String,
     },
     /// It repeats the key under which it is stored, and is another.
     NotTheKey {
@@ -94,8 +94,8 @@ impl ShapeError {
 
     /// The values or names that there are, where that is what is wrong.
     #[must_use]
-    pub fn known(&self) -> Option<&'static str> {
-        match self.problem {
+    pub fn known(&self) -> Option<&str> {
+        match &self.problem {
             Problem::UnknownValue { known, .. } | Problem::UnknownName { known } => Some(known),
             _ => None,
         }
@@ -193,7 +193,7 @@ mod tests {
             b"sensitivity",
             Problem::UnknownValue {
                 found: "hidden".to_owned(),
-                known: "public, secret",
+                known: "public, secret".to_owned(),
             },
         )
         .within(b"plan")

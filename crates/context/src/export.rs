@@ -52,10 +52,8 @@ impl<'a> Run<'a> {
 
 impl<'a> Export<'a> {
     fn read(raw: &'a [u8]) -> Result<Self, ShapeError> {
-        let destination =
-            fields::label(raw, "destination", Destination::parse, Destination::KNOWN)?;
-        let sensitivity =
-            fields::label(raw, "sensitivity", Sensitivity::parse, Sensitivity::KNOWN)?;
+        let destination = fields::label::<Destination>(raw, "destination")?;
+        let sensitivity = fields::label::<Sensitivity>(raw, "sensitivity")?;
         Ok(Export {
             key: fields::required(fields::text(raw, "key")?, "key")?,
             destination: fields::required(destination, "destination")?,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use state_cache_document::{as_boolean, as_string, is_array, is_null, is_object, member, members};
 
 use crate::error::{Problem, ShapeError, excerpt};
+use crate::labels::Label;
 use crate::timestamp::parse_rfc3339;
 use state_cache_memory::{copy, try_collect};
 
@@ -35,29 +36,20 @@ pub(crate) fn text(object: &[u8], name: &str) -> Result<Option<Vec<u8>>, ShapeEr
         .transpose()
 }
 
-/// One of the words that `parse` knows, and `known` lists.
-pub(crate) fn label<T>(
-    object: &[u8],
-    name: &str,
-    parse: fn(&[u8]) -> Option<T>,
-    known: &'static str,
-) -> Result<Option<T>, ShapeError> {
+/// One of a few words.
+pub(crate) fn label<T: Label>(object: &[u8], name: &str) -> Result<Option<T>, ShapeError> {
     let field = any(object, name)?;
     field
-        .map(|field| as_label(&field, parse, known).map_err(|problem| wrong(name, problem)))
+        .map(|field| as_label(&field).map_err(|problem| wrong(name, problem)))
         .transpose()
 }
 
-/// A string that is one of the words that `parse` knows.
-pub(crate) fn as_label<T>(
-    document: &[u8],
-    parse: fn(&[u8]) -> Option<T>,
-    known: &'static str,
-) -> Result<T, Problem> {
+/// A string that is one of a few words.
+pub(crate) fn as_label<T: Label>(document: &[u8]) -> Result<T, Problem> {
     let text = as_string(document).ok_or_else(|| null_or(document, Problem::NotText))?;
-    parse(text).ok_or_else(|| Problem::UnknownValue {
+    T::parse(text).ok_or_else(|| Problem::UnknownValue {
         found: excerpt(text),
-        known,
+        known: T::known(),
     })
 }
 
@@ -146,7 +138,7 @@ mod tests {
             "text": "t", "yes": true, "number": 1, "object": {"a": 1}, "array": [1], "null": null,
             "time": "1970-01-01T00:00:01Z", "level": "pii"
         }));
-        let level = |name| label(&fields, name, Sensitivity::parse, Sensitivity::KNOWN);
+        let level = |name| label::<Sensitivity>(&fields, name);
         assert_eq!(text(&fields, "text"), Ok(Some(b"t".to_vec())));
         assert_eq!(boolean(&fields, "yes"), Ok(Some(true)));
         assert_eq!(timestamp(&fields, "time"), Ok(Some(1_000_000)));
@@ -200,7 +192,8 @@ mod tests {
             Err(wrong("object", Problem::NotArray))
         );
         assert_eq!(level("number"), Err(wrong("number", Problem::NotText)));
-        assert_eq!(level("text").unwrap_err().known(), Some(Sensitivity::KNOWN));
+        let known = Sensitivity::known();
+        assert_eq!(level("text").unwrap_err().known(), Some(&*known));
         assert_eq!(objects(&fields).unwrap_err().field, "yes");
     }
 }

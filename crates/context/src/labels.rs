@@ -1,175 +1,265 @@
 //! The words that a context is made of.
+//!
+//! `strum` derives their names. Aliases are read and never written.
 
-/// Declares an enum of words. Each variant has its name, and other spellings that are read as it.
-macro_rules! labels {
-    (
-        $(#[$about:meta])*
-        $label:ident {
-            $(#[$first_about:meta])*
-            $first:ident = $first_name:literal $(| $first_alias:literal)*,
-            $(
-                $(#[$other_about:meta])*
-                $other:ident = $other_name:literal $(| $other_alias:literal)*,
-            )*
-        }
-    ) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $label {
-            $(#[$first_about])*
-            $first,
-            $(
-                $(#[$other_about])*
-                $other,
-            )*
-        }
+use core::str::FromStr;
 
-        impl $label {
-            /// All of them, in their order.
-            pub const ALL: &'static [Self] = &[Self::$first $(, Self::$other)*];
+use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
 
-            /// The names of all of them, for error messages; aliases are not among them.
-            pub const KNOWN: &'static str = concat!($first_name $(, ", ", $other_name)*);
+/// A word that is one of a few.
+pub trait Label: Copy + FromStr + Into<&'static str> + VariantArray + VariantNames {
+    /// All of them, in their order.
+    const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-            /// The one with this name or alias, spelled exactly so.
-            #[must_use]
-            pub fn parse(text: &[u8]) -> Option<Self> {
-                match core::str::from_utf8(text).ok()? {
-                    $first_name $(| $first_alias)* => Some(Self::$first),
-                    $($other_name $(| $other_alias)* => Some(Self::$other),)*
-                    _ => None,
-                }
-            }
+    /// The one with this name or alias, spelled exactly so.
+    #[must_use]
+    fn parse(text: &[u8]) -> Option<Self> {
+        core::str::from_utf8(text).ok()?.parse().ok()
+    }
 
-            /// The name under which it is written.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    Self::$first => $first_name,
-                    $(Self::$other => $other_name,)*
-                }
-            }
-        }
-    };
-}
+    /// The name under which it is written.
+    fn name(self) -> &'static str {
+        self.into()
+    }
 
-labels! {
-    /// Who may see a value, the least restricted first. That personal data stands below secrets is this project's
-    /// choice.
-    Sensitivity {
-        /// Anyone.
-        Public = "public",
-        /// The parties to a run; what is not declared otherwise.
-        Internal = "internal",
-        /// Some of them.
-        Confidential = "confidential",
-        /// Data about persons.
-        Pii = "pii",
-        /// Credentials and the like.
-        Secret = "secret",
+    /// The names of all of them, for error messages; aliases are not among them.
+    #[must_use]
+    fn known() -> String {
+        <Self as VariantNames>::VARIANTS.join(", ")
     }
 }
 
-labels! {
-    /// Where a variable's value came from.
-    Source {
-        /// Inherited.
-        Parent = "parent",
-        /// A step of the run; what is not declared otherwise.
-        Step = "step",
-        /// A person.
-        User = "user",
-        /// The runtime.
-        System = "system",
-    }
+impl<T: Copy + FromStr + Into<&'static str> + VariantArray + VariantNames> Label for T {}
+
+/// Who may see a value, the least restricted first. That personal data stands below secrets is this project's
+/// choice.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Sensitivity {
+    /// Anyone.
+    Public,
+    /// The parties to a run; what is not declared otherwise.
+    Internal,
+    /// Some of them.
+    Confidential,
+    /// Data about persons.
+    Pii,
+    /// Credentials and the like.
+    Secret,
 }
 
-labels! {
-    /// Where an export goes when its run ends.
-    Destination {
-        /// The context of the parent.
-        ParentContext = "parent_context",
-        /// The blackboard of the swarm.
-        Blackboard = "blackboard",
-        /// A state of a named class.
-        PersistentStore = "persistent_store",
-        /// A system outside, by way of the outbox.
-        ExternalSystem = "external_system",
-    }
+/// Where a variable's value came from.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Source {
+    /// Inherited.
+    Parent,
+    /// A step of the run; what is not declared otherwise.
+    Step,
+    /// A person.
+    User,
+    /// The runtime.
+    System,
 }
 
-labels! {
-    /// What becomes of a variable that parent and child both changed.
-    Strategy {
-        /// The parent's value stays.
-        ParentWins = "parent_wins",
-        /// The child's value is taken.
-        ChildWins = "child_wins",
-        /// The later value is taken, the child's if they are of the same time.
-        KeepLatest = "keep_latest" | "timestamp_latest",
-        /// Objects are merged in depth, against what both began with.
-        MergeObjects = "merge_objects",
-        /// What the child added to an array is appended to the parent's.
-        ArrayConcat = "array_concat",
-        /// A person decides; until then the parent's value stays.
-        ManualReview = "manual_review",
-    }
+/// Where an export goes when its run ends.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Destination {
+    /// The context of the parent.
+    ParentContext,
+    /// The blackboard of the swarm.
+    Blackboard,
+    /// A state of a named class.
+    PersistentStore,
+    /// A system outside, by way of the outbox.
+    ExternalSystem,
 }
 
-labels! {
-    /// How far a run is.
-    Status {
-        /// Not ended; what is not declared otherwise.
-        Running = "running",
-        /// Ended well.
-        Completed = "completed" | "success",
-        /// Ended in an error.
-        Failed = "failed",
-        /// Ended from outside.
-        Cancelled = "cancelled",
-    }
+/// What becomes of a variable that parent and child both changed.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Strategy {
+    /// The parent's value stays.
+    ParentWins,
+    /// The child's value is taken.
+    ChildWins,
+    /// The later value is taken, the child's if they are of the same time.
+    #[strum(to_string = "keep_latest", serialize = "timestamp_latest")]
+    KeepLatest,
+    /// Objects are merged in depth, against what both began with.
+    MergeObjects,
+    /// What the child added to an array is appended to the parent's.
+    ArrayConcat,
+    /// A person decides; until then the parent's value stays.
+    ManualReview,
 }
 
-labels! {
-    /// Whom an item of a blackboard is meant for.
-    AccessLevel {
-        /// Anyone.
-        Public = "public",
-        /// The swarm.
-        Group = "group",
-        /// Its creator.
-        Private = "private",
-    }
+/// How far a run is.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Status {
+    /// Not ended; what is not declared otherwise.
+    Running,
+    /// Ended well.
+    #[strum(to_string = "completed", serialize = "success")]
+    Completed,
+    /// Ended in an error.
+    Failed,
+    /// Ended from outside.
+    Cancelled,
 }
 
-labels! {
-    /// What an item of a blackboard is.
-    ItemType {
-        /// A fact or a result.
-        Data = "data",
-        /// Something to be reached.
-        Goal = "goal",
-        /// A way to reach it.
-        Plan = "plan",
-        /// Something seen.
-        Observation = "observation",
-        /// Something supposed.
-        Hypothesis = "hypothesis",
-    }
+/// Whom an item of a blackboard is meant for.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum AccessLevel {
+    /// Anyone.
+    Public,
+    /// The swarm.
+    Group,
+    /// Its creator.
+    Private,
 }
 
-labels! {
-    /// What a run uses up.
-    Counter {
-        /// Credits.
-        Credits = "credits",
-        /// Calls of tools.
-        ToolCalls = "toolCalls" | "tool_calls",
-        /// Time, in milliseconds.
-        DurationMs = "durationMs" | "duration_ms" | "duration",
-        /// Branches at the same time.
-        Branches = "branches",
-    }
+/// What an item of a blackboard is.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum ItemType {
+    /// A fact or a result.
+    Data,
+    /// Something to be reached.
+    Goal,
+    /// A way to reach it.
+    Plan,
+    /// Something seen.
+    Observation,
+    /// Something supposed.
+    Hypothesis,
+}
+
+/// What a run uses up.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
+#[strum(serialize_all = "snake_case")]
+pub enum Counter {
+    /// Credits.
+    Credits,
+    /// Calls of tools.
+    #[strum(to_string = "toolCalls", serialize = "tool_calls")]
+    ToolCalls,
+    /// Time, in milliseconds.
+    #[strum(
+        to_string = "durationMs",
+        serialize = "duration_ms",
+        serialize = "duration"
+    )]
+    DurationMs,
+    /// Branches at the same time.
+    Branches,
 }
 
 impl Counter {
@@ -194,7 +284,7 @@ mod tests {
         ($($label:ident)*) => {
             $(
                 let names: Vec<_> = $label::ALL.iter().map(|label| label.name()).collect();
-                assert_eq!(names.join(", "), $label::KNOWN);
+                assert_eq!(names.join(", "), $label::known());
                 for label in $label::ALL {
                     assert_eq!($label::parse(label.name().as_bytes()), Some(*label));
                 }
@@ -209,10 +299,35 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         assert_names!(Sensitivity Source Destination Strategy Status AccessLevel ItemType Counter);
-        assert_eq!(
-            Sensitivity::KNOWN,
-            "public, internal, confidential, pii, secret"
-        );
+    }
+
+    /// The names are in documents that are stored: a variant may be renamed, its name may not.
+    #[test]
+    fn names_are_those_in_stored_documents() {
+        for (known, names) in [
+            (
+                Sensitivity::known(),
+                "public, internal, confidential, pii, secret",
+            ),
+            (Source::known(), "parent, step, user, system"),
+            (
+                Destination::known(),
+                "parent_context, blackboard, persistent_store, external_system",
+            ),
+            (
+                Strategy::known(),
+                "parent_wins, child_wins, keep_latest, merge_objects, array_concat, manual_review",
+            ),
+            (Status::known(), "running, completed, failed, cancelled"),
+            (AccessLevel::known(), "public, group, private"),
+            (
+                ItemType::known(),
+                "data, goal, plan, observation, hypothesis",
+            ),
+            (Counter::known(), "credits, toolCalls, durationMs, branches"),
+        ] {
+            assert_eq!(known, names);
+        }
     }
 
     #[test]

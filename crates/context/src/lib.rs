@@ -33,7 +33,7 @@ pub use check::{LIMITS, OTHER_LIMITS};
 pub use error::{Problem, ShapeError};
 pub use export::Export;
 pub use labels::{
-    AccessLevel, Counter, Destination, ItemType, Sensitivity, Source, Status, Strategy,
+    AccessLevel, Counter, Destination, ItemType, Label, Sensitivity, Source, Status, Strategy,
 };
 pub use merge::{Base, Conflict, Merged, Only, Reason, merge};
 pub use record::Run;

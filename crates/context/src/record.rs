@@ -43,7 +43,7 @@ impl<'a> Run<'a> {
     pub fn open(document: &'a [u8], key: &[u8]) -> Result<Run<'a>, ShapeError> {
         let run_id = fields::required(fields::text(document, "runId")?, "runId")?;
         must_be_key(&run_id, key, "runId")?;
-        let status = fields::label(document, "status", Status::parse, Status::KNOWN)?;
+        let status = fields::label::<Status>(document, "status")?;
         let variables = fields::object(document, "variables")?;
         let variables = fields::required(variables, "variables")?;
         for name in OBJECTS {
@@ -207,7 +207,7 @@ pub(crate) fn conflict_ids(ids: Cow<'_, [u8]>) -> Result<Vec<Cow<'_, [u8]>>, Sha
 
 /// A document that is the name of a sensitivity.
 pub(crate) fn sensitivity(document: &[u8]) -> Result<Sensitivity, Problem> {
-    fields::as_label(document, Sensitivity::parse, Sensitivity::KNOWN)
+    fields::as_label::<Sensitivity>(document)
 }
 
 /// The field that repeats the key under which its document is stored.

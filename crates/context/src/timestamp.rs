@@ -1,27 +1,26 @@
 //! Timestamps as RFC 3339 writes them.
+//!
+//! `jiff` knows the calendar. The grammar is ours: `jiff` reads more than RFC 3339 has, takes a leap second for the second
+//! before, and its timestamps end a day before the year 9999 does.
 
-const MICROS: i64 = 1_000_000;
-const DAY: i64 = 86_400;
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, civil};
+
+/// The time from which microseconds are counted.
+const EPOCH: DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
 
 /// The first and the last time that RFC 3339 can express in UTC: those of the years 0 and 9999.
-const FIRST: i64 = -62_167_219_200_000_000;
-const LAST: i64 = 253_402_300_799_999_999;
+const FIRST: DateTime = civil::date(0, 1, 1).at(0, 0, 0, 0);
+const LAST: DateTime = civil::date(9999, 12, 31).at(23, 59, 59, 999_999_000);
 
 /// The time as text, in UTC and with all six decimals: `2026-11-21T09:17:05.123456Z`. A time that a text in another zone
 /// means, but none in UTC, becomes the next that one does: what is written can always be read.
 #[must_use]
 pub fn rfc3339(micros: i64) -> String {
-    let micros = micros.clamp(FIRST, LAST);
-    let seconds = micros.div_euclid(MICROS);
-    let (year, month, day) = date(seconds.div_euclid(DAY));
-    let second = seconds.rem_euclid(DAY);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        micros.rem_euclid(MICROS)
-    )
+    let nearest = if micros < 0 { FIRST } else { LAST };
+    let time = EPOCH.checked_add(SignedDuration::from_micros(micros));
+    let time = time.unwrap_or(nearest).clamp(FIRST, LAST);
+    format!("{time:.6}Z")
 }
 
 /// The time that a text of RFC 3339 means; `None` for any other. Decimals beyond the sixth are dropped. A leap second
@@ -37,18 +36,13 @@ pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
     if !matches!(front[10], b'T' | b't') {
         return None;
     }
-    let year = number(&front[..4])?;
-    let month = number(&front[5..7])?;
-    let day = number(&front[8..10])?;
-    let hour = number(&front[11..13])?;
-    let minute = number(&front[14..16])?;
-    let second = number(&front[17..])?;
-    if !(1..=12).contains(&month) || day < 1 || day > month_days(year, month) {
-        return None;
-    }
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
+    let year = i16::try_from(number(&front[..4])?).ok()?;
+    let [month, day] = [two_digits(&front[5..7])?, two_digits(&front[8..10])?];
+    let [hour, minute] = [two_digits(&front[11..13])?, two_digits(&front[14..16])?];
+    let second = two_digits(&front[17..])?;
+    let leap_second = i64::from(second == 60);
+    let second = if second == 60 { 59 } else { second };
+    let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
     let (decimals, zone) = match rest.split_first() {
         Some((b'.', rest)) => {
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
@@ -63,8 +57,8 @@ pub fn parse_rfc3339(text: &[u8]) -> Option<i64> {
         let digit = decimals.get(place).map_or(0, |byte| byte - b'0');
         10 * micros + i64::from(digit)
     });
-    let local = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-    Some((local - offset(zone)?) * MICROS + micros)
+    let seconds = local.duration_since(EPOCH).as_secs() + leap_second;
+    Some((seconds - offset(zone)?) * 1_000_000 + micros)
 }
 
 /// Seconds by which a zone is ahead of UTC.
@@ -92,57 +86,16 @@ fn number(digits: &[u8]) -> Option<i64> {
     })
 }
 
-fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-fn month_days(year: i64, month: i64) -> i64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 to the first of January of a year.
-fn year_days(year: i64) -> i64 {
-    // Leap years before this one, from the year 1 on; the year 0 is behind a whole cycle of 400.
-    let leaps = |year: i64| {
-        let before = year - 1;
-        before.div_euclid(4) - before.div_euclid(100) + before.div_euclid(400)
-    };
-    365 * (year - 1970) + leaps(year) - leaps(1970)
-}
-
-/// Days from 1970-01-01 to a date.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let months: i64 = (1..month).map(|month| month_days(year, month)).sum();
-    year_days(year) + months + day - 1
-}
-
-/// Year, month and day of a number of days from 1970-01-01.
-fn date(days: i64) -> (i64, i64, i64) {
-    // A year has 365.2425 days on average, so this is at most one off.
-    let mut year = 1970 + (days * 400).div_euclid(146_097);
-    while year_days(year) > days {
-        year -= 1;
-    }
-    while year_days(year + 1) <= days {
-        year += 1;
-    }
-    let mut rest = days - year_days(year);
-    let mut month = 1;
-    while rest >= month_days(year, month) {
-        rest -= month_days(year, month);
-        month += 1;
-    }
-    (year, month, rest + 1)
+/// A number as `jiff` takes the fields of dates and times.
+fn two_digits(digits: &[u8]) -> Option<i8> {
+    i8::try_from(number(digits)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MICROS: i64 = 1_000_000;
 
     #[test]
     fn known_times() {
@@ -162,10 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_ten_thousand_years_is_read_back() {
-        let (first, last) = (year_days(0), year_days(10_000));
+    fn days_of_ten_thousand_years_are_read_back() {
+        const DAY: i64 = 86_400;
+        // Every fifth from 0000-01-01, and the last of 9999, as days from 1970-01-01.
         let mut text = String::new();
-        for day in first..last {
+        for day in (-719_528..2_932_897).step_by(5).chain([2_932_896]) {
             let micros = day * DAY * MICROS + day.rem_euclid(DAY * MICROS);
             let next = rfc3339(micros);
             assert_eq!(parse_rfc3339(next.as_bytes()), Some(micros), "{next}");
@@ -174,7 +128,10 @@ mod tests {
         }
         assert!(text.starts_with("9999-12-31T"));
         // No input has it run into an overflow.
-        for (micros, text) in [(i64::MIN, FIRST), (i64::MAX, LAST)] {
+        for (micros, text) in [
+            (i64::MIN, -62_167_219_200_000_000),
+            (i64::MAX, 253_402_300_799_999_999),
+        ] {
             assert_eq!(parse_rfc3339(rfc3339(micros).as_bytes()), Some(text));
         }
     }

@@ -8,7 +8,7 @@ use state_cache_document::{
 
 use crate::error::{Problem, ShapeError};
 use crate::fields;
-use crate::labels::{Sensitivity, Source};
+use crate::labels::{Label, Sensitivity, Source};
 use crate::record::must_be_key;
 use crate::timestamp::rfc3339;
 use state_cache_memory::with_capacity;
@@ -37,7 +37,7 @@ impl<'a> Variable<'a> {
     pub(crate) fn read(name: &[u8], raw: &'a [u8]) -> Result<Self, ShapeError> {
         let key = fields::required(fields::text(raw, "key")?, "key")?;
         must_be_key(&key, name, "key")?;
-        let source = fields::label(raw, "source", Source::parse, Source::KNOWN)?;
+        let source = fields::label::<Source>(raw, "source")?;
         Ok(Variable {
             value: fields::required(fields::any(raw, "value")?, "value")?,
             source: source.unwrap_or(Source::Step),
@@ -82,12 +82,7 @@ impl<'a> Variable<'a> {
 
 /// The sensitivity that the record of a variable has.
 pub(crate) fn own_sensitivity(record: &[u8]) -> Result<Sensitivity, ShapeError> {
-    let own = fields::label(
-        record,
-        "sensitivity",
-        Sensitivity::parse,
-        Sensitivity::KNOWN,
-    )?;
+    let own = fields::label::<Sensitivity>(record, "sensitivity")?;
     Ok(own.unwrap_or(Sensitivity::Internal))
 }
 

@@ -1,7 +1,7 @@
 //! Damaged documents: an error or a result, never a panic.
 
 use serde_json::json;
-use state_cache_context::{Run, Sensitivity, Strategy, merge, put, visible};
+use state_cache_context::{Label, Run, Sensitivity, Strategy, merge, put, visible};
 use state_cache_histories::Random;
 
 use crate::no_guard;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use state_cache_context::{Base, Merged, Run, Sensitivity, Strategy, merge, put, visible};
+use state_cache_context::{Base, Label, Merged, Run, Sensitivity, Strategy, merge, put, visible};
 use state_cache_histories::Random;
 
 use crate::support::{jsonb, value};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use state_cache_context::{
-    Base, Merged, Reason, Run, Sensitivity, Source, Strategy, merge, merge_objects, put,
+    Base, Label, Merged, Reason, Run, Sensitivity, Source, Strategy, merge, merge_objects, put,
 };
 
 use crate::no_guard;
