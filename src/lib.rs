@@ -11,6 +11,7 @@ mod callback;
 mod catalog;
 mod changes;
 mod context;
+mod counters;
 mod encoding;
 mod error;
 mod fault;

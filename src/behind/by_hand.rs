@@ -5,7 +5,7 @@
 //! to be dropped.
 
 use super::dirty_entry;
-use super::functions::dirty;
+use super::flush::dirty;
 use super::lock::{lock, lock_class, lock_for_many};
 use super::write::{Wrote, settle};
 use crate::catalog::{Catalog, Class};

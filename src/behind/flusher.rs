@@ -7,9 +7,9 @@
 //! by whoever changes it next, who then gets the error. Where one after the other fails it is hardly their
 //! fault: then no more changes are left to this worker for a while.
 
-use super::functions::{dirty, flush_state};
-use crate::cache::stats::{Counter, CounterSet};
+use super::flush::{dirty, flush_state};
 use crate::catalog::{self, Catalog};
+use crate::counters::{Counter, CounterSet};
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
 use crate::name::StateName;

@@ -47,12 +47,10 @@
 
 mod by_hand;
 mod dropped;
+mod flush;
 mod flusher;
-mod functions;
 mod lock;
 mod redefine;
-#[cfg(feature = "fault_injection")]
-mod test_functions;
 mod write;
 
 use crate::cache::StateRef;
@@ -62,8 +60,8 @@ use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
 pub use by_hand::{before_all_commit, before_keys_commit};
 pub use dropped::forget_dropped;
+pub use flush::{dirty as dirty_states, flush};
 pub use flusher::Flusher;
-pub use functions::dirty as dirty_states;
 pub use lock::{forget as forget_locks, is_many, lock, lock_for_many};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use write::{

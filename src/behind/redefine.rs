@@ -3,7 +3,7 @@
 //! The trigger on `state_class` calls this before the row changes, so that it holds for
 //! `state_class_define` and for a change by hand alike.
 
-use super::functions;
+use super::flush;
 use super::lock::lock_class;
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -26,7 +26,7 @@ pub fn before_class_changes(
     }
     if let Some((class, true)) = before {
         lock_class(catalog, &class);
-        functions::flush(catalog, Some(&class))?;
+        flush::flush(catalog, Some(&class))?;
     }
     if let Some((class, true)) = after {
         lock_class(catalog, &class);
@@ -43,13 +43,13 @@ pub fn before_class_changes(
 /// All rows of `state_class` are about to go.
 pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
     let mut classes: BTreeSet<_> = catalog.behind_classes()?.into_iter().collect();
-    for ((class, _), _) in functions::dirty(catalog, None)? {
+    for ((class, _), _) in flush::dirty(catalog, None)? {
         memory::check()?;
         classes.insert(class);
     }
     for class in classes {
         lock_class(catalog, &class);
     }
-    functions::flush(catalog, None)?;
+    flush::flush(catalog, None)?;
     Ok(())
 }

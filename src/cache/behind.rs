@@ -13,9 +13,9 @@ use super::damage;
 use super::read::{
     Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
 };
-use super::stats::Counter;
 use super::visibility::is_seen;
 use crate::catalog::Class;
+use crate::counters::Counter;
 use crate::error::{Error, Result, warn_unwritten};
 use crate::shared;
 use crate::store::{self, Storage, Stored};

@@ -7,7 +7,7 @@
 //! place.
 
 use super::StateRef;
-use super::stats::Counter;
+use crate::counters::Counter;
 use crate::error::{Result, warn_lost};
 use crate::shared::{self, Key, SharedL1};
 use state_cache_l1::{EntryInfo, Lookup, Want};

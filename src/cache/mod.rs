@@ -28,13 +28,11 @@
 //! Locks: at most one partition lock at a time, taken inside `state_cache_l1`; never across SQL, an
 //! allocation by PostgreSQL or anything that raises an error.
 
-pub mod admin;
 mod behind;
 pub mod damage;
 pub mod forms;
 pub mod publish;
 pub mod read;
-pub mod stats;
 pub mod visibility;
 
 pub use behind::forget_read;

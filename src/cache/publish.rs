@@ -32,9 +32,9 @@
 //! through, or wrote that very entry ([`Settlement`]), or truncated the tables.
 
 use super::read::Version;
-use super::stats::Counter;
 use super::visibility::own_full_xid;
 use crate::catalog::{Catalog, Class};
+use crate::counters::Counter;
 use crate::shared::{self, Database, SharedL1};
 use crate::sys;
 use pgrx::pg_sys;

@@ -3,8 +3,8 @@
 use super::StateRef;
 use super::behind;
 use super::damage;
-use super::stats::{Counter, Timer};
 use super::visibility::{is_own, is_visible, same_visibility, widen};
+use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, warn_recovered};
 use crate::settings::{self, OnCorruption};
 use crate::shared::{self, Key, SharedL1};

@@ -1,7 +1,7 @@
 //! Classes as `state_class` defines them, read once per session and again after a change.
 
 use super::scan::{Row, Wanted, scan, scan_rows};
-use crate::cache::stats::CounterSet;
+use crate::counters::CounterSet;
 use crate::error::{Error, Result, text};
 use crate::{memory, varlena};
 use pgrx::pg_sys;

@@ -7,6 +7,7 @@
 //! from the next call on.
 
 mod access;
+mod attached;
 mod class;
 mod extension;
 mod floor;
@@ -17,7 +18,6 @@ mod user_code;
 
 use crate::error::{Error, Result};
 use crate::shared;
-use crate::store::Statements;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
@@ -57,11 +57,10 @@ pub struct Catalog {
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
     pub incarnation: u64,
-    /// Prepared statements on these tables.
-    pub statements: Statements,
     classes: class::Classes,
     user_code: user_code::Memo,
     access: access::Memo,
+    attached: attached::Attached,
 }
 
 thread_local! {
@@ -211,10 +210,10 @@ impl Catalog {
                 protection,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
-                statements: Statements::default(),
                 classes: class::Classes::default(),
                 user_code: user_code::Memo::default(),
                 access: access::Memo::default(),
+                attached: attached::Attached::default(),
             })
         }
     }
@@ -254,6 +253,12 @@ impl Catalog {
             pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId
                 && !crate::sys::relation_exists(self.head)
         }
+    }
+
+    /// What a higher room keeps about this installation, such as its prepared statements: one value of each type, as
+    /// new when it is first asked for. It lives as long as this does.
+    pub fn attached<T: Default + 'static>(&self) -> &T {
+        self.attached.get()
     }
 
     /// The class of that name; `42704` if there is none.

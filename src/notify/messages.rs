@@ -3,8 +3,8 @@
 use super::message::{self, ANY_CLASS, ANY_KEY, Operation, Stamp};
 use super::touched::Told;
 use super::{Change, News};
-use crate::cache::stats::{Counter, CounterSet};
 use crate::catalog::{Catalog, c_string};
+use crate::counters::{Counter, CounterSet};
 use crate::error::{Error, Result};
 use crate::{memory, sys};
 use state_cache_memory::Grow;

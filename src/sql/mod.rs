@@ -4,7 +4,13 @@
 //! decides nothing itself, and nothing below this room calls it. Capabilities keep their own functions.
 
 mod batch;
+mod behind;
+mod cache;
 mod change;
 mod changed_row;
 mod read;
+mod stats;
+#[cfg(feature = "fault_injection")]
+mod test_functions;
 mod triggers;
+mod workers;

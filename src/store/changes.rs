@@ -8,9 +8,9 @@ use crate::error::Result;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     heads: OnceCell<Statement>,
     head: OnceCell<Statement>,
     newest_keys: OnceCell<Statement>,
@@ -20,6 +20,11 @@ pub struct Statements {
     raise_horizon: OnceCell<Statement>,
     note_start: OnceCell<Statement>,
     forget_starts: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// What matters of a head row to whoever catches up.
@@ -55,7 +60,7 @@ pub fn heads(
         "SELECT version, deleted, expires_at, xmin, class, key FROM @extschema@.state_head";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.changes.heads,
+        &statements(catalog).heads,
         &catalog.schema,
         || SQL.to_owned(),
         &[],
@@ -72,7 +77,7 @@ pub fn head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Head>>
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.changes.head,
+        &statements(catalog).head,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -92,7 +97,7 @@ pub fn newest_keys(
          WHERE class OPERATOR(pg_catalog.=) $1 AND NOT deleted ORDER BY updated_at DESC, key";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.changes.newest_keys,
+        &statements(catalog).newest_keys,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID],
@@ -107,7 +112,7 @@ pub fn count(catalog: &Catalog, class: &Class) -> Result<u64> {
          WHERE class OPERATOR(pg_catalog.=) $1 AND NOT deleted";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.changes.count,
+        &statements(catalog).count,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID],
@@ -135,7 +140,7 @@ pub(super) fn write<const N: usize>(
 pub fn trace(catalog: &Catalog, name: Option<(&[u8], &[u8])>) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.changes.trace,
+        &statements(catalog).trace,
         "INSERT INTO @extschema@.state_trace (class, key) VALUES ($1, $2)",
         [pg_sys::TEXTOID, pg_sys::TEXTOID],
         [
@@ -150,7 +155,7 @@ pub fn trace(catalog: &Catalog, name: Option<(&[u8], &[u8])>) -> Result<()> {
 pub fn raise_floor(catalog: &Catalog, class: &[u8], bucket: i16, version: i64) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.changes.raise_floor,
+        &statements(catalog).raise_floor,
         "INSERT INTO @extschema@.state_floor AS f (class, bucket, version) VALUES ($1, $2, $3) \
          ON CONFLICT (class, bucket) DO UPDATE SET version = EXCLUDED.version \
          WHERE f.version OPERATOR(pg_catalog.<) EXCLUDED.version",
@@ -168,7 +173,7 @@ pub fn raise_floor(catalog: &Catalog, class: &[u8], bucket: i16, version: i64) -
 pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.changes.raise_horizon,
+        &statements(catalog).raise_horizon,
         "INSERT INTO @extschema@.state_horizon AS h (system, xid) VALUES ($1, $2) \
          ON CONFLICT (system) DO UPDATE SET xid = EXCLUDED.xid \
          WHERE h.xid OPERATOR(pg_catalog.<) EXCLUDED.xid",
@@ -182,7 +187,7 @@ pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
 pub fn note_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.changes.note_start,
+        &statements(catalog).note_start,
         "INSERT INTO @extschema@.state_start (system, name, timeline, number, position) VALUES ($1, $2, $3, $4, $5)",
         [
             pg_sys::INT8OID,
@@ -206,7 +211,7 @@ pub fn note_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
 pub fn forget_starts(catalog: &Catalog, below: u64) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.changes.forget_starts,
+        &statements(catalog).forget_starts,
         "DELETE FROM @extschema@.state_start WHERE system OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.<) $2",
         [pg_sys::INT8OID, pg_sys::INT8OID],
         [Some(system()), Some(bigint_datum(below as i64))],

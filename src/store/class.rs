@@ -1,9 +1,24 @@
 //! Defining a class.
 
-use super::spi::{Connection, Row};
+use super::spi::{Connection, Row, Statement};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
+
+use std::cell::OnceCell;
+
+/// The prepared statements of this file.
+#[derive(Default)]
+struct Statements {
+    lock_class: OnceCell<Statement>,
+    update_class: OnceCell<Statement>,
+    insert_class: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 /// What is to become of a column of `state_class`.
 #[derive(Clone, Copy)]
@@ -74,7 +89,7 @@ pub fn lock(catalog: &Catalog, name: pg_sys::Datum) -> Result<Option<Option<i64>
     const SQL: &str = "SELECT keep::pg_catalog.int8 FROM @extschema@.state_class \
          WHERE class OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.lock_class;
+    let slot = &statements(catalog).lock_class;
     let statement =
         connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
     let rows = connection.modify(statement, [Some(name)])?;
@@ -101,7 +116,7 @@ pub fn define(
             (Some(crate::call::boolean_datum(named)), value);
     }
     let connection = Connection::open()?;
-    let statements = &catalog.statements;
+    let statements = statements(catalog);
     let update = connection.prepare(
         &statements.update_class,
         &catalog.schema,

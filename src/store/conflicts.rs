@@ -9,9 +9,9 @@ use crate::error::Result;
 use pgrx::pg_sys;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     open: OnceCell<Statement>,
     conflict: OnceCell<Statement>,
     lock: OnceCell<Statement>,
@@ -19,6 +19,11 @@ pub struct Statements {
     supersede: OnceCell<Statement>,
     abandon: OnceCell<Statement>,
     export: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// A conflict that is to be opened.
@@ -51,7 +56,7 @@ pub fn open_conflict(catalog: &Catalog, new: &NewConflict<'_>) -> Result<i64> {
     let (text, json, time) = (pg_sys::TEXTOID, pg_sys::JSONBOID, pg_sys::TIMESTAMPTZOID);
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.conflicts.open,
+        &statements(catalog).open,
         &catalog.schema,
         || SQL.to_owned(),
         &[text, text, text, json, json, json, time, time, text],
@@ -99,7 +104,7 @@ const CONFLICT: &str = "SELECT run_id, variable, parent_value, sensitivity, stat
 
 /// A conflict, locked until the transaction ends if asked for.
 pub fn conflict(catalog: &Catalog, id: i64, lock: bool) -> Result<Option<Conflict>> {
-    let statements = &catalog.statements.conflicts;
+    let statements = statements(catalog);
     let (slot, clause) = match lock {
         true => (&statements.lock, " FOR UPDATE"),
         false => (&statements.conflict, ""),
@@ -135,7 +140,7 @@ pub fn resolve_conflict(
 ) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.conflicts.resolve,
+        &statements(catalog).resolve,
         "UPDATE @extschema@.state_conflict SET status = 'resolved', resolved_value = $2, reason = $3, \
          resolved_by = $4, resolved_at = pg_catalog.clock_timestamp() WHERE id OPERATOR(pg_catalog.=) $1",
         [
@@ -172,7 +177,7 @@ pub fn supersede_conflict(
          SELECT id FROM made";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.conflicts.supersede,
+        &statements(catalog).supersede,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::INT8OID, pg_sys::JSONBOID, pg_sys::TEXTOID],
@@ -193,7 +198,7 @@ pub fn supersede_conflict(
 pub fn abandon_conflicts(catalog: &Catalog, run: &[u8]) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.conflicts.abandon,
+        &statements(catalog).abandon,
         "UPDATE @extschema@.state_conflict SET status = 'abandoned' \
          WHERE run_id OPERATOR(pg_catalog.=) $1 AND status OPERATOR(pg_catalog.=) 'open'",
         [pg_sys::TEXTOID],
@@ -221,7 +226,7 @@ pub fn send_out(catalog: &Catalog, export: &Outgoing<'_>) -> Result<()> {
     let text = pg_sys::TEXTOID;
     write(
         catalog,
-        &catalog.statements.conflicts.export,
+        &statements(catalog).export,
         "INSERT INTO @extschema@.state_outbox (run_id, key, target, target_key, value, sensitivity) \
          VALUES ($1, $2, $3, $4, $5, $6)",
         [text, text, text, text, pg_sys::JSONBOID, text],

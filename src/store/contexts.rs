@@ -10,9 +10,9 @@ use pgrx::pg_sys;
 use state_cache_memory::collect;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     lock_place: [OnceCell<Statement>; 3],
     put_place: OnceCell<Statement>,
     set_base: OnceCell<Statement>,
@@ -29,6 +29,11 @@ pub struct Statements {
     claim_first: OnceCell<Statement>,
     renew_claim: OnceCell<Statement>,
     release_claim: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// Where a run stands in the hierarchy.
@@ -85,7 +90,7 @@ const PLACE: &str = "SELECT parent_run_id, depth::pg_catalog.int8, base_version,
 /// Locks the place of a run until the transaction ends, if it has one.
 pub fn lock_place(catalog: &Catalog, run: &[u8], lock: PlaceLock) -> Result<Option<Place>> {
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.lock_place[lock as usize];
+    let slot = &statements(catalog).lock_place[lock as usize];
     let statement = connection.prepare(
         slot,
         &catalog.schema,
@@ -101,7 +106,7 @@ pub fn lock_place(catalog: &Catalog, run: &[u8], lock: PlaceLock) -> Result<Opti
 pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.contexts.put_place,
+        &statements(catalog).put_place,
         "INSERT INTO @extschema@.state_context AS c (run_id, parent_run_id, depth, base_version, parent_base) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (run_id) DO UPDATE SET parent_run_id = excluded.parent_run_id, \
          depth = excluded.depth, base_version = excluded.base_version, parent_base = excluded.parent_base, \
@@ -128,7 +133,7 @@ pub fn put_place(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
 pub fn set_base(catalog: &Catalog, run: &[u8], place: &Place) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.contexts.set_base,
+        &statements(catalog).set_base,
         "UPDATE @extschema@.state_context SET base_version = $2, parent_base = $3, handed_on = $4 \
          WHERE run_id OPERATOR(pg_catalog.=) $1",
         [
@@ -152,7 +157,7 @@ pub fn children(catalog: &Catalog, run: &[u8]) -> Result<Vec<Box<[u8]>>> {
     const SQL: &str = "SELECT run_id FROM @extschema@.state_context \
          WHERE parent_run_id OPERATOR(pg_catalog.=) $1 ORDER BY run_id";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.children;
+    let slot = &statements(catalog).children;
     let statement =
         connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
     let rows = connection.query(statement, [Some(varlena_datum(run))])?;
@@ -164,7 +169,7 @@ pub fn count_children(catalog: &Catalog, run: &[u8], most: i64) -> Result<i64> {
     const SQL: &str = "SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.state_context \
          WHERE parent_run_id OPERATOR(pg_catalog.=) $1 LIMIT $2) c";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.count_children;
+    let slot = &statements(catalog).count_children;
     let types = [pg_sys::TEXTOID, pg_sys::INT8OID];
     let statement = connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &types)?;
     let rows = connection.query(
@@ -179,7 +184,7 @@ pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
     const SQL: &str = "SELECT base_version FROM @extschema@.state_context \
          WHERE run_id OPERATOR(pg_catalog.=) $1";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.base_version;
+    let slot = &statements(catalog).base_version;
     let statement =
         connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
     let rows = connection.query(statement, [Some(varlena_datum(run))])?;
@@ -215,7 +220,7 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
          LEFT JOIN @extschema@.state_claim o ON o.run_id OPERATOR(pg_catalog.=) t.run_id \
          ORDER BY t.path_times, t.path";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.subtree;
+    let slot = &statements(catalog).subtree;
     let statement =
         connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[pg_sys::TEXTOID])?;
     let rows = connection.query(statement, [Some(varlena_datum(run))])?;
@@ -233,7 +238,7 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
 pub fn forget_children(catalog: &Catalog, run: &[u8]) -> Result<()> {
     write(
         catalog,
-        &catalog.statements.contexts.forget_children,
+        &statements(catalog).forget_children,
         "DELETE FROM @extschema@.state_context WHERE parent_run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [Some(varlena_datum(run))],
@@ -247,14 +252,14 @@ pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
     let run = Some(varlena_datum(run));
     write(
         catalog,
-        &catalog.statements.contexts.forget_place,
+        &statements(catalog).forget_place,
         "DELETE FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [run],
     )?;
     write(
         catalog,
-        &catalog.statements.contexts.forget_claim,
+        &statements(catalog).forget_claim,
         "DELETE FROM @extschema@.state_claim WHERE run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [run],
@@ -287,7 +292,7 @@ const CLAIM: &str = "SELECT token, owner, expires_at FROM @extschema@.state_clai
 /// The claim on a run under the active snapshot.
 pub fn claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.claim;
+    let slot = &statements(catalog).claim;
     let statement = connection.prepare(
         slot,
         &catalog.schema,
@@ -320,7 +325,7 @@ impl ClaimLock {
 /// The claim on a run, locked until the transaction ends.
 pub fn lock_claim(catalog: &Catalog, run: &[u8], lock: ClaimLock) -> Result<Option<Claim>> {
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.lock_claim[lock as usize];
+    let slot = &statements(catalog).lock_claim[lock as usize];
     let statement = connection.prepare(
         slot,
         &catalog.schema,
@@ -349,7 +354,7 @@ pub fn take_claim(
     const FIRST: &str = "INSERT INTO @extschema@.state_claim (run_id, owner, expires_at) \
          VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
          ON CONFLICT (run_id) DO NOTHING RETURNING token, owner, expires_at";
-    let statements = &catalog.statements.contexts;
+    let statements = statements(catalog);
     let take = |slot: &OnceCell<Statement>, sql: &str| -> Result<Option<Claim>> {
         let connection = Connection::open()?;
         let types = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID];
@@ -388,7 +393,7 @@ pub fn renew_claim(
          WHERE run_id OPERATOR(pg_catalog.=) $1 AND token OPERATOR(pg_catalog.=) $2 AND owner IS NOT NULL \
          RETURNING token, owner, expires_at";
     let connection = Connection::open()?;
-    let slot = &catalog.statements.contexts.renew_claim;
+    let slot = &statements(catalog).renew_claim;
     let statement = connection.prepare(
         slot,
         &catalog.schema,
@@ -411,7 +416,7 @@ pub fn renew_claim(
 pub fn release_claim(catalog: &Catalog, run: &[u8], token: i64) -> Result<bool> {
     let released = write(
         catalog,
-        &catalog.statements.contexts.release_claim,
+        &statements(catalog).release_claim,
         "UPDATE @extschema@.state_claim SET owner = NULL, expires_at = pg_catalog.clock_timestamp() \
          WHERE run_id OPERATOR(pg_catalog.=) $1 AND token OPERATOR(pg_catalog.=) $2 AND owner IS NOT NULL \
          RETURNING token",

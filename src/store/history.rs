@@ -14,9 +14,9 @@ use state_cache_memory::collect;
 use std::cell::OnceCell;
 use strum::IntoStaticStr;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     versions: OnceCell<Statement>,
     version: OnceCell<Statement>,
     label: OnceCell<Statement>,
@@ -25,6 +25,11 @@ pub struct Statements {
     delete: OnceCell<Statement>,
     lock_if_free: OnceCell<Statement>,
     prunable: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// What a snapshot says of itself beside its document.
@@ -106,7 +111,7 @@ pub fn versions(
 ) -> Result<Vec<Version>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.history.versions,
+        &statements(catalog).versions,
         &catalog.schema,
         || {
             format!(
@@ -178,7 +183,7 @@ fn label_of(row: &Row<'_>, [kind, recovery_point, phase, context]: [i32; 4]) -> 
 pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<Option<Label>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.history.label,
+        &statements(catalog).label,
         &catalog.schema,
         || {
             format!(
@@ -201,7 +206,7 @@ pub fn next_version(
 ) -> Result<Option<(i64, Encoding)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.history.next_version,
+        &statements(catalog).next_version,
         &catalog.schema,
         || {
             format!(
@@ -266,7 +271,7 @@ fn kept_once(
     let row = {
         let connection = Connection::open()?;
         let statement = connection.prepare(
-            &catalog.statements.history.version,
+            &statements(catalog).version,
             &catalog.schema,
             || {
                 format!(
@@ -314,7 +319,7 @@ pub fn rewrite_as_keyframe(
     let [class, key, version] = named(&class.name, key, version);
     write(
         catalog,
-        &catalog.statements.history.rewrite,
+        &statements(catalog).rewrite,
         "UPDATE @extschema@.state_snapshot SET state = $4, delta = $5 \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
          AND version OPERATOR(pg_catalog.=) $3",
@@ -340,7 +345,7 @@ pub fn rewrite_as_keyframe(
 pub fn delete_snapshot(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<bool> {
     let deleted = write(
         catalog,
-        &catalog.statements.history.delete,
+        &statements(catalog).delete,
         "DELETE FROM @extschema@.state_snapshot WHERE class OPERATOR(pg_catalog.=) $1 \
          AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.=) $3 RETURNING version",
         [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
@@ -354,7 +359,7 @@ pub fn lock_if_free(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<bool>
     // Without a head row there is nothing to lock, and nobody who writes.
     let locked = write(
         catalog,
-        &catalog.statements.history.lock_if_free,
+        &statements(catalog).lock_if_free,
         "SELECT version FROM @extschema@.state_head WHERE class OPERATOR(pg_catalog.=) $1 \
          AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE SKIP LOCKED",
         [pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -384,7 +389,7 @@ pub fn prunable_states(
          ORDER BY key LIMIT $5";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.history.prunable,
+        &statements(catalog).prunable,
         &catalog.schema,
         || SQL.to_owned(),
         &[

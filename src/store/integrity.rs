@@ -10,15 +10,20 @@ use pgrx::pg_sys;
 use state_cache_memory::collect;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     log: OnceCell<Statement>,
     put_aside: OnceCell<Statement>,
     put_first_aside: OnceCell<Statement>,
     classes: OnceCell<Statement>,
     count_heads: OnceCell<Statement>,
     keys: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// What goes into `state_recovery_log`.
@@ -60,7 +65,7 @@ pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<Option<LogId>> {
     let connection = Connection::open()?;
     let text = pg_sys::TEXTOID;
     let statement = connection.prepare(
-        &catalog.statements.integrity.log,
+        &statements(catalog).log,
         &catalog.schema,
         || SQL.to_owned(),
         &[
@@ -115,7 +120,7 @@ pub fn put_aside(
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
-        &catalog.statements.integrity.put_aside,
+        &statements(catalog).put_aside,
         SQL,
         [
             pg_sys::TEXTOID,
@@ -155,7 +160,7 @@ pub fn put_first_aside(
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
-        &catalog.statements.integrity.put_first_aside,
+        &statements(catalog).put_first_aside,
         SQL,
         [
             pg_sys::TEXTOID,
@@ -177,7 +182,7 @@ pub fn put_first_aside(
 pub fn classes(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.integrity.classes,
+        &statements(catalog).classes,
         &catalog.schema,
         || {
             "SELECT class FROM @extschema@.state_class UNION SELECT class FROM @extschema@.state_head \
@@ -196,7 +201,7 @@ pub fn count_heads(catalog: &Catalog, class: &[u8]) -> Result<u64> {
          WHERE class OPERATOR(pg_catalog.=) $1";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.integrity.count_heads,
+        &statements(catalog).count_heads,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID],
@@ -215,7 +220,7 @@ pub fn keys(catalog: &Catalog, class: &[u8], after: &[u8], limit: i64) -> Result
          AND key OPERATOR(pg_catalog.>) $2 ORDER BY key LIMIT $3)) k ORDER BY key LIMIT $3";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.integrity.keys,
+        &statements(catalog).keys,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],

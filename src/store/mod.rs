@@ -59,35 +59,3 @@ pub use write::{
     replace, touch, update,
 };
 pub use write_many::{Change, Item, Wrote, write_many, write_one};
-
-use spi::Statement;
-use std::cell::OnceCell;
-
-/// The prepared statements of one installation; each is prepared when first used.
-#[derive(Default)]
-pub struct Statements {
-    read: OnceCell<Statement>,
-    lock: OnceCell<Statement>,
-    insert: OnceCell<Statement>,
-    replace: [OnceCell<Statement>; 2],
-    update: [[OnceCell<Statement>; 2]; pruning::PRUNINGS],
-    delete: [[OnceCell<Statement>; 2]; pruning::PRUNINGS],
-    touch: OnceCell<Statement>,
-    target: OnceCell<Statement>,
-    prune_state: OnceCell<Statement>,
-    insert_tombstone: OnceCell<Statement>,
-    expire: OnceCell<Statement>,
-    lock_class: OnceCell<Statement>,
-    update_class: OnceCell<Statement>,
-    insert_class: OnceCell<Statement>,
-    rows_below: OnceCell<Statement>,
-    write_many: write_many::Statements,
-    changes: changes::Statements,
-    conflicts: conflicts::Statements,
-    contexts: contexts::Statements,
-    history: history::Statements,
-    second_look: second_look::Statements,
-    integrity: integrity::Statements,
-    unreadable: unreadable::Statements,
-    upkeep: upkeep::Statements,
-}

@@ -1,10 +1,24 @@
 //! Pruning with a write: what falls out of `keep` goes in the statement that makes the next version.
 
 use super::parameters::{bigint, run, text};
+use super::spi::Statement;
 use super::storage::Base;
 use super::write::OF_STATE;
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
+
+use std::cell::OnceCell;
+
+/// The prepared statements of this file.
+#[derive(Default)]
+struct Statements {
+    prune_state: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 /// Ways of pruning, each with its own statement: snapshots fall out of `keep`, or none does.
 pub const PRUNINGS: usize = 2;
@@ -99,7 +113,7 @@ fn prune_state_sql() -> String {
 fn prune_state(catalog: &Catalog, class: &Class, key: &[u8], keep: i64) -> Result<()> {
     run(
         catalog,
-        &catalog.statements.prune_state,
+        &statements(catalog).prune_state,
         prune_state_sql,
         || [text(&class.name), text(key), bigint(Some(keep))],
     )?;

@@ -1,7 +1,7 @@
 //! Reading one state from L3.
 
 use super::changes::head;
-use super::spi::{Connection, Row};
+use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Fault, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
@@ -13,6 +13,21 @@ use crate::sys;
 use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::Cell;
+
+use std::cell::OnceCell;
+
+/// The prepared statements of this file.
+#[derive(Default)]
+struct Statements {
+    read: OnceCell<Statement>,
+    lock: OnceCell<Statement>,
+    target: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 /// What L3 says of a state: its head row, and the document if it is not deleted.
 pub struct Stored {
@@ -159,7 +174,7 @@ fn read_rows(
 ) -> Result<Option<(Stored, Option<Snapshot>)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.read,
+        &statements(catalog).read,
         &catalog.schema,
         || READ.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -234,7 +249,7 @@ const TARGET: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, s.recov
 pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Target>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.target,
+        &statements(catalog).target,
         &catalog.schema,
         || TARGET.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -258,7 +273,7 @@ pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Targ
 pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.lock, &catalog.schema,
+        &statements(catalog).lock, &catalog.schema,
         || {
             "SELECT version FROM @extschema@.state_head \
              WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 FOR NO KEY UPDATE"

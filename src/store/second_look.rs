@@ -28,15 +28,20 @@ use pgrx::pg_sys;
 use state_cache_memory::copy;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     newest: OnceCell<Statement>,
     look: OnceCell<Statement>,
     number_head: OnceCell<Statement>,
     number_snapshot: OnceCell<Statement>,
     before: OnceCell<Statement>,
     put_back: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// What was decided, and upon what.
@@ -114,7 +119,7 @@ pub fn newest_kept(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
     let _owner = Impersonation::owner_of(catalog.snapshot);
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.second_look.newest,
+        &statements(catalog).newest,
         &catalog.schema,
         || {
             format!(
@@ -147,7 +152,7 @@ fn look(
 ) -> Result<Beside> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.second_look.look,
+        &statements(catalog).look,
         &catalog.schema,
         || {
             format!(
@@ -200,7 +205,7 @@ fn renumber(
     let of_version = format!("{OF_STATE} AND version OPERATOR(pg_catalog.=) $3");
     let written = write(
         catalog,
-        &catalog.statements.second_look.number_head,
+        &statements(catalog).number_head,
         &format!(
             "UPDATE @extschema@.state_head SET version = $4 WHERE {of_version} RETURNING version"
         ),
@@ -233,7 +238,7 @@ fn renumber(
     let delta = packed.delta.as_deref().map(varlena_datum);
     let written = write(
         catalog,
-        &catalog.statements.second_look.number_snapshot,
+        &statements(catalog).number_snapshot,
         &format!(
             "UPDATE @extschema@.state_snapshot SET version = $4, state = $5, delta = $6 WHERE {of_version} \
              AND writer OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() RETURNING version"
@@ -287,7 +292,7 @@ fn put_back(
     let _snapshot = PushedSnapshot::latest_before(command);
     let connection = Connection::open()?;
     let before = connection.prepare(
-        &catalog.statements.second_look.before,
+        &statements(catalog).before,
         &catalog.schema,
         || {
             format!(
@@ -298,7 +303,7 @@ fn put_back(
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
     )?;
     let put_back = connection.prepare(
-        &catalog.statements.second_look.put_back,
+        &statements(catalog).put_back,
         &catalog.schema,
         || {
             let values: Vec<_> = (1..=COLUMNS.len()).map(|n| format!("${n}")).collect();

@@ -8,7 +8,7 @@
 //! that the server could have built before the server sees it. `state` came through jsonb's input function.
 
 use super::pruning::IS_KEYFRAME;
-use super::spi::{Connection, Row};
+use super::spi::{Connection, Row, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -20,6 +20,19 @@ use state_cache_delta::{
 };
 use state_cache_memory::{Grow, OutOfMemory};
 use std::cell::RefCell;
+
+use std::cell::OnceCell;
+
+/// The prepared statements of this file.
+#[derive(Default)]
+struct Statements {
+    rows_below: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 /// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
 const RECOVERY_POINT: u64 = 1 << 63;
@@ -317,7 +330,7 @@ fn rows_below(
 ) -> Result<Vec<(i64, Columns)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.rows_below,
+        &statements(catalog).rows_below,
         &catalog.schema,
         || {
             format!(

@@ -13,12 +13,17 @@ use state_cache_delta::MAX_HEADER;
 use state_cache_memory::collect;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     unread: OnceCell<Statement>,
     version: OnceCell<Statement>,
     put_aside: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// The kept versions of a state under the active snapshot, newest first, without a look at what may be stored out
@@ -26,7 +31,7 @@ pub struct Statements {
 pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Version>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.unreadable.unread,
+        &statements(catalog).unread,
         &catalog.schema,
         || {
             format!(
@@ -53,7 +58,7 @@ pub fn version(
 ) -> Result<Option<Version>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.unreadable.version,
+        &statements(catalog).version,
         &catalog.schema,
         || {
             format!(
@@ -96,7 +101,7 @@ pub fn put_aside_unread(
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
-        &catalog.statements.unreadable.put_aside,
+        &statements(catalog).put_aside,
         SQL,
         [
             pg_sys::TEXTOID,

@@ -11,9 +11,9 @@ use pgrx::pg_sys;
 use state_cache_memory::collect;
 use std::cell::OnceCell;
 
-/// The prepared statements of this room.
+/// The prepared statements of this file.
 #[derive(Default)]
-pub struct Statements {
+struct Statements {
     note_protections: OnceCell<Statement>,
     lost_protections: OnceCell<Statement>,
     lock_expired: OnceCell<Statement>,
@@ -25,6 +25,11 @@ pub struct Statements {
     lock_traces: OnceCell<Statement>,
     drop_trace: OnceCell<Statement>,
     limited_classes: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
 }
 
 /// Fires deferrable triggers and constraints with each statement for the rest of the transaction: in the place
@@ -74,7 +79,7 @@ pub fn lock_expired(
          ORDER BY expires_at, class, key LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.lock_expired,
+        &statements(catalog).lock_expired,
         &catalog.schema,
         || SQL.to_owned(),
         &[
@@ -110,7 +115,7 @@ pub fn earliest_expiry(catalog: &Catalog) -> Result<Option<i64>> {
          WHERE expires_at IS NOT NULL AND NOT deleted ORDER BY expires_at, class, key LIMIT 1";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.earliest_expiry,
+        &statements(catalog).earliest_expiry,
         &catalog.schema,
         || SQL.to_owned(),
         &[],
@@ -143,7 +148,7 @@ pub fn tombstones(
          WHERE deleted AND ROW(class, key) OPERATOR(pg_catalog.>) ROW($1, $2) ORDER BY class, key LIMIT $3";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.tombstones,
+        &statements(catalog).tombstones,
         &catalog.schema,
         || SQL.to_owned(),
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
@@ -169,7 +174,7 @@ pub fn tombstones(
 /// Deletes a tombstone and all snapshots of its state; whether it was still there and nobody had it locked.
 pub fn drop_tombstone(catalog: &Catalog, tombstone: &Tombstone) -> Result<bool> {
     const TYPES: [pg_sys::Oid; 3] = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID];
-    let statements = &catalog.statements.upkeep;
+    let statements = statements(catalog);
     let arguments = || {
         [
             Some(varlena_datum(&tombstone.class)),
@@ -216,7 +221,7 @@ pub fn drop_traces(
     limit: i64,
     mut may_go: impl FnMut(pg_sys::TransactionId) -> bool,
 ) -> Result<(usize, usize)> {
-    let statements = &catalog.statements.upkeep;
+    let statements = statements(catalog);
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &statements.lock_traces,
@@ -252,14 +257,14 @@ pub fn drop_traces(
 pub fn note_protections(catalog: &Catalog) -> Result<i64> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.note_protections,
+        &statements(catalog).note_protections,
         &catalog.schema,
         || "SELECT @extschema@.state_protections_note()".to_owned(),
         &[],
     )?;
     connection.modify(statement, [])?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.lost_protections,
+        &statements(catalog).lost_protections,
         &catalog.schema,
         || {
             "SELECT pg_catalog.count(*) FROM @extschema@.state_protections() WHERE NOT present"
@@ -289,7 +294,7 @@ pub fn limited_classes(catalog: &Catalog) -> Result<Vec<LimitedClass>> {
          WHERE keep IS NOT NULL OR keep_for IS NOT NULL ORDER BY class";
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &catalog.statements.upkeep.limited_classes,
+        &statements(catalog).limited_classes,
         &catalog.schema,
         || SQL.to_owned(),
         &[],

@@ -6,7 +6,8 @@
 use super::parameters::{
     Parameter, bigint, boolean, bytea, expiry, hash, join, jsonb, optional_text, run, size, text,
 };
-use super::pruning::{prune_gaps, pruning, pruning_sql, reach, reach_of_any};
+use super::pruning::{PRUNINGS, prune_gaps, pruning, pruning_sql, reach, reach_of_any};
+use super::spi::Statement;
 use super::storage::{Base, Packed, Storage, pack};
 use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
@@ -14,6 +15,25 @@ use crate::error::{Error, Result, Shown};
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::panic::AssertUnwindSafe;
+
+use std::cell::OnceCell;
+
+/// The prepared statements of this file.
+#[derive(Default)]
+struct Statements {
+    insert: OnceCell<Statement>,
+    replace: [OnceCell<Statement>; 2],
+    update: [[OnceCell<Statement>; 2]; PRUNINGS],
+    delete: [[OnceCell<Statement>; 2]; PRUNINGS],
+    touch: OnceCell<Statement>,
+    insert_tombstone: OnceCell<Statement>,
+    expire: OnceCell<Statement>,
+}
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 /// What the caller says about a snapshot beside its document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,7 +244,7 @@ pub fn insert(
 ) -> Result<Option<Made>> {
     let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
     let statement = || {
-        run(catalog, &catalog.statements.insert, insert_sql, || {
+        run(catalog, &statements(catalog).insert, insert_sql, || {
             new_version(class, key, new, &packed)
         })
     };
@@ -329,7 +349,7 @@ pub fn update(
         ])
     };
     let known = usize::from(replaced.is_newest);
-    let slot = &catalog.statements.update[how][known];
+    let slot = &statements(catalog).update[how][known];
     let statement = || run(catalog, slot, || update_sql(how, LOOKS[known]), parameters);
     let state = Shown::new(&class.name, key);
     let made = unless_kept(statement, move |_| Error::Raced {
@@ -354,7 +374,7 @@ pub fn replace(
     let known = usize::from(replaced.is_newest);
     let made = run(
         catalog,
-        &catalog.statements.replace[known],
+        &statements(catalog).replace[known],
         || replace_sql(LOOKS[known]),
         || -> [Parameter; 16] {
             join(&[
@@ -378,7 +398,7 @@ pub fn delete(
     let known = usize::from(replaced.is_newest);
     let made = run(
         catalog,
-        &catalog.statements.delete[how][known],
+        &statements(catalog).delete[how][known],
         || delete_sql(how, LOOKS[known]),
         || -> [Parameter; 8] {
             join(&[
@@ -406,7 +426,7 @@ pub fn insert_tombstone(
 ) -> Result<Option<i64>> {
     run(
         catalog,
-        &catalog.statements.insert_tombstone,
+        &statements(catalog).insert_tombstone,
         insert_tombstone_sql,
         || [text(&class.name), text(key), bigint(Some(number))],
     )
@@ -422,7 +442,7 @@ pub fn touch(
 ) -> Result<Option<i64>> {
     run(
         catalog,
-        &catalog.statements.touch,
+        &statements(catalog).touch,
         touch_sql,
         || -> [Parameter; 6] {
             join(&[
@@ -452,7 +472,7 @@ fn expire_sql() -> String {
 
 /// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its version.
 pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
-    run(catalog, &catalog.statements.expire, expire_sql, || {
+    run(catalog, &statements(catalog).expire, expire_sql, || {
         [
             text(&class.name),
             text(key),

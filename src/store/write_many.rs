@@ -74,7 +74,12 @@ pub enum Wrote {
 
 /// Statements by what they do beside inserting: write over snapshots, prune, look for what is kept above.
 #[derive(Default)]
-pub struct Statements([[[OnceCell<Statement>; 2]; 2]; 2]);
+struct Statements([[[OnceCell<Statement>; 2]; 2]; 2]);
+
+/// Those of an installation.
+fn statements(catalog: &Catalog) -> &Statements {
+    catalog.attached()
+}
 
 impl<'a> Change<'a> {
     /// The version to be written, of a change that has a document.
@@ -226,7 +231,7 @@ pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
     let prunes = rows.iter().any(|row| row.pruning.is_some());
     let is_known = |replaced: Option<Replaced>| replaced.is_none_or(|it| it.is_newest);
     let looks = !rows.iter().all(|row| is_known(row.item.change.replaced()));
-    let slots = &catalog.statements.write_many.0[usize::from(replaces)][usize::from(prunes)];
+    let slots = &statements(catalog).0[usize::from(replaces)][usize::from(prunes)];
     let slot = &slots[usize::from(looks)];
     let statement = || {
         let connection = Connection::open()?;

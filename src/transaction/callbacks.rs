@@ -1,8 +1,8 @@
 //! The transaction callbacks, registered once; see the contract in `transaction`.
 
 use super::{BATCH, Batch, commit, with};
-use crate::cache::stats;
 use crate::callback::shielded;
+use crate::counters;
 use crate::error::Result;
 use crate::memory;
 use crate::notify;
@@ -112,7 +112,7 @@ fn end(f: impl FnOnce(&mut Batch)) {
     if !shielded(|| last_look(f)) {
         shielded(|| last_look(|batch| batch.publication.withdraw()));
     }
-    shielded(stats::flush);
+    shielded(counters::flush);
 }
 
 fn last_look(f: impl FnOnce(&mut Batch)) {

@@ -420,7 +420,7 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
         state
             .class
             .counters
-            .count(crate::cache::stats::Counter::Conflicts);
+            .count(crate::counters::Counter::Conflicts);
         return Err(Error::Conflict {
             state: state.shown(),
             expected,

@@ -6,7 +6,7 @@ use super::{Batch, OnConflict, flush, leave, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
-use crate::cache::stats::Counter;
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::settings::{self, OnCorruption};
 use crate::shared;

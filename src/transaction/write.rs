@@ -12,7 +12,7 @@ use super::{OnConflict, own_floor, with};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, IfIntact, SameAs};
 use crate::cache::read::{Form, Found, Ground, from_table};
-use crate::cache::stats::Counter;
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Replaced, Storage};

@@ -3,9 +3,9 @@
 use super::{PAUSE, resident};
 use crate::cache::StateRef;
 use crate::cache::read::{Warmed, warm};
-use crate::cache::stats;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
+use crate::counters;
 use crate::error::{Error, Result};
 use crate::store::{self, Proceed};
 use crate::worker::task::{Next, Round, Task};
@@ -40,7 +40,7 @@ impl Progress {
 
     fn report(&self) {
         worker::report_warming(self.done, self.total);
-        stats::flush();
+        counters::flush();
     }
 }
 

@@ -34,7 +34,6 @@ mod process;
 mod schedule;
 mod statements;
 pub mod task;
-mod view;
 
 use crate::error::Result;
 use crate::shared;

@@ -52,16 +52,6 @@ impl Task for Probe {
     }
 }
 
-crate::call::sql_functions! {
-    /// Calls the worker of this database. Declared by tests themselves.
-    fn state_cache_test_call_worker(_call) {
-        if let Some(database) = crate::shared::database() {
-            database.wake_worker();
-        }
-        Ok(crate::call::void_datum())
-    }
-}
-
 fn run_sql(sql: &std::ffi::CStr) -> Result<()> {
     // SAFETY: inside a transaction with a snapshot; what is left open after an error goes with it.
     unsafe {

@@ -21,6 +21,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "call",
             "callback",
             "catalog",
+            "counters",
             "encoding",
             "error",
             "fault",

@@ -1,4 +1,4 @@
-//! For tests: breaks what L1 holds. Declared by the tests themselves.
+//! For tests, which declare these functions themselves: breaks what L1 holds, and calls the worker.
 
 use crate::call::{self, sql_functions};
 use crate::catalog;
@@ -22,5 +22,13 @@ sql_functions! {
         let key = catalog.l1_key(&class, key);
         let broken = shared::l1().is_some_and(|l1| l1.damage(&key, part));
         Ok(call::boolean_datum(broken))
+    }
+
+    /// Calls the worker of this database.
+    fn state_cache_test_call_worker(_call) {
+        if let Some(database) = shared::database() {
+            database.wake_worker();
+        }
+        Ok(call::void_datum())
     }
 }

@@ -1,16 +1,14 @@
-//! What the cache counts, per class.
+//! What is counted, per class: reads, writes, and what became of entries of L1.
 //!
 //! A backend counts in its own memory and adds to the shared counters when its transaction ends, so
 //! that a hit costs no shared cache line. What happens inside L1 itself (evictions) is counted there.
 //! Without shared memory a backend sees its own counts only.
 
-use crate::call::{self, sql_functions};
 use crate::callback::Kept;
-use crate::catalog;
+use crate::error::Result;
 use crate::settings;
 use crate::shared;
 use crate::sys;
-use pgrx::pg_sys;
 use state_cache_l1::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -181,26 +179,19 @@ impl Timer {
     }
 }
 
-/// Why L1 does not answer this session, or `on`.
-fn l1_status() -> &'static str {
-    match shared::l1() {
-        None => "off (not preloaded)",
-        Some(_) if sys::recovery_in_progress() => "off (recovery)",
-        Some(_) if !settings::enabled() => "off (disabled)",
-        Some(_) => "on",
-    }
-}
-
-/// One row of the view: gauges and counts of a class.
+/// The gauges and counts of a class.
 #[derive(Clone, Copy)]
-struct Row {
-    entries: u64,
-    bytes: u64,
-    dirty: u64,
+pub struct Totals {
+    /// Entries in L1.
+    pub entries: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+    /// Dirty ones among them.
+    pub dirty: u64,
     counts: [u64; COUNTERS],
 }
 
-impl Default for Row {
+impl Default for Totals {
     fn default() -> Self {
         Self {
             entries: 0,
@@ -211,8 +202,9 @@ impl Default for Row {
     }
 }
 
-impl Row {
-    fn add(&mut self, other: &Self) {
+impl Totals {
+    /// Adds those of another class.
+    pub fn add(&mut self, other: &Self) {
         self.entries += other.entries;
         self.bytes += other.bytes;
         self.dirty += other.dirty;
@@ -221,29 +213,27 @@ impl Row {
         }
     }
 
-    fn datum(&self, counter: Counter) -> Option<pg_sys::Datum> {
-        Some(call::count_datum(self.counts[counter as usize]))
-    }
-
-    /// Nanoseconds as the milliseconds that PostgreSQL's own views show.
-    fn milliseconds(&self, counter: Counter) -> Option<pg_sys::Datum> {
-        Some(call::double_datum(
-            self.counts[counter as usize] as f64 / 1e6,
-        ))
+    /// One count.
+    pub fn of(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize]
     }
 }
 
-fn collect() -> crate::error::Result<BTreeMap<Vec<u8>, Row>> {
+/// The totals of each class of this database, with what this backend has counted so far.
+///
+/// # Errors
+/// `53200`.
+pub fn collect() -> Result<BTreeMap<Vec<u8>, Totals>> {
     flush();
     let mut rows = BTreeMap::new();
     match shared::l1() {
         Some(l1) => l1.for_each_class(sys::my_database(), |name, class| {
             let (entries, bytes) = l1.gauges(class);
-            let mut row = Row {
+            let mut row = Totals {
                 entries,
                 bytes,
                 dirty: l1.dirty(class),
-                ..Row::default()
+                ..Totals::default()
             };
             for (count, shared) in row.counts.iter_mut().zip(l1.counters(class)) {
                 *count = shared.load(Ordering::Relaxed);
@@ -252,7 +242,7 @@ fn collect() -> crate::error::Result<BTreeMap<Vec<u8>, Row>> {
         })?,
         None => registry(|registry| {
             for (name, set) in &registry.sets {
-                let mut row = Row::default();
+                let mut row = Totals::default();
                 for (count, own) in row.counts.iter_mut().zip(&set.pending) {
                     *count = own.get();
                 }
@@ -261,59 +251,4 @@ fn collect() -> crate::error::Result<BTreeMap<Vec<u8>, Row>> {
         }),
     }
     Ok(rows)
-}
-
-sql_functions! {
-    /// `state_cache_stats()`: a row per class, then one for the database.
-    fn state_cache_stats(call) {
-        let _ = catalog::current(call.function())?;
-        let rows = collect()?;
-        let mut total = Row::default();
-        for row in rows.values() {
-            total.add(row);
-        }
-        let memory = shared::l1().map(|l1| l1.memory());
-        let mut out = call.rows()?;
-        let named = rows.iter().map(|(name, row)| (Some(name), row));
-        for (name, row) in named.chain([(None, &total)]) {
-            let memory = if name.is_none() { memory.as_ref() } else { None };
-            out.push([
-                name.map(|name| call::varlena_datum(name)),
-                Some(call::varlena_datum(l1_status().as_bytes())),
-                Some(call::count_datum(row.entries)),
-                Some(call::count_datum(row.bytes)),
-                row.datum(Counter::Hits),
-                row.datum(Counter::Misses),
-                row.datum(Counter::BypassOwn),
-                row.datum(Counter::BypassWriters),
-                row.datum(Counter::BypassSnapshot),
-                row.datum(Counter::BypassSerializable),
-                row.datum(Counter::BypassPrivileges),
-                row.datum(Counter::BypassOff),
-                row.datum(Counter::Damaged),
-                row.datum(Counter::TooLarge),
-                row.datum(Counter::Fills),
-                row.datum(Counter::FillsRefused),
-                row.datum(Counter::Evictions),
-                row.datum(Counter::Expirations),
-                row.datum(Counter::Flushes),
-                row.datum(Counter::StatesWritten),
-                row.datum(Counter::StatesDeleted),
-                row.datum(Counter::DuplicatesSkipped),
-                row.datum(Counter::Conflicts),
-                row.datum(Counter::Notifications),
-                row.datum(Counter::LeftBehind),
-                row.datum(Counter::WrittenThrough),
-                row.datum(Counter::BehindFlushed),
-                Some(call::count_datum(row.dirty)),
-                row.milliseconds(Counter::L1ReadTime),
-                row.milliseconds(Counter::L3ReadTime),
-                row.milliseconds(Counter::FlushTime),
-                memory.map(|memory| call::count_datum(memory.total)),
-                memory.map(|memory| call::count_datum(memory.used)),
-                memory.map(|memory| call::count_datum(memory.free)),
-            ]);
-        }
-        Ok(call::void_datum())
-    }
 }

@@ -1,14 +1,11 @@
-//! The SQL functions about changes that L3 does not hold yet.
+//! Writing back in the caller's transaction: what of an installation is dirty, a class of it, or one state.
 
 use super::write::{Found, write_over_lost};
 use super::{become_writer, settle, unwritten, write};
-use crate::call::{self, sql_functions};
-use crate::catalog::{self, Catalog};
-use crate::error::{Error, Result};
+use crate::catalog::Catalog;
+use crate::error::Result;
 use crate::name::StateName;
-use crate::transaction;
 use crate::{memory, shared, sys};
-use pgrx::pg_sys;
 use state_cache_l1::EntryInfo;
 use state_cache_memory::Grow;
 use std::rc::Rc;
@@ -60,48 +57,4 @@ pub fn flush_state(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<bo
     };
     settle(catalog, &class, key, &info, read_at, wrote)?;
     Ok(true)
-}
-
-sql_functions! {
-    /// `state_flush(class)`
-    fn state_flush(call) {
-        let catalog = catalog::current(call.function())?;
-        // SAFETY: both raise PostgreSQL's own errors; the names are NUL-terminated.
-        unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"state_flush()".as_ptr());
-            pg_sys::PreventCommandIfParallelMode(c"state_flush()".as_ptr());
-        }
-        catalog.check_may_change()?;
-        let class = call.text(0);
-        if let Some(class) = class {
-            catalog.class(class)?;
-        }
-        let left = transaction::write_left(&catalog, class)?;
-        Ok(call::count_datum(left + flush(&catalog, class)?))
-    }
-
-    /// `state_cache_unwritten()`
-    fn state_cache_unwritten(call) {
-        let catalog = catalog::current(call.function())?;
-        let access = catalog.access();
-        if access.row_security {
-            return Err(Error::RowSecurity);
-        }
-        if !access.l1 {
-            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
-        }
-        let mut rows = call.rows()?;
-        for ((class, key), info) in dirty(&catalog, None)? {
-            let Some(dirty) = info.dirty else { continue };
-            rows.push([
-                Some(call::varlena_datum(&class)),
-                Some(call::varlena_datum(&key)),
-                Some(call::bigint_datum(info.version)),
-                Some(call::count_datum(info.value_len.into())),
-                Some(call::bigint_datum(dirty.since)),
-                Some(call::boolean_datum(dirty.parked)),
-            ]);
-        }
-        Ok(call::void_datum())
-    }
 }

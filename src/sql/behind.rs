@@ -1,0 +1,52 @@
+//! The SQL functions about changes that L3 does not hold yet.
+
+use crate::behind;
+use crate::call::{self, sql_functions};
+use crate::catalog;
+use crate::error::Error;
+use crate::transaction;
+use pgrx::pg_sys;
+
+sql_functions! {
+    /// `state_flush(class)`
+    fn state_flush(call) {
+        let catalog = catalog::current(call.function())?;
+        // SAFETY: both raise PostgreSQL's own errors; the names are NUL-terminated.
+        unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"state_flush()".as_ptr());
+            pg_sys::PreventCommandIfParallelMode(c"state_flush()".as_ptr());
+        }
+        catalog.check_may_change()?;
+        let class = call.text(0);
+        if let Some(class) = class {
+            catalog.class(class)?;
+        }
+        let left = transaction::write_left(&catalog, class)?;
+        Ok(call::count_datum(left + behind::flush(&catalog, class)?))
+    }
+
+    /// `state_cache_unwritten()`
+    fn state_cache_unwritten(call) {
+        let catalog = catalog::current(call.function())?;
+        let access = catalog.access();
+        if access.row_security {
+            return Err(Error::RowSecurity);
+        }
+        if !access.l1 {
+            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
+        }
+        let mut rows = call.rows()?;
+        for ((class, key), info) in behind::dirty_states(&catalog, None)? {
+            let Some(dirty) = info.dirty else { continue };
+            rows.push([
+                Some(call::varlena_datum(&class)),
+                Some(call::varlena_datum(&key)),
+                Some(call::bigint_datum(info.version)),
+                Some(call::count_datum(info.value_len.into())),
+                Some(call::bigint_datum(dirty.since)),
+                Some(call::boolean_datum(dirty.parked)),
+            ]);
+        }
+        Ok(call::void_datum())
+    }
+}
