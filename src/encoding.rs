@@ -11,8 +11,8 @@ use std::borrow::Cow;
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 const SQL_ASCII: i32 = pg_sys::pg_enc::PG_SQL_ASCII as i32;
 
-/// What a byte becomes in a conversion, at most (`MAX_CONVERSION_GROWTH` of `mb/pg_wchar.h`).
-const GROWTH: usize = 4;
+/// What a byte becomes in a conversion, at most.
+const GROWTH: usize = pg_sys::MAX_CONVERSION_GROWTH as usize;
 
 fn is_read_as_utf8(encoding: i32) -> bool {
     matches!(encoding, UTF8 | SQL_ASCII)

@@ -32,6 +32,7 @@ mod sys;
 mod transaction;
 mod upkeep;
 mod varlena;
+mod versions;
 mod worker;
 
 /// What `#[pg_guard]` on a hand-declared block (in `sys`) expands to.

@@ -8,9 +8,19 @@ mod server {
     use pgrx::pg_sys;
     use std::ffi::c_char;
 
+    /// Declares functions that the bindings have as well, behind a guard, and has the compiler compare the two.
+    macro_rules! unguarded {
+        ($($(#[$doc:meta])* pub fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {
+            unsafe extern "C-unwind" {
+                $($(#[$doc])* pub fn $name($($argument: $type),*) $(-> $result)?;)*
+            }
+            $(const _: unsafe fn($($type),*) $(-> $result)? = pg_sys::$name;)*
+        };
+    }
+
     // Leaf functions that every read calls and that raise no errors. The bindings guard each call against
     // an error's longjmp, which would cost more than the functions do.
-    unsafe extern "C-unwind" {
+    unguarded! {
         /// `miscadmin.h`: the role whose privileges count now.
         pub fn GetUserId() -> pg_sys::Oid;
         /// `utils/snapmgr.h`: the top of the stack of active snapshots.
@@ -33,12 +43,10 @@ mod server {
         pub fn pg_encoding_mblen(encoding: i32, character: *const c_char) -> i32;
         /// `utils/elog.h`: the SQLSTATE of the error that is being reported.
         pub fn geterrcode() -> i32;
-        /// `utils/timeout.h`: forgets all timeouts of this process.
-        pub fn disable_all_timeouts(keep_indicators: bool);
     }
 
     // Handlers of signals, which no guard may stand around.
-    unsafe extern "C-unwind" {
+    unguarded! {
         /// `postmaster/interrupt.h`: has the configuration be read again.
         pub fn SignalHandlerForConfigReload(signal: i32);
         /// `postmaster/interrupt.h`: has the process end when it looks.
@@ -47,7 +55,7 @@ mod server {
 
     // Called without a guard, so that an error passes on as it is: the guard would make a new one, with less
     // in it.
-    unsafe extern "C-unwind" {
+    unguarded! {
         /// `tcop/utility.h`: what runs a utility statement where no extension wants to.
         pub fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
@@ -59,6 +67,12 @@ mod server {
             receiver: *mut pg_sys::DestReceiver,
             completion: *mut pg_sys::QueryCompletion,
         );
+    }
+
+    // Functions that the bindings lack: only a reader of headers can compare these. They are the same in 15 to 18.
+    unsafe extern "C-unwind" {
+        /// `utils/timeout.h`: forgets all timeouts of this process; raises no errors.
+        pub fn disable_all_timeouts(keep_indicators: bool);
     }
 
     #[pgrx::pg_guard]
@@ -104,6 +118,11 @@ pub fn wal_position() -> u64 {
     unsafe { pg_sys::GetXLogInsertRecPtr() }
 }
 
+/// `MAXALIGN`.
+const fn maxalign(size: usize) -> u64 {
+    (size as u64).next_multiple_of(pg_sys::MAXIMUM_ALIGNOF as u64)
+}
+
 /// Brings all WAL written so far to disk; the place up to which it is there. On a standby, what it has replayed is
 /// there already.
 pub fn flush_wal() -> u64 {
@@ -112,7 +131,10 @@ pub fn flush_wal() -> u64 {
         return unsafe { pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut()) };
     }
     /// `SizeOfXLogShortPHD` and `SizeOfXLogLongPHD`: headers of a page, and of the first of a file.
-    const HEADERS: (u64, u64) = (24, 40);
+    const HEADERS: (u64, u64) = (
+        maxalign(size_of::<pg_sys::XLogPageHeaderData>()),
+        maxalign(size_of::<pg_sys::XLogLongPageHeaderData>()),
+    );
     let page = u64::from(pg_sys::XLOG_BLCKSZ);
     // SAFETY: reads shared memory and a global; waits for the disk.
     unsafe {
@@ -207,9 +229,9 @@ pub fn handle_worker_signals() {
     for (signal, handler) in handlers {
         // SAFETY: the server's own handlers do what a handler may.
         unsafe {
-            #[cfg(not(feature = "pg18"))]
+            #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
             pg_sys::pqsignal(signal as i32, Some(handler));
-            #[cfg(feature = "pg18")]
+            #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
             pg_sys::pqsignal_be(signal as i32, Some(handler));
         }
     }

@@ -138,12 +138,12 @@ pub unsafe fn scan_rows(
 /// `table` is open.
 unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
     // SAFETY: the caller's promise.
-    #[cfg(not(feature = "pg18"))]
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
     unsafe {
         pg_sys::RelationGetPrimaryKeyIndex(table)
     }
     // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to scan by.
-    #[cfg(feature = "pg18")]
+    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
     unsafe {
         pg_sys::RelationGetPrimaryKeyIndex(table, false)
     }

@@ -3,6 +3,7 @@
 use super::{Catalog, STALE};
 use pgrx::pg_sys;
 use std::cell::Cell;
+use std::ffi::CStr;
 
 /// What there is on `state_head` and `state_snapshot` that users have put there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,8 +58,12 @@ impl Catalog {
 impl UserCode {
     /// What there is on a table; nothing on one that is gone.
     fn of(table: pg_sys::Oid) -> Self {
-        /// Triggers that the installation script makes on either table.
-        const OWN_TRIGGERS: i32 = 3;
+        /// Triggers that the installation script makes on either table; a trigger of a user has another name.
+        const OWN_TRIGGERS: [&CStr; 3] = [
+            c"state_cache_changing",
+            c"state_cache_changed",
+            c"state_cache_truncating",
+        ];
         // SAFETY: opened and closed in pairs; a lock that is too weak to be in anybody's way.
         unsafe {
             let lock = pg_sys::AccessShareLock as i32;
@@ -73,7 +78,13 @@ impl UserCode {
             let runs = rewrites
                 || about.relrowsecurity
                 || about.relchecks > 0
-                || triggers.is_some_and(|on| on.numtriggers > OWN_TRIGGERS);
+                || triggers.is_some_and(|on| {
+                    let count = usize::try_from(on.numtriggers).unwrap_or(0);
+                    let all = std::slice::from_raw_parts(on.triggers, count);
+                    let is_own =
+                        |it: &pg_sys::Trigger| OWN_TRIGGERS.contains(&CStr::from_ptr(it.tgname));
+                    !all.iter().all(is_own)
+                });
             pg_sys::relation_close(relation, lock);
             Self { runs, rewrites }
         }

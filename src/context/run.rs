@@ -10,6 +10,7 @@ use crate::catalog;
 use crate::error::{Error, Result, Shown, text};
 use crate::sys;
 use crate::transaction;
+use pgrx::pg_sys;
 use state_cache_context::{Run, ShapeError, Status};
 use state_cache_document::DocumentError;
 use state_cache_memory::collect;
@@ -18,7 +19,8 @@ use state_cache_memory::collect;
 pub const RUN: &[u8] = b"run";
 
 /// Microseconds from 1970, from where timestamps of documents count, to 2000, from where the server's do.
-const EPOCHS_APART: i64 = 946_684_800_000_000;
+const EPOCHS_APART: i64 =
+    (pg_sys::POSTGRES_EPOCH_JDATE - pg_sys::UNIX_EPOCH_JDATE) as i64 * 86_400_000_000;
 
 /// Whether a state is of the class of runs.
 pub fn is_run(state: &StateRef<'_>) -> bool {

@@ -8,10 +8,15 @@
 use super::touched::Told;
 use crate::cache::MAX_KEY;
 use crate::encoding;
+use pgrx::pg_sys;
 
 /// The largest message, in bytes. NOTIFY takes fewer than 8,000; the rest is left for what a later
 /// release may add.
 pub const MAX_MESSAGE: usize = 7900;
+
+// `NOTIFY_PAYLOAD_MAX_LENGTH` of `async.c`: what a payload must be shorter than. It depends on the size of blocks.
+const _: () =
+    assert!(MAX_MESSAGE < (pg_sys::BLCKSZ as usize) - (pg_sys::NAMEDATALEN as usize) - 128);
 
 /// Bytes of the items that a message names of one state. With more, subscribers are to look at all of them.
 pub const MAX_ITEMS: usize = 2000;
@@ -49,8 +54,10 @@ const FRAME: usize = 120;
 /// Bytes of everything around the key and the items of a change: names, brackets, the longest version.
 const CHANGE: usize = 60;
 
-/// Bytes of the longest name of a class.
+/// Bytes of the longest name of a class: names of classes are names of channels.
 const MAX_CLASS: usize = 63;
+
+const _: () = assert!(MAX_CLASS < pg_sys::NAMEDATALEN as usize);
 
 /// Bytes that a byte becomes in a JSON string, at most: no character of fewer than four bytes becomes a pair of
 /// escapes, unless it is one of two bytes that Unicode writes as two.

@@ -13,6 +13,7 @@ mod progress;
 mod report;
 pub mod start;
 
+use crate::error::Error;
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
@@ -95,6 +96,7 @@ pub fn init() {
     // SAFETY: `_PG_init` runs alone; hooks are chained as every extension does.
     unsafe {
         if pg_sys::process_shared_preload_libraries_in_progress {
+            check_addin_shmem_init_lock();
             PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
             pg_sys::shmem_request_hook = Some(request);
             PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
@@ -268,15 +270,32 @@ unsafe extern "C-unwind" fn request() {
     }
 }
 
+/// `AddinShmemInitLock` of `lwlocknames.h`, a macro without binding: its number among the server's own locks.
+const ADDIN_SHMEM_INIT_LOCK: u16 = 21;
+
+const _: () = assert!((ADDIN_SHMEM_INIT_LOCK as u32) < pg_sys::NUM_INDIVIDUAL_LWLOCKS);
+
+/// Refuses a server whose lock of that number is another one.
+fn check_addin_shmem_init_lock() {
+    // SAFETY: the names of the server's own locks are in static memory.
+    let name = unsafe {
+        let name = pg_sys::GetLWLockIdentifier(pg_sys::PG_WAIT_LWLOCK, ADDIN_SHMEM_INIT_LOCK);
+        CStr::from_ptr(name)
+    };
+    if name != c"AddinShmemInit" {
+        let message =
+            format!("this server's lock {ADDIN_SHMEM_INIT_LOCK} is {name:?}, not AddinShmemInit");
+        Error::Internal { message }.raise();
+    }
+}
+
 unsafe extern "C-unwind" fn startup() {
     // SAFETY: called with shared memory mapped; AddinShmemInitLock orders us among extensions.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP {
             previous();
         }
-        /// `AddinShmemInitLock` of `lwlocknames.h`, a macro without binding.
-        const ADDIN_SHMEM_INIT_LOCK: usize = 21;
-        let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(usize::from(ADDIN_SHMEM_INIT_LOCK))).lock;
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         let mut found = false;
         let block = pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes(), &mut found).cast::<u8>();

@@ -40,7 +40,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"session_replication_role", c"origin"),
     (c"role", c"none"),
     (c"idle_session_timeout", c"0"),
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     (c"transaction_timeout", c"0"),
     // What statements mean.
     (c"transform_null_equals", c"off"),

@@ -6,32 +6,38 @@
 //! four from the start of the payload; the padding counts as the front of their data.
 
 /// Size of the header and of each entry, in bytes.
-pub(crate) const WORD: usize = 4;
+pub const WORD: usize = 4;
 
 /// Number of elements (pairs of an object) in a container's header.
-pub(crate) const COUNT_MASK: u32 = 0x0FFF_FFFF;
+pub const COUNT_MASK: u32 = 0x0FFF_FFFF;
 /// Marks the one-element array that stands for a scalar at the root.
-pub(crate) const SCALAR: u32 = 0x1000_0000;
+pub const SCALAR: u32 = 0x1000_0000;
 /// Marks an object.
-pub(crate) const OBJECT: u32 = 0x2000_0000;
+pub const OBJECT: u32 = 0x2000_0000;
 /// Marks an array.
-pub(crate) const ARRAY: u32 = 0x4000_0000;
+pub const ARRAY: u32 = 0x4000_0000;
 
 /// Length of an element's data, or the end of it counted from the start of the container's data.
-pub(crate) const LENGTH_MASK: u32 = 0x0FFF_FFFF;
+pub const LENGTH_MASK: u32 = 0x0FFF_FFFF;
 /// Type of an element.
-pub(crate) const KIND_MASK: u32 = 0x7000_0000;
+pub const KIND_MASK: u32 = 0x7000_0000;
 /// Says that an entry holds an end and not a length.
-pub(crate) const HAS_OFFSET: u32 = 0x8000_0000;
+pub const HAS_OFFSET: u32 = 0x8000_0000;
 /// Every so many entries, from the first, one holds an end (`JB_OFFSET_STRIDE`).
-pub(crate) const STRIDE: usize = 32;
+pub const STRIDE: usize = 32;
 
-pub(crate) const STRING: u32 = 0x0000_0000;
-pub(crate) const NUMERIC: u32 = 0x1000_0000;
-pub(crate) const FALSE: u32 = 0x2000_0000;
-pub(crate) const TRUE: u32 = 0x3000_0000;
-pub(crate) const NULL: u32 = 0x4000_0000;
-pub(crate) const CONTAINER: u32 = 0x5000_0000;
+/// Kind of an element: a string.
+pub const STRING: u32 = 0x0000_0000;
+/// Kind of an element: a number.
+pub const NUMERIC: u32 = 0x1000_0000;
+/// Kind of an element: `false`.
+pub const FALSE: u32 = 0x2000_0000;
+/// Kind of an element: `true`.
+pub const TRUE: u32 = 0x3000_0000;
+/// Kind of an element: `null`.
+pub const NULL: u32 = 0x4000_0000;
+/// Kind of an element: an object or an array.
+pub const CONTAINER: u32 = 0x5000_0000;
 
 /// Longest data of a container, and longest container, in bytes: what a length field holds.
 pub(crate) const MAX_LENGTH: usize = LENGTH_MASK as usize;

@@ -33,6 +33,14 @@ mod pattern;
 mod source;
 mod take_apart;
 
+/// The numbers of jsonb's layout, for whoever can compare them with a server's headers.
+pub mod layout {
+    pub use crate::format::{
+        ARRAY, CONTAINER, COUNT_MASK, FALSE, HAS_OFFSET, KIND_MASK, LENGTH_MASK, NULL, NUMERIC,
+        OBJECT, SCALAR, STRIDE, STRING, TRUE, WORD,
+    };
+}
+
 pub use append::append;
 pub use check::check;
 pub use compose::{array, boolean, null, number, object, string, without};

@@ -36,6 +36,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "subtransaction",
             "sys",
             "varlena",
+            "versions",
         ],
     ),
 ];
