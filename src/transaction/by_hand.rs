@@ -1,20 +1,12 @@
-//! Changes that others make to the tables: statements by hand, COPY, logical replication.
-//!
-//! The row triggers say which states changed; these leave L1 when the transaction commits. From the
-//! first such statement on the transaction reads the tables only, because what is changed becomes known
-//! here when the statement ends, and a function called from within it may read before.
+//! What others have changed in the tables: statements by hand, COPY, logical replication.
 
-use super::{Phase, with};
-use crate::cache::publish::{Changed, New};
-use crate::catalog::{self, Catalog};
+use crate::catalog;
 use crate::error::Result;
 use crate::memory;
 use crate::name::StateName;
-use crate::notify;
 use pgrx::pg_sys;
 use state_cache_memory::room_in_map;
 use std::collections::HashMap;
-use std::rc::Rc;
 
 /// More states than this, and the whole database leaves L1: walking its entries is then cheaper than
 /// keeping the list.
@@ -71,7 +63,7 @@ impl ByHand {
     }
 
     /// A statement by hand is running.
-    fn note(&mut self, truncates: bool) {
+    pub fn note(&mut self, truncates: bool) {
         let level = nest_level();
         let lower = |known: Option<i32>| Some(known.map_or(level, |known| known.min(level)));
         self.any = lower(self.any);
@@ -137,7 +129,7 @@ impl ByHand {
     }
 
     /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
-    fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) -> Result<()> {
+    pub fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) -> Result<()> {
         let level = nest_level();
         self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
         if let Some(((class, key), version)) = gone {
@@ -158,7 +150,7 @@ impl ByHand {
         }
     }
 
-    fn add(&mut self, name: StateName) -> Result<()> {
+    pub fn add(&mut self, name: StateName) -> Result<()> {
         let level = nest_level();
         if self.all == Some(TOP) {
             return Ok(());
@@ -205,51 +197,4 @@ impl ByHand {
 fn nest_level() -> i32 {
     // SAFETY: reads this backend's transaction state.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
-}
-
-/// What a trigger on the tables has seen of a statement by hand.
-pub struct ChangeByHand {
-    /// Whether the statement empties the tables.
-    pub truncates: bool,
-    /// Whether no head row will show the change.
-    pub is_untraced: bool,
-    /// Version of the head row before, if that row is gone.
-    pub gone: Option<i64>,
-    /// The states of the row before and of the row after.
-    pub names: [Option<StateName>; 2],
-}
-
-/// Notes a change by hand. Once the last flush is done the change joins what the commit publishes.
-pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Result<()> {
-    let committing = with(|batch| -> Result<bool> {
-        batch
-            .scope
-            .catalog
-            .get_or_insert_with(|| Rc::clone(catalog));
-        batch.by_hand.note(change.truncates);
-        if change.is_untraced {
-            let gone = change.names[0].as_ref().zip(change.gone);
-            batch.by_hand.note_untraced(gone)?;
-        }
-        let committing = batch.phase == Phase::Committing;
-        if committing && change.truncates {
-            batch.publication.truncate(catalog);
-        }
-        for (class, key) in change.names.into_iter().flatten() {
-            if committing {
-                let changed = Changed {
-                    class: &class,
-                    key: &key,
-                    new: New::NothingClean,
-                };
-                batch.publication.add(catalog, &changed)?;
-            }
-            batch.by_hand.add((class, key))?;
-        }
-        Ok(committing)
-    })?;
-    match committing {
-        true => notify::tell_late(catalog),
-        false => Ok(()),
-    }
 }

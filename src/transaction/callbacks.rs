@@ -1,15 +1,18 @@
 //! The transaction callbacks, registered once; see the contract in `transaction`.
 
-use super::{BATCH, Batch, commit, with};
+use super::batch::{BATCH, Batch, with};
+use super::capability::{self, Capability};
+use super::commit;
 use crate::callback::shielded;
 use crate::counters;
 use crate::error::Result;
-use crate::memory;
 use crate::notify;
+use crate::{behind, cache, memory};
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 
-/// Registers the callbacks.
-pub fn register() {
+/// Called when the library is loaded: registers the callbacks, and what the rooms above add to a transaction.
+pub fn init(capabilities: &'static [&'static dyn Capability]) {
+    capability::register(capabilities);
     // SAFETY: static callbacks, registered once per process (or once before the fork).
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
@@ -120,6 +123,8 @@ fn last_look(f: impl FnOnce(&mut Batch)) {
         kept.reach(|batch| {
             f(batch);
             batch.reset();
+            behind::forget_locks();
+            cache::forget_read();
         });
     });
 }

@@ -1,8 +1,9 @@
 //! What happens before the commit record: flush, marks, notifications.
 
+use super::batch::{Batch, Phase, with};
 use super::explicit::Whose;
-use super::staged::{Content, State};
-use super::{Batch, Phase, capability, flush, leave, with};
+use super::known::{Content, State};
+use super::{capability, deferred, flush};
 use crate::behind;
 use crate::cache::publish::{Changed, New, NewValue};
 use crate::cache::read::Version;
@@ -40,7 +41,7 @@ pub fn prepare() -> Result<()> {
         with(|batch| batch.publication.abort());
     };
     if !crate::fault::leaves_out!(ClassCheck) {
-        leave::check_classes(&catalog)?;
+        deferred::check_classes(&catalog)?;
     }
     crate::fault::stop_at!(AfterFlush);
     let mut news = collect_news(&catalog)?;
@@ -63,7 +64,7 @@ pub fn prepare() -> Result<()> {
     prepared.send();
     #[cfg(feature = "fault_injection")]
     if crate::fault::leaves_out!(EndOfUse) {
-        super::BATCH.with(crate::callback::Kept::leak);
+        super::batch::BATCH.with(crate::callback::Kept::leak);
     }
     Ok(())
 }
@@ -86,21 +87,13 @@ fn flush_all() -> Result<()> {
 fn write_what_is_left(catalog: &Rc<Catalog>) -> Result<bool> {
     let wrote = {
         let _snapshot = PushedSnapshot::transaction();
-        leave::leave(catalog)?
+        deferred::leave(catalog)?
     };
     if wrote {
         // SAFETY: as in `flush_all`.
         unsafe { pg_sys::AfterTriggerFireDeferred() };
     }
     Ok(wrote && with(|batch| batch.states.values().any(State::is_dirty)))
-}
-
-impl State {
-    /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
-    /// has dropped.
-    pub fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
-        Batch::id(catalog, &self.class.name, &self.key) == id
-    }
 }
 
 /// What subscribers are to hear.

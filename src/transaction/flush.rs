@@ -7,68 +7,27 @@
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
+use super::alone::flush_state;
+use super::batch::{Batch, with};
+use super::beneath::read_beneath;
+use super::capability;
 use super::explicit::{Explicits, Whose};
-use super::flush_many::{Group, Many};
-use super::staged::{Bytes, Content, Flushed, Intent, Pending, Place, State, View};
-use super::step::{Plan, Written};
-use super::view::read_beneath;
-use super::write::{Look, conflict, plan};
-use super::{Batch, OnConflict, capability, leave, with};
+use super::known::{OnConflict, State};
+use super::plan::conflict;
+use super::together::{Group, Many};
+use super::written::{Action, Done, Outcome};
+use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
-use crate::cache::read::Ground;
 use crate::catalog::{self, Catalog};
 use crate::counters::{Counter, CounterSet, Timer};
 use crate::error::{Error, Result};
-use crate::identity::{Identity, Impersonation};
-use crate::notify::Touched;
+use crate::identity::Impersonation;
+use crate::memory;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Storage};
-use crate::{behind, memory};
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, with_capacity};
 use std::rc::Rc;
-use strum::IntoStaticStr;
-
-/// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
-const MAX_ATTEMPTS: u32 = 1000;
-
-/// Bytes of documents that a transaction leaves to the worker: it holds them until it ends. What it changes
-/// beyond that is written through.
-const MAX_LEFT: usize = 16 << 20;
-
-/// What the flush made of a state.
-pub struct Outcome {
-    /// The state as it was staged.
-    pub state: State,
-    /// What was done.
-    pub action: Action,
-    /// Version that is current now; 0 if there is none.
-    pub version: i64,
-    /// Bytes of the document written.
-    pub bytes: usize,
-}
-
-/// What the flush of one state came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
-    /// What was done.
-    pub action: Action,
-    /// Version that is current now; 0 if there is none.
-    pub version: i64,
-}
-
-/// What was done, by the names that `state_batch_commit` uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Action {
-    /// A new version was written.
-    Written,
-    /// The state is stored like that already; at most its expiry changed.
-    Unchanged,
-    /// A tombstone was written.
-    Deleted,
-}
 
 /// Writes what is staged, each role's by the rule of its explicit batch. In one that fails on conflicts, states that
 /// were only read are checked too.
@@ -186,6 +145,17 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     Ok(Some(done))
 }
 
+/// Writes what is staged of a state, whether or not a batch is open.
+pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
+    let on_conflict = with(|batch| batch.scope.explicit.own_rule());
+    flush_now(state, on_conflict).map(|_| ())
+}
+
+/// The same as if the batch had been opened with this.
+pub fn write_staged_as(state: &StateRef<'_>, on_conflict: OnConflict) -> Result<()> {
+    flush_now(state, Some(on_conflict)).map(|_| ())
+}
+
 /// Tells the capabilities which states the flush has deleted.
 fn tell_of_deletes(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
     let deleted = outcomes
@@ -232,372 +202,6 @@ fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Res
         }
     }
     Ok(())
-}
-
-pub(super) fn flush_state(
-    catalog: &Rc<Catalog>,
-    id: u128,
-    known: State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-) -> Result<Outcome> {
-    let key = Rc::clone(&known.key);
-    let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
-    crate::fault::stop_at!(ClassKnown);
-    let locked = class.behind;
-    let state = StateRef {
-        catalog: Rc::clone(catalog),
-        class,
-        key: &key,
-    };
-    leave::heed_changes_by_hand(&state)?;
-    check_rules(&state, &known, pending)?;
-    let runs_user_code = catalog.runs_user_code();
-    // Either may have waited for somebody who dropped the tables.
-    catalog::require_same(catalog)?;
-    let _stager = Impersonation::begin(&pending.stager, runs_user_code);
-    let is_behind = locked && crate::shared::l1().is_some();
-    let is_urgent = pending.is_urgent() || known.has_told_items();
-    let decide = is_behind && catalog.access().l1 && !is_urgent;
-    if is_behind && !decide {
-        leave::bring_down(&state, id)?;
-    }
-    let written = write_alone(&state, &known, pending, on_conflict, decide, 0)?;
-    // What follows rows of this transaction goes with them, or a crash could keep the rows alone: a version
-    // that was never committed.
-    let follows_own_rows = known.is_in_tables();
-    let outcome = finish(id, known, pending, written, locked)?;
-    if decide && (follows_own_rows || !may_leave(&state)?) {
-        leave::write_left(catalog, id)?;
-    }
-    Ok(outcome)
-}
-
-/// Asks the capabilities whether what is staged of a state may be written.
-pub(super) fn check_rules(state: &StateRef<'_>, known: &State, pending: &Pending) -> Result<()> {
-    if let Some(token) = known.fence {
-        for capability in capability::all() {
-            capability.check_fence(state, token)?;
-        }
-    }
-    if matches!(pending.intent, Intent::Delete) {
-        capability::check_may_delete(state)?;
-    }
-    Ok(())
-}
-
-/// Writes one state by a statement of its own, looking again until it is written. `attempt` counts from 0; the
-/// first takes no lock of its own.
-pub(super) fn write_alone(
-    state: &StateRef<'_>,
-    known: &State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-    decide: bool,
-    mut attempt: u32,
-) -> Result<Written> {
-    let catalog = &state.catalog;
-    let (mut class, mut look) = (Rc::clone(&state.class), Look::Quick);
-    let mut locked = None;
-    loop {
-        if attempt > 0 {
-            check_may_retry(state, attempt)?;
-            store::lock(catalog, &state.class.name, state.key)?;
-            catalog::require_same(catalog)?;
-            locked = check_has_moved(state, attempt, locked)?;
-            // Whoever held the row until now may have redefined the class.
-            class = catalog::class_now(catalog, &state.class.name).unwrap_or(class);
-            if class.behind && !state.class.behind {
-                // What is newest only the locks of such a class tell, and they have not been taken.
-                return Err(Error::ClassRedefined {
-                    class: crate::error::text(&class.name),
-                });
-            }
-            look = Look::Close;
-        }
-        let state = StateRef {
-            catalog: Rc::clone(catalog),
-            class: Rc::clone(&class),
-            key: state.key,
-        };
-        let _snapshot = PushedSnapshot::transaction();
-        let written = match plan(&state, known, pending, on_conflict, decide, look)? {
-            Plan::Done(written) => Some(written),
-            Plan::Write(_) if crate::fault::leaves_out!(RowWrite) => None,
-            Plan::Write(step) => step.write(&state)?,
-        };
-        match written {
-            Some(written) => return Ok(written),
-            None => attempt += 1,
-        }
-    }
-}
-
-/// Raises where another attempt would not help, after so many.
-fn check_may_retry(state: &StateRef<'_>, attempts: u32) -> Result<()> {
-    let catalog = &state.catalog;
-    if !catalog.is_installed() {
-        return Err(Error::Reinstalled);
-    }
-    if attempts > 1 && catalog.access().row_security {
-        return Err(Error::Hidden {
-            state: state.shown(),
-        });
-    }
-    if attempts > 2 && catalog.rows_may_be_rewritten() {
-        return Err(Error::Swallowed {
-            state: state.shown(),
-        });
-    }
-    if attempts == MAX_ATTEMPTS {
-        // Its row was there each time when it was written, and gone when it was to be locked.
-        return Err(Error::LostTooOften {
-            state: state.shown(),
-            attempts,
-        });
-    }
-    Ok(())
-}
-
-/// The version and the writer of a head row that is locked, if there is one.
-type Locked = Option<(i64, pg_sys::TransactionId)>;
-
-/// The head row that is locked now. An attempt that found it locked must have written it: nobody else can have changed
-/// it since.
-fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result<Locked> {
-    let head = state.catalog.head_row(&state.class.name, state.key);
-    let now = head.map(|head| (head.version, head.xid));
-    match now {
-        Some((version, _)) if attempt > 3 && now == before => Err(Error::Stuck {
-            state: state.shown(),
-            version,
-        }),
-        _ => Ok(now),
-    }
-}
-
-/// Remembers what was made of a state.
-pub(super) fn finish(
-    id: u128,
-    known: State,
-    pending: &Pending,
-    written: Written,
-    locked: bool,
-) -> Result<Outcome> {
-    let (action, version, bytes) = match &written {
-        Written::Document { made, document, .. } => (Action::Written, made.version, document.len()),
-        Written::Deleted { version } => (Action::Deleted, *version, 0),
-        Written::Left {
-            version,
-            document,
-            is_new: true,
-            ..
-        } => (Action::Written, *version, document.len()),
-        Written::Touched { version, .. }
-        | Written::Left { version, .. }
-        | Written::Nothing { version } => (Action::Unchanged, *version, 0),
-    };
-    with(|batch| batch.flushed(id, written, &pending.stager, &pending.touched, locked))?;
-    Ok(Outcome {
-        state: known,
-        action,
-        version,
-        bytes,
-    })
-}
-
-/// Whether what was decided upon may be left to the worker, rather than be written now.
-fn may_leave(state: &StateRef<'_>) -> Result<bool> {
-    let (by_hand, left) = with(|batch| (batch.by_hand.any(), batch.left));
-    // Rows made by hand in this transaction are in the tables only.
-    Ok(!by_hand
-        && left <= MAX_LEFT
-        && !behind::is_parked(state)
-        && behind::may_leave(&state.catalog))
-}
-
-impl Batch {
-    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone. With it goes the rule
-    /// for conflicts: the one given, else that of the batch of the role that has staged it.
-    fn take_pending(
-        &mut self,
-        id: u128,
-        on_conflict: Option<Option<OnConflict>>,
-    ) -> Result<Option<(State, Pending, Option<OnConflict>)>> {
-        self.frames.save(id, self.states.get(&id), &self.scope)?;
-        let Some(state) = self.states.get_mut(&id) else {
-            return Ok(None);
-        };
-        let known = state.clone();
-        let Some(mut pending) = state.pending.take() else {
-            return Ok(None);
-        };
-        let of_role = || self.scope.explicit.rule_of(pending.stager.user);
-        let on_conflict = on_conflict.unwrap_or_else(of_role);
-        self.scope.forget_staged_before(id)?;
-        if pending.overwrites(on_conflict) {
-            // Whatever others have changed since goes with it.
-            pending.touched = pending.touched.and(&Touched::document());
-        }
-        Ok(Some((known, pending, on_conflict)))
-    }
-
-    /// Remembers what was written.
-    pub(super) fn flushed(
-        &mut self,
-        id: u128,
-        written: Written,
-        stager: &Identity,
-        touched: &Touched,
-        locked: bool,
-    ) -> Result<()> {
-        self.frames.save(id, self.states.get(&id), &self.scope)?;
-        let explicit = self.scope.explicit.any();
-        let Some(known) = self.states.get_mut(&id) else {
-            return Ok(());
-        };
-        let left_before = known.left_bytes();
-        if !known.is_dirty() {
-            known.beneath = None;
-        }
-        let mut place = Place::Tables { locked };
-        let flushed = known.flushed.as_ref();
-        let before = flushed.map_or(written.before(), |flushed| flushed.before);
-        let mut all_touched = flushed.map_or_else(Touched::default, |it| it.touched.clone());
-        if written.is_new() {
-            all_touched = all_touched.and(touched);
-        }
-        if written.starts_anew() {
-            all_touched = all_touched.and(&Touched::document());
-        }
-        let (version, expires_at, content) = match written {
-            Written::Nothing { .. } if known.flushed.is_none() => {
-                // Others may change the state from here on.
-                if !known.is_dirty() {
-                    known.forget_views();
-                }
-                return Ok(());
-            }
-            Written::Nothing { version } => {
-                known.correct_view(version, None, None);
-                return Ok(());
-            }
-            Written::Document {
-                made,
-                document,
-                hash,
-                expires_at,
-                ..
-            } => {
-                let (version, storage) = (made.version, made.storage);
-                known.correct_view(version, Some(&document), Some(expires_at));
-                let content = Content::Document {
-                    document,
-                    hash,
-                    storage,
-                };
-                (version, expires_at, content)
-            }
-            Written::Left {
-                version,
-                document,
-                hash,
-                expires_at,
-                base,
-                is_new,
-                ..
-            } => {
-                // A row of this transaction's own is what the tables hold then.
-                let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
-                known.correct_view(version, Some(&document), Some(expires_at));
-                let (base, was_news, over_own_rows) =
-                    match known.flushed.take().map(|flushed| flushed.place) {
-                        Some(Place::Left {
-                            base,
-                            is_news,
-                            over_own_rows,
-                            ..
-                        }) => (base, is_news, over_own_rows),
-                        Some(Place::Tables { .. }) => (version_beneath, true, true),
-                        None => (base, false, false),
-                    };
-                place = Place::Left {
-                    stager: stager.clone(),
-                    base,
-                    // SAFETY: reads this backend's transaction state.
-                    command: unsafe { pg_sys::GetCurrentCommandId(false) },
-                    is_news: is_new || was_news,
-                    over_own_rows,
-                };
-                let content = Content::Document {
-                    document,
-                    hash,
-                    storage: Storage::UNKNOWN,
-                };
-                (version, expires_at, content)
-            }
-            Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
-            Written::Touched {
-                version,
-                expires_at,
-            } => {
-                known.correct_view(version, None, Some(expires_at));
-                let before = known.flushed.take();
-                (
-                    version,
-                    expires_at,
-                    before.map_or(Content::Touched, |flushed| flushed.content),
-                )
-            }
-        };
-        if explicit {
-            let ground = match &content {
-                Content::Document { hash, .. } => Some(Ground {
-                    number: version,
-                    hash: *hash,
-                }),
-                Content::Deleted => Some(Ground::ABSENT),
-                // The document is the one it was.
-                Content::Touched | Content::Unkept => None,
-            };
-            // What the transaction itself writes is no conflict with what it has read, whichever role did either.
-            for base in &mut known.bases {
-                base.ground = ground.unwrap_or(base.ground);
-            }
-        }
-        known.flushed = Some(Flushed {
-            version,
-            expires_at,
-            content,
-            place,
-            before,
-            touched: all_touched,
-        });
-        self.left = (self.left + known.left_bytes()).saturating_sub(left_before);
-        Ok(())
-    }
-}
-
-impl State {
-    /// What the transaction sees of the state turns from provisional into what was written, unless a
-    /// trigger that fired during the write has staged the next change already.
-    fn correct_view(&mut self, number: i64, written: Option<&Bytes>, expiry: Option<i64>) {
-        if self.is_dirty() {
-            return;
-        }
-        if let Some(View::Document {
-            document,
-            version,
-            expires_at,
-        }) = self.newest_mut()
-        {
-            *version = Some(number);
-            if let Some(written) = written {
-                *document = Rc::clone(written);
-            }
-            *expires_at = expiry.unwrap_or(*expires_at);
-        }
-    }
 }
 
 fn count(outcomes: &[Outcome], timer: &Timer) {

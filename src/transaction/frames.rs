@@ -1,7 +1,7 @@
 //! What each subtransaction would go back to.
 
-use super::Scope;
-use super::staged::State;
+use super::known::State;
+use super::scope::Scope;
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, OutOfMemory, room_in_map};
 use std::collections::HashMap;

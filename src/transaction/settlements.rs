@@ -2,7 +2,6 @@
 //!
 //! Each with the nesting level of the subtransaction that did it: what that rolls back was not written.
 
-use super::with;
 use crate::cache::publish::Settlement;
 use crate::error::Result;
 use pgrx::pg_sys;
@@ -15,14 +14,13 @@ const TOP: i32 = 1;
 #[derive(Default)]
 pub struct Settlements(Vec<(i32, Settlement)>);
 
-/// Says what becomes of a dirty entry if this transaction commits.
-pub fn settle(settlement: Settlement) -> Result<()> {
-    let level = nest_level();
-    with(|batch| batch.settlements.0.try_push((level, settlement)))?;
-    Ok(())
-}
-
 impl Settlements {
+    /// Says what becomes of a dirty entry if this transaction commits.
+    pub fn add(&mut self, settlement: Settlement) -> Result<()> {
+        self.0.try_push((nest_level(), settlement))?;
+        Ok(())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

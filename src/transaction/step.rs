@@ -1,7 +1,8 @@
-//! What a flush does to one state, once that is decided: the step, and what came of it.
+//! What a flush is to do to one state, once that is decided: the plan and its step.
 
-use super::own_floor;
-use super::staged::Bytes;
+use super::known::Bytes;
+use super::overrule::own_floor;
+use super::written::Written;
 use crate::cache::StateRef;
 use crate::error::Result;
 use crate::store::{
@@ -11,67 +12,6 @@ use crate::{shared, sys};
 use pgrx::pg_sys;
 use state_cache_l1::FillToken;
 use std::rc::Rc;
-
-/// What was written.
-pub enum Written {
-    Document {
-        made: Made,
-        document: Bytes,
-        hash: u128,
-        expires_at: i64,
-        /// Version that it was made from; none after the end of a state.
-        parent: Option<i64>,
-    },
-    Deleted {
-        version: i64,
-    },
-    Touched {
-        version: i64,
-        expires_at: i64,
-    },
-    /// Not written: left to the worker.
-    Left {
-        version: i64,
-        document: Bytes,
-        hash: u128,
-        expires_at: i64,
-        /// Version of the tables' row beneath it, 0 for none.
-        base: i64,
-        /// The version that there was before it, 0 for none.
-        before: i64,
-        /// Whether it is a new version, and not only a new expiry.
-        is_new: bool,
-    },
-    Nothing {
-        version: i64,
-    },
-}
-
-impl Written {
-    /// Whether there is a new version.
-    pub fn is_new(&self) -> bool {
-        match self {
-            Self::Document { .. } | Self::Deleted { .. } => true,
-            Self::Left { is_new, .. } => *is_new,
-            Self::Touched { .. } | Self::Nothing { .. } => false,
-        }
-    }
-
-    /// The version that there was before it, 0 for none.
-    pub fn before(&self) -> i64 {
-        match self {
-            Self::Document { parent, .. } => parent.unwrap_or(0),
-            Self::Deleted { version } => version - 1,
-            Self::Touched { version, .. } | Self::Nothing { version } => *version,
-            Self::Left { before, .. } => *before,
-        }
-    }
-
-    /// Whether it is the first version of a state that had others before, and then was deleted or expired.
-    pub fn starts_anew(&self) -> bool {
-        matches!(self, Self::Document { made, parent: None, .. } if made.version > 1)
-    }
-}
 
 /// What is to be done about a staged change.
 pub enum Plan {

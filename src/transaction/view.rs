@@ -1,8 +1,11 @@
 //! Reading as this transaction sees it: its own changes first, then the cache.
 
-use super::change::apply_all;
-use super::staged::{Content, Flushed, Intent, Operation, Pending, View, have_edits};
-use super::{Batch, OnConflict, flush, leave, with};
+use super::batch::{Batch, with};
+use super::beneath::{committed_ground, read_beneath, read_committed};
+use super::known::{Flushed, Intent, OnConflict, Pending, View};
+use super::meet::settle;
+use super::operation::{Operation, apply_all, have_edits};
+use super::overrule::heed_changes_by_hand;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
@@ -14,7 +17,6 @@ use crate::snapshot::PushedSnapshot;
 use crate::store::Storage;
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_memory::room_in_map;
 use std::rc::Rc;
 
 /// Staged operations, and what they were applied to.
@@ -36,7 +38,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
-    leave::heed_changes_by_hand(state)?;
+    heed_changes_by_hand(state)?;
     // The rows of a change that was flushed only now are too new for the active snapshot.
     let _snapshot = settle(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
@@ -63,6 +65,12 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
 /// active snapshot sees of them.
 pub fn read_newest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     read_at(state, Reader::Change, pg_sys::CommandId::MAX, form).map(|(found, _)| found)
+}
+
+/// Reads a state as it is now, with the changes of this transaction, whatever the isolation level.
+pub fn read_latest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    let _snapshot = PushedSnapshot::latest();
+    read_newest(state, form)
 }
 
 /// The flag says that the answer is a document of this transaction.
@@ -98,51 +106,7 @@ fn read_at<F: Form>(
     }
 }
 
-/// Flushes what another role has staged of a state, before this one reads or changes it: the tables'
-/// privileges and policies must have answered for the one before they answer for the other. Whether
-/// there was something to flush. A role that may not read the tables makes nobody else's change be written.
-pub fn settle(state: &StateRef<'_>) -> Result<bool> {
-    if !state.catalog.access().l1 && with(|batch| batch.left(state))?.is_some() {
-        state.catalog.check_may_read()?;
-        // Only the tables can say whether this role may see it.
-        let id = Batch::id(&state.catalog, &state.class.name, state.key);
-        leave::write_left(&state.catalog, id)?;
-        // SAFETY: as below.
-        unsafe { pg_sys::CommandCounterIncrement() };
-        return settle(state).map(|_| true);
-    }
-    let Some(stager) = with(|batch| batch.other_stager(state, sys::current_user()))? else {
-        return Ok(false);
-    };
-    state.catalog.check_may_read()?;
-    if with(|batch| batch.scope.explicit.rule_of(stager).is_some()) {
-        return Err(Error::StagedByOther {
-            state: state.shown(),
-        });
-    }
-    flush::flush_one(state)?;
-    // SAFETY: makes the rows visible to the snapshots that are taken next.
-    unsafe { pg_sys::CommandCounterIncrement() };
-    Ok(true)
-}
-
 impl Batch {
-    fn note_read_behind(&mut self, state: &StateRef<'_>, ground: Ground) -> Result<()> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        room_in_map(&mut self.read_behind, 1)?;
-        self.read_behind.entry(id).or_insert(ground);
-        Ok(())
-    }
-
-    /// What was noted of a state.
-    pub(super) fn read_behind(&self, state: &StateRef<'_>) -> Option<Ground> {
-        if self.read_behind.is_empty() {
-            return None;
-        }
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        self.read_behind.get(&id).copied()
-    }
-
     /// What the operations staged on a state were applied to: who reads their result has read that.
     fn operations_base(&self, state: &StateRef<'_>) -> Result<Option<Ground>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
@@ -353,51 +317,4 @@ fn note(state: &StateRef<'_>, ground: Ground, is_read_behind: bool) -> Result<()
         }
         Ok(())
     })
-}
-
-/// What is committed now, for a change that has not read it.
-pub fn committed_ground(state: &StateRef<'_>) -> Result<Ground> {
-    Ok(read_beneath(state, &mut Head)?.ground())
-}
-
-/// Reads what the cache or the tables have. Once this transaction has emptied the tables only they count: what
-/// L1 holds beyond them goes with the commit.
-fn read_committed<F: Form>(
-    state: &StateRef<'_>,
-    reader: Reader,
-    own_rows: bool,
-    form: &mut F,
-) -> Result<Found<F::Output>> {
-    if with(|batch| batch.by_hand.truncated()) {
-        return read::from_table(state, form);
-    }
-    read::read(state, reader, own_rows, form)
-}
-
-/// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
-/// committed.
-pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
-    let (left, own_rows) =
-        with(|batch| -> Result<_> { Ok((batch.left(state)?, batch.has_own_rows(state)?)) })?;
-    let Some(Flushed {
-        version,
-        expires_at,
-        content:
-            Content::Document {
-                document,
-                hash,
-                storage,
-            },
-        ..
-    }) = left
-    else {
-        return read_committed(state, Reader::Change, own_rows, form);
-    };
-    let version = Version {
-        number: version,
-        expires_at,
-        hash,
-        storage,
-    };
-    Ok(version.unless_expired(form.make(&document)?))
 }

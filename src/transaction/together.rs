@@ -16,11 +16,12 @@
 //! A group holds states staged by one role: the statement runs as that, by the rule of that role's batch. Their `search_path` may differ, it
 //! matters to users' code only.
 
-use super::flush::{self, Outcome};
-use super::staged::{Flushed, Pending, State};
-use super::step::{Plan, Written};
-use super::write::{Look, bury, plan};
-use super::{OnConflict, with};
+use super::alone::{check_rules, finish, flush_state, write_alone};
+use super::batch::with;
+use super::known::{Flushed, OnConflict, Pending, State};
+use super::plan::{Look, bury, plan};
+use super::step::Plan;
+use super::written::{Outcome, Written};
 use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog, Class};
@@ -110,7 +111,7 @@ impl Group {
             if let Some(states) = self.many.get(&known.class.name) {
                 behind::lock_for_many(catalog, &known.class.name, *states)?;
             }
-            let outcome = flush::flush_state(catalog, id, known, &pending, on_conflict)?;
+            let outcome = flush_state(catalog, id, known, &pending, on_conflict)?;
             outcomes.try_push(outcome)?;
             return Ok(());
         };
@@ -139,7 +140,7 @@ impl Group {
         if self.catalog.access().row_security {
             return Ok(None);
         }
-        flush::check_rules(&state, known, pending)?;
+        check_rules(&state, known, pending)?;
         let _snapshot = PushedSnapshot::transaction();
         let plan = plan(&state, known, pending, self.on_conflict, false, Look::Quick)?;
         Ok(plan.may_join().then_some((class, plan)))
@@ -190,11 +191,11 @@ impl Group {
                         if let Some(Wrote::Gone(version)) = wrote {
                             self.bury(&state, id, &pending, version)?;
                         }
-                        flush::write_alone(&state, &known, &pending, self.on_conflict, false, 1)?
+                        write_alone(&state, &known, &pending, self.on_conflict, false, 1)?
                     }
                 },
             };
-            outcomes.try_push(flush::finish(id, known, &pending, written, false)?)?;
+            outcomes.try_push(finish(id, known, &pending, written, false)?)?;
         }
         Ok(())
     }

@@ -4,11 +4,13 @@
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
 
-use super::change::apply_all;
-use super::staged::{Bytes, Expiry, Intent, Pending, State};
-use super::step::{Next, Plan, Step, Written, quiet};
-use super::view::read_beneath;
-use super::{OnConflict, own_floor, with};
+use super::batch::with;
+use super::beneath::read_beneath;
+use super::known::{Bytes, Expiry, Intent, OnConflict, Pending, State};
+use super::operation::apply_all;
+use super::overrule::own_floor;
+use super::step::{Next, Plan, Step, quiet};
+use super::written::Written;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, IfIntact, SameAs};
 use crate::cache::read::{Form, Found, Ground, from_table};

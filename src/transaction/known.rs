@@ -1,22 +1,18 @@
 //! What a transaction knows of one state beyond its snapshot.
 
-use super::OnConflict;
-use crate::cache::StateRef;
+use super::operation::{Operation, have_edits};
 use crate::cache::read::Ground;
 use crate::catalog::Class;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::Identity;
+use crate::memory;
 use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_document::{self as document, DocumentError};
-use state_cache_memory::collect;
+use state_cache_memory::room_in_map;
+use std::collections::HashMap;
 use std::rc::Rc;
-
-/// Operations kept apart on one state, and bytes of what they carry. With more, the row is locked early
-/// and they are folded into one document, so that a transaction of any length needs bounded memory.
-pub const MAX_OPERATIONS: (usize, usize) = (1000, 4 << 20);
 
 /// Values of one state kept for snapshots older than the newest change (open cursors). A reader that
 /// needs an older one is told so.
@@ -24,6 +20,36 @@ const MAX_VIEWS: usize = 16;
 
 /// A document of this transaction, shared between views, intents and frames.
 pub type Bytes = Rc<Vec<u8>>;
+
+/// States by the hash of class and key; subtransactions and explicit batches that would go back to them share one copy.
+pub type States = Rc<HashMap<u128, State>>;
+
+/// States to be changed, with room for one more: a copy where what a subtransaction would go back to has them, too.
+pub fn to_change(states: &mut States) -> Result<&mut HashMap<u128, State>> {
+    if Rc::get_mut(states).is_none() {
+        let mut copied = HashMap::new();
+        room_in_map(&mut copied, states.len() + 1)?;
+        for (id, state) in &**states {
+            memory::check()?;
+            copied.insert(*id, state.clone());
+        }
+        *states = Rc::new(copied);
+    }
+    let states = Rc::make_mut(states);
+    room_in_map(states, 1)?;
+    Ok(states)
+}
+
+/// What an explicit batch does when a state has moved since it was read or staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Fails with 40001.
+    Error,
+    /// Applies operations to the new version; a whole document set after a read still fails.
+    Reapply,
+    /// Writes what is staged; edits as with `Reapply`.
+    Overwrite,
+}
 
 /// One state.
 #[derive(Clone)]
@@ -187,118 +213,6 @@ impl Expiry {
             (Self::AtLeast(at), Some(before)) => before.max(at),
         }
     }
-}
-
-/// A change of a document whose rules another room knows. It is applied when it is staged, and again to whatever
-/// document is there when the row is locked; it must come to the same result for the same document.
-pub trait Edit {
-    /// The document after it; `base` is `None` where there is no state.
-    ///
-    /// # Errors
-    /// Whatever its rules say of such a document.
-    fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>>;
-
-    /// Bytes of what it carries.
-    fn bytes(&self) -> usize;
-
-    /// Whether there is nothing to be done where there is no state; [`Edit::apply`] is given one then.
-    fn needs_state(&self) -> bool {
-        false
-    }
-
-    /// Key of the item of a blackboard that it changes, if it is a change of that and of nothing else but items whose
-    /// time is over: subscribers are told of it.
-    fn item(&self) -> Option<&[u8]> {
-        None
-    }
-}
-
-/// A change that depends on the document before it.
-#[derive(Clone)]
-pub enum Operation {
-    /// Top-level shallow merge.
-    Update(Vec<u8>),
-    /// Shallow merge inside a section.
-    UpdateSection { section: Vec<u8>, updates: Vec<u8> },
-    /// RFC 7396.
-    Merge(Vec<u8>),
-    /// Appends a value to the array at a path.
-    Append { path: Vec<Vec<u8>>, value: Vec<u8> },
-    /// By rules of another room.
-    Edit(Rc<dyn Edit>),
-}
-
-impl Operation {
-    /// The document after the operation; `base` is `None` where there is no state.
-    pub fn apply(&self, state: &StateRef<'_>, base: Option<&[u8]>) -> Result<Vec<u8>> {
-        let result = match self {
-            Self::Edit(edit) => return edit.apply(base),
-            Self::Update(updates) => document::update(base, updates),
-            Self::UpdateSection { section, updates } => {
-                document::update_section(base, section, updates)
-            }
-            Self::Merge(patch) => document::merge_patch(base, patch, sys::check_stack),
-            Self::Append { path, value } => collect(path.iter().map(Vec::as_slice))
-                .map_err(DocumentError::from)
-                .and_then(|path| document::append(base, &path, value)),
-        };
-        result.map_err(|error| Error::Document {
-            state: state.shown(),
-            place: self.place(),
-            error,
-        })
-    }
-
-    /// Bytes of what it carries.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Update(carried) | Self::Merge(carried) => carried.len(),
-            Self::UpdateSection { updates, .. } => updates.len(),
-            Self::Append { value, .. } => value.len(),
-            Self::Edit(edit) => edit.bytes(),
-        }
-    }
-
-    /// Whether its rules are those of another room.
-    pub fn is_edit(&self) -> bool {
-        matches!(self, Self::Edit(_))
-    }
-
-    /// Whether there is nothing to be done where there is no state.
-    pub fn needs_state(&self) -> bool {
-        matches!(self, Self::Edit(edit) if edit.needs_state())
-    }
-
-    /// What of the state it touches.
-    pub fn touched(&self) -> Touched {
-        match self {
-            Self::Edit(edit) => edit.item().map_or_else(Touched::document, Touched::item),
-            Self::Update(_) | Self::UpdateSection { .. } | Self::Merge(_) | Self::Append { .. } => {
-                Touched::document()
-            }
-        }
-    }
-
-    /// The place in the document that an error message names.
-    fn place(&self) -> String {
-        match self {
-            Self::Update(_) | Self::Merge(_) | Self::Edit(_) => String::new(),
-            Self::UpdateSection { section, .. } => crate::error::text(section),
-            Self::Append { path, .. } => {
-                // Not more than a message can hold.
-                const SHOWN: usize = 16;
-                let shown = path.iter().take(SHOWN);
-                let parts: Vec<_> = shown.map(|part| crate::error::text(part)).collect();
-                let rest = if path.len() > SHOWN { ",..." } else { "" };
-                format!("{{{}{rest}}}", parts.join(","))
-            }
-        }
-    }
-}
-
-/// Whether rules of another room are among operations.
-pub fn have_edits(operations: &[Rc<Operation>]) -> bool {
-    operations.iter().any(|operation| operation.is_edit())
 }
 
 /// What a flush of this transaction made of a state.

@@ -1,8 +1,9 @@
-//! Versions that a flush has left to the worker, at COMMIT; and dirty versions that must be written before
-//! a state is written through.
+//! Versions that a flush has deferred, at COMMIT; and dirty versions that must be written before a state is written
+//! through.
 
-use super::staged::{Content, Flushed, Place, State};
-use super::{Batch, in_order, with};
+use super::batch::{Batch, in_order, with};
+use super::known::{Content, Flushed, Place, State};
+use super::overrule::is_overruled;
 use crate::behind::{self, Found, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::publish::{LeftBy, NewValue};
@@ -11,8 +12,6 @@ use crate::catalog::Catalog;
 use crate::counters::Counter;
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
-use crate::notify::Touched;
-use crate::store::Made;
 use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
@@ -128,49 +127,6 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
     Ok(())
 }
 
-/// Before a state is read or changed: a version that this transaction has left, and that it has changed by
-/// hand since, is forgotten if the change by hand has the last word (see `behind`).
-pub fn heed_changes_by_hand(state: &StateRef<'_>) -> Result<()> {
-    let may_be = with(|batch| -> Result<_> {
-        let by_hand = &batch.by_hand;
-        let touched = by_hand.all() || by_hand.has(&state.class.name, state.key);
-        Ok(touched && batch.left(state)?.is_some())
-    })?;
-    let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    if may_be && is_overruled(&state.catalog, id)? {
-        with(|batch| batch.forget_left(id))?;
-    }
-    Ok(())
-}
-
-/// Whether a change by hand in this transaction has the last word over a version that it has left.
-fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
-    let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
-        return Ok(false);
-    };
-    let Some(Flushed {
-        version,
-        place: Place::Left { base, .. },
-        ..
-    }) = known.flushed
-    else {
-        return Ok(false);
-    };
-    match catalog.head_row(&known.class.name, &known.key) {
-        Some(head) => Ok(head.version > version),
-        None => with(|batch| {
-            let truncated = batch.by_hand.truncated();
-            if base > 0 && !truncated {
-                // The caller has been told of that version: it is not used again.
-                batch
-                    .by_hand
-                    .raise_floor(&known.class.name, &known.key, version)?;
-            }
-            Ok(base > 0 || truncated)
-        }),
-    }
-}
-
 /// Writes a version that this transaction has left, if it has.
 pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
@@ -227,19 +183,6 @@ impl Batch {
         }))
     }
 
-    /// A version that was left has been overruled: the tables count.
-    fn forget_left(&mut self, id: u128) -> Result<()> {
-        self.frames.save(id, self.states.get(&id), &self.scope)?;
-        if let Some(state) = self.states.get_mut(&id) {
-            self.left = self.left.saturating_sub(state.left_bytes());
-            state.flushed = None;
-            if !state.is_dirty() {
-                state.forget_views();
-            }
-        }
-        Ok(())
-    }
-
     /// Whether L1 takes a version that is left.
     fn give_to_l1(&mut self, catalog: &Catalog, id: u128) -> Result<bool> {
         let Some(state) = self.states.get(&id) else {
@@ -287,31 +230,5 @@ impl Batch {
             state.class.counters.count(Counter::LeftBehind);
         }
         Ok(taken)
-    }
-
-    /// A version that was only here or in L1 is a row of this transaction now.
-    fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) -> Result<()> {
-        self.frames.save(id, self.states.get(&id), &self.scope)?;
-        if let Some(state) = self.states.get_mut(&id) {
-            self.left = self.left.saturating_sub(state.left_bytes());
-            // Without a flush of this transaction's it is what there was before.
-            let (before, touched) = match state.flushed.take() {
-                Some(flushed) => (flushed.before, flushed.touched),
-                None => (made.version, Touched::default()),
-            };
-            state.flushed = Some(Flushed {
-                before,
-                touched,
-                version: made.version,
-                expires_at: unwritten.expires_at,
-                content: Content::Document {
-                    document: Rc::new(unwritten.document),
-                    hash: unwritten.hash,
-                    storage: made.storage,
-                },
-                place: Place::Tables { locked: true },
-            });
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,262 @@
+//! The batch: all that a transaction knows beside its snapshot, as one value of the backend.
+
+use super::by_hand::ByHand;
+use super::explicit::Whose;
+use super::frames::Frames;
+use super::known::{Flushed, Intent, State};
+use super::scope::Scope;
+use super::settlements::Settlements;
+use crate::cache::StateRef;
+use crate::cache::publish::{Publication, Settlement};
+use crate::cache::read::Ground;
+use crate::callback::Kept;
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::shared;
+use pgrx::pg_sys;
+use state_cache_memory::{collect, room_in_map};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Bytes of documents that a transaction holds in memory. With more, it flushes early and from then on
+/// relies on the tables for what it has flushed.
+pub const MAX_HELD: usize = 64 << 20;
+
+/// Where the transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Changes can be staged.
+    #[default]
+    Open,
+    /// The last flush is done.
+    Committing,
+}
+
+/// What this transaction has done to states.
+#[derive(Default)]
+pub struct Batch {
+    pub scope: Scope,
+    /// By the hash of class and key. Once a state is here it stays until the transaction ends.
+    pub states: HashMap<u128, State>,
+    pub frames: Frames,
+    pub by_hand: ByHand,
+    /// Dirty entries of L1 that this transaction has written.
+    pub settlements: Settlements,
+    /// Bytes staged since `held` was last counted, and what was counted then.
+    pub grown: usize,
+    pub held: usize,
+    /// Bytes of the documents that this transaction leaves to the worker, as things stand: what is replaced, written
+    /// or rolled back counts no more.
+    pub left: usize,
+    /// Of the states of `behind` classes that this transaction has read under one snapshot, what it found first.
+    pub read_behind: HashMap<u128, Ground>,
+    pub publication: Publication,
+    pub phase: Phase,
+    /// Whether the transaction holds a lock on a claim, which must end with this backend.
+    pub holds_claim: bool,
+}
+
+thread_local! {
+    pub static BATCH: Kept<Batch> = Kept::default();
+}
+
+/// The batch of this transaction, for a moment.
+pub fn with<T>(f: impl FnOnce(&mut Batch) -> T) -> T {
+    BATCH.with(|kept| kept.with(f))
+}
+
+impl Batch {
+    /// The hash under which a state is known here.
+    pub fn id(catalog: &Catalog, class: &[u8], key: &[u8]) -> u128 {
+        shared::key(catalog.database, catalog.incarnation, class, key)
+            .id
+            .0
+    }
+
+    /// What is known of a state, if anything.
+    pub fn known(&self, id: u128, class: &[u8], key: &[u8]) -> Result<Option<&State>> {
+        match self.states.get(&id) {
+            Some(state) if *state.class.name == *class && *state.key == *key => Ok(Some(state)),
+            None => Ok(None),
+            Some(_) => Err(collision()),
+        }
+    }
+
+    /// What is known of a state, to be changed under this command: saved first for the subtransaction
+    /// that is running.
+    pub fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        self.known(id, &state.class.name, state.key)?;
+        room_in_map(&mut self.states, 1)?;
+        self.frames.save(id, self.states.get(&id), &self.scope)?;
+        let same = |known: &Rc<Catalog>| Rc::ptr_eq(known, &state.catalog);
+        if !self.scope.catalog.as_ref().is_some_and(same) {
+            self.scope.catalog = Some(Rc::clone(&state.catalog));
+        }
+        Ok(self
+            .states
+            .entry(id)
+            .or_insert_with(|| State::new(Rc::clone(&state.class), state.key)))
+    }
+
+    /// Whether a change of a state is staged.
+    pub fn is_dirty(&self, state: &StateRef<'_>) -> Result<bool> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        Ok(self
+            .known(id, &state.class.name, state.key)?
+            .is_some_and(State::is_dirty))
+    }
+
+    /// Whether the tables hold rows of this transaction for a state, so that only they can answer.
+    pub fn has_own_rows(&self, state: &StateRef<'_>) -> Result<bool> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let flushed = self
+            .known(id, &state.class.name, state.key)?
+            .is_some_and(State::is_in_tables);
+        Ok(flushed || self.by_hand.any())
+    }
+
+    /// What this transaction has flushed of a state and left to the worker, if that is so.
+    pub fn left(&self, state: &StateRef<'_>) -> Result<Option<Flushed>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.flushed.clone().filter(Flushed::is_left)))
+    }
+
+    /// What this transaction's flushes have made of a state, if they have made something.
+    pub fn flushed_of(&self, state: &StateRef<'_>) -> Result<Option<&Flushed>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.flushed.as_ref()))
+    }
+
+    /// The ids of the states with staged changes that are to be flushed, in the order in which they are locked.
+    pub fn dirty(&self, whose: Whose) -> Result<Vec<u128>> {
+        let is_meant = |state: &State| {
+            let pending = state.pending.as_ref();
+            pending.is_some_and(|it| whose.includes(it.stager.user, &self.scope.explicit))
+        };
+        in_order(self.states.iter().filter(|(_, state)| is_meant(state)))
+    }
+
+    /// Whether more than [`MAX_HELD`] bytes of documents are held, `grown` more than when last asked.
+    /// Counting looks at every state, so it is done rarely.
+    pub fn holds_too_much(&mut self, grown: usize) -> Result<bool> {
+        self.grown += grown;
+        if self.held + self.grown <= MAX_HELD || self.grown < MAX_HELD / 4 {
+            return Ok(false);
+        }
+        self.grown = 0;
+        // What only cursors need goes first.
+        for (id, state) in &mut self.states {
+            if state.has_older_views() {
+                self.frames.save(*id, Some(state), &self.scope)?;
+                state.give_up_older_views();
+            }
+        }
+        self.held = self.states.values().map(State::held_bytes).sum();
+        Ok(self.held > MAX_HELD)
+    }
+
+    /// Relies on the tables for all that is flushed, see [`State::spill`].
+    pub fn spill(&mut self, give_up_older: bool) -> Result<()> {
+        // SAFETY: reads this backend's transaction state.
+        let command = unsafe { pg_sys::GetCurrentCommandId(false) };
+        for (id, state) in &mut self.states {
+            if state.is_in_tables() {
+                self.frames.save(*id, Some(state), &self.scope)?;
+                state.spill(command, give_up_older);
+            }
+        }
+        self.held = 0;
+        Ok(())
+    }
+
+    /// The role that has staged a change of this state, if it is another one than `user`.
+    pub fn other_stager(
+        &self,
+        state: &StateRef<'_>,
+        user: pg_sys::Oid,
+    ) -> Result<Option<pg_sys::Oid>> {
+        if self.states.is_empty() {
+            return Ok(None);
+        }
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        let pending = known.and_then(|known| known.pending.as_ref());
+        let stager = pending.map(|pending| pending.stager.user);
+        Ok(stager.filter(|stager| *stager != user))
+    }
+
+    /// Version (0: absent) that the staged changes of a state build upon, if that is known.
+    pub fn beneath(&self, state: &StateRef<'_>) -> Result<Option<i64>> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let known = self.known(id, &state.class.name, state.key)?;
+        Ok(
+            known.and_then(|known| match known.pending.as_ref()?.intent {
+                Intent::Apply { base, .. } => Some(base.number),
+                _ => known.beneath,
+            }),
+        )
+    }
+
+    /// Forgets the transaction. Frees memory and allocates none.
+    pub fn reset(&mut self) {
+        if !self.states.is_empty() {
+            self.states = HashMap::new();
+        }
+        self.scope = Scope::default();
+        self.frames.clear();
+        self.by_hand.clear();
+        self.settlements.clear();
+        self.left = 0;
+        if !self.read_behind.is_empty() {
+            self.read_behind = HashMap::new();
+        }
+        (self.grown, self.held) = (0, 0);
+        self.phase = Phase::Open;
+        self.holds_claim = false;
+    }
+
+    pub fn note_read_behind(&mut self, state: &StateRef<'_>, ground: Ground) -> Result<()> {
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        room_in_map(&mut self.read_behind, 1)?;
+        self.read_behind.entry(id).or_insert(ground);
+        Ok(())
+    }
+
+    /// What was noted of a state.
+    pub fn read_behind(&self, state: &StateRef<'_>) -> Option<Ground> {
+        if self.read_behind.is_empty() {
+            return None;
+        }
+        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        self.read_behind.get(&id).copied()
+    }
+}
+
+impl State {
+    /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
+    /// has dropped.
+    pub fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
+        Batch::id(catalog, &self.class.name, &self.key) == id
+    }
+}
+
+/// The ids of these states in the order in which states are locked.
+pub fn in_order<'a>(states: impl Iterator<Item = (&'a u128, &'a State)>) -> Result<Vec<u128>> {
+    let mut states = collect(states)?;
+    states.sort_unstable_by(|(_, a), (_, b)| (&a.class.name, &a.key).cmp(&(&b.class.name, &b.key)));
+    Ok(collect(states.into_iter().map(|(id, _)| *id))?)
+}
+
+fn collision() -> Error {
+    Error::Internal {
+        message: "two states of this transaction have the same hash".to_owned(),
+    }
+}
+
+/// Says what becomes of a dirty entry if this transaction commits.
+pub fn settle(settlement: Settlement) -> Result<()> {
+    with(|batch| batch.settlements.add(settlement))
+}

@@ -1,0 +1,54 @@
+//! Decisions for good: what dropping a batch does not take back.
+
+use super::batch::{Batch, with};
+use super::flush::write_staged;
+use super::known::to_change;
+use crate::cache::StateRef;
+use crate::error::Result;
+
+/// Sees to it that what is staged of a state stands or falls with something that was written at once: it is kept, as by
+/// [`keep`], and not left to the worker.
+pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
+    with(|batch| batch.belongs_to_written(state))?;
+    keep(state)
+}
+
+/// The same for a state that is not locked, and need not be before the commit: an explicit batch does not write it
+/// either.
+pub fn keep_for_commit(state: &StateRef<'_>) -> Result<()> {
+    with(|batch| {
+        batch.belongs_to_written(state)?;
+        batch.keep(state)
+    })
+}
+
+/// Sees to it that only a rollback of the transaction, or of the subtransaction, takes back what is staged of a state:
+/// dropping what is staged does not. An explicit batch writes it.
+pub fn keep(state: &StateRef<'_>) -> Result<()> {
+    match with(|batch| batch.scope.explicit.own_rule().is_some()) {
+        true => write_staged(state),
+        false => with(|batch| batch.keep(state)),
+    }
+}
+
+impl Batch {
+    /// What is staged of a state stands or falls with something that was written.
+    fn belongs_to_written(&mut self, state: &StateRef<'_>) -> Result<()> {
+        if let Some(pending) = &mut self.changing(state)?.pending {
+            pending.belongs_to_written = true;
+        }
+        Ok(())
+    }
+
+    /// What is staged of a state now is what dropping it goes back to.
+    fn keep(&mut self, state: &StateRef<'_>) -> Result<()> {
+        let known = self.changing(state)?;
+        if known.is_dirty() {
+            let kept = known.clone();
+            let id = Self::id(&state.catalog, &state.class.name, state.key);
+            self.scope.explicit.keep(id, &kept)?;
+            to_change(&mut self.scope.kept)?.insert(id, kept);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Locking a state before a decision that must still hold at COMMIT, and what a claim adds to that.
+
+use super::batch::{Batch, with};
+use super::known::OnConflict;
+use super::operation::Operation;
+use super::view::read_newest;
+use super::{change, deferred, flush};
+use crate::cache::StateRef;
+use crate::cache::read::{Form, Found};
+use crate::error::Result;
+use crate::snapshot::PushedSnapshot;
+use crate::{behind, shared, store};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// Locks a state for the rest of the transaction, before a decision that must still hold at COMMIT: what is read
+/// of it from here on ([`read_locked`]) stays until then. An absent state is not locked.
+///
+/// # Errors
+/// As those of a change of the state; at REPEATABLE READ `40001` if it has moved since the snapshot.
+pub fn lock(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    change::begin(state, function)?;
+    behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
+    store::lock(&state.catalog, &state.class.name, state.key)?;
+    // Outside an explicit batch, operations that are staged are shown on top of what is there. In a batch that says no
+    // of what has moved that is said now, and one that would not look does.
+    let on_conflict = with(|batch| batch.scope.explicit.own_rule());
+    match on_conflict {
+        None => Ok(()),
+        Some(OnConflict::Error) => flush::write_staged_as(state, OnConflict::Error),
+        Some(OnConflict::Reapply | OnConflict::Overwrite) => {
+            flush::write_staged_as(state, OnConflict::Reapply)
+        }
+    }
+}
+
+/// Reads a state that is locked, with the changes of this transaction.
+pub fn read_locked<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
+    // The caller's snapshot may be older than the lock.
+    let _snapshot = PushedSnapshot::transaction();
+    read_newest(state, form)
+}
+
+/// Stages an operation on a state that is locked, upon what [`read_locked`] finds: the caller's snapshot may be older, and
+/// a batch that overwrites would write what the operation makes of that.
+pub fn apply_locked(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
+    let _snapshot = PushedSnapshot::transaction();
+    change::apply(state, operation, function)
+}
+
+/// Before somebody looks at the kept versions in order to go back: what this transaction has staged or left of the
+/// state, and what L1 alone holds of it, is written.
+pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    change::begin(state, function)?;
+    flush::flush_now(state, None)?;
+    let class = behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
+    if class.behind && shared::l1().is_some() {
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        deferred::bring_down(state, id)?;
+    }
+    Ok(())
+}
+
+/// This transaction holds a lock on a claim: prepared, it would keep everybody from the run, whatever the lease.
+pub fn note_claim() {
+    with(|batch| batch.holds_claim = true);
+}
+
+/// From here on this transaction writes the run under the claim with this token, which a flush checks; or under none.
+pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
+    with(|batch| {
+        batch.changing(state)?.fence = token;
+        Ok(())
+    })
+}
+
+/// The token of the claim under which this transaction writes the run, if one was named.
+pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
+    with(|batch| {
+        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let known = batch.known(id, &state.class.name, state.key)?;
+        Ok(known.and_then(|known| known.fence))
+    })
+}
+
+/// Whether a change of a state is staged.
+pub fn is_staged(state: &StateRef<'_>) -> Result<bool> {
+    with(|batch| batch.is_dirty(state))
+}
