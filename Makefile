@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup build install demo run test lint unit regress isolation crash bench soak clean
+.PHONY: help setup setup-clients build install demo run test lint unit regress isolation crash clients bench soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,7 +24,7 @@ run: setup ## open psql on a throwaway server with the extension
 	@echo 'The extension is preloaded and created. All of this server goes when psql ends.'
 	@scripts/with-server -- psql
 
-test: setup ## run everything: lint, unit, regress, isolation, crash
+test: setup-clients ## run everything: lint, unit, regress, isolation, crash, clients
 	@scripts/check
 
 lint: ## check format, lints (warnings being errors) and the links of the docs
@@ -32,6 +32,9 @@ unit: ## test what needs no server
 regress: ## run the SQL tests, with and without preloading
 isolation: ## run the tests of races between sessions
 crash: ## run the tests that start, kill and restart servers
+
+clients: setup-clients ## run the programs in examples/, which the pages in docs/clients/ show
+	@scripts/check $@
 
 lint unit regress isolation crash: setup
 	@scripts/check $@
@@ -49,6 +52,9 @@ soak: setup ## run the tests that are too long for the suite
 
 setup: ## install what is missing to build and test, from the distribution's packages
 	@scripts/setup
+
+setup-clients:
+	@scripts/setup clients
 
 build: setup ## build the extension into a relocated server under target/
 	@scripts/build release
