@@ -199,7 +199,9 @@ fn run(server: &Server, page: &Path, number: usize) -> String {
     }
     let database = format!("page_{number}");
     server.run_program("createdb", &[&database]);
-    let creates = text.contains("CREATE EXTENSION");
+    let creates = examples
+        .iter()
+        .any(|example| example.sql.contains("CREATE EXTENSION"));
     let mut script = String::from("\\pset footer off\n");
     if !creates {
         script.push_str("CREATE EXTENSION state_cache;\n");

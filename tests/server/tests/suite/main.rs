@@ -25,6 +25,7 @@ mod out_of_memory;
 mod partitions;
 mod partitions_elsewhere;
 mod protections;
+mod reference;
 mod replication;
 mod run_stress;
 mod runs;
