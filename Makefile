@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup setup-clients build install demo run test lint unit regress isolation crash clients bench soak clean
+.PHONY: help setup setup-clients build install demo run test lint unit regress isolation crash clients bench soak matrix newcomer clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,12 @@ bench: setup ## measure side by side, and print ratios
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' $(BENCH_SERVER) -- \
 		cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
 
+matrix: ## run the suite on each Debian release's PostgreSQL, in roots of their own (MATRIX, MATRIX_PARTS)
+	@scripts/matrix
+
+newcomer: ## do what README says as a new user on a fresh Debian 12 and 13
+	@scripts/matrix newcomer
+
 soak: setup ## run the tests that are too long for the suite
 	@scripts/build fault_injection >/dev/null
 	@scripts/with-tree fault_injection cargo test --release -p state_cache_server_tests -- \
@@ -63,4 +69,5 @@ install: setup ## install the extension into the server that PG_CONFIG names (DE
 	@scripts/install
 
 clean: ## remove what was built
+	@[ ! -d target/matrix ] || scripts/matrix clean
 	@cargo clean
