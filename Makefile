@@ -8,23 +8,26 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup setup-clients build install demo run test lint unit regress isolation crash clients bench soak matrix newcomer clean
+.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench soak matrix newcomer clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was saved
+demo: ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was saved
+	@scripts/setup build
 	@scripts/build release >/dev/null
 	@cargo build --release -p state_cache_demo
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
 		cargo run --quiet --release -p state_cache_demo -- $(DEMO_OPTIONS) $(TRACE)
 
-run: setup ## open psql on a throwaway server with the extension
+run: ## open psql on a throwaway server with the extension
+	@scripts/setup build
 	@scripts/build release >/dev/null
 	@echo 'The extension is preloaded and created. All of this server goes when psql ends.'
 	@scripts/with-server -- psql
 
-test: setup-clients ## run everything: lint, unit, regress, isolation, crash, clients
+test: ## run everything: lint, unit, regress, isolation, crash, clients
+	@scripts/setup build test clients
 	@scripts/check
 
 lint: ## check format, lints (warnings being errors) and the links of the docs
@@ -33,13 +36,16 @@ regress: ## run the SQL tests, with and without preloading
 isolation: ## run the tests of races between sessions
 crash: ## run the tests that start, kill and restart servers
 
-clients: setup-clients ## run the programs in examples/, which the pages in docs/clients/ show
+clients: ## run the programs in examples/, which the pages in docs/clients/ show
+	@scripts/setup build test clients
 	@scripts/check $@
 
-lint unit regress isolation crash: setup
+lint unit regress isolation crash:
+	@scripts/setup build test
 	@scripts/check $@
 
-bench: setup ## measure side by side, and print ratios
+bench: ## measure side by side, and print ratios
+	@scripts/setup build bench
 	@scripts/build release >/dev/null
 	@cargo build --release -p state_cache_bench
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' $(BENCH_SERVER) -- \
@@ -51,22 +57,24 @@ matrix: ## run the suite on each Debian release's PostgreSQL, in roots of their 
 newcomer: ## do what README says as a new user on a fresh Debian 12 and 13
 	@scripts/matrix newcomer
 
-soak: setup ## run the tests that are too long for the suite
+soak: ## run the tests that are too long for the suite
+	@scripts/setup build test
 	@scripts/build fault_injection >/dev/null
 	@scripts/with-tree fault_injection cargo test --release -p state_cache_server_tests -- \
 		--ignored --nocapture --test-threads=1
 
-setup: ## install what is missing to build and test, from the distribution's packages
+setup: ## install all that is missing to build, test and measure, from the distribution's packages
 	@scripts/setup
 
-setup-clients:
-	@scripts/setup clients
-
-build: setup ## build the extension into a relocated server under target/
+build: ## build the extension into a relocated server under target/
+	@scripts/setup build
 	@scripts/build release
 
-install: setup ## install the extension into the server that PG_CONFIG names (DESTDIR is obeyed)
+install: ## install the extension into the server that PG_CONFIG names (DESTDIR is obeyed)
 	@scripts/install
+
+uninstall: ## take away what install has placed (DESTDIR is obeyed)
+	@scripts/uninstall
 
 clean: ## remove what was built
 	@[ ! -d target/matrix ] || scripts/matrix clean

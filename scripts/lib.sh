@@ -81,6 +81,44 @@ find_cargo() {
 	command -v cargo >/dev/null || die "cargo not found; install Rust as https://rustup.rs says"
 }
 
+# Runs a command as who builds. Under sudo that is the user who called it: cargo is installed for that user, and target/
+# stays that user's.
+as_builder() {
+	if [[ $EUID -eq 0 && -n ${SUDO_USER:-} && $SUDO_USER != root ]]; then
+		local home
+		home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+		runuser -u "$SUDO_USER" -- env HOME="$home" "$@"
+	else
+		"$@"
+	fi
+}
+
+# Sets INSTALLED: pairs of a file that belongs to an installed extension and the place where the server looks for it.
+list_installed() {
+	local libdir extensions file
+	libdir=$("$PG_CONFIG" --pkglibdir)
+	extensions=$("$PG_CONFIG" --sharedir)/extension
+	INSTALLED=(
+		"$(tree_of release)$libdir/state_cache.so" "$libdir/state_cache.so"
+		"$TOP/state_cache.control" "$extensions/state_cache.control"
+	)
+	for file in "$TOP"/sql/*.sql; do
+		INSTALLED+=("$file" "$extensions/${file##*/}")
+	done
+}
+
+# Runs a command that changes a directory: as it is where it may, else through sudo. $1: the directory.
+with_right_to() {
+	local directory=$1
+	shift
+	printf '%s\n' "$*"
+	if [[ $EUID -eq 0 || -n ${DESTDIR:-} || -w $directory ]]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
 # Where the relocated server of a flavour stands. $1: release or fault_injection.
 tree_of() {
 	printf '%s/pg%s-%s\n' "$TARGET" "$PG_MAJOR" "$1"
