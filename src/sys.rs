@@ -357,6 +357,12 @@ fn exists(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
     }
 }
 
+/// Nesting level of the running (sub)transaction: 1 for the top transaction.
+pub fn nest_level() -> i32 {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
 /// The role whose privileges count now.
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: reads a global of this process.

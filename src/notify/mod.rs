@@ -61,7 +61,8 @@ use state_cache_ring::Record;
 
 pub use outbox::{clear, commit, tell_late};
 pub use requests::{
-    has_requests, request_invalidation, requested, subtransaction_aborted, subtransaction_committed,
+    has_requests, request_invalidation, requested, subtransaction_aborted, subtransaction_commits,
+    subtransaction_committed,
 };
 pub use state_cache_ring::Change;
 pub use teller::Teller;

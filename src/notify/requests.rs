@@ -5,27 +5,42 @@ use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::sys;
-use pgrx::pg_sys;
-use state_cache_memory::{boxed, try_collect};
+use state_cache_memory::{OutOfMemory, boxed, collect, room_in_set, try_collect};
+use state_cache_nested::{Layer, Nested};
 use state_cache_ring::Name;
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// More requests than this in one transaction, and everything is to be dropped.
 const MAX_REQUESTS: usize = 1000;
 
-/// Nesting level of the top transaction.
-const TOP: i32 = 1;
+/// Classes (empty for all) and patterns.
+#[derive(Default)]
+struct Patterns(HashSet<Name>);
 
-/// What this transaction has asked for. Each with the nesting level of the outermost subtransaction that did,
-/// since what that rolls back was not asked for.
+impl Layer for Patterns {
+    fn make_room_for(&mut self, child: &Self) -> std::result::Result<(), OutOfMemory> {
+        room_in_set(&mut self.0, child.0.len())
+    }
+
+    fn take_in(&mut self, child: Self) {
+        self.0.extend(child.0);
+    }
+}
+
+/// What this transaction has asked for; what a subtransaction rolls back was not asked for.
 #[derive(Default)]
 struct Requests {
     catalog: Option<Rc<Catalog>>,
-    /// Class (empty for all) and pattern.
-    patterns: BTreeMap<Name, i32>,
-    /// More than [`MAX_REQUESTS`].
+    patterns: Nested<Patterns>,
+    /// More than [`MAX_REQUESTS`] were asked for, whatever is rolled back from then on.
     everything: bool,
+}
+
+impl Requests {
+    fn all(&self) -> impl Iterator<Item = &Name> {
+        self.patterns.layers().flat_map(|(_, patterns)| &patterns.0)
+    }
 }
 
 thread_local! {
@@ -35,11 +50,6 @@ thread_local! {
 /// The requests, for a moment.
 fn with<T>(f: impl FnOnce(&mut Requests) -> T) -> T {
     REQUESTS.with(|kept| kept.with(f))
-}
-
-fn nest_level() -> i32 {
-    // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
 /// Asks for the message that entries matching a pattern are to be dropped; `None` means all classes. On a
@@ -55,14 +65,13 @@ pub fn request_invalidation(
     with(|requests| {
         requests.catalog = Some(Rc::clone(catalog));
         let name = (class.unwrap_or_default().into(), boxed(pattern)?);
-        let level = nest_level();
-        requests
-            .patterns
-            .entry(name)
-            .and_modify(|known| *known = level.min(*known))
-            .or_insert(level);
-        if requests.patterns.len() > MAX_REQUESTS {
-            // Whatever is rolled back from here on: the list is gone.
+        if requests.everything || requests.all().any(|known| *known == name) {
+            return Ok(());
+        }
+        let here = requests.patterns.at(sys::nest_level(), Patterns::default)?;
+        room_in_set(&mut here.0, 1)?;
+        here.0.insert(name);
+        if requests.all().count() > MAX_REQUESTS {
             requests.everything = true;
             requests.patterns.clear();
         }
@@ -72,7 +81,7 @@ pub fn request_invalidation(
 
 /// Whether anything was asked for.
 pub fn has_requests() -> bool {
-    with(|requests| requests.everything || !requests.patterns.is_empty())
+    with(|requests| requests.everything || requests.all().next().is_some())
 }
 
 /// What was asked for, and of which installation.
@@ -84,7 +93,9 @@ pub fn requested() -> Result<Option<(Rc<Catalog>, Vec<News>)>> {
         if requests.everything {
             return Ok(Some((catalog, vec![News::everything()])));
         }
-        let news = try_collect(requests.patterns.keys().map(|(class, pattern)| {
+        let mut patterns = collect(requests.all())?;
+        patterns.sort_unstable();
+        let news = try_collect(patterns.into_iter().map(|(class, pattern)| {
             Ok::<_, Error>(News {
                 class: class.clone(),
                 key: boxed(pattern)?,
@@ -97,26 +108,21 @@ pub fn requested() -> Result<Option<(Rc<Catalog>, Vec<News>)>> {
     })
 }
 
-/// The running subtransaction commits: what it has asked for, its parent has.
-pub fn subtransaction_committed() {
-    let parent = nest_level().saturating_sub(1).max(TOP);
-    REQUESTS.with(|kept| {
-        kept.reach(|requests| {
-            for known in requests.patterns.values_mut() {
-                *known = parent.min(*known);
-            }
-        })
-    });
+/// The running subtransaction is about to commit: makes room for what it hands to its parent.
+pub fn subtransaction_commits() -> Result<()> {
+    Ok(with(|requests| {
+        requests.patterns.prepare_commit(sys::nest_level())
+    })?)
 }
 
-/// The running subtransaction aborts: what it has asked for is forgotten.
+/// The running subtransaction has committed: what it has asked for, its parent has. Allocates nothing.
+pub fn subtransaction_committed() {
+    REQUESTS.with(|kept| kept.reach(|requests| requests.patterns.commit(sys::nest_level())));
+}
+
+/// The running subtransaction has aborted: what it has asked for is forgotten. Allocates nothing.
 pub fn subtransaction_aborted() {
-    let level = nest_level();
-    REQUESTS.with(|kept| {
-        kept.reach(|requests| {
-            requests.patterns.retain(|_, known| *known < level);
-        })
-    });
+    REQUESTS.with(|kept| kept.reach(|requests| requests.patterns.abort(sys::nest_level(), drop)));
 }
 
 /// Forgets everything. Frees memory and allocates none.

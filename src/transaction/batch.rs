@@ -5,16 +5,16 @@ use super::explicit::Whose;
 use super::frames::Frames;
 use super::known::{Flushed, Intent, State};
 use super::scope::Scope;
-use super::settlements::Settlements;
 use crate::cache::StateRef;
 use crate::cache::publish::{Publication, Settlement};
 use crate::cache::read::Ground;
 use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::shared;
+use crate::{shared, sys};
 use pgrx::pg_sys;
-use state_cache_memory::{collect, room_in_map};
+use state_cache_memory::{Grow, collect, room_in_map};
+use state_cache_nested::Nested;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -40,8 +40,8 @@ pub struct Batch {
     pub states: HashMap<u128, State>,
     pub frames: Frames,
     pub by_hand: ByHand,
-    /// Dirty entries of L1 that this transaction has written.
-    pub settlements: Settlements,
+    /// What becomes of dirty entries of L1 that this transaction has written back, once it has committed.
+    pub written_back: Nested<Vec<Settlement>>,
     /// Bytes staged since `held` was last counted, and what was counted then.
     pub grown: usize,
     pub held: usize,
@@ -200,6 +200,28 @@ impl Batch {
         )
     }
 
+    /// The running subtransaction is about to commit: makes room for what it hands to its parent.
+    pub fn subtransaction_commits(&mut self) -> Result<()> {
+        self.frames.prepare_commit()?;
+        self.by_hand.prepare_commit()?;
+        Ok(self.written_back.prepare_commit(sys::nest_level())?)
+    }
+
+    /// The running subtransaction has committed: what it did its parent has done. Allocates nothing.
+    pub fn subtransaction_committed(&mut self) {
+        self.frames.commit();
+        self.by_hand.commit();
+        self.written_back.commit(sys::nest_level());
+    }
+
+    /// The running subtransaction has aborted: nothing of it was done. Allocates nothing.
+    pub fn subtransaction_aborted(&mut self) {
+        self.frames
+            .abort(&mut self.states, &mut self.scope, &mut self.left);
+        self.by_hand.abort();
+        self.written_back.abort(sys::nest_level(), drop);
+    }
+
     /// Forgets the transaction. Frees memory and allocates none.
     pub fn reset(&mut self) {
         if !self.states.is_empty() {
@@ -208,7 +230,7 @@ impl Batch {
         self.scope = Scope::default();
         self.frames.clear();
         self.by_hand.clear();
-        self.settlements.clear();
+        self.written_back.clear();
         self.left = 0;
         if !self.read_behind.is_empty() {
             self.read_behind = HashMap::new();
@@ -256,7 +278,10 @@ fn collision() -> Error {
     }
 }
 
-/// Says what becomes of a dirty entry if this transaction commits.
-pub fn settle(settlement: Settlement) -> Result<()> {
-    with(|batch| batch.settlements.add(settlement))
+/// Notes what becomes of a dirty entry if this transaction commits, which has written the entry's version back.
+pub fn note_written_back(settlement: Settlement) -> Result<()> {
+    with(|batch| {
+        let here = batch.written_back.at(sys::nest_level(), Vec::new)?;
+        Ok(here.try_push(settlement)?)
+    })
 }

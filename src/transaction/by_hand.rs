@@ -1,36 +1,51 @@
 //! What others have changed in the tables: statements by hand, COPY, logical replication.
 
-use crate::catalog;
 use crate::error::Result;
-use crate::memory;
 use crate::name::StateName;
-use pgrx::pg_sys;
-use state_cache_memory::room_in_map;
-use std::collections::HashMap;
+use crate::{catalog, memory, sys};
+use state_cache_memory::{OutOfMemory, room_in_map, room_in_set};
+use state_cache_nested::{Layer, Nested, TOP};
+use std::collections::{HashMap, HashSet};
 
 /// More states than this, and the whole database leaves L1: walking its entries is then cheaper than
 /// keeping the list.
 const MAX_KEYS: usize = 1000;
 
-/// Nesting level of the top transaction.
-const TOP: i32 = 1;
-
 /// A class's name, and the bucket of a key (`catalog::bucket`).
 pub type Bucket = (Box<[u8]>, i16);
 
-/// What was changed by hand in this transaction. Each with the nesting level of the outermost
-/// subtransaction that did it, since what that rolls back was not done.
+/// What one (sub)transaction has changed by hand. One that has changed nothing has no layer.
+#[derive(Default)]
+struct ChangedHere {
+    /// Everything may have been changed.
+    all: bool,
+    /// The tables were emptied.
+    truncated: bool,
+    /// Something was changed that no head row shows.
+    untraced: bool,
+    /// The states that were changed here, and not in a (sub)transaction around this one.
+    keys: HashSet<StateName>,
+}
+
+impl Layer for ChangedHere {
+    fn make_room_for(&mut self, child: &Self) -> std::result::Result<(), OutOfMemory> {
+        room_in_set(&mut self.keys, child.keys.len())
+    }
+
+    fn take_in(&mut self, child: Self) {
+        self.all |= child.all;
+        self.truncated |= child.truncated;
+        self.untraced |= child.untraced;
+        self.keys.extend(child.keys);
+    }
+}
+
+/// What was changed by hand in this transaction; what a subtransaction rolls back was not.
 #[derive(Default)]
 pub struct ByHand {
-    /// Something was, or may have been.
-    any: Option<i32>,
-    /// Everything may have been.
-    all: Option<i32>,
-    /// The tables were emptied.
-    truncated: Option<i32>,
-    keys: HashMap<StateName, i32>,
-    /// Something was that no head row shows.
-    untraced: Option<i32>,
+    changed: Nested<ChangedHere>,
+    /// More than [`MAX_KEYS`] were: everything may have been, whatever is rolled back from then on.
+    too_many: bool,
     /// The versions of head rows that are gone, by class and bucket. What is rolled back stays: a floor that
     /// is too high does no harm.
     floors: HashMap<Bucket, i64>,
@@ -47,55 +62,66 @@ pub enum Untraced {
 }
 
 impl ByHand {
-    /// Whether anything was, or may have been.
+    /// Whether anything was changed, or may have been.
     pub fn any(&self) -> bool {
-        self.any.is_some()
+        !self.changed.is_empty()
     }
 
-    /// Whether everything may have been.
+    /// Whether everything may have been changed.
     pub fn all(&self) -> bool {
-        self.all.is_some()
+        self.too_many || self.is(|changed| changed.all)
     }
 
     /// Whether the tables were emptied.
     pub fn truncated(&self) -> bool {
-        self.truncated.is_some()
+        self.is(|changed| changed.truncated)
+    }
+
+    fn is(&self, what: impl Fn(&ChangedHere) -> bool) -> bool {
+        self.changed.layers().any(|(_, changed)| what(changed))
+    }
+
+    fn here(&mut self) -> Result<&mut ChangedHere> {
+        Ok(self.changed.at(sys::nest_level(), ChangedHere::default)?)
     }
 
     /// A statement by hand is running.
-    pub fn note(&mut self, truncates: bool) {
-        let level = nest_level();
-        let lower = |known: Option<i32>| Some(known.map_or(level, |known| known.min(level)));
-        self.any = lower(self.any);
-        if truncates {
-            (self.all, self.truncated) = (lower(self.all), lower(self.truncated));
-        }
+    pub fn note(&mut self, truncates: bool) -> Result<()> {
+        let here = self.here()?;
+        here.all |= truncates;
+        here.truncated |= truncates;
+        Ok(())
     }
 
-    /// A state is changed.
+    /// A state is changed by hand.
     pub fn note_state(&mut self, name: StateName) -> Result<()> {
-        self.note(false);
+        self.note(false)?;
         self.add(name)
     }
 
-    /// Whether this state was.
+    /// Whether this state was changed.
     pub fn has(&self, class: &[u8], key: &[u8]) -> bool {
-        !self.keys.is_empty() && self.keys.contains_key(&(class.into(), key.into()))
+        self.any() && self.has_name(&(class.into(), key.into()))
     }
 
-    /// The states that were, in order.
+    fn has_name(&self, name: &StateName) -> bool {
+        self.is(|changed| changed.keys.contains(name))
+    }
+
+    /// The states that were changed, in order.
     pub fn keys(&self) -> Result<Vec<StateName>> {
-        let mut keys = memory::checked(self.keys.keys().cloned())?;
+        let keys = self.changed.layers().flat_map(|(_, changed)| &changed.keys);
+        let mut keys = memory::checked(keys.cloned())?;
         keys.sort_unstable();
         Ok(keys)
     }
 
-    /// What was that no head row shows.
+    /// What was changed that no head row shows.
     pub fn untraced(&self) -> Result<Untraced> {
-        Ok(match (self.untraced, self.all) {
-            (None, _) => Untraced::Nothing,
-            (_, None) => Untraced::Among(self.keys()?),
-            (_, Some(_)) => Untraced::Everything,
+        Ok(match (self.is(|changed| changed.untraced), self.all()) {
+            (false, _) => Untraced::Nothing,
+            (true, false) => Untraced::Among(self.keys()?),
+            (true, true) => Untraced::Everything,
         })
     }
 
@@ -119,7 +145,7 @@ impl ByHand {
         Ok(())
     }
 
-    /// That of a state's bucket, 0 for none.
+    /// The floor of a state's bucket, 0 for none.
     pub fn floor(&self, class: &[u8], key: &[u8]) -> i64 {
         if self.floors.is_empty() {
             return 0;
@@ -130,71 +156,61 @@ impl ByHand {
 
     /// A row is changed in a way that no head row will show; `gone` is the head row that it was, if any.
     pub fn note_untraced(&mut self, gone: Option<(&StateName, i64)>) -> Result<()> {
-        let level = nest_level();
-        self.untraced = Some(self.untraced.map_or(level, |known| known.min(level)));
-        if let Some(((class, key), version)) = gone {
-            self.raise_floor(class, key, version)?;
+        self.here()?.untraced = true;
+        match gone {
+            Some(((class, key), version)) => self.raise_floor(class, key, version),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes the name of a state that is changed by hand.
+    pub fn add(&mut self, name: StateName) -> Result<()> {
+        if self.is_all_for_good() || self.has_name(&name) {
+            return Ok(());
+        }
+        let here = self.here()?;
+        room_in_set(&mut here.keys, 1)?;
+        here.keys.insert(name);
+        let keys = self.changed.layers().map(|(_, changed)| changed.keys.len());
+        if keys.sum::<usize>() > MAX_KEYS {
+            self.too_many = true;
+            for changed in self.changed.layers_mut() {
+                changed.keys = HashSet::new();
+            }
         }
         Ok(())
+    }
+
+    /// Whether everything may have been changed, whatever is rolled back.
+    fn is_all_for_good(&self) -> bool {
+        let mut layers = self.changed.layers();
+        self.too_many || layers.any(|(level, changed)| level == TOP && changed.all)
+    }
+
+    /// Before the running subtransaction commits: makes the room that [`ByHand::commit`] needs.
+    ///
+    /// # Errors
+    /// `53200`.
+    pub fn prepare_commit(&mut self) -> Result<()> {
+        Ok(self.changed.prepare_commit(sys::nest_level())?)
+    }
+
+    /// The running subtransaction commits: its changes are its parent's. Allocates nothing.
+    pub fn commit(&mut self) {
+        self.changed.commit(sys::nest_level());
+    }
+
+    /// The running subtransaction aborts: its changes are gone. Allocates nothing.
+    pub fn abort(&mut self) {
+        self.changed.abort(sys::nest_level(), drop);
     }
 
     /// Forgets everything. Frees memory and allocates none.
     pub fn clear(&mut self) {
-        (self.any, self.all) = (None, None);
-        (self.truncated, self.untraced) = (None, None);
+        self.changed.clear();
+        self.too_many = false;
         if !self.floors.is_empty() {
             self.floors = HashMap::new();
         }
-        if !self.keys.is_empty() {
-            self.keys = HashMap::new();
-        }
     }
-
-    pub fn add(&mut self, name: StateName) -> Result<()> {
-        let level = nest_level();
-        if self.all == Some(TOP) {
-            return Ok(());
-        }
-        room_in_map(&mut self.keys, 1)?;
-        self.keys
-            .entry(name)
-            .and_modify(|known| *known = level.min(*known))
-            .or_insert(level);
-        if self.keys.len() > MAX_KEYS {
-            // Whatever is rolled back from here on: the list is gone.
-            self.all = Some(TOP);
-            self.keys.clear();
-        }
-        Ok(())
-    }
-
-    /// The running subtransaction commits: its changes are its parent's.
-    pub fn subtransaction_committed(&mut self) {
-        let parent = nest_level().saturating_sub(1).max(TOP);
-        for known in self
-            .keys
-            .values_mut()
-            .chain(&mut self.any)
-            .chain(&mut self.all)
-            .chain(&mut self.truncated)
-            .chain(&mut self.untraced)
-        {
-            *known = parent.min(*known);
-        }
-    }
-
-    /// The running subtransaction aborts: its changes are gone.
-    pub fn subtransaction_aborted(&mut self) {
-        let level = nest_level();
-        self.any.take_if(|known| *known >= level);
-        self.all.take_if(|known| *known >= level);
-        self.truncated.take_if(|known| *known >= level);
-        self.untraced.take_if(|known| *known >= level);
-        self.keys.retain(|_, known| *known < level);
-    }
-}
-
-fn nest_level() -> i32 {
-    // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }

@@ -27,7 +27,9 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         XactEvent::XACT_EVENT_COMMIT => {
             end(|batch| {
                 crate::fault::stop_at!(Visible);
-                batch.settlements.commit();
+                for settlement in batch.written_back.layers().flat_map(|(_, all)| all) {
+                    settlement.commit();
+                }
                 batch.publication.commit();
             });
             shielded(notify::commit);
@@ -52,32 +54,18 @@ unsafe extern "C-unwind" fn subtransaction(
 ) {
     match event {
         SubXactEvent::SUBXACT_EVENT_PRE_COMMIT_SUB => guarded(|| {
-            with(|batch| batch.frames.prepare_commit())?;
-            Ok(())
+            with(Batch::subtransaction_commits)?;
+            notify::subtransaction_commits()
         }),
         SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
             shielded(|| {
-                BATCH.with(|kept| {
-                    kept.reach(|batch| {
-                        batch.frames.commit();
-                        batch.by_hand.subtransaction_committed();
-                        batch.settlements.subtransaction_committed();
-                    })
-                });
+                BATCH.with(|kept| kept.reach(Batch::subtransaction_committed));
                 notify::subtransaction_committed();
             });
         }
         SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
             shielded(|| {
-                BATCH.with(|kept| {
-                    kept.reach(|batch| {
-                        batch
-                            .frames
-                            .abort(&mut batch.states, &mut batch.scope, &mut batch.left);
-                        batch.by_hand.subtransaction_aborted();
-                        batch.settlements.subtransaction_aborted();
-                    })
-                });
+                BATCH.with(|kept| kept.reach(Batch::subtransaction_aborted));
                 notify::subtransaction_aborted();
             });
         }
@@ -104,7 +92,7 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
 fn is_ours() -> bool {
     let is_known = with(|batch| {
         let changed = !batch.states.is_empty() || batch.by_hand.any();
-        changed || batch.holds_claim || !batch.settlements.is_empty()
+        changed || batch.holds_claim || !batch.written_back.is_empty()
     });
     is_known || notify::has_requests()
 }

@@ -238,7 +238,7 @@ pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
             || batch.holds_claim
-            || !batch.settlements.is_empty()
+            || !batch.written_back.is_empty()
             || batch
                 .states
                 .values()

@@ -2,28 +2,34 @@
 
 use super::known::State;
 use super::scope::Scope;
-use pgrx::pg_sys;
-use state_cache_memory::{Grow, OutOfMemory, room_in_map};
+use crate::sys;
+use state_cache_memory::{OutOfMemory, room_in_map};
+use state_cache_nested::{Layer, Nested, TOP};
 use std::collections::HashMap;
 
 /// What was known of states when a subtransaction first changed it.
 struct Frame {
-    /// Nesting level of the subtransaction; the top transaction's is 1 and needs no frame.
-    level: i32,
     /// `None`: nothing was known.
     states: HashMap<u128, Option<State>>,
     scope: Scope,
 }
 
-/// The frames of the running subtransactions, outermost first.
-#[derive(Default)]
-pub struct Frames(Vec<Frame>);
+impl Layer for Frame {
+    fn make_room_for(&mut self, child: &Self) -> Result<(), OutOfMemory> {
+        room_in_map(&mut self.states, child.states.len())
+    }
 
-/// Nesting level of the running (sub)transaction.
-fn level() -> i32 {
-    // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+    /// What the parent would go back to is older than what its subtransaction would have gone back to.
+    fn take_in(&mut self, child: Self) {
+        for (id, state) in child.states {
+            self.states.entry(id).or_insert(state);
+        }
+    }
 }
+
+/// The frames of the running subtransactions. The top transaction goes back to nothing and has none.
+#[derive(Default)]
+pub struct Frames(Nested<Frame>);
 
 impl Frames {
     /// Called before what is known of a state changes.
@@ -51,20 +57,18 @@ impl Frames {
         self.current(scope).map(drop)
     }
 
-    /// The frame of the running subtransaction, made if need be; none for the top transaction.
+    /// The frame of the running subtransaction, made if it has none; none for the top transaction.
     fn current(&mut self, scope: &Scope) -> Result<Option<&mut Frame>, OutOfMemory> {
-        let level = level();
-        if level <= 1 {
-            return Ok(None);
+        match sys::nest_level() {
+            ..=TOP => Ok(None),
+            level => {
+                let make = || Frame {
+                    states: HashMap::new(),
+                    scope: scope.clone(),
+                };
+                self.0.at(level, make).map(Some)
+            }
         }
-        if self.0.last().is_none_or(|frame| frame.level < level) {
-            self.0.try_push(Frame {
-                level,
-                states: HashMap::new(),
-                scope: scope.clone(),
-            })?;
-        }
-        Ok(self.0.last_mut())
     }
 
     /// Before the running subtransaction commits: makes the room that [`Frames::commit`] needs.
@@ -72,48 +76,27 @@ impl Frames {
     /// # Errors
     /// [`OutOfMemory`].
     pub fn prepare_commit(&mut self) -> Result<(), OutOfMemory> {
-        let level = level();
-        if let [.., parent, frame] = &mut self.0[..]
-            && frame.level == level
-            && parent.level == level - 1
-        {
-            room_in_map(&mut parent.states, frame.states.len())?;
-        }
-        Ok(())
+        self.0.prepare_commit(sys::nest_level())
     }
 
-    /// The running subtransaction commits: its parent would go back to what it would have gone back to,
-    /// unless the parent's own memory is older. Allocates nothing.
+    /// The running subtransaction commits: its frame is its parent's. Allocates nothing.
     pub fn commit(&mut self) {
-        let level = level();
-        let Some(mut frame) = self.0.pop_if(|frame| frame.level == level) else {
-            return;
-        };
-        match self.0.last_mut() {
-            Some(parent) if parent.level == level - 1 => {
-                for (id, state) in frame.states.drain() {
-                    parent.states.entry(id).or_insert(state);
-                }
-            }
-            _ if level > 2 => {
-                frame.level = level - 1;
-                // The place that the frame was just taken from.
-                self.0.push(frame);
-            }
-            _ => {}
+        match sys::nest_level() {
+            // Its parent is the top transaction.
+            level if level <= TOP + 1 => self.0.clear(),
+            level => self.0.commit(level),
         }
     }
 
     /// The running subtransaction aborts: everything is as it was. Allocates nothing, since a state once
-    /// known keeps its place. `left` counts the bytes of what is left to the worker.
+    /// known keeps its place. `deferred` counts the bytes of what is deferred.
     pub fn abort(
         &mut self,
         states: &mut HashMap<u128, State>,
         scope: &mut Scope,
-        left: &mut usize,
+        deferred: &mut usize,
     ) {
-        let level = level();
-        while let Some(frame) = self.0.pop_if(|frame| frame.level >= level) {
+        self.0.abort(sys::nest_level(), |frame| {
             for (id, saved) in frame.states {
                 if let Some(state) = states.get_mut(&id) {
                     let before = state.left_bytes();
@@ -121,11 +104,11 @@ impl Frames {
                         Some(saved) => *state = saved,
                         None => state.clear(),
                     }
-                    *left = (*left + state.left_bytes()).saturating_sub(before);
+                    *deferred = (*deferred + state.left_bytes()).saturating_sub(before);
                 }
             }
             *scope = frame.scope;
-        }
+        });
     }
 
     /// Forgets everything.

@@ -71,7 +71,7 @@
 //! | plan | `plan` → `step` | what is there now, and what is to be done about one state; it reads and locks nothing |
 //! | put down | `record` | what a flush takes out of the batch and what it puts back |
 //! | beneath | `beneath`, `overrule` | what is committed or flushed; what a change by hand did to it |
-//! | what is known | `batch` → `frames`, `settlements`, `by_hand`, `scope` → `explicit` → `known` → `operation`; `written` | data: no SQL, nothing that waits |
+//! | what is known | `batch` → `frames`, `by_hand`, `scope` → `explicit` → `known` → `operation`; `written` | data: no SQL, nothing that waits |
 //! | beside the stair | `capability` | what the rooms above add, without their names |
 
 mod alone;
@@ -97,14 +97,13 @@ mod plan;
 mod record;
 mod save;
 mod scope;
-mod settlements;
 mod stage;
 mod step;
 mod together;
 mod view;
 mod written;
 
-pub use batch::settle;
+pub use batch::note_written_back as settle;
 pub use by_hand::{Bucket, Untraced};
 pub use callbacks::init;
 pub use capability::Capability;

@@ -33,7 +33,7 @@ pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Resul
             .scope
             .catalog
             .get_or_insert_with(|| Rc::clone(catalog));
-        batch.by_hand.note(change.truncates);
+        batch.by_hand.note(change.truncates)?;
         if change.is_untraced {
             let gone = change.names[0].as_ref().zip(change.gone);
             batch.by_hand.note_untraced(gone)?;

@@ -9,7 +9,7 @@
 
 use core::fmt;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
 /// There was no memory.
@@ -213,6 +213,20 @@ pub fn room_in_map<K: Eq + Hash, V, S: BuildHasher>(
     }
 }
 
+/// Makes room for so many more values in a set.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub fn room_in_set<T: Eq + Hash, S: BuildHasher>(
+    set: &mut HashSet<T, S>,
+    more: usize,
+) -> Result<(), OutOfMemory> {
+    match set.try_reserve(more) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(refused::<T>(set.len().saturating_add(more))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +245,8 @@ mod tests {
         assert_eq!(some, [1]);
         let mut map = HashMap::from([(1_u8, 2_u8)]);
         assert!(room_in_map(&mut map, size).is_err());
+        let mut set = HashSet::from([1_u8]);
+        assert!(room_in_set(&mut set, size).is_err());
     }
 
     #[test]
