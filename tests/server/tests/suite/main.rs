@@ -24,6 +24,7 @@ mod notify;
 mod out_of_memory;
 mod partitions;
 mod partitions_elsewhere;
+mod pooling;
 mod protections;
 mod reference;
 mod replication;
