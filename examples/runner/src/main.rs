@@ -15,7 +15,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-// docs: claim
 /// The run that this process owns, as long as nobody else claims it.
 struct Claim {
     run: String,
@@ -50,9 +49,7 @@ fn claim(
         }
     }
 }
-// docs: end
 
-// docs: renew
 /// Why a runner stops.
 enum Failure {
     /// Another runner has the run (40001), or had it and has completed (55000) or deleted it (42704).
@@ -94,9 +91,7 @@ fn keep(config: &Config, claim: &Claim, done: &Receiver<()>, lost: &Sender<()>) 
         }
     }
 }
-// docs: end
 
-// docs: save
 /// Runs `work` on the run in a transaction that is committed only if the run is still ours.
 fn under_claim<T>(
     client: &mut Client,
@@ -134,9 +129,7 @@ fn attempt<T>(
     transaction.commit()?;
     Ok(result)
 }
-// docs: end
 
-// docs: steps
 fn do_steps(client: &mut Client, claim: &Claim, lost: &Receiver<()>) -> Result<(), Failure> {
     let run: Value = under_claim(client, claim, |transaction| {
         transaction
@@ -167,7 +160,6 @@ fn do_steps(client: &mut Client, claim: &Claim, lost: &Receiver<()>) -> Result<(
     }
     Ok(())
 }
-// docs: end
 
 /// What a step does. Here it takes its time; nothing if the run is lost meanwhile.
 fn do_step(step: u64, seconds: f64, lost: &Receiver<()>) -> Option<Value> {
@@ -175,7 +167,6 @@ fn do_step(step: u64, seconds: f64, lost: &Receiver<()>) -> Option<Value> {
     (waited == Err(RecvTimeoutError::Timeout)).then(|| json!({"step": step}))
 }
 
-// docs: run
 fn run_it(config: &Config, client: &mut Client, claim: &Claim) -> Result<(), Failure> {
     thread::scope(|scope| {
         let (done, is_done) = mpsc::channel();
@@ -198,7 +189,6 @@ fn run_it(config: &Config, client: &mut Client, claim: &Claim) -> Result<(), Fai
         ended
     })
 }
-// docs: end
 
 /// What the server says of an error: its message, and the detail of a claim that others hold.
 fn said(error: &postgres::Error) -> String {

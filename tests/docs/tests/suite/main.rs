@@ -4,3 +4,4 @@
 mod links;
 mod names;
 mod pages;
+mod programs;
