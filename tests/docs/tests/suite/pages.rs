@@ -41,3 +41,22 @@ fn every_page_begins_with_its_title() {
         assert!(page.text.starts_with("# "), "{}", page.path.display());
     }
 }
+
+/// Columns of prose; tables, blocks and comments are as wide as they must be.
+const WIDTH: usize = 118;
+
+#[test]
+fn prose_is_not_wide() {
+    let mut wide = Vec::new();
+    for page in pages() {
+        let mut in_block = false;
+        for (number, line) in page.text.lines().enumerate() {
+            in_block ^= line.trim_start().starts_with("```");
+            let is_prose = !in_block && !line.starts_with('|') && !line.starts_with("<!--");
+            if is_prose && line.chars().count() > WIDTH {
+                wide.push(format!("{}:{}", page.path.display(), number + 1));
+            }
+        }
+    }
+    assert_eq!(wide, Vec::<String>::new());
+}
