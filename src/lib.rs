@@ -46,7 +46,22 @@ mod ffi {
 ::pgrx::extension_sql_file!("../sql/state_cache--0.1.0.sql", name = "install", bootstrap);
 
 /// What takes part in a transaction beside the core: one line for each.
-static CAPABILITIES: &[&dyn transaction::Capability] = &[&context::Runs, &changes::Traces];
+static CAPABILITIES: &[&dyn transaction::Capability] =
+    &[&context::Runs, &changes::Traces, &snapshots::Recovery];
+
+/// What the workers do: one line for each task. Those that matter least come last.
+static WORK: worker::Work = worker::Work {
+    tasks: &[
+        worker::new_task::<changes::Starts>,
+        worker::new_task::<notify::Teller>,
+        worker::new_task::<behind::Flusher>,
+        worker::new_task::<upkeep::Expiry>,
+        worker::new_task::<upkeep::Retention>,
+        worker::new_task::<upkeep::Warm>,
+        worker::new_task::<upkeep::Protections>,
+    ],
+    errands: &[upkeep::RESIDENT],
+};
 
 /// Called when the server loads the library: with shared memory if it is preloaded, without it later.
 #[pgrx::pg_guard]
@@ -55,5 +70,5 @@ pub extern "C-unwind" fn _PG_init() {
     shared::init();
     catalog::init();
     transaction::init(CAPABILITIES);
-    worker::init();
+    worker::init(&WORK);
 }

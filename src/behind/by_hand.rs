@@ -4,6 +4,7 @@
 //! here, before the commit, under the locks that keep committers from building upon a version that is about
 //! to be dropped.
 
+use super::caller::caller;
 use super::dirty_entry;
 use super::flush::dirty;
 use super::lock::{lock, lock_class, lock_for_many};
@@ -13,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::name::StateName;
 use crate::shared;
 use crate::sys;
-use crate::transaction;
 use std::rc::Rc;
 
 /// These states were changed by hand; they come in the order of class and key.
@@ -76,7 +76,7 @@ fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()
     };
     if superseded {
         if head.is_none() {
-            transaction::raise_floor(class, key, info.version)?;
+            caller()?.raise_floor(class, key, info.version)?;
         }
         settle(catalog, class, key, &info, sys::now(), Wrote::Superseded)?;
     }

@@ -46,6 +46,7 @@
 //! newest at some moment, at most `flush_interval` and one flush before.
 
 mod by_hand;
+mod caller;
 mod dropped;
 mod flush;
 mod flusher;
@@ -59,6 +60,7 @@ use crate::{shared, sys};
 use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
 pub use by_hand::{before_all_commit, before_keys_commit};
+pub use caller::{Caller, init};
 pub use dropped::forget_dropped;
 pub use flush::{dirty as dirty_states, flush};
 pub use flusher::Flusher;

@@ -1,5 +1,6 @@
 //! Writing a dirty version to L3, and what becomes of its entry then.
 
+use super::caller::caller;
 use crate::cache::damage::{self, DirtyValue};
 use crate::cache::own_full_xid;
 use crate::cache::publish::{Settlement, Wrote as Settled};
@@ -13,7 +14,6 @@ use crate::store::{
     Target,
 };
 use crate::sys;
-use crate::transaction;
 use pgrx::pg_sys;
 use state_cache_l1::{Dirty, EntryInfo, FillToken};
 use std::rc::Rc;
@@ -96,7 +96,7 @@ pub fn write_over_lost(
         let _writer = become_writer(catalog, owner);
         bring_above(catalog, class, key, info.version)?;
     }
-    transaction::note_by_hand(catalog, class, key)?;
+    caller()?.note_by_hand(catalog, class, key)?;
     settle(catalog, class, key, info, sys::now(), Wrote::Superseded)
 }
 
@@ -195,7 +195,7 @@ impl Ground {
         let highest = match head {
             None => catalog
                 .floor(&class.name, key)
-                .max(transaction::own_floor(&class.name, key)),
+                .max(caller()?.floor(&class.name, key)),
             Some(_) => 0,
         };
         Ok(Self {
@@ -238,7 +238,7 @@ impl Ground {
             new,
             is_first: self.head.is_none(),
             is_quiet: self.quiet.is_some() && self.quiet == quiet(catalog, class, key),
-            own_floor: transaction::own_floor(&class.name, key),
+            own_floor: caller()?.floor(&class.name, key),
             command,
         };
         store::put_right(catalog, &decided, made)
@@ -376,7 +376,7 @@ pub fn settle(
     read_at: i64,
     wrote: Wrote,
 ) -> Result<()> {
-    transaction::settle(Settlement {
+    caller()?.note_written_back(Settlement {
         database: catalog.database,
         incarnation: catalog.incarnation,
         class: (*class.name).into(),

@@ -10,9 +10,9 @@
 
 use super::StateRef;
 use super::damage;
-use super::read::{
-    Form, Found, Reader, Route, Taken, Version, from_l3, from_table, newest, offer, route,
-};
+use super::fill::{Route, offer, route};
+use super::found::{Form, Found, Reader, Taken, Version};
+use super::tables::{from_l3, from_table, newest};
 use super::visibility::is_seen;
 use crate::catalog::Class;
 use crate::counters::Counter;

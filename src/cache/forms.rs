@@ -1,7 +1,7 @@
 //! The forms in which callers want a document.
 
 use super::StateRef;
-use super::read::{Form, Taken};
+use super::found::{Form, Taken};
 use crate::call::{Varlena, varlena_datum};
 use crate::error::{Error, Result};
 use crate::shared::{Key, SharedL1};

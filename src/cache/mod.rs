@@ -8,9 +8,9 @@
 //! **Commit** (`publish`). Before the commit record: reserve L1 memory for each changed state, copy the
 //! new version into it, then raise `writers` of the state's stripe. After the commit became visible:
 //! link the new entry (or remove the old one where there was no room) unless a newer one was published
-//! meanwhile (see `publish` for the order of events), advance `generation`, lower `writers`. After an abort: give the memory back, lower `writers`. The two last steps run in
-//! transaction callbacks: they allocate nothing, wait for nothing but a partition's LWLock, and cannot
-//! fail.
+//! meanwhile (see `publish` for the order of events), advance `generation`, lower `writers`. After an abort:
+//! give the memory back, lower `writers`. The two last steps run in transaction callbacks: they allocate
+//! nothing, wait for nothing but a partition's LWLock, and cannot fail.
 //!
 //! **Read** (`read`), under S, of a state that this transaction has not changed:
 //! 1. If the transaction is SERIALIZABLE, the server in recovery, the role restricted, L1 off, or the
@@ -30,10 +30,14 @@
 
 mod behind;
 pub mod damage;
+mod fill;
 pub mod forms;
+pub mod found;
 pub mod publish;
 pub mod read;
+pub mod tables;
 pub mod visibility;
+pub mod warm;
 
 pub use behind::forget_read;
 pub use visibility::own_full_xid;

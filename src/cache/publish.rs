@@ -31,7 +31,7 @@
 //! A dirty entry leaves L1, or becomes clean, only when a transaction has committed that wrote the state
 //! through, or wrote that very entry ([`Settlement`]), or truncated the tables.
 
-use super::read::Version;
+use super::found::Version;
 use super::visibility::own_full_xid;
 use crate::catalog::{Catalog, Class};
 use crate::counters::Counter;

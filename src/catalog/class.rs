@@ -1,6 +1,7 @@
 //! Classes as `state_class` defines them, read once per session and again after a change.
 
 use super::scan::{Row, Wanted, scan, scan_rows};
+use super::text::c_string;
 use crate::counters::CounterSet;
 use crate::error::{Error, Result, text};
 use crate::{memory, varlena};
@@ -162,7 +163,7 @@ pub fn channels(relation: pg_sys::Oid) -> Result<Vec<CString>> {
 /// The columns are those of a row of `state_class`.
 unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
     // SAFETY: a text column that is NOT NULL.
-    super::c_string(unsafe { varlena::detoasted_bytes(values[CHANNEL].cast_mut_ptr()) })
+    c_string(unsafe { varlena::detoasted_bytes(values[CHANNEL].cast_mut_ptr()) })
 }
 
 impl Class {

@@ -14,12 +14,14 @@ mod floor;
 mod head;
 mod history;
 mod scan;
+mod stale;
+mod text;
 mod user_code;
 
 use crate::error::{Error, Result};
 use crate::shared;
 use pgrx::pg_sys;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
@@ -28,6 +30,9 @@ pub use class::Class;
 pub use floor::bucket;
 pub use head::HeadRow;
 pub use history::{KnownStart, Trace};
+pub use text::c_string;
+
+use stale::{ACCESS_STALE, STALE};
 
 /// The extension as installed in this database.
 pub struct Catalog {
@@ -65,10 +70,6 @@ pub struct Catalog {
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Catalog>>> = const { RefCell::new(None) };
-    /// Set by the invalidation callbacks; they run anywhere, so they only set this.
-    static STALE: Cell<bool> = const { Cell::new(false) };
-    /// The same for what roles may do.
-    static ACCESS_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers the invalidation callbacks.
@@ -359,15 +360,20 @@ impl Catalog {
         access::check_may_evict(self.head)
     }
 
+    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
+    pub fn rows_may_be_rewritten(&self) -> bool {
+        self.user_code.of([self.head, self.snapshot]).rewrites
+    }
+
+    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
+    pub fn runs_user_code(&self) -> bool {
+        self.user_code.of([self.head, self.snapshot]).runs
+    }
+
     /// The state `key` of `class` as L1 knows it.
     pub fn l1_key<'a>(&self, class: &'a Class, key: &'a [u8]) -> shared::Key<'a> {
         shared::key(self.database, self.incarnation, &class.name, key)
     }
-}
-
-/// A NUL-terminated copy for PostgreSQL; text never holds NUL bytes.
-pub fn c_string(bytes: &[u8]) -> CString {
-    CString::new(bytes).unwrap_or_default()
 }
 
 /// A relation changed: ours, or (0) possibly any.

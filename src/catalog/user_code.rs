@@ -1,6 +1,6 @@
 //! Whether code of users runs when the tables are written; remembered until a relation changes.
 
-use super::{Catalog, STALE};
+use super::stale::STALE;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -9,9 +9,9 @@ use std::ffi::CStr;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UserCode {
     /// Triggers, rules, policies or constraints: something of theirs runs.
-    runs: bool,
+    pub runs: bool,
     /// Something that may turn a row into another one.
-    rewrites: bool,
+    pub rewrites: bool,
 }
 
 /// What was found out.
@@ -19,39 +19,28 @@ pub struct UserCode {
 pub struct Memo(Cell<Option<UserCode>>);
 
 impl Memo {
-    /// Forgets it.
-    pub fn forget(&self) {
-        self.0.set(None);
-    }
-}
-
-impl Catalog {
-    /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
-    pub fn rows_may_be_rewritten(&self) -> bool {
-        self.user_code().rewrites
-    }
-
-    /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
-    pub fn runs_user_code(&self) -> bool {
-        self.user_code().runs
-    }
-
-    fn user_code(&self) -> UserCode {
+    /// What there is on these tables.
+    pub fn of(&self, tables: [pg_sys::Oid; 2]) -> UserCode {
         if !STALE.get()
-            && let Some(known) = self.user_code.0.get()
+            && let Some(known) = self.0.get()
         {
             return known;
         }
-        let found = [self.head, self.snapshot].map(UserCode::of);
+        let found = tables.map(UserCode::of);
         let found = UserCode {
             runs: found.iter().any(|found| found.runs),
             rewrites: found.iter().any(|found| found.rewrites),
         };
         // What has changed while the tables were opened is found out the next time.
         if !STALE.get() {
-            self.user_code.0.set(Some(found));
+            self.0.set(Some(found));
         }
         found
+    }
+
+    /// Forgets it.
+    pub fn forget(&self) {
+        self.0.set(None);
     }
 }
 

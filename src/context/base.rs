@@ -9,7 +9,7 @@
 
 use super::error::ContextError;
 use super::hierarchy::as_owner;
-use super::merge::Outcome;
+use super::outcome::Outcome;
 use super::run::{self, malformed, open};
 use crate::cache::StateRef;
 use crate::error::{Error, Result, text};

@@ -9,7 +9,7 @@ use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::Found;
+use crate::cache::found::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::settings;

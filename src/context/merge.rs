@@ -5,6 +5,7 @@ use super::claim::fence_now;
 use super::error::ContextError;
 use super::hierarchy::lock_place;
 use super::limits::lock_runs;
+use super::outcome::Outcome;
 use super::run::{self, RUN, malformed, open, server_time};
 use super::variables::{label, members};
 use crate::cache::StateRef;
@@ -16,17 +17,11 @@ use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
 use crate::transaction::{self, Operation};
-use state_cache_context::{Base, Label, Merged, Only, Strategy, Variable, merge};
+use state_cache_context::{Base, Label, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, try_collect, with_capacity};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-
-/// One variable of a merge, and the conflict that was opened for it.
-pub struct Outcome<'a> {
-    pub merged: Merged<'a>,
-    pub conflict: Option<i64>,
-}
 
 /// What is merged.
 pub struct Sides<'a> {

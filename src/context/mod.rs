@@ -56,6 +56,7 @@ mod lifecycle;
 mod limits;
 mod merge;
 mod number;
+mod outcome;
 mod purse;
 mod rules;
 mod run;

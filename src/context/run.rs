@@ -4,7 +4,7 @@ use super::error::ContextError;
 use super::number::Number;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
-use crate::cache::read::{Found, Version};
+use crate::cache::found::{Found, Version};
 use crate::call::Call;
 use crate::catalog;
 use crate::error::{Error, Result, Shown, text};

@@ -5,10 +5,10 @@
 //! write (bytes of `SQL_ASCII` that are no UTF-8, characters that Unicode has not) is never told as another name:
 //! a key becomes a pattern that matches it, what stands for a class or a pattern becomes all of them.
 
-use super::touched::Told;
 use crate::cache::MAX_KEY;
 use crate::encoding;
 use pgrx::pg_sys;
+use std::collections::BTreeSet;
 
 /// The largest message, in bytes. NOTIFY takes fewer than 8,000; the rest is left for what a later
 /// release may add.
@@ -20,6 +20,17 @@ const _: () =
 
 /// Bytes of the items that a message names of one state. With more, subscribers are to look at all of them.
 pub const MAX_ITEMS: usize = 2000;
+
+/// What a message says of the items of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// Nothing: none was changed as such.
+    Nothing,
+    /// These were changed, and nothing else of the state.
+    Items(&'a BTreeSet<Box<[u8]>>),
+    /// Items were changed, and more than can be named may have been.
+    Everything,
+}
 
 /// What all changes of one message have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! Which messages tell a list of news.
 
-use super::message::{self, ANY_CLASS, ANY_KEY, Operation, Stamp};
-use super::touched::Told;
-use super::{Change, News};
+use super::message::{self, ANY_CLASS, ANY_KEY, Operation, Stamp, Told};
+use super::news::News;
 use crate::catalog::{Catalog, c_string};
 use crate::counters::{Counter, CounterSet};
 use crate::error::{Error, Result};
 use crate::{memory, sys};
 use state_cache_memory::Grow;
+use state_cache_ring::Change;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;

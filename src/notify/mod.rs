@@ -46,20 +46,16 @@
 
 mod message;
 mod messages;
+mod news;
 mod outbox;
+mod prepare;
 mod requests;
 mod teller;
 mod touched;
 
-use crate::catalog::Catalog;
-use crate::error::Result;
-use crate::settings::{self, Notify};
-use crate::shared::{self, Database};
-use messages::Message;
-use state_cache_memory::collect;
-use state_cache_ring::Record;
-
+pub use news::News;
 pub use outbox::{clear, commit, tell_late};
+pub use prepare::{Prepared, prepare};
 pub use requests::{
     has_requests, request_invalidation, requested, subtransaction_aborted, subtransaction_commits,
     subtransaction_committed,
@@ -67,80 +63,3 @@ pub use requests::{
 pub use state_cache_ring::Change;
 pub use teller::Teller;
 pub use touched::Touched;
-
-/// Something that subscribers are to hear.
-#[derive(Debug, Clone)]
-pub struct News {
-    /// The class's name; empty for all of the database.
-    pub class: Box<[u8]>,
-    /// The key, or a pattern.
-    pub key: Box<[u8]>,
-    /// What happened.
-    pub change: Change,
-    /// The change is left to the worker, so it tells of it too.
-    pub behind: bool,
-    /// What of the state has changed, where that is told.
-    pub touched: Touched,
-}
-
-impl News {
-    /// Everything may have changed.
-    pub fn everything() -> Self {
-        Self {
-            class: Box::default(),
-            key: Box::default(),
-            change: Change::Everything,
-            behind: false,
-            touched: Touched::default(),
-        }
-    }
-}
-
-/// What a transaction has to tell, made ready before its commit record.
-#[derive(Default)]
-pub struct Prepared {
-    /// Sent with the commit.
-    messages: Vec<Message>,
-    /// Left to the worker, as the ring holds them.
-    records: Vec<u8>,
-}
-
-/// One transaction may fill this part of the ring; of one that changes more only the classes are told.
-const LARGEST_SHARE: usize = 4;
-
-/// Makes ready what is to be told.
-pub fn prepare(catalog: &Catalog, mut news: Vec<News>) -> Result<Prepared> {
-    let setting = settings::notify();
-    if setting == Notify::Off || news.is_empty() {
-        return Ok(Prepared::default());
-    }
-    let by_worker = match (shared::database(), shared::ring()) {
-        (Some(database), Some(ring)) => {
-            let worker_tells = setting == Notify::Worker && has_worker(database);
-            let by_worker = collect(news.extract_if(.., |news| {
-                news.behind || worker_tells && !news.touched.has_items()
-            }))?;
-            let records = collect(by_worker.iter().map(|news| Record {
-                database: catalog.database,
-                class: &news.class,
-                key: &news.key,
-                change: news.change,
-            }))?;
-            state_cache_ring::encode(catalog.database, &records, ring.capacity() / LARGEST_SHARE)?
-        }
-        _ => Vec::new(),
-    };
-    Ok(Prepared {
-        messages: messages::messages(catalog, &news)?,
-        records: by_worker,
-    })
-}
-
-/// Whether there is a worker; it is asked for if not.
-fn has_worker(database: &Database) -> bool {
-    let has = database.has_worker();
-    if !has {
-        database.wake_worker();
-    }
-    has
-}

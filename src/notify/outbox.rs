@@ -2,7 +2,8 @@
 
 use super::message::Stamp;
 use super::messages::{self, Message};
-use super::{Prepared, requests};
+use super::prepare::Prepared;
+use super::requests;
 use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::Result;

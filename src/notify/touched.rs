@@ -1,6 +1,6 @@
 //! What of a state changes have touched, as far as subscribers are told.
 
-use super::message;
+use super::message::{self, Told};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -27,17 +27,6 @@ struct Names {
     keys: BTreeSet<Box<[u8]>>,
     /// What they need in a message.
     bytes: usize,
-}
-
-/// What a message says of the items of a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told<'a> {
-    /// Nothing: none was changed as such.
-    Nothing,
-    /// These were changed, and nothing else of the state.
-    Items(&'a BTreeSet<Box<[u8]>>),
-    /// Items were changed, and more than can be named may have been.
-    Everything,
 }
 
 impl Touched {

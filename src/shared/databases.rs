@@ -24,10 +24,9 @@
 //! the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is anything to
 //! lose: `enter_behind` asks again.
 
-use super::LwLocks;
+use super::locks::SlotsLock;
 use super::report::{Report, Stage};
 use pgrx::pg_sys;
-use state_cache_l1::Locks;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -77,6 +76,9 @@ pub struct Database {
 /// Where the launcher's latch is noted in shared memory; null while there is none.
 pub type Launcher = AtomicPtr<pg_sys::Latch>;
 
+/// Where [`Launcher`] is mapped; null without shared memory.
+static LAUNCHER: AtomicPtr<Launcher> = AtomicPtr::new(std::ptr::null_mut());
+
 /// All slots, and the launcher. There are as many as `state_cache.max_databases` says; with more databases, the
 /// others are served as without preloading: messages carry no number, every class is written through.
 pub struct Databases {
@@ -87,6 +89,7 @@ pub struct Databases {
 impl Databases {
     /// What lies in shared memory.
     pub(super) fn new(slots: &'static [Database], launcher: &'static Launcher) -> Self {
+        LAUNCHER.store(std::ptr::from_ref(launcher).cast_mut(), SeqCst);
         Self { slots, launcher }
     }
 
@@ -99,34 +102,25 @@ impl Databases {
 
     /// The slot of a database, taken now if it has none; `None` when all are taken. `ring_head` is where its
     /// worker will begin to read.
-    pub fn find_or_take(
-        &self,
-        oid: u32,
-        locks: &LwLocks,
-        n: usize,
-        ring_head: u64,
-    ) -> Option<&Database> {
+    pub fn find_or_take(&self, oid: u32, lock: &SlotsLock, ring_head: u64) -> Option<&Database> {
         if let Some(known) = self.find(oid) {
             return Some(known);
         }
-        locks.lock_exclusive(n);
-        let slot = self.find(oid).or_else(|| {
+        let _alone = lock.exclusive();
+        self.find(oid).or_else(|| {
             let free = self.slots.iter().find(|slot| slot.oid.load(SeqCst) == 0)?;
             free.reset(ring_head);
             free.oid.store(oid, SeqCst);
             Some(free)
-        });
-        locks.unlock(n);
-        slot
+        })
     }
 
     /// Gives back the slot of a database that no longer exists.
-    pub fn forget(&self, oid: u32, locks: &LwLocks, n: usize) {
-        locks.lock_exclusive(n);
+    pub fn free(&self, oid: u32, lock: &SlotsLock) {
+        let _alone = lock.exclusive();
         if let Some(slot) = self.find(oid) {
             slot.oid.store(0, SeqCst);
         }
-        locks.unlock(n);
     }
 
     /// The slots in use, with their databases.
@@ -266,11 +260,8 @@ impl Database {
     /// Calls the worker: wakes it, or has one started. For callbacks too: it sets latches and nothing else.
     pub fn wake_worker(&self) {
         let known = self.is_wanted() || self.wanted.swap(true, SeqCst);
-        if !wake(&self.latch)
-            && !known
-            && let Some(databases) = super::databases()
-        {
-            databases.wake_launcher();
+        if !wake(&self.latch) && !known {
+            wake_launcher();
         }
     }
 
@@ -411,6 +402,15 @@ impl Database {
     pub fn has_committing(&self) -> bool {
         // Not before the store of `accepting` that came before it: see the contract.
         self.committing.load(SeqCst) != 0
+    }
+}
+
+/// Wakes the launcher, if there is one, for who knows only one database.
+fn wake_launcher() {
+    let launcher = LAUNCHER.load(SeqCst);
+    // SAFETY: set once, in the postmaster, to what stays mapped as long as the process lives.
+    if let Some(launcher) = unsafe { launcher.as_ref() } {
+        wake(launcher);
     }
 }
 

@@ -1,10 +1,10 @@
-//! What is to be forgotten when the transaction that drops it has committed: L1's entries and the slot of a
+//! What goes when the transaction that drops it has committed: L1's entries and the slot of a
 //! database, and the worker of an extension.
 //!
 //! Not before: what a database's classes in `behind` mode hold is in L1 only, and the drop may fail. And not
 //! later: a dropped database's number may come back (CREATE DATABASE … OID).
 
-use super::{databases, forget_slot, l1};
+use super::block::{databases, free_slot, l1};
 use crate::callback::shielded;
 use crate::sys;
 use pgrx::pg_sys::{self, XactEvent};
@@ -30,13 +30,15 @@ thread_local! {
 
 static mut PREVIOUS: pg_sys::object_access_hook_type = None;
 
-/// Installs the hook and the callback; called when the library is preloaded.
+/// Installs the hook and the callback, if the library is being preloaded.
 pub fn init() {
     // SAFETY: `_PG_init` runs alone; the hook is chained as every extension does.
     unsafe {
-        PREVIOUS = pg_sys::object_access_hook;
-        pg_sys::object_access_hook = Some(object_access);
-        pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+        if pg_sys::process_shared_preload_libraries_in_progress {
+            PREVIOUS = pg_sys::object_access_hook;
+            pg_sys::object_access_hook = Some(object_access);
+            pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+        }
     }
 }
 
@@ -68,19 +70,19 @@ unsafe extern "C-unwind" fn object_access(
 unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi::c_void) {
     match event {
         XactEvent::XACT_EVENT_COMMIT => {
-            shielded(|| forget(DROPPED.take()));
+            shielded(|| give_back(DROPPED.take()));
         }
         XactEvent::XACT_EVENT_ABORT | XactEvent::XACT_EVENT_PREPARE => drop(DROPPED.take()),
         _ => {}
     }
 }
 
-fn forget(dropped: Dropped) {
+fn give_back(dropped: Dropped) {
     if dropped.database != 0
         && let Some(l1) = l1()
     {
         l1.forget_database(dropped.database);
-        forget_slot(dropped.database);
+        free_slot(dropped.database);
     }
     if dropped.extension
         && let Some(mine) = databases().and_then(|all| all.find(sys::my_database()))

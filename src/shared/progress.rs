@@ -5,23 +5,15 @@
 //! [`Progress`] is dropped (the command has ended or failed) or when the process leaves without unwinding. When all
 //! slots are taken, and without shared memory, a command runs and is not seen.
 
-use super::report::{Copied, Text};
-use super::{state, with_slots};
+use super::block::{slots_lock, state};
+use super::layout::{CLASS, CommandSlot, CommandSlots, KEY};
+use super::locks::SlotsLock;
+use super::report::Copied;
 use crate::sys;
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::sync::atomic::{
-    AtomicI64, AtomicU32, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use strum::{FromRepr, IntoStaticStr};
-
-/// Commands that can be seen at a time, in all databases.
-const SLOTS: usize = 64;
-
-/// Bytes of the name of a class, and of a key.
-const CLASS: usize = 64;
-const KEY: usize = 256;
 
 /// A command that shows its progress, by the names that `state_progress` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRepr, IntoStaticStr)]
@@ -38,38 +30,19 @@ pub enum Command {
     Prune,
 }
 
-/// One running command.
-#[repr(C, align(128))]
-struct Slot {
-    /// The process that runs it, 0 for a free slot.
-    pid: AtomicU32,
-    database: AtomicU32,
-    command: AtomicU32,
-    /// When it began, in microseconds since 2000.
-    started_at: AtomicI64,
-    done: AtomicU64,
-    total: AtomicU64,
-    class: Text<CLASS>,
-    key: Text<KEY>,
-}
-
-/// All slots, as they lie in shared memory; all bytes zero at first.
-#[repr(C)]
-pub(super) struct Slots([Slot; SLOTS]);
-
 thread_local! {
     static LEAVES_TIDY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The progress of a command of this process; seen as long as the value lives.
 pub struct Progress {
-    slot: Option<&'static Slot>,
+    slot: Option<&'static CommandSlot>,
 }
 
 impl Progress {
     /// A command begins that will look at about so many states.
     pub fn begin(command: Command, total: u64) -> Self {
-        let Some(Slots(slots)) = state().map(|state| &state.progress) else {
+        let Some(CommandSlots(slots)) = state().map(|state| &state.progress) else {
             return Self { slot: None };
         };
         if !LEAVES_TIDY.replace(true) {
@@ -77,7 +50,9 @@ impl Progress {
             unsafe { pg_sys::before_shmem_exit(Some(departed), pg_sys::Datum::from(0usize)) };
         }
         let (pid, now) = (my_pid(), sys::now());
-        let slot = with_slots(true, || {
+        let take = || {
+            let lock = slots_lock()?;
+            let _alone = lock.exclusive();
             let slot = slots.iter().find(|slot| slot.pid.load(SeqCst) == 0)?;
             slot.database.store(sys::my_database(), Relaxed);
             slot.command.store(command as u32, Relaxed);
@@ -88,19 +63,16 @@ impl Progress {
             slot.key.set_bytes(&[]);
             slot.pid.store(pid, SeqCst);
             Some(slot)
-        });
-        Self {
-            slot: slot.flatten(),
-        }
+        };
+        Self { slot: take() }
     }
 
     /// The command comes to a state.
     pub fn at(&self, class: &[u8], key: &[u8]) {
-        if let Some(slot) = self.slot {
-            with_slots(true, || {
-                slot.class.set_bytes(class);
-                slot.key.set_bytes(key);
-            });
+        if let (Some(slot), Some(lock)) = (self.slot, slots_lock()) {
+            let _alone = lock.exclusive();
+            slot.class.set_bytes(class);
+            slot.key.set_bytes(key);
         }
     }
 
@@ -127,8 +99,8 @@ fn my_pid() -> u32 {
 
 /// This process ends, maybe in the middle of a command.
 unsafe extern "C-unwind" fn departed(_: i32, _: pg_sys::Datum) {
-    if let Some(Slots(slots)) = state().map(|state| &state.progress) {
-        let mine = |slot: &&Slot| slot.pid.load(SeqCst) == my_pid();
+    if let Some(CommandSlots(slots)) = state().map(|state| &state.progress) {
+        let mine = |slot: &&CommandSlot| slot.pid.load(SeqCst) == my_pid();
         slots
             .iter()
             .filter(mine)
@@ -157,21 +129,20 @@ pub struct Running {
 /// The running commands of this session's database.
 pub fn running() -> impl Iterator<Item = Running> {
     let slots = state().map_or(&[][..], |state| &state.progress.0);
-    slots.iter().filter_map(|slot| {
-        let seen = || {
-            let pid = slot.pid.load(SeqCst);
-            let is_ours = pid != 0 && slot.database.load(Relaxed) == sys::my_database();
-            let command = Command::from_repr(slot.command.load(Relaxed))?;
-            is_ours.then(|| Running {
-                pid,
-                command,
-                started_at: slot.started_at.load(Relaxed),
-                done: slot.done.load(Relaxed),
-                total: slot.total.load(Relaxed),
-                class: slot.class.copy(),
-                key: slot.key.copy(),
-            })
-        };
-        with_slots(false, seen).flatten()
+    let lock = slots_lock();
+    slots.iter().filter_map(move |slot| {
+        let _readers = lock.as_ref().map(SlotsLock::shared);
+        let pid = slot.pid.load(SeqCst);
+        let is_ours = pid != 0 && slot.database.load(Relaxed) == sys::my_database();
+        let command = Command::from_repr(slot.command.load(Relaxed))?;
+        is_ours.then(|| Running {
+            pid,
+            command,
+            started_at: slot.started_at.load(Relaxed),
+            done: slot.done.load(Relaxed),
+            total: slot.total.load(Relaxed),
+            class: slot.class.copy(),
+            key: slot.key.copy(),
+        })
     })
 }

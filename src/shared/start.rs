@@ -8,24 +8,15 @@
 //! The launcher calls [`begin`] when the server is up, before it does anything else. Until then, on a standby, and
 //! without preloading, place and number are not known, and nothing is said about earlier starts.
 
-use super::state;
+use super::block::state;
 use crate::sys;
 use pgrx::pg_sys;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// The file with the number of the last start.
 const FILE: &str = "state_cache.starts";
-
-/// What all processes know of it, as it lies in shared memory.
-#[repr(C)]
-pub(super) struct Slot {
-    name: AtomicU64,
-    number: AtomicU64,
-    /// 0 until it is known; set last.
-    position: AtomicU64,
-}
 
 /// A start whose place among the others is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +27,6 @@ pub struct Start {
     pub number: u64,
     /// All that is written before this place in the WAL was written by earlier starts, all behind it by this one.
     pub position: u64,
-}
-
-impl Slot {
-    /// Gives this start a name; called in the postmaster, in memory that is all zeros.
-    pub(super) fn init(&self, now: u64) {
-        let mut name = 0_u64;
-        // SAFETY: writes as many bytes as the number has.
-        let random = unsafe { pg_sys::pg_strong_random((&raw mut name).cast(), size_of::<u64>()) };
-        if !random || name == 0 {
-            name = now;
-        }
-        self.name.store(name, SeqCst);
-    }
 }
 
 /// The name of this start of the server, never 0.

@@ -1,11 +1,13 @@
 //! Damaged versions: which ones are intact, and what is said about the others.
 
 use super::lives;
+use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
 use crate::store::{self, Contexts, Fault, Kept, KeptVersion, LogEntry, LogId};
 use crate::subtransaction::survive_damage;
+use crate::transaction::Capability;
 use std::borrow::Cow;
 
 /// What is wrong with a stored version: in our words, or in PostgreSQL's.
@@ -74,17 +76,18 @@ pub fn first_intact<'v>(
     Ok(None)
 }
 
-/// The newest intact version of a state below another one, under the active snapshot.
-pub fn newest_intact(
-    catalog: &Catalog,
-    name: (&[u8], &[u8]),
-    below: i64,
-) -> Result<Option<(i64, Kept)>> {
-    let versions = versions(catalog, name, Contexts::LeftOut)?;
-    let own = lives::of_current(name.0, &versions, below)?.into_iter();
-    let older = own.filter(|version| version.number < below);
-    let found = first_intact(catalog, name, older)?;
-    Ok(found.map(|(version, kept)| (version.number, kept)))
+/// Answers reads of damaged versions.
+pub struct Recovery;
+
+impl Capability for Recovery {
+    fn newest_intact(&self, state: &StateRef<'_>, damaged: i64) -> Result<Option<(i64, Kept)>> {
+        let name = (&*state.class.name, state.key);
+        let versions = versions(&state.catalog, name, Contexts::LeftOut)?;
+        let own = lives::of_current(name.0, &versions, damaged)?.into_iter();
+        let older = own.filter(|version| version.number < damaged);
+        let found = first_intact(&state.catalog, name, older)?;
+        Ok(found.map(|(version, kept)| (version.number, kept)))
+    }
 }
 
 /// What a damaged state is called: a run's is its context.

@@ -3,7 +3,7 @@
 use super::damage;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::Found;
+use crate::cache::found::Found;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};

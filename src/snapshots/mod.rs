@@ -27,5 +27,5 @@ mod recover;
 mod save;
 mod verify;
 
-pub use damage::newest_intact;
+pub use damage::Recovery;
 pub use prune::{Needed, Retention, prune, prune_state, would_prune};

@@ -6,7 +6,7 @@ use super::labels::RECOVERY;
 use super::lives;
 use crate::cache::StateRef;
 use crate::cache::forms::IfIntact;
-use crate::cache::read::Found;
+use crate::cache::found::Found;
 use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::context;

@@ -4,6 +4,7 @@ use super::changes::write;
 use super::read::again;
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Fault, Storage, pack, unpack};
+use super::texts::OF_STATE;
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -86,9 +87,6 @@ pub struct Version {
     /// When it was written.
     pub created_at: i64,
 }
-
-pub(super) const OF_STATE: &str =
-    "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
 /// Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
 const LAST_WRITTEN: &str = "ORDER BY created_at USING OPERATOR(pg_catalog.>) LIMIT 1";

@@ -17,6 +17,7 @@ mod read;
 mod second_look;
 mod spi;
 mod storage;
+mod texts;
 mod unreadable;
 mod upkeep;
 mod write;

@@ -3,7 +3,7 @@
 use super::parameters::{bigint, run, text};
 use super::spi::Statement;
 use super::storage::Base;
-use super::write::OF_STATE;
+use super::texts::{IS_KEYFRAME, OF_STATE};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 
@@ -49,11 +49,6 @@ pub(super) fn prune_gaps(
         None => Ok(()),
     }
 }
-
-/// Snapshots that depend on no other row.
-pub(super) const IS_KEYFRAME: &str = "(k.state IS NOT NULL \
-     OR pg_catalog.substring(k.delta, 1, 1) OPERATOR(pg_catalog.<>) pg_catalog.decode('52', 'hex'))";
-const _: () = assert!(state_cache_delta::DELTA == 0x52);
 
 /// The part of a statement that prunes once the CTE `head` has made version `made`: what comes before the
 /// keyframe of `oldest`, the oldest version to be kept. `reach` bounds how far below that is looked, since the

@@ -14,10 +14,11 @@
 //! has committed a change of the state since it decided.
 
 use super::changes::write;
-use super::history::{Kept, OF_STATE, named, rewrite_as_keyframe};
+use super::history::{Kept, named, rewrite_as_keyframe};
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
 use super::storage::pack;
+use super::texts::OF_STATE;
 use super::write::{Made, NewVersion};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{self, Catalog, Class};

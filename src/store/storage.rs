@@ -7,8 +7,8 @@
 //! whoever may write rows may pack what he likes, and give it the right hash, what was packed must be a document
 //! that the server could have built before the server sees it. `state` came through jsonb's input function.
 
-use super::pruning::IS_KEYFRAME;
 use super::spi::{Connection, Row, Statement};
+use super::texts::IS_KEYFRAME;
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;

@@ -2,9 +2,10 @@
 //! the columns that hold documents.
 
 use super::changes::write;
-use super::history::{Contexts, OF_STATE, Version, named, version_of};
+use super::history::{Contexts, Version, named, version_of};
 use super::integrity::LogId;
 use super::spi::{Connection, Statement};
+use super::texts::OF_STATE;
 use crate::call::boolean_datum;
 use crate::catalog::Catalog;
 use crate::error::Result;

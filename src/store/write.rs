@@ -9,6 +9,7 @@ use super::parameters::{
 use super::pruning::{PRUNINGS, prune_gaps, pruning, pruning_sql, reach, reach_of_any};
 use super::spi::Statement;
 use super::storage::{Base, Packed, Storage, pack};
+use super::texts::OF_STATE;
 use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
@@ -131,10 +132,6 @@ impl Replaced {
         ]
     }
 }
-
-/// The rows of the state in question.
-pub(super) const OF_STATE: &str =
-    "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
 /// Its head row, if it is still the one to be replaced: that version, and that hash and that expiry unless they are
 /// NULL. A tombstone has no hash, and what never expires no expiry.

@@ -1,6 +1,6 @@
 //! The text of the statement that writes many states; `write_many` says what it does.
 
-use super::pruning::IS_KEYFRAME;
+use super::texts::IS_KEYFRAME;
 
 /// The columns of an item: those that [`new_version`] gives, and what follows them.
 const COLUMNS: [&str; WIDTH] = [

@@ -2,9 +2,11 @@
 
 use super::batch::with;
 use super::known::{Content, Flushed};
+use super::recovery;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
-use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
+use crate::cache::found::{Form, Found, Ground, Reader, Version};
+use crate::cache::tables::from_table;
 use crate::error::Result;
 
 /// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
@@ -44,9 +46,9 @@ pub fn read_committed<F: Form>(
     form: &mut F,
 ) -> Result<Found<F::Output>> {
     if with(|batch| batch.by_hand.truncated()) {
-        return read::from_table(state, form);
+        return from_table(state, form);
     }
-    read::read(state, reader, own_rows, form)
+    recovery::read(state, reader, own_rows, form)
 }
 
 /// What is committed now, for a change that has not read it.

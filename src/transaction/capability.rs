@@ -7,6 +7,7 @@ use super::by_hand::{Bucket, Untraced};
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::store::Kept;
 use std::sync::OnceLock;
 
 /// What a capability adds to a transaction.
@@ -51,6 +52,15 @@ pub trait Capability: Sync {
     ) -> Result<()> {
         Ok(())
     }
+
+    /// Called by a read whose version is damaged: the newest intact version below `damaged` that the active snapshot
+    /// sees, with its number. May read.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn newest_intact(&self, _state: &StateRef<'_>, _damaged: i64) -> Result<Option<(i64, Kept)>> {
+        Ok(None)
+    }
 }
 
 static ALL: OnceLock<&'static [&'static dyn Capability]> = OnceLock::new();
@@ -73,4 +83,17 @@ pub fn check_may_delete(state: &StateRef<'_>) -> Result<()> {
     all()
         .iter()
         .try_for_each(|capability| capability.check_may_delete(state))
+}
+
+/// The newest intact version below a damaged one, of the first capability that knows one.
+///
+/// # Errors
+/// As [`Capability::newest_intact`].
+pub fn newest_intact(state: &StateRef<'_>, damaged: i64) -> Result<Option<(i64, Kept)>> {
+    for capability in all() {
+        if let Some(found) = capability.newest_intact(state, damaged)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }

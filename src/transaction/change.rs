@@ -12,7 +12,7 @@ use super::stage::{fold_if_many, new_pending, next_version, note_base, stage, wi
 use super::view::read_newest;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
-use crate::cache::read::{Found, Version};
+use crate::cache::found::{Found, Version};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::identity::is_sandboxed;

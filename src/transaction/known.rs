@@ -1,7 +1,7 @@
 //! What a transaction knows of one state beyond its snapshot.
 
 use super::operation::{Operation, have_edits};
-use crate::cache::read::Ground;
+use crate::cache::found::Ground;
 use crate::catalog::Class;
 use crate::error::Result;
 use crate::identity::Identity;

@@ -6,7 +6,7 @@ use super::operation::Operation;
 use super::view::read_newest;
 use super::{change, deferred, flush};
 use crate::cache::StateRef;
-use crate::cache::read::{Form, Found};
+use crate::cache::found::{Form, Found};
 use crate::error::Result;
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, shared, store};

@@ -79,6 +79,7 @@ mod batch;
 mod beneath;
 mod by_hand;
 mod callbacks;
+mod caller;
 mod capability;
 mod change;
 mod commit;
@@ -95,6 +96,7 @@ mod operation;
 mod overrule;
 mod plan;
 mod record;
+mod recovery;
 mod save;
 mod scope;
 mod stage;
@@ -103,7 +105,6 @@ mod together;
 mod view;
 mod written;
 
-pub use batch::note_written_back as settle;
 pub use by_hand::{Bucket, Untraced};
 pub use callbacks::init;
 pub use capability::Capability;
@@ -119,6 +120,6 @@ pub use lock::{
     apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, settle_before_recovery,
 };
 pub use operation::{Edit, Operation};
-pub use overrule::{ChangeByHand, note_by_hand, note_change_by_hand, own_floor, raise_floor};
+pub use overrule::{ChangeByHand, note_change_by_hand};
 pub use save::{Saved, save};
 pub use view::{read, read_latest, read_newest};

@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::known::{Bytes, Content, Flushed, OnConflict, Pending, Place, State, View};
 use super::written::Written;
 use crate::behind::Unwritten;
-use crate::cache::read::Ground;
+use crate::cache::found::Ground;
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::notify::Touched;

@@ -8,7 +8,7 @@ use super::known::{Bytes, Expiry, Folded, Intent, OnConflict, Pending, State, Vi
 use super::operation::{Operation, apply_all, are_many, have_edits};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
-use crate::cache::read::{Found, Ground};
+use crate::cache::found::{Found, Ground};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::notify::Touched;

@@ -6,9 +6,11 @@ use super::known::{Flushed, Intent, OnConflict, Pending, View};
 use super::meet::settle;
 use super::operation::{Operation, apply_all, have_edits};
 use super::overrule::heed_changes_by_hand;
+use super::recovery;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
-use crate::cache::read::{self, Form, Found, Ground, Reader, Version};
+use crate::cache::found::{Form, Found, Ground, Reader, Version};
+use crate::cache::read;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::settings::{self, OnCorruption};
@@ -87,7 +89,7 @@ fn read_at<F: Form>(
             own_rows,
             expires_at,
         } => {
-            let found = match read::read(state, reader, own_rows, form)? {
+            let found = match recovery::read(state, reader, own_rows, form)? {
                 Found::State(version, value) => Version {
                     expires_at,
                     ..version

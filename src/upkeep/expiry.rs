@@ -1,6 +1,6 @@
 //! Removing expired states.
 
-use super::{PAUSE, SECOND};
+use super::pace::{PAUSE, SECOND};
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};

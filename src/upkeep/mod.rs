@@ -24,32 +24,17 @@
 //!   version lives on: no transaction can have looked before there was one. Versions are never used again.
 
 mod expiry;
+mod pace;
 mod protections;
 mod pruning;
-pub mod resident;
+mod resident;
 mod retention;
 #[cfg(feature = "fault_injection")]
 mod test_functions;
 mod warm;
 
-use crate::worker::task::Task;
-use expiry::Expiry;
-use protections::Protections;
-use retention::Retention;
-use warm::Warm;
-
-/// The tasks, those that matter least last.
-pub fn tasks() -> Vec<Box<dyn Task>> {
-    vec![
-        Box::<Expiry>::default(),
-        Box::<Retention>::default(),
-        Box::<Warm>::default(),
-        Box::<Protections>::default(),
-    ]
-}
-
-/// Between two steps of a task, in microseconds.
-const PAUSE: i64 = 20_000;
-
-/// Microseconds of a second.
-const SECOND: i64 = 1_000_000;
+pub use expiry::Expiry;
+pub use protections::Protections;
+pub use resident::RESIDENT;
+pub use retention::Retention;
+pub use warm::Warm;

@@ -2,7 +2,7 @@
 //! everybody with a grant sees what a policy hid before. The same look finds indexes of the extension's own that somebody
 //! has dropped.
 
-use super::SECOND;
+use super::pace::SECOND;
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;

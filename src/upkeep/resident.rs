@@ -1,15 +1,30 @@
 //! Which states L1 holds, written down at a clean shutdown and read after the next start: a file for each
 //! database, in the data directory. Only names are in it, so one that is out of date does no harm.
 //!
-//! The launcher calls [`write_all`] at a clean shutdown, and [`discard_all`] at a start
-//! without `state_cache.warm_on_start`; the worker of a database takes the file of its own (`warm`). After a
-//! crash or an immediate shutdown there is none.
+//! The launcher writes the files at a clean shutdown, and removes them at a start without
+//! `state_cache.warm_on_start`; the worker of a database takes the file of its own (`warm`). After a crash or an
+//! immediate shutdown there is none, and without a file the next start is a cold one.
 
+use crate::settings;
 use crate::shared;
+use crate::worker::Errand;
 use state_cache_formats::resident::{List, Name, read};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+
+/// What the launcher does with the files.
+pub const RESIDENT: Errand = Errand {
+    about: "the list of what L1 holds",
+    at_start: || match settings::warm_on_start() {
+        true => Ok(()),
+        false => discard_all(),
+    },
+    at_stop: || match settings::warm_on_start() {
+        true => write_all(),
+        false => Ok(()),
+    },
+};
 
 /// Name of the files, before the OID of the database.
 const PREFIX: &str = "state_cache.resident.";
@@ -54,7 +69,7 @@ pub fn take(database: u32) -> Vec<Name> {
 ///
 /// # Errors
 /// Whatever the file system says.
-pub fn discard_all() -> io::Result<()> {
+fn discard_all() -> io::Result<()> {
     for entry in std::fs::read_dir(".")? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {

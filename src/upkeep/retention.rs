@@ -1,7 +1,7 @@
 //! Dropping what is older than its retention: traces and tombstones; then snapshots that are not kept.
 
+use super::pace::{PAUSE, SECOND};
 use super::pruning::Pruning;
-use super::{PAUSE, SECOND};
 use crate::cache::visibility::{next_full_xid, widen};
 use crate::catalog::{self, Catalog, bucket};
 use crate::error::{Error, Result};

@@ -1,8 +1,9 @@
 //! Filling L1 ahead of its readers: `state_warm()`, and the task that does it after a start.
 
-use super::{PAUSE, resident};
+use super::pace::PAUSE;
+use super::resident;
 use crate::cache::StateRef;
-use crate::cache::read::{Warmed, warm};
+use crate::cache::warm::{Warmed, warm};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::counters;

@@ -1,9 +1,9 @@
 //! The launcher: the process that starts the workers. The contract is in `worker`.
 
-use super::process::wait;
+use super::place::wait;
 use super::schedule::Backoff;
+use super::work::work;
 use crate::shared::{self, Database, NEVER, Stage};
-use crate::upkeep::resident;
 use crate::{settings, sys};
 use pgrx::pg_sys::{self, BgwHandleStatus};
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport};
@@ -79,8 +79,8 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
     };
     // SAFETY: this process's own latch, which is in shared memory.
     databases.set_launcher(unsafe { pg_sys::MyLatch });
-    if !settings::warm_on_start() {
-        complain(LIST, resident::discard_all());
+    for errand in work().errands {
+        complain(errand.about, (errand.at_start)());
     }
     let mut launcher = Launcher::new(databases);
     loop {
@@ -89,8 +89,8 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
             pg_sys::ResetLatch(pg_sys::MyLatch);
             pgrx::check_for_interrupts!();
             if pg_sys::ShutdownRequestPending != 0 {
-                if settings::warm_on_start() {
-                    complain(LIST, resident::write_all());
+                for errand in work().errands {
+                    complain(errand.about, (errand.at_stop)());
                 }
                 // Not 0, which would mean that it is not needed any more.
                 pg_sys::proc_exit(1);
@@ -107,11 +107,8 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
     }
 }
 
-/// What the launcher writes down at a clean shutdown.
-const LIST: &str = "the list of what L1 holds";
-
-/// A file that could not be read or written. Without the list the next start is a cold one; without the number of the
-/// start, cursors of `state_changes` are refused after the next one. Nothing else depends on them.
+/// Warns of a file that could not be read or written. Without the number of the start, cursors of `state_changes` are
+/// refused after the next one; what depends on the file of an errand, the errand says.
 fn complain(what: &str, outcome: std::io::Result<()>) {
     if let Err(error) = outcome {
         pgrx::warning!("state_cache launcher: {what}: {error}");

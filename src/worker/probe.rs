@@ -1,8 +1,8 @@
 //! A task for tests: it does what `state_cache.test_task` says. Compiled in with the feature
 //! `fault_injection` only.
 
+use super::place::transaction;
 use super::task::{Next, Round, Task};
-use super::transaction;
 use crate::error::Result;
 use crate::fault::injection::{Probe as Order, probe};
 use pgrx::pg_sys;

@@ -1,9 +1,10 @@
 //! A worker: the process that serves one database. The contract is in `worker`.
 
 use super::guard::{Failure, guarded};
+use super::place::{LEAVING, SLOT, accept, activity, transaction, wait};
 use super::schedule::Scheduled;
 use super::task::{Next, Round};
-use super::{LEAVING, SLOT, accept, activity, tasks, transaction};
+use super::work::work;
 use crate::catalog;
 use crate::error::Error;
 use crate::shared::{self, Database, NEVER, Stage};
@@ -193,7 +194,7 @@ impl Worker {
         };
         Self {
             slot,
-            tasks: tasks().into_iter().map(Scheduled::new).collect(),
+            tasks: work().new_tasks().map(Scheduled::new).collect(),
             memory,
             worked: Instant::now(),
             clock: sys::now(),
@@ -420,20 +421,4 @@ fn is_asked_to_leave(slot: &Database) -> bool {
     // SAFETY: a flag that the signal's handler sets.
     let terminated = unsafe { pg_sys::ShutdownRequestPending != 0 };
     terminated || slot.is_dismissed() || slot.is_barred(sys::now())
-}
-
-/// Waits until this process is woken, at most for a time; ends the process if the server is gone.
-pub fn wait(time: Duration) {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // Rounded up, so that what is due then is due when it returns.
-    let milliseconds = time.as_micros().div_ceil(1000).min(3_600_000);
-    // SAFETY: this process's own latch.
-    unsafe {
-        pg_sys::WaitLatch(
-            pg_sys::MyLatch,
-            events as i32,
-            milliseconds as std::ffi::c_long,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
-    }
 }

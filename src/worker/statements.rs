@@ -4,7 +4,7 @@
 //! Only who could run the statement makes a worker leave. The statement itself is left alone: what is wrong
 //! with it the server says.
 
-use super::process::wait;
+use super::place::wait;
 use crate::callback::shielded;
 use crate::shared::{self, Database};
 use crate::sys;

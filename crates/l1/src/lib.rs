@@ -111,7 +111,7 @@ pub use damage::Part;
 pub use dirty::{DIRTY_SHARE, Dirty, Settled};
 pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};
-pub use locks::Locks;
+pub use locks::{Guard, Locks};
 pub use mark::Mark;
 pub use publish::{Noted, Removes};
 pub use read::{Lookup, View, Want};

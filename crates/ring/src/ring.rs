@@ -1,7 +1,7 @@
 //! The ring itself.
 
 use crate::record::{MAX_RECORD, whole_records};
-use state_cache_l1::Locks;
+use state_cache_l1::{Guard, Locks};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -26,15 +26,6 @@ pub struct Ring<K: Locks> {
 unsafe impl<K: Locks + Sync> Sync for Ring<K> {}
 // SAFETY: as above.
 unsafe impl<K: Locks + Send> Send for Ring<K> {}
-
-/// Holds the lock until dropped.
-struct Guard<'a, K: Locks>(&'a Ring<K>);
-
-impl<K: Locks> Drop for Guard<'_, K> {
-    fn drop(&mut self) {
-        self.0.locks.unlock(self.0.lock);
-    }
-}
 
 impl<K: Locks> Ring<K> {
     /// Memory that a ring of `capacity` bytes of records takes, in bytes.
@@ -75,8 +66,7 @@ impl<K: Locks> Ring<K> {
     /// Appends records, overwriting the oldest ones. `appended` is told where they stand while the lock is
     /// still held. Allocates nothing and cannot fail, so it may run in a commit callback.
     pub fn append<T>(&self, records: &[u8], appended: impl FnOnce(Range<u64>) -> T) -> T {
-        self.locks.lock_exclusive(self.lock);
-        let _guard = Guard(self);
+        let _guard = Guard::exclusive(&self.locks, self.lock);
         let start = self.head();
         let end = start + records.len() as u64;
         // Of more than the ring holds only the end would be left; every reader is lapped then.
@@ -98,8 +88,7 @@ impl<K: Locks> Ring<K> {
         // Before the lock is taken.
         into.reserve(most);
         {
-            self.locks.lock_shared(self.lock);
-            let _guard = Guard(self);
+            let _guard = Guard::shared(&self.locks, self.lock);
             let there = self.head().checked_sub(from).ok_or(Lapped)?;
             if there > self.capacity as u64 {
                 return Err(Lapped);
