@@ -118,7 +118,7 @@ pub struct NewValue<'a> {
 
 /// Who has left a version to the worker, and upon what.
 #[derive(Debug, Clone, Copy)]
-pub struct LeftBy {
+pub struct DeferredBy {
     /// The role.
     pub owner: pg_sys::Oid,
     /// Version of L3's row beneath it, 0 for none.
@@ -205,12 +205,12 @@ impl Publication {
     ///
     /// # Errors
     /// [`OutOfMemory`]; nothing is reserved or marked then.
-    pub fn leave(
+    pub fn defer(
         &mut self,
         catalog: &Catalog,
         name: (&[u8], &[u8]),
         new: &NewValue<'_>,
-        left_by: LeftBy,
+        deferred_by: DeferredBy,
     ) -> Result<bool, OutOfMemory> {
         let Some(l1) = shared::l1() else {
             return Ok(false);
@@ -219,13 +219,13 @@ impl Publication {
         self.entries.try_room(1)?;
         let dirty = Dirty {
             since: sys::now(),
-            base: left_by.base,
-            owner: left_by.owner.to_u32(),
+            base: deferred_by.base,
+            owner: deferred_by.owner.to_u32(),
             parked: false,
         };
         match self.reserve(l1, key, new, Some(dirty)) {
             Some(block) => {
-                let before = match left_by.over_own_rows {
+                let before = match deferred_by.over_own_rows {
                     true => Before::Ended,
                     false => Before::Replaced,
                 };

@@ -155,7 +155,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         return Err(Error::PartialView);
     }
     let _surviving = SurvivingDamage::begin();
-    transaction::settle_before_recovery(state, c"state_recover()")?;
+    transaction::write_before_recovery(state, c"state_recover()")?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // The transaction's snapshot may be older than the lock.
     let (versions, head) = {

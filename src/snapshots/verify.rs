@@ -159,7 +159,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     // A version of an undefined class cannot be written.
     let is_defined = !matches!(catalog.class(class), Err(Error::UnknownClass { .. }));
     let _surviving = SurvivingDamage::begin();
-    transaction::settle_before_recovery(&state, c"state_verify()")?;
+    transaction::write_before_recovery(&state, c"state_verify()")?;
     store::lock(catalog, class, key)?;
     let _snapshot = PushedSnapshot::transaction();
     let findings = examine(catalog, class, key)?;

@@ -21,8 +21,8 @@ sql_functions! {
         if let Some(class) = class {
             catalog.class(class)?;
         }
-        let left = transaction::write_left(&catalog, class)?;
-        Ok(call::count_datum(left + behind::flush(&catalog, class)?))
+        let deferred = transaction::write_all_deferred(&catalog, class)?;
+        Ok(call::count_datum(deferred + behind::flush(&catalog, class)?))
     }
 
     /// `state_cache_unwritten()`

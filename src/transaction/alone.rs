@@ -3,11 +3,12 @@
 use super::batch::with;
 use super::capability;
 use super::deferred;
-use super::known::{Intent, OnConflict, Pending, State};
-use super::overrule::heed_changes_by_hand;
-use super::plan::{Look, plan};
-use super::step::Plan;
-use super::written::{Action, Outcome, Written};
+use super::effect::{Action, Effect, Outcome};
+use super::known::Intent;
+use super::overrule::overrule_deferred;
+use super::plan::{Look, Way, plan};
+use super::record::Taken;
+use super::row_change::Plan;
 use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog};
@@ -21,17 +22,13 @@ use std::rc::Rc;
 /// Attempts at one state before giving up; each lost one means that somebody else's commit succeeded.
 const MAX_ATTEMPTS: u32 = 1000;
 
-/// Bytes of documents that a transaction leaves to the worker: it holds them until it ends. What it changes
-/// beyond that is written through.
-const MAX_LEFT: usize = 16 << 20;
+/// Bytes of documents that a transaction defers: it holds them until it ends. What it changes beyond that is written
+/// through.
+const MAX_DEFERRED: usize = 16 << 20;
 
-pub fn flush_state(
-    catalog: &Rc<Catalog>,
-    id: u128,
-    known: State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-) -> Result<Outcome> {
+/// Flushes one state: writes the staged change by a statement of its own, or defers it.
+pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
+    let (id, known, pending) = (taken.id, &taken.known, &taken.pending);
     let key = Rc::clone(&known.key);
     let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
     crate::fault::stop_at!(ClassKnown);
@@ -41,37 +38,40 @@ pub fn flush_state(
         class,
         key: &key,
     };
-    heed_changes_by_hand(&state)?;
-    check_rules(&state, &known, pending)?;
+    overrule_deferred(&state)?;
+    check_rules(&state, &taken)?;
     let runs_user_code = catalog.runs_user_code();
     // Either may have waited for somebody who dropped the tables.
     catalog::require_same(catalog)?;
     let _stager = Impersonation::begin(&pending.stager, runs_user_code);
     let is_behind = locked && crate::shared::l1().is_some();
     let is_urgent = pending.is_urgent() || known.has_told_items();
-    let decide = is_behind && catalog.access().l1 && !is_urgent;
-    if is_behind && !decide {
-        deferred::bring_down(&state, id)?;
+    let way = match is_behind && catalog.access().l1 && !is_urgent {
+        true => Way::Defer,
+        false => Way::WriteThrough,
+    };
+    if is_behind && way == Way::WriteThrough {
+        deferred::write_back(&state, id)?;
     }
-    let written = write_alone(&state, &known, pending, on_conflict, decide, 0)?;
+    let effect = write_alone(&state, &taken, way, 0)?;
     // What follows rows of this transaction goes with them, or a crash could keep the rows alone: a version
     // that was never committed.
     let follows_own_rows = known.is_in_tables();
-    let outcome = finish(id, known, pending, written, locked)?;
-    if decide && (follows_own_rows || !may_leave(&state)?) {
-        deferred::write_left(catalog, id)?;
+    let outcome = finish(taken, effect, locked)?;
+    if way == Way::Defer && (follows_own_rows || !may_defer(&state)?) {
+        deferred::write_deferred(catalog, id)?;
     }
     Ok(outcome)
 }
 
 /// Asks the capabilities whether what is staged of a state may be written.
-pub fn check_rules(state: &StateRef<'_>, known: &State, pending: &Pending) -> Result<()> {
-    if let Some(token) = known.fence {
+pub fn check_rules(state: &StateRef<'_>, taken: &Taken) -> Result<()> {
+    if let Some(token) = taken.known.fence {
         for capability in capability::all() {
             capability.check_fence(state, token)?;
         }
     }
-    if matches!(pending.intent, Intent::Delete) {
+    if matches!(taken.pending.intent, Intent::Delete) {
         capability::check_may_delete(state)?;
     }
     Ok(())
@@ -81,12 +81,10 @@ pub fn check_rules(state: &StateRef<'_>, known: &State, pending: &Pending) -> Re
 /// first takes no lock of its own.
 pub fn write_alone(
     state: &StateRef<'_>,
-    known: &State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-    decide: bool,
+    taken: &Taken,
+    way: Way,
     mut attempt: u32,
-) -> Result<Written> {
+) -> Result<Effect> {
     let catalog = &state.catalog;
     let (mut class, mut look) = (Rc::clone(&state.class), Look::Quick);
     let mut locked = None;
@@ -112,13 +110,13 @@ pub fn write_alone(
             key: state.key,
         };
         let _snapshot = PushedSnapshot::transaction();
-        let written = match plan(&state, known, pending, on_conflict, decide, look)? {
-            Plan::Done(written) => Some(written),
+        let effect = match plan(&state, taken, way, look)? {
+            Plan::Done(effect) => Some(effect),
             Plan::Write(_) if crate::fault::leaves_out!(RowWrite) => None,
-            Plan::Write(step) => step.write(&state)?,
+            Plan::Write(change) => change.write(&state)?,
         };
-        match written {
-            Some(written) => return Ok(written),
+        match effect {
+            Some(effect) => return Ok(effect),
             None => attempt += 1,
         }
     }
@@ -167,42 +165,36 @@ fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result
     }
 }
 
-/// Remembers what was made of a state.
-pub fn finish(
-    id: u128,
-    known: State,
-    pending: &Pending,
-    written: Written,
-    locked: bool,
-) -> Result<Outcome> {
-    let (action, version, bytes) = match &written {
-        Written::Document { made, document, .. } => (Action::Written, made.version, document.len()),
-        Written::Deleted { version } => (Action::Deleted, *version, 0),
-        Written::Left {
+/// Puts the effect on a state into the batch. `locked` says that the locks of a `behind` class are held.
+pub fn finish(taken: Taken, effect: Effect, locked: bool) -> Result<Outcome> {
+    let (action, version, bytes) = match &effect {
+        Effect::Document { made, document, .. } => (Action::Written, made.version, document.len()),
+        Effect::Deleted { version } => (Action::Deleted, *version, 0),
+        Effect::Deferred {
             version,
             document,
             is_new: true,
             ..
         } => (Action::Written, *version, document.len()),
-        Written::Touched { version, .. }
-        | Written::Left { version, .. }
-        | Written::Nothing { version } => (Action::Unchanged, *version, 0),
+        Effect::Touched { version, .. }
+        | Effect::Deferred { version, .. }
+        | Effect::Nothing { version } => (Action::Unchanged, *version, 0),
     };
-    with(|batch| batch.flushed(id, written, &pending.stager, &pending.touched, locked))?;
+    with(|batch| batch.record(&taken, effect, locked))?;
     Ok(Outcome {
-        state: known,
+        state: taken.known,
         action,
         version,
         bytes,
     })
 }
 
-/// Whether what was decided upon may be left to the worker, rather than be written now.
-fn may_leave(state: &StateRef<'_>) -> Result<bool> {
-    let (by_hand, left) = with(|batch| (batch.by_hand.any(), batch.left));
+/// Whether a version that was decided upon may be deferred, rather than be written now.
+fn may_defer(state: &StateRef<'_>) -> Result<bool> {
+    let (by_hand, deferred) = with(|batch| (batch.by_hand.any(), batch.deferred_bytes));
     // Rows made by hand in this transaction are in the tables only.
     Ok(!by_hand
-        && left <= MAX_LEFT
+        && deferred <= MAX_DEFERRED
         && !behind::is_parked(state)
         && behind::may_leave(&state.catalog))
 }

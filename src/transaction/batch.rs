@@ -3,7 +3,7 @@
 use super::by_hand::ByHand;
 use super::explicit::Whose;
 use super::frames::Frames;
-use super::known::{Flushed, Intent, State};
+use super::known::{Flushed, Intent, OlderViews, State};
 use super::scope::Scope;
 use crate::cache::StateRef;
 use crate::cache::found::Ground;
@@ -47,7 +47,7 @@ pub struct Batch {
     pub held: usize,
     /// Bytes of the documents that this transaction leaves to the worker, as things stand: what is replaced, written
     /// or rolled back counts no more.
-    pub left: usize,
+    pub deferred_bytes: usize,
     /// Of the states of `behind` classes that this transaction has read under one snapshot, what it found first.
     pub read_behind: HashMap<u128, Ground>,
     pub publication: Publication,
@@ -100,11 +100,11 @@ impl Batch {
     }
 
     /// Whether a change of a state is staged.
-    pub fn is_dirty(&self, state: &StateRef<'_>) -> Result<bool> {
+    pub fn is_staged(&self, state: &StateRef<'_>) -> Result<bool> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         Ok(self
             .known(id, &state.class.name, state.key)?
-            .is_some_and(State::is_dirty))
+            .is_some_and(State::is_staged))
     }
 
     /// Whether the tables hold rows of this transaction for a state, so that only they can answer.
@@ -117,10 +117,10 @@ impl Batch {
     }
 
     /// What this transaction has flushed of a state and left to the worker, if that is so.
-    pub fn left(&self, state: &StateRef<'_>) -> Result<Option<Flushed>> {
+    pub fn deferred(&self, state: &StateRef<'_>) -> Result<Option<Flushed>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let known = self.known(id, &state.class.name, state.key)?;
-        Ok(known.and_then(|known| known.flushed.clone().filter(Flushed::is_left)))
+        Ok(known.and_then(|known| known.flushed.clone().filter(Flushed::is_deferred)))
     }
 
     /// What this transaction's flushes have made of a state, if they have made something.
@@ -131,7 +131,7 @@ impl Batch {
     }
 
     /// The ids of the states with staged changes that are to be flushed, in the order in which they are locked.
-    pub fn dirty(&self, whose: Whose) -> Result<Vec<u128>> {
+    pub fn staged(&self, whose: Whose) -> Result<Vec<u128>> {
         let is_meant = |state: &State| {
             let pending = state.pending.as_ref();
             pending.is_some_and(|it| whose.includes(it.stager.user, &self.scope.explicit))
@@ -159,13 +159,13 @@ impl Batch {
     }
 
     /// Relies on the tables for all that is flushed, see [`State::spill`].
-    pub fn spill(&mut self, give_up_older: bool) -> Result<()> {
+    pub fn spill(&mut self, older: OlderViews) -> Result<()> {
         // SAFETY: reads this backend's transaction state.
         let command = unsafe { pg_sys::GetCurrentCommandId(false) };
         for (id, state) in &mut self.states {
             if state.is_in_tables() {
                 self.frames.save(*id, Some(state), &self.scope)?;
-                state.spill(command, give_up_older);
+                state.spill(command, older);
             }
         }
         self.held = 0;
@@ -217,7 +217,7 @@ impl Batch {
     /// The running subtransaction has aborted: nothing of it was done. Allocates nothing.
     pub fn subtransaction_aborted(&mut self) {
         self.frames
-            .abort(&mut self.states, &mut self.scope, &mut self.left);
+            .abort(&mut self.states, &mut self.scope, &mut self.deferred_bytes);
         self.by_hand.abort();
         self.written_back.abort(sys::nest_level(), drop);
     }
@@ -231,7 +231,7 @@ impl Batch {
         self.frames.clear();
         self.by_hand.clear();
         self.written_back.clear();
-        self.left = 0;
+        self.deferred_bytes = 0;
         if !self.read_behind.is_empty() {
             self.read_behind = HashMap::new();
         }

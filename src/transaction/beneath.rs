@@ -13,7 +13,7 @@ use crate::error::Result;
 /// committed.
 pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
     let (left, own_rows) =
-        with(|batch| -> Result<_> { Ok((batch.left(state)?, batch.has_own_rows(state)?)) })?;
+        with(|batch| -> Result<_> { Ok((batch.deferred(state)?, batch.has_own_rows(state)?)) })?;
     let Some(Flushed {
         version,
         expires_at,

@@ -5,9 +5,9 @@ use super::beneath::committed_ground;
 use super::capability;
 use super::flush;
 use super::known::{Bytes, Expiry, Intent, Pending, View};
-use super::meet::settle;
+use super::meet::flush_others;
 use super::operation::{Operation, check_size};
-use super::overrule::heed_changes_by_hand;
+use super::overrule::overrule_deferred;
 use super::stage::{fold_if_many, new_pending, next_version, note_base, stage, with_operation};
 use super::view::read_newest;
 use crate::cache::StateRef;
@@ -33,8 +33,8 @@ pub fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
             state: state.shown(),
         });
     }
-    heed_changes_by_hand(state)?;
-    settle(state).map(|_| ())
+    overrule_deferred(state)?;
+    flush_others(state).map(|_| ())
 }
 
 /// Raises unless this transaction and this role may change states at all.
@@ -256,7 +256,7 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
             found,
         });
     }
-    let staged = with(|batch| batch.is_dirty(state))?;
+    let staged = with(|batch| batch.is_staged(state))?;
     if !staged {
         return Ok(Some(expected));
     }
@@ -270,12 +270,12 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
 /// Whether this transaction's own changes are what has moved a state on from this version (0: absent): nobody else has
 /// written, and no retry would come to another end.
 fn was_before_own_changes(state: &StateRef<'_>, version: i64) -> Result<bool> {
-    let (known, is_dirty) = with(|batch| -> Result<_> {
+    let (known, is_staged) = with(|batch| -> Result<_> {
         let known = batch.flushed_of(state)?.map(|it| (it.before, it.number()));
-        Ok((known, batch.is_dirty(state)?))
+        Ok((known, batch.is_staged(state)?))
     })?;
     Ok(match known {
-        Some((before, now)) => version == before || is_dirty && version == now,
-        None => is_dirty && committed_ground(state)?.number == version,
+        Some((before, now)) => version == before || is_staged && version == now,
+        None => is_staged && committed_ground(state)?.number == version,
     })
 }

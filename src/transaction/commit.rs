@@ -34,7 +34,7 @@ pub fn prepare() -> Result<()> {
             Err(Error::NotInstalled) => return Ok(()),
             Err(error) => return Err(error),
         };
-        if !write_what_is_left(&catalog)? {
+        if !hand_over_deferred(&catalog)? {
             break catalog;
         }
         // Triggers on what was written have staged more, perhaps on the same states.
@@ -72,7 +72,7 @@ pub fn prepare() -> Result<()> {
 /// Flushes until nothing is staged. Rows written at this point have missed the server's own firing of
 /// deferred triggers, and the triggers may stage changes again.
 fn flush_all() -> Result<()> {
-    while with(|batch| batch.states.values().any(State::is_dirty)) {
+    while with(|batch| batch.states.values().any(State::is_staged)) {
         {
             let _snapshot = PushedSnapshot::transaction();
             flush::flush(Whose::All)?;
@@ -84,16 +84,16 @@ fn flush_all() -> Result<()> {
 }
 
 /// Hands over what flushes have left. Whether that has led to new staged changes.
-fn write_what_is_left(catalog: &Rc<Catalog>) -> Result<bool> {
+fn hand_over_deferred(catalog: &Rc<Catalog>) -> Result<bool> {
     let wrote = {
         let _snapshot = PushedSnapshot::transaction();
-        deferred::leave(catalog)?
+        deferred::hand_over(catalog)?
     };
     if wrote {
         // SAFETY: as in `flush_all`.
         unsafe { pg_sys::AfterTriggerFireDeferred() };
     }
-    Ok(wrote && with(|batch| batch.states.values().any(State::is_dirty)))
+    Ok(wrote && with(|batch| batch.states.values().any(State::is_staged)))
 }
 
 /// What subscribers are to hear.
@@ -111,11 +111,11 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
                     Content::Touched => return None,
                 };
                 let by_hand = batch.by_hand.has(&state.class.name, &state.key);
-                (!by_hand || flushed.is_left()).then(|| News {
+                (!by_hand || flushed.is_deferred()).then(|| News {
                     class: (*state.class.name).into(),
                     key: (*state.key).into(),
                     change,
-                    behind: flushed.is_left(),
+                    behind: flushed.is_deferred(),
                     touched: flushed.touched.clone(),
                 })
             });
@@ -170,7 +170,7 @@ fn mark(catalog: &Rc<Catalog>) -> Result<()> {
             }
             memory::check()?;
             publication.needs_worker_by(flushed.expires_at);
-            if flushed.is_left() {
+            if flushed.is_deferred() {
                 // Marked when L1 took it.
                 continue;
             }
@@ -242,7 +242,7 @@ pub fn check_may_prepare() -> Result<()> {
             || batch
                 .states
                 .values()
-                .any(|state| state.is_dirty() || state.flushed.is_some())
+                .any(|state| state.is_staged() || state.flushed.is_some())
     });
     if changed || notify::has_requests() {
         Err(Error::Prepare)

@@ -7,7 +7,7 @@ use super::overrule::is_overruled;
 use crate::behind::{self, Found, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::found::Version;
-use crate::cache::publish::{LeftBy, NewValue};
+use crate::cache::publish::{DeferredBy, NewValue};
 use crate::catalog::Catalog;
 use crate::counters::Counter;
 use crate::error::{Error, Result, Shown};
@@ -16,8 +16,8 @@ use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
 /// Gives what is left to L1; what L1 does not take is written to the tables. Whether something was written.
-pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
-    let left = with(|batch| batch.all_left(catalog))?;
+pub fn hand_over(catalog: &Rc<Catalog>) -> Result<bool> {
+    let left = with(|batch| batch.all_deferred(catalog))?;
     if left.is_empty() {
         return Ok(false);
     }
@@ -28,13 +28,13 @@ pub fn leave(catalog: &Rc<Catalog>) -> Result<bool> {
     let mut wrote = false;
     for id in left {
         if by_hand && is_overruled(catalog, id)? {
-            with(|batch| batch.forget_left(id))?;
+            with(|batch| batch.overrule(id))?;
             continue;
         }
         // A class that this transaction has redefined since is not the worker's business any more.
-        let may_be_left = accepted && is_behind(catalog, id)?;
-        if !may_be_left || !with(|batch| batch.give_to_l1(catalog, id))? {
-            write_left(catalog, id)?;
+        let may_be_deferred = accepted && is_behind(catalog, id)?;
+        if !may_be_deferred || !with(|batch| batch.defer_to_l1(catalog, id))? {
+            write_deferred(catalog, id)?;
             wrote = true;
         }
     }
@@ -52,9 +52,9 @@ fn is_behind(catalog: &Catalog, id: u128) -> Result<bool> {
 }
 
 /// Writes what this transaction has left of a class, or of all; how many states.
-pub fn write_all(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
+pub fn write_all_deferred(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
     let left = with(|batch| {
-        let all = batch.all_left(catalog)?.into_iter();
+        let all = batch.all_deferred(catalog)?.into_iter();
         let wanted = all.filter(|id| {
             let state = batch.states.get(id);
             state.is_some_and(|state| class.is_none_or(|class| *state.class.name == *class))
@@ -62,7 +62,7 @@ pub fn write_all(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
         Ok::<_, Error>(collect(wanted)?)
     })?;
     for &id in &left {
-        write_left(catalog, id)?;
+        write_deferred(catalog, id)?;
     }
     Ok(left.len() as u64)
 }
@@ -99,10 +99,10 @@ pub fn check_classes(catalog: &Catalog) -> Result<()> {
 
 /// Before a state of a `behind` class is written through: writes the version that only L1 or this
 /// transaction holds. From here on the tables are what the change builds upon.
-pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
+pub fn write_back(state: &StateRef<'_>, id: u128) -> Result<()> {
     let (catalog, class) = (&state.catalog, &state.class);
-    if with(|batch| batch.left(state))?.is_some() {
-        return write_left(catalog, id);
+    if with(|batch| batch.deferred(state))?.is_some() {
+        return write_deferred(catalog, id);
     }
     if with(|batch| batch.states.get(&id).is_some_and(State::is_in_tables)) {
         return Ok(());
@@ -119,7 +119,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
         behind::write(catalog, class, state.key, &version)?
     };
     match wrote {
-        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, version))?,
+        Wrote::Version(made) => with(|batch| batch.record_written_back(id, made, version))?,
         // The change by hand may be this transaction's own, and fail with it.
         Wrote::Superseded if with(|batch| batch.by_hand.any()) => {}
         Wrote::Superseded => behind::forget(catalog, class, state.key, &info),
@@ -128,7 +128,7 @@ pub fn bring_down(state: &StateRef<'_>, id: u128) -> Result<()> {
 }
 
 /// Writes a version that this transaction has left, if it has.
-pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
+pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
         return Ok(());
     };
@@ -136,7 +136,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         version,
         expires_at,
         content: Content::Document { document, hash, .. },
-        place: Place::Left { stager, base, .. },
+        place: Place::Deferred { stager, base, .. },
         ..
     }) = known.flushed
     else {
@@ -157,7 +157,7 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     };
     class.counters.count(Counter::WrittenThrough);
     match wrote {
-        Wrote::Version(made) => with(|batch| batch.wrote_down(id, made, unwritten)),
+        Wrote::Version(made) => with(|batch| batch.record_written_back(id, made, unwritten)),
         Wrote::Superseded => {
             // A change by hand has the last word; without the dirty version a retry builds upon it.
             if !with(|batch| batch.by_hand.any())
@@ -177,14 +177,15 @@ pub fn write_left(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
 
 impl Batch {
     /// The states whose versions are left, in the order in which states are locked.
-    fn all_left(&self, catalog: &Catalog) -> Result<Vec<u128>> {
+    fn all_deferred(&self, catalog: &Catalog) -> Result<Vec<u128>> {
         in_order(self.states.iter().filter(|(id, state)| {
-            state.belongs_to(catalog, **id) && state.flushed.as_ref().is_some_and(Flushed::is_left)
+            state.belongs_to(catalog, **id)
+                && state.flushed.as_ref().is_some_and(Flushed::is_deferred)
         }))
     }
 
     /// Whether L1 takes a version that is left.
-    fn give_to_l1(&mut self, catalog: &Catalog, id: u128) -> Result<bool> {
+    fn defer_to_l1(&mut self, catalog: &Catalog, id: u128) -> Result<bool> {
         let Some(state) = self.states.get(&id) else {
             return Ok(false);
         };
@@ -198,7 +199,7 @@ impl Batch {
                     storage,
                 },
             place:
-                Place::Left {
+                Place::Deferred {
                     stager,
                     base,
                     over_own_rows,
@@ -219,13 +220,13 @@ impl Batch {
             },
             document,
         };
-        let left_by = LeftBy {
+        let deferred_by = DeferredBy {
             owner: stager.user,
             base: *base,
             over_own_rows: *over_own_rows,
         };
         let name = (&*state.class.name, &*state.key);
-        let taken = self.publication.leave(catalog, name, &new, left_by)?;
+        let taken = self.publication.defer(catalog, name, &new, deferred_by)?;
         if taken {
             state.class.counters.count(Counter::LeftBehind);
         }

@@ -1,10 +1,10 @@
 //! What `state_batch_begin`, `_commit`, `_rollback` and `_status` do.
 
 use super::batch::{Batch, with};
+use super::effect::Outcome;
 use super::explicit::{Explicit, Whose};
 use super::flush;
 use super::known::{Intent, OnConflict, State};
-use super::written::Outcome;
 use crate::error::{Error, Result};
 use crate::identity::is_sandboxed;
 use crate::snapshot::PushedSnapshot;

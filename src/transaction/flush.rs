@@ -11,11 +11,12 @@ use super::alone::flush_state;
 use super::batch::{Batch, with};
 use super::beneath::read_beneath;
 use super::capability;
+use super::effect::{Action, Done, Outcome};
 use super::explicit::{Explicits, Whose};
-use super::known::{OnConflict, State};
+use super::known::{OlderViews, OnConflict, State};
 use super::plan::conflict;
+use super::record::Rule;
 use super::together::{Group, Many};
-use super::written::{Action, Done, Outcome};
 use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
@@ -32,26 +33,11 @@ use std::rc::Rc;
 /// Writes what is staged, each role's by the rule of its explicit batch. In one that fails on conflicts, states that
 /// were only read are checked too.
 pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
-    let (catalog, dirty, explicit) = with(|batch| {
-        let explicit = batch.scope.explicit.clone();
-        (batch.scope.catalog.clone(), batch.dirty(whose), explicit)
-    });
-    let (Some(catalog), dirty) = (catalog, dirty?) else {
+    let Some(catalog) = installation()? else {
         return Ok(Vec::new());
     };
-    let catalog = match catalog::renewed(&catalog) {
-        Ok(catalog) => catalog,
-        // The staged changes go with tables that this transaction has dropped itself.
-        Err(Error::NotInstalled) if catalog.may_be_dropped_by_us() => {
-            with(|batch| {
-                batch.states.values_mut().for_each(State::unstage);
-                batch.scope.kept = Rc::default();
-            });
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error),
-    };
-    with(|batch| batch.scope.catalog = Some(Rc::clone(&catalog)));
+    let (staged, explicit) = with(|batch| (batch.staged(whose), batch.scope.explicit.clone()));
+    let staged = staged?;
     let timer = Timer::start();
     // What earlier commands of this transaction wrote must be visible to the reads below.
     // SAFETY: we are inside a transaction, not in parallel mode.
@@ -59,49 +45,68 @@ pub fn flush(whose: Whose) -> Result<Vec<Outcome>> {
     if explicit.any() {
         check_reads(&catalog, whose, &explicit)?;
     }
-    let mut outcomes = with_capacity(dirty.len())?;
-    let mut group = Group::new(&catalog, classes_of_many(&dirty)?);
-    let is_one = dirty.len() == 1;
-    for id in dirty {
+    let outcomes = flush_in_order(&catalog, staged)?;
+    // Where a write had to wait for DROP EXTENSION, it went to tables that were created after.
+    if !catalog.is_installed() {
+        return Err(Error::Reinstalled);
+    }
+    after_flush(&catalog, &outcomes, &timer)?;
+    Ok(outcomes)
+}
+
+/// The installation of the transaction's changes as it is now; `None` if there is nothing to flush. Staged changes go
+/// with tables that this transaction has dropped itself.
+fn installation() -> Result<Option<Rc<Catalog>>> {
+    let Some(catalog) = with(|batch| batch.scope.catalog.clone()) else {
+        return Ok(None);
+    };
+    match catalog::renewed(&catalog) {
+        Ok(catalog) => {
+            with(|batch| batch.scope.catalog = Some(Rc::clone(&catalog)));
+            Ok(Some(catalog))
+        }
+        Err(Error::NotInstalled) if catalog.may_be_dropped_by_us() => {
+            with(|batch| {
+                batch.states.values_mut().for_each(State::unstage);
+                batch.scope.kept = Rc::default();
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Flushes states in the order in which they are locked.
+fn flush_in_order(catalog: &Rc<Catalog>, staged: Vec<u128>) -> Result<Vec<Outcome>> {
+    let mut outcomes = with_capacity(staged.len())?;
+    let mut group = Group::new(catalog, classes_of_many(&staged)?);
+    let is_one = staged.len() == 1;
+    for id in staged {
         memory::check()?;
-        let taken = with(|batch| batch.take_pending(id, None))?;
-        let Some((known, pending, on_conflict)) = taken else {
+        let Some(taken) = with(|batch| batch.take(id, Rule::OfStager))? else {
             continue;
         };
-        if Batch::id(&catalog, &known.class.name, &known.key) != id {
+        if !taken.known.belongs_to(catalog, id) {
             // Staged before this transaction dropped the extension and created it again.
             with(|batch| batch.states.get_mut(&id).map(State::unstage));
             continue;
         }
         if is_one {
-            outcomes.push(flush_state(&catalog, id, known, &pending, on_conflict)?);
+            outcomes.push(flush_state(catalog, taken)?);
         } else {
-            group.flush(id, known, pending, on_conflict, &mut outcomes)?;
+            group.flush(taken, &mut outcomes)?;
         }
     }
     group.write(&mut outcomes)?;
-    // Where a write had to wait for DROP EXTENSION, it went to tables that were created after.
-    if !catalog.is_installed() {
-        return Err(Error::Reinstalled);
-    }
-    let wrote = outcomes
-        .iter()
-        .any(|outcome| outcome.action != Action::Unchanged);
-    if wrote && catalog.rows_may_be_rewritten() {
-        // Only the tables know what was written.
-        with(|batch| batch.spill(false))?;
-    }
-    tell_of_deletes(&catalog, &outcomes)?;
-    count(&outcomes, &timer);
     Ok(outcomes)
 }
 
 /// The classes of which very many states are to be written, and how many. Whether one is a `behind` class may
 /// change until the flush comes to it.
-fn classes_of_many(dirty: &[u128]) -> Result<Many> {
+fn classes_of_many(staged: &[u128]) -> Result<Many> {
     let mut counts = Many::new();
     with(|batch| {
-        for state in dirty.iter().filter_map(|id| batch.states.get(id)) {
+        for state in staged.iter().filter_map(|id| batch.states.get(id)) {
             match counts.get_mut(&state.class.name) {
                 Some(count) => *count += 1,
                 None => {
@@ -127,21 +132,15 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
-    let taken = with(|batch| batch.take_pending(id, Some(on_conflict)))?;
-    let Some((known, pending, on_conflict)) = taken else {
+    let Some(taken) = with(|batch| batch.take(id, Rule::Given(on_conflict)))? else {
         return Ok(None);
     };
-    let outcome = flush_state(&state.catalog, id, known, &pending, on_conflict)?;
-    if outcome.action != Action::Unchanged && state.catalog.rows_may_be_rewritten() {
-        with(|batch| batch.spill(false))?;
-    }
+    let outcome = flush_state(&state.catalog, taken)?;
     let done = Done {
         action: outcome.action,
         version: outcome.version,
     };
-    let outcomes = [outcome];
-    tell_of_deletes(&state.catalog, &outcomes)?;
-    count(&outcomes, &timer);
+    after_flush(&state.catalog, &[outcome], &timer)?;
     Ok(Some(done))
 }
 
@@ -151,9 +150,21 @@ pub fn write_staged(state: &StateRef<'_>) -> Result<()> {
     flush_now(state, on_conflict).map(|_| ())
 }
 
-/// The same as if the batch had been opened with this.
+/// The same as if the batch had been opened with this rule.
 pub fn write_staged_as(state: &StateRef<'_>, on_conflict: OnConflict) -> Result<()> {
     flush_now(state, Some(on_conflict)).map(|_| ())
+}
+
+/// What follows the writes of a flush.
+fn after_flush(catalog: &Catalog, outcomes: &[Outcome], timer: &Timer) -> Result<()> {
+    let wrote = outcomes.iter().any(|it| it.action != Action::Unchanged);
+    if wrote && catalog.rows_may_be_rewritten() {
+        // Only the tables know what was written.
+        with(|batch| batch.spill(OlderViews::Keep))?;
+    }
+    tell_of_deletes(catalog, outcomes)?;
+    count(outcomes, timer);
+    Ok(())
 }
 
 /// Tells the capabilities which states the flush has deleted.

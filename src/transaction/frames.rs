@@ -99,12 +99,12 @@ impl Frames {
         self.0.abort(sys::nest_level(), |frame| {
             for (id, saved) in frame.states {
                 if let Some(state) = states.get_mut(&id) {
-                    let before = state.left_bytes();
+                    let before = state.deferred_bytes();
                     match saved {
                         Some(saved) => *state = saved,
                         None => state.clear(),
                     }
-                    *deferred = (*deferred + state.left_bytes()).saturating_sub(before);
+                    *deferred = (*deferred + state.deferred_bytes()).saturating_sub(before);
                 }
             }
             *scope = frame.scope;

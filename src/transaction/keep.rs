@@ -43,7 +43,7 @@ impl Batch {
     /// What is staged of a state now is what dropping it goes back to.
     fn keep(&mut self, state: &StateRef<'_>) -> Result<()> {
         let known = self.changing(state)?;
-        if known.is_dirty() {
+        if known.is_staged() {
             let kept = known.clone();
             let id = Self::id(&state.catalog, &state.class.name, state.key);
             self.scope.explicit.keep(id, &kept)?;

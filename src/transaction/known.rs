@@ -113,6 +113,15 @@ pub enum View {
     Table,
 }
 
+/// What becomes of documents that only snapshots from before the newest change see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OlderViews {
+    /// They are kept.
+    Keep,
+    /// They are given up, since memory is short; such a snapshot is told so.
+    GiveUp,
+}
+
 /// What the next flush is to do with a state.
 #[derive(Clone)]
 pub struct Pending {
@@ -238,7 +247,7 @@ pub enum Place {
     /// In the tables, as rows of this transaction. The flag says that the locks of a `behind` class were held.
     Tables { locked: bool },
     /// Here only: it is left to the worker.
-    Left {
+    Deferred {
         /// Who staged it.
         stager: Identity,
         /// Version of the tables' row beneath it, 0 for none.
@@ -255,12 +264,12 @@ pub enum Place {
 impl Flushed {
     /// Whether subscribers are to hear of it, as far as its place says.
     pub fn is_news(&self) -> bool {
-        !matches!(self.place, Place::Left { is_news: false, .. })
+        !matches!(self.place, Place::Deferred { is_news: false, .. })
     }
 
     /// Whether it is left to the worker.
-    pub fn is_left(&self) -> bool {
-        matches!(self.place, Place::Left { .. })
+    pub fn is_deferred(&self) -> bool {
+        matches!(self.place, Place::Deferred { .. })
     }
 
     /// The version that is there, 0 for a tombstone.
@@ -320,15 +329,15 @@ impl State {
     pub fn is_in_tables(&self) -> bool {
         self.flushed
             .as_ref()
-            .is_some_and(|flushed| !flushed.is_left())
+            .is_some_and(|flushed| !flushed.is_deferred())
     }
 
     /// Bytes of the document that is left to the worker, 0 if none is.
-    pub fn left_bytes(&self) -> usize {
+    pub fn deferred_bytes(&self) -> usize {
         match &self.flushed {
             Some(Flushed {
                 content: Content::Document { document, .. },
-                place: Place::Left { .. },
+                place: Place::Deferred { .. },
                 ..
             }) => document.len(),
             _ => 0,
@@ -342,7 +351,7 @@ impl State {
     }
 
     /// Whether a flush has something to do.
-    pub fn is_dirty(&self) -> bool {
+    pub fn is_staged(&self) -> bool {
         self.pending.is_some()
     }
 
@@ -430,7 +439,7 @@ impl State {
             version,
             expires_at,
             content: Content::Document { document, .. },
-            place: Place::Left { command, .. },
+            place: Place::Deferred { command, .. },
             ..
         }) = &self.flushed
         else {
@@ -478,9 +487,9 @@ impl State {
     }
 
     /// Relies on the tables for what is flushed: snapshots that see command `flushed_by` find it there.
-    /// For older ones the documents staged before are kept, or given up if memory is short.
-    pub fn spill(&mut self, flushed_by: pg_sys::CommandId, give_up_older: bool) {
-        if self.is_dirty() {
+    /// What becomes of the documents staged before, which older snapshots see, `older` says.
+    pub fn spill(&mut self, flushed_by: pg_sys::CommandId, older: OlderViews) {
+        if self.is_staged() {
             return;
         }
         if let Some(Flushed {
@@ -490,7 +499,9 @@ impl State {
         }) = &mut self.flushed
         {
             *content = Content::Unkept;
-            if give_up_older && let Some((first, _)) = self.views.first() {
+            if older == OlderViews::GiveUp
+                && let Some((first, _)) = self.views.first()
+            {
                 self.forgotten.get_or_insert(*first);
                 self.views.clear();
             }

@@ -50,13 +50,13 @@ pub fn apply_locked(state: &StateRef<'_>, operation: Operation, function: &CStr)
 
 /// Before somebody looks at the kept versions in order to go back: what this transaction has staged or left of the
 /// state, and what L1 alone holds of it, is written.
-pub fn settle_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+pub fn write_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     change::begin(state, function)?;
     flush::flush_now(state, None)?;
     let class = behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
     if class.behind && shared::l1().is_some() {
         let id = Batch::id(&state.catalog, &state.class.name, state.key);
-        deferred::bring_down(state, id)?;
+        deferred::write_back(state, id)?;
     }
     Ok(())
 }
@@ -85,5 +85,5 @@ pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
 
 /// Whether a change of a state is staged.
 pub fn is_staged(state: &StateRef<'_>) -> Result<bool> {
-    with(|batch| batch.is_dirty(state))
+    with(|batch| batch.is_staged(state))
 }

@@ -10,15 +10,15 @@ use pgrx::pg_sys;
 /// Flushes what another role has staged of a state, before this one reads or changes it: the tables'
 /// privileges and policies must have answered for the one before they answer for the other. Whether
 /// there was something to flush. A role that may not read the tables makes nobody else's change be written.
-pub fn settle(state: &StateRef<'_>) -> Result<bool> {
-    if !state.catalog.access().l1 && with(|batch| batch.left(state))?.is_some() {
+pub fn flush_others(state: &StateRef<'_>) -> Result<bool> {
+    if !state.catalog.access().l1 && with(|batch| batch.deferred(state))?.is_some() {
         state.catalog.check_may_read()?;
         // Only the tables can say whether this role may see it.
         let id = Batch::id(&state.catalog, &state.class.name, state.key);
-        deferred::write_left(&state.catalog, id)?;
+        deferred::write_deferred(&state.catalog, id)?;
         // SAFETY: as below.
         unsafe { pg_sys::CommandCounterIncrement() };
-        return settle(state).map(|_| true);
+        return flush_others(state).map(|_| true);
     }
     let Some(stager) = with(|batch| batch.other_stager(state, sys::current_user()))? else {
         return Ok(false);

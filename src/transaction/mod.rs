@@ -84,6 +84,7 @@ mod capability;
 mod change;
 mod commit;
 mod deferred;
+mod effect;
 mod explicit;
 mod explicit_batch;
 mod flush;
@@ -97,13 +98,12 @@ mod overrule;
 mod plan;
 mod record;
 mod recovery;
+mod row_change;
 mod save;
 mod scope;
 mod stage;
-mod step;
 mod together;
 mod view;
-mod written;
 
 pub use by_hand::{Bucket, Untraced};
 pub use callbacks::init;
@@ -111,13 +111,13 @@ pub use capability::Capability;
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
 };
-pub use deferred::write_all as write_left;
+pub use deferred::write_all_deferred;
 pub use explicit_batch::{batch_status, begin_batch, commit_batch, roll_back_batch};
 pub use flush::write_staged;
 pub use keep::{keep, keep_for_commit, keep_staged};
 pub use known::OnConflict;
 pub use lock::{
-    apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, settle_before_recovery,
+    apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, write_before_recovery,
 };
 pub use operation::{Edit, Operation};
 pub use overrule::{ChangeByHand, note_change_by_hand};

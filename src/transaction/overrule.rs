@@ -89,15 +89,15 @@ pub fn own_floor(class: &[u8], key: &[u8]) -> i64 {
 
 /// Before a state is read or changed: a version that this transaction has left, and that it has changed by
 /// hand since, is forgotten if the change by hand has the last word (see `behind`).
-pub fn heed_changes_by_hand(state: &StateRef<'_>) -> Result<()> {
+pub fn overrule_deferred(state: &StateRef<'_>) -> Result<()> {
     let may_be = with(|batch| -> Result<_> {
         let by_hand = &batch.by_hand;
         let touched = by_hand.all() || by_hand.has(&state.class.name, state.key);
-        Ok(touched && batch.left(state)?.is_some())
+        Ok(touched && batch.deferred(state)?.is_some())
     })?;
     let id = Batch::id(&state.catalog, &state.class.name, state.key);
     if may_be && is_overruled(&state.catalog, id)? {
-        with(|batch| batch.forget_left(id))?;
+        with(|batch| batch.overrule(id))?;
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ pub fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
     };
     let Some(Flushed {
         version,
-        place: Place::Left { base, .. },
+        place: Place::Deferred { base, .. },
         ..
     }) = known.flushed
     else {
@@ -132,12 +132,12 @@ pub fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
 
 impl Batch {
     /// A version that was left has been overruled: the tables count.
-    pub fn forget_left(&mut self, id: u128) -> Result<()> {
+    pub fn overrule(&mut self, id: u128) -> Result<()> {
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {
-            self.left = self.left.saturating_sub(state.left_bytes());
+            self.deferred_bytes = self.deferred_bytes.saturating_sub(state.deferred_bytes());
             state.flushed = None;
-            if !state.is_dirty() {
+            if !state.is_staged() {
                 state.forget_views();
             }
         }

@@ -1,16 +1,17 @@
 //! Writing one staged state. [`plan`] finds out what is there, whether the caller's expectations hold and what is
-//! to be done, and only reads; [`Step::write`] does it, or the flush does it together with others (`flush_many`).
+//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others (`flush_many`).
 //!
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
 
 use super::batch::with;
 use super::beneath::read_beneath;
-use super::known::{Bytes, Expiry, Intent, OnConflict, Pending, State};
-use super::operation::apply_all;
+use super::effect::Effect;
+use super::known::{Bytes, Expiry, Intent, OnConflict, Pending};
+use super::operation::{Operation, apply_all};
 use super::overrule::own_floor;
-use super::step::{Next, Plan, Step, quiet};
-use super::written::Written;
+use super::record::Taken;
+use super::row_change::{NextRow, Plan, RowChange, quiet};
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, IfIntact, SameAs};
 use crate::cache::found::{Form, Found, Ground};
@@ -178,26 +179,39 @@ impl Look {
     }
 }
 
-/// What is to be done. With `decide`, which the locks of a `behind` class allow, a document is only decided
-/// upon.
-pub fn plan(
-    state: &StateRef<'_>,
-    known: &State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-    decide: bool,
-    look: Look,
-) -> Result<Plan> {
+/// What becomes of the version that a flush decides upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is written to the tables.
+    WriteThrough,
+    /// It is deferred, which the locks of a `behind` class allow.
+    Defer,
+}
+
+/// The version that a flush decides upon, but for its number.
+struct Next {
+    /// Binary jsonb.
+    document: Bytes,
+    /// Hash of the document.
+    hash: u128,
+    /// When it expires, `i64::MAX` for never.
+    expires_at: i64,
+}
+
+/// What is to be done about a staged change.
+pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result<Plan> {
+    let pending = &taken.pending;
+    let defers = way == Way::Defer;
     let staged = match &pending.intent {
         Intent::Replace(document)
         | Intent::Apply {
             result: document, ..
         } => Some(document),
         // What the tables hold has been overtaken; it is written soon, and looked at again.
-        Intent::Expire(_) if decide && !is_in_tables(state)? => {
-            return Ok(Plan::Done(Written::Nothing { version: 0 }));
+        Intent::Expire(_) if defers && !is_in_tables(state)? => {
+            return Ok(Plan::Done(Effect::Nothing { version: 0 }));
         }
-        Intent::Expire(now) => return Ok(Plan::Write(Step::Expire(*now))),
+        Intent::Expire(now) => return Ok(Plan::Write(RowChange::Expire(*now))),
         Intent::Delete | Intent::Touch => None,
     };
     let wanted = staged.map(|document| SameAs {
@@ -210,66 +224,85 @@ pub fn plan(
         false => look,
     };
     let mut current = Current::read(state, wanted.as_ref(), look)?;
-    check_version(state, known, pending, on_conflict, current.ground())?;
+    check_version(state, taken, current.ground())?;
     current.lost = lost(state, &current);
     current.highest = current.highest.max(current.lost);
     // What others may have seen is gone: the document that takes its place is a new version, whatever it is.
     current.same &= current.lost == 0;
-    let (document, hash) = match (&pending.intent, staged, wanted) {
-        (Intent::Delete, ..) if decide => return delete_behind(state, &current).map(Plan::Done),
-        (Intent::Touch, ..) if decide && !is_in_tables(state)? => {
+    let wanted = wanted.map(|wanted| wanted.hash);
+    let (document, hash) = match (&pending.intent, staged.zip(wanted)) {
+        (Intent::Delete, _) if defers => return delete_behind(state, &current).map(Plan::Done),
+        (Intent::Touch, _) if defers && !is_in_tables(state)? => {
             return touch_behind(state, &current, pending).map(Plan::Done);
         }
-        (Intent::Delete, ..) => return Ok(delete(state, &current)),
-        (Intent::Touch, ..) => return Ok(touch(&current, pending)),
+        (Intent::Delete, _) => return Ok(delete(state, &current)),
+        (Intent::Touch, _) => return Ok(touch(&current, pending)),
         (
             Intent::Apply {
                 operations, base, ..
             },
-            ..,
-        ) if *base != current.ground() && !pending.overwrites(on_conflict) => {
-            let before = look.read(state, &mut Document)?.state();
-            let before = before.map(|(_, document)| document);
-            let kept = before.as_deref().map(copy).transpose()?;
-            let Some(result) = apply_all(state, operations, kept)? else {
-                return Ok(Plan::Done(Written::Nothing { version: 0 }));
-            };
-            current.same = current.lost == 0 && before.as_ref() == Some(&result);
-            let hash = state_cache_document::hash(&result);
-            (Rc::new(result), hash)
+            _,
+        ) if *base != current.ground() && !taken.overwrites() => {
+            match apply_again(state, &mut current, operations, look)? {
+                Some(again) => again,
+                None => return Ok(Plan::Done(Effect::Nothing { version: 0 })),
+            }
         }
-        (_, Some(document), Some(wanted)) => (Rc::clone(document), wanted.hash),
-        (_, _, _) => {
-            return Ok(Plan::Done(Written::Nothing {
+        (_, Some((document, hash))) => (Rc::clone(document), hash),
+        (_, None) => {
+            return Ok(Plan::Done(Effect::Nothing {
                 version: current.number,
             }));
         }
     };
+    let next = Next {
+        document,
+        hash,
+        expires_at: pending.expiry.after(current.expires_at),
+    };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
-    let expires_at = pending.expiry.after(current.expires_at);
-    if current.same && (pending.dedup || is_operation) && is_repeated(state, pending, &mut current)?
-    {
-        if decide {
-            let left = touch_left(state, &current, document, expires_at);
-            return Ok(Plan::Done(left));
+    let may_skip = current.same && (pending.dedup || is_operation);
+    match (may_skip && is_repeated(state, pending, &mut current)?, way) {
+        (true, Way::Defer) => Ok(Plan::Done(defer_expiry(state, &current, next))),
+        (true, Way::WriteThrough) => {
+            check_newest(state, &current)?;
+            Ok(touch(&current, pending))
         }
-        check_newest(state, &current)?;
-        return Ok(touch(&current, pending));
+        (false, Way::Defer) => defer_version(state, &current, next).map(Plan::Done),
+        (false, Way::WriteThrough) => next_version(state, pending, current, next).map(Plan::Write),
     }
-    if decide {
-        return leave_version(state, &current, document, hash, expires_at).map(Plan::Done);
-    }
-    next_version(state, pending, current, document, hash, expires_at).map(Plan::Write)
+}
+
+/// What staged operations make of the document that is there now, with its hash; `None` if there is no state and none of
+/// them makes one.
+fn apply_again(
+    state: &StateRef<'_>,
+    current: &mut Current,
+    operations: &[Rc<Operation>],
+    look: Look,
+) -> Result<Option<(Bytes, u128)>> {
+    let before = look.read(state, &mut Document)?.state();
+    let before = before.map(|(_, document)| document);
+    let kept = before.as_deref().map(copy).transpose()?;
+    let Some(result) = apply_all(state, operations, kept)? else {
+        return Ok(None);
+    };
+    current.same = current.lost == 0 && before.as_ref() == Some(&result);
+    let hash = state_cache_document::hash(&result);
+    Ok(Some((Rc::new(result), hash)))
 }
 
 fn next_version(
     state: &StateRef<'_>,
     pending: &Pending,
     mut current: Current,
-    document: Bytes,
-    hash: u128,
-    expires_at: i64,
-) -> Result<Step> {
+    next: Next,
+) -> Result<RowChange> {
+    let Next {
+        document,
+        hash,
+        expires_at,
+    } = next;
     // It may be that L1 holds what is damaged in L3.
     let is_reinstated = pending
         .checkpoint
@@ -281,7 +314,7 @@ fn next_version(
     };
     let base = current.document.take().or(same);
     let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
-    let next = Next {
+    let next = NextRow {
         number: current.next_number(state),
         document,
         hash,
@@ -293,15 +326,15 @@ fn next_version(
     };
     let replaced = current.replaced(pending.expiry);
     Ok(if !current.has_row {
-        Step::Insert(next)
+        RowChange::Insert(next)
     } else if state.class.keeps_one()
         && current.is_intact()
         && current.storage.may_be_replaced()
         && state.catalog.may_replace_snapshots()
     {
-        Step::Replace(replaced, next)
+        RowChange::Replace(replaced, next)
     } else {
-        Step::Update(replaced, next)
+        RowChange::Update(replaced, next)
     })
 }
 
@@ -388,14 +421,8 @@ fn base(state: &StateRef<'_>, current: &Current) -> i64 {
     }
 }
 
-/// Decides on the next version and leaves it to the worker.
-fn leave_version(
-    state: &StateRef<'_>,
-    current: &Current,
-    document: Bytes,
-    hash: u128,
-    expires_at: i64,
-) -> Result<Written> {
+/// Decides on the next version, which is deferred.
+fn defer_version(state: &StateRef<'_>, current: &Current, next: Next) -> Result<Effect> {
     let version = match current.last {
         ..1 => {
             let _snapshot = PushedSnapshot::latest();
@@ -404,11 +431,11 @@ fn leave_version(
         }
         _ => current.highest + 1,
     };
-    Ok(Written::Left {
+    Ok(Effect::Deferred {
         version,
-        document,
-        hash,
-        expires_at,
+        document: next.document,
+        hash: next.hash,
+        expires_at: next.expires_at,
         base: base(state, current),
         before: current.number,
         is_new: true,
@@ -416,22 +443,17 @@ fn leave_version(
 }
 
 /// Gives the current version, whose document is the staged one, another expiry, if it is another.
-fn touch_left(
-    state: &StateRef<'_>,
-    current: &Current,
-    document: Bytes,
-    expires_at: i64,
-) -> Written {
-    if Some(expires_at) == current.expires_at {
-        return Written::Nothing {
+fn defer_expiry(state: &StateRef<'_>, current: &Current, next: Next) -> Effect {
+    if Some(next.expires_at) == current.expires_at {
+        return Effect::Nothing {
             version: current.number,
         };
     }
-    Written::Left {
+    Effect::Deferred {
         version: current.number,
-        document,
+        document: next.document,
         hash: current.hash,
-        expires_at,
+        expires_at: next.expires_at,
         base: base(state, current),
         before: current.number,
         is_new: false,
@@ -439,13 +461,8 @@ fn touch_left(
 }
 
 /// `40001` if the state is not in the version that the change relies on.
-fn check_version(
-    state: &StateRef<'_>,
-    known: &State,
-    pending: &Pending,
-    on_conflict: Option<OnConflict>,
-    current: Ground,
-) -> Result<()> {
+fn check_version(state: &StateRef<'_>, taken: &Taken, current: Ground) -> Result<()> {
+    let (known, pending, on_conflict) = (&taken.known, &taken.pending, taken.on_conflict);
     let relied_on = match on_conflict {
         Some(OnConflict::Error) => known.base_of(pending.stager.user),
         Some(OnConflict::Reapply) if !matches!(pending.intent, Intent::Apply { .. }) => {
@@ -458,12 +475,12 @@ fn check_version(
         .filter(|expected| *expected != current.number);
     let folded = pending
         .folded
-        .filter(|_| !pending.overwrites(on_conflict))
+        .filter(|_| !taken.overwrites())
         .map(|folded| folded.ground);
     let moved = relied_on
         .map(|base| base.ground)
         .or(folded)
-        .or_else(|| read_before(state, known, on_conflict))
+        .or_else(|| read_before(state, taken))
         .filter(|ground| *ground != current)
         .map(|ground| ground.number);
     match unexpected.or(moved) {
@@ -474,12 +491,8 @@ fn check_version(
 
 /// What the transaction has found of a state of a `behind` class under its one snapshot, unless it has changed it
 /// since. Of a class that is written through PostgreSQL itself says that the row has moved.
-fn read_before(
-    state: &StateRef<'_>,
-    known: &State,
-    on_conflict: Option<OnConflict>,
-) -> Option<Ground> {
-    if known.flushed.is_some() || on_conflict == Some(OnConflict::Overwrite) {
+fn read_before(state: &StateRef<'_>, taken: &Taken) -> Option<Ground> {
+    if taken.known.flushed.is_some() || taken.on_conflict == Some(OnConflict::Overwrite) {
         return None;
     }
     with(|batch| batch.read_behind(state))
@@ -487,52 +500,58 @@ fn read_before(
 
 fn delete(state: &StateRef<'_>, current: &Current) -> Plan {
     if !current.is_there {
-        return Plan::Done(Written::Nothing { version: 0 });
+        return Plan::Done(Effect::Nothing { version: 0 });
     }
     // Whatever its expiry is.
     let replaced = current.replaced(Expiry::At(i64::MAX));
     let number = current.next_number(state);
-    Plan::Write(Step::Delete(replaced, number, current.quiet))
+    Plan::Write(RowChange::Delete(replaced, number, current.quiet))
 }
 
 /// Whether the newest version is in the tables.
 fn is_in_tables(state: &StateRef<'_>) -> Result<bool> {
-    Ok(!behind::is_dirty(state) && with(|batch| batch.left(state))?.is_none())
+    Ok(!behind::is_dirty(state) && with(|batch| batch.deferred(state))?.is_none())
 }
 
 /// The same where L3 may hold an older version, or none.
-fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Written> {
+fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Effect> {
     if current.number == 0 {
-        return Ok(Written::Nothing { version: 0 });
+        return Ok(Effect::Nothing { version: 0 });
     }
     let newest = current.number.max(current.lost);
     let version = behind::delete(&state.catalog, &state.class, state.key, newest)?;
-    Ok(Written::Deleted { version })
+    Ok(Effect::Deleted { version })
 }
 
 /// Gives a version that L3 does not hold another expiry.
-fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Written> {
-    let expires_at = pending.expiry.after(current.expires_at);
+fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> Result<Effect> {
     let Found::State(version, document) = read_beneath(state, &mut Document)? else {
-        return Ok(Written::Nothing { version: 0 });
+        return Ok(Effect::Nothing { version: 0 });
+    };
+    let next = Next {
+        hash: state_cache_document::hash(&document),
+        document: Rc::new(document),
+        expires_at: pending.expiry.after(current.expires_at),
     };
     // Where the document of a version is damaged, what L3 holds takes its place: as a version of its own.
     if current.lost > 0 || version.number != current.number {
-        let hash = state_cache_document::hash(&document);
-        return leave_version(state, current, Rc::new(document), hash, expires_at);
+        return defer_version(state, current, next);
     }
-    Ok(touch_left(state, current, Rc::new(document), expires_at))
+    Ok(defer_expiry(state, current, next))
 }
 
 /// Changes the expiry only, if it changes at all.
 fn touch(current: &Current, pending: &Pending) -> Plan {
     let expires_at = pending.expiry.after(current.expires_at);
     if current.number == 0 || Some(expires_at) == current.expires_at {
-        return Plan::Done(Written::Nothing {
+        return Plan::Done(Effect::Nothing {
             version: current.number,
         });
     }
-    Plan::Write(Step::Touch(current.replaced(pending.expiry), expires_at))
+    Plan::Write(RowChange::Touch(
+        current.replaced(pending.expiry),
+        expires_at,
+    ))
 }
 
 /// A change is skipped only against the newest version. Where the transaction's snapshot may be older

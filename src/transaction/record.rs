@@ -1,8 +1,8 @@
 //! What a flush takes out of the batch, and what it puts back.
 
 use super::batch::Batch;
+use super::effect::Effect;
 use super::known::{Bytes, Content, Flushed, OnConflict, Pending, Place, State, View};
-use super::written::Written;
 use crate::behind::Unwritten;
 use crate::cache::found::Ground;
 use crate::error::Result;
@@ -12,14 +12,37 @@ use crate::store::{Made, Storage};
 use pgrx::pg_sys;
 use std::rc::Rc;
 
+/// A staged change that a flush has taken out of the batch.
+pub struct Taken {
+    /// The hash under which the state is known.
+    pub id: u128,
+    /// The state as it was staged.
+    pub known: State,
+    /// The change.
+    pub pending: Pending,
+    /// What a conflict leads to, where an explicit batch or the caller says so.
+    pub on_conflict: Option<OnConflict>,
+}
+
+impl Taken {
+    /// Whether the change is written over whatever others have made of the state.
+    pub fn overwrites(&self) -> bool {
+        self.pending.overwrites(self.on_conflict)
+    }
+}
+
+/// By which rule for conflicts a change is flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// By the rule of the explicit batch of the role that has staged it, if the role has one.
+    OfStager,
+    /// By this one.
+    Given(Option<OnConflict>),
+}
+
 impl Batch {
-    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone. With it goes the rule
-    /// for conflicts: the one given, else that of the batch of the role that has staged it.
-    pub fn take_pending(
-        &mut self,
-        id: u128,
-        on_conflict: Option<Option<OnConflict>>,
-    ) -> Result<Option<(State, Pending, Option<OnConflict>)>> {
+    /// Takes what is pending on a state, so that a flush from within the flush leaves it alone.
+    pub fn take(&mut self, id: u128, rule: Rule) -> Result<Option<Taken>> {
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         let Some(state) = self.states.get_mut(&id) else {
             return Ok(None);
@@ -28,156 +51,55 @@ impl Batch {
         let Some(mut pending) = state.pending.take() else {
             return Ok(None);
         };
-        let of_role = || self.scope.explicit.rule_of(pending.stager.user);
-        let on_conflict = on_conflict.unwrap_or_else(of_role);
+        let on_conflict = match rule {
+            Rule::OfStager => self.scope.explicit.rule_of(pending.stager.user),
+            Rule::Given(on_conflict) => on_conflict,
+        };
         self.scope.forget_staged_before(id)?;
         if pending.overwrites(on_conflict) {
             // Whatever others have changed since goes with it.
             pending.touched = pending.touched.and(&Touched::document());
         }
-        Ok(Some((known, pending, on_conflict)))
+        Ok(Some(Taken {
+            id,
+            known,
+            pending,
+            on_conflict,
+        }))
     }
 
-    /// Remembers what was written.
-    pub fn flushed(
-        &mut self,
-        id: u128,
-        written: Written,
-        stager: &Identity,
-        touched: &Touched,
-        locked: bool,
-    ) -> Result<()> {
+    /// Notes what a flush has made of a state. `locked` says that the locks of a `behind` class are held.
+    pub fn record(&mut self, taken: &Taken, effect: Effect, locked: bool) -> Result<()> {
+        let id = taken.id;
         self.frames.save(id, self.states.get(&id), &self.scope)?;
-        let explicit = self.scope.explicit.any();
         let Some(known) = self.states.get_mut(&id) else {
             return Ok(());
         };
-        let left_before = known.left_bytes();
-        if !known.is_dirty() {
+        let before = known.deferred_bytes();
+        if !known.is_staged() {
             known.beneath = None;
         }
-        let mut place = Place::Tables { locked };
-        let flushed = known.flushed.as_ref();
-        let before = flushed.map_or(written.before(), |flushed| flushed.before);
-        let mut all_touched = flushed.map_or_else(Touched::default, |it| it.touched.clone());
-        if written.is_new() {
-            all_touched = all_touched.and(touched);
-        }
-        if written.starts_anew() {
-            all_touched = all_touched.and(&Touched::document());
-        }
-        let (version, expires_at, content) = match written {
-            Written::Nothing { .. } if known.flushed.is_none() => {
-                // Others may change the state from here on.
-                if !known.is_dirty() {
-                    known.forget_views();
-                }
-                return Ok(());
-            }
-            Written::Nothing { version } => {
-                known.correct_view(version, None, None);
-                return Ok(());
-            }
-            Written::Document {
-                made,
-                document,
-                hash,
-                expires_at,
-                ..
-            } => {
-                let (version, storage) = (made.version, made.storage);
-                known.correct_view(version, Some(&document), Some(expires_at));
-                let content = Content::Document {
-                    document,
-                    hash,
-                    storage,
-                };
-                (version, expires_at, content)
-            }
-            Written::Left {
-                version,
-                document,
-                hash,
-                expires_at,
-                base,
-                is_new,
-                ..
-            } => {
-                // A row of this transaction's own is what the tables hold then.
-                let version_beneath = known.flushed.as_ref().map_or(0, Flushed::number);
-                known.correct_view(version, Some(&document), Some(expires_at));
-                let (base, was_news, over_own_rows) =
-                    match known.flushed.take().map(|flushed| flushed.place) {
-                        Some(Place::Left {
-                            base,
-                            is_news,
-                            over_own_rows,
-                            ..
-                        }) => (base, is_news, over_own_rows),
-                        Some(Place::Tables { .. }) => (version_beneath, true, true),
-                        None => (base, false, false),
-                    };
-                place = Place::Left {
-                    stager: stager.clone(),
-                    base,
-                    // SAFETY: reads this backend's transaction state.
-                    command: unsafe { pg_sys::GetCurrentCommandId(false) },
-                    is_news: is_new || was_news,
-                    over_own_rows,
-                };
-                let content = Content::Document {
-                    document,
-                    hash,
-                    storage: Storage::UNKNOWN,
-                };
-                (version, expires_at, content)
-            }
-            Written::Deleted { version } => (version, i64::MAX, Content::Deleted),
-            Written::Touched {
-                version,
-                expires_at,
-            } => {
-                known.correct_view(version, None, Some(expires_at));
-                let before = known.flushed.take();
-                (
-                    version,
-                    expires_at,
-                    before.map_or(Content::Touched, |flushed| flushed.content),
-                )
-            }
+        let Some(flushed) = known.flushed_as(effect, &taken.pending, locked) else {
+            return Ok(());
         };
-        if explicit {
-            let ground = match &content {
-                Content::Document { hash, .. } => Some(Ground {
-                    number: version,
-                    hash: *hash,
-                }),
-                Content::Deleted => Some(Ground::ABSENT),
-                // The document is the one it was.
-                Content::Touched | Content::Unkept => None,
-            };
-            // What the transaction itself writes is no conflict with what it has read, whichever role did either.
-            for base in &mut known.bases {
-                base.ground = ground.unwrap_or(base.ground);
-            }
+        if self.scope.explicit.any() {
+            known.move_bases(&flushed);
         }
-        known.flushed = Some(Flushed {
-            version,
-            expires_at,
-            content,
-            place,
-            before,
-            touched: all_touched,
-        });
-        self.left = (self.left + known.left_bytes()).saturating_sub(left_before);
+        known.flushed = Some(flushed);
+        self.deferred_bytes = (self.deferred_bytes + known.deferred_bytes()).saturating_sub(before);
         Ok(())
     }
 
     /// A version that was only here or in L1 is a row of this transaction now.
-    pub fn wrote_down(&mut self, id: u128, made: Made, unwritten: Unwritten) -> Result<()> {
+    pub fn record_written_back(
+        &mut self,
+        id: u128,
+        made: Made,
+        unwritten: Unwritten,
+    ) -> Result<()> {
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {
-            self.left = self.left.saturating_sub(state.left_bytes());
+            self.deferred_bytes = self.deferred_bytes.saturating_sub(state.deferred_bytes());
             // Without a flush of this transaction's it is what there was before.
             let (before, touched) = match state.flushed.take() {
                 Some(flushed) => (flushed.before, flushed.touched),
@@ -201,10 +123,143 @@ impl Batch {
 }
 
 impl State {
+    /// A flush has come to nothing.
+    fn keep_as_it_is(&mut self, version: i64) {
+        if self.flushed.is_some() {
+            self.correct_view(version, None, None);
+        } else if !self.is_staged() {
+            // Others may change the state from here on.
+            self.forget_views();
+        }
+    }
+
+    /// What the transaction's flushes have made of the state once a flush has had this effect; `None` if it had none.
+    fn flushed_as(&mut self, effect: Effect, pending: &Pending, locked: bool) -> Option<Flushed> {
+        let before = self.flushed.as_ref();
+        let before = before.map_or(effect.before(), |flushed| flushed.before);
+        let touched = self.all_touched(&effect, &pending.touched);
+        let in_tables = Place::Tables { locked };
+        let (version, expires_at, content, place) = match effect {
+            Effect::Document {
+                made,
+                document,
+                hash,
+                expires_at,
+                ..
+            } => {
+                let (version, storage) = (made.version, made.storage);
+                self.correct_view(version, Some(&document), Some(expires_at));
+                let content = Content::Document {
+                    document,
+                    hash,
+                    storage,
+                };
+                (version, expires_at, content, in_tables)
+            }
+            Effect::Deferred {
+                version,
+                document,
+                hash,
+                expires_at,
+                base,
+                is_new,
+                ..
+            } => {
+                self.correct_view(version, Some(&document), Some(expires_at));
+                let place = self.deferred_place(&pending.stager, base, is_new);
+                let content = Content::Document {
+                    document,
+                    hash,
+                    storage: Storage::UNKNOWN,
+                };
+                (version, expires_at, content, place)
+            }
+            Effect::Deleted { version } => (version, i64::MAX, Content::Deleted, in_tables),
+            Effect::Touched {
+                version,
+                expires_at,
+            } => {
+                self.correct_view(version, None, Some(expires_at));
+                let content = self.flushed.take().map(|flushed| flushed.content);
+                let content = content.unwrap_or(Content::Touched);
+                (version, expires_at, content, in_tables)
+            }
+            Effect::Nothing { version } => {
+                self.keep_as_it_is(version);
+                return None;
+            }
+        };
+        Some(Flushed {
+            version,
+            expires_at,
+            content,
+            place,
+            before,
+            touched,
+        })
+    }
+
+    /// What of the state the transaction's flushes have changed, with this one.
+    fn all_touched(&self, effect: &Effect, touched: &Touched) -> Touched {
+        let flushed = self.flushed.as_ref();
+        let mut all = flushed.map_or_else(Touched::default, |flushed| flushed.touched.clone());
+        if effect.is_new() {
+            all = all.and(touched);
+        }
+        if effect.starts_anew() {
+            all = all.and(&Touched::document());
+        }
+        all
+    }
+
+    /// The place of a version that is deferred over what the transaction's flushes have made so far. `base` is the
+    /// version of the tables' row beneath it.
+    fn deferred_place(&self, stager: &Identity, base: i64, is_new: bool) -> Place {
+        let (base, was_news, over_own_rows) = match &self.flushed {
+            Some(Flushed {
+                place:
+                    Place::Deferred {
+                        base,
+                        is_news,
+                        over_own_rows,
+                        ..
+                    },
+                ..
+            }) => (*base, *is_news, *over_own_rows),
+            // A row of this transaction's own is what the tables hold then.
+            Some(flushed) => (flushed.number(), true, true),
+            None => (base, false, false),
+        };
+        Place::Deferred {
+            stager: stager.clone(),
+            base,
+            // SAFETY: reads this backend's transaction state.
+            command: unsafe { pg_sys::GetCurrentCommandId(false) },
+            is_news: is_new || was_news,
+            over_own_rows,
+        }
+    }
+
+    /// What the transaction itself writes is no conflict with what its batches have read, whichever role did either.
+    fn move_bases(&mut self, flushed: &Flushed) {
+        let ground = match &flushed.content {
+            Content::Document { hash, .. } => Ground {
+                number: flushed.version,
+                hash: *hash,
+            },
+            Content::Deleted => Ground::ABSENT,
+            // The document is the one it was.
+            Content::Touched | Content::Unkept => return,
+        };
+        for base in &mut self.bases {
+            base.ground = ground;
+        }
+    }
+
     /// What the transaction sees of the state turns from provisional into what was written, unless a
     /// trigger that fired during the write has staged the next change already.
     fn correct_view(&mut self, number: i64, written: Option<&Bytes>, expiry: Option<i64>) {
-        if self.is_dirty() {
+        if self.is_staged() {
             return;
         }
         if let Some(View::Document {

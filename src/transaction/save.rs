@@ -1,7 +1,7 @@
 //! Checkpoints: a whole document that is written at once.
 
 use super::batch::with;
-use super::written::{Action, Done};
+use super::effect::{Action, Done};
 use super::{change, flush};
 use crate::cache::StateRef;
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ pub fn save(
     };
     let action = match done.action {
         Action::Unchanged => SaveAction::Unchanged,
-        _ if with(|batch| batch.left(state))?.is_some() => SaveAction::Deferred,
+        _ if with(|batch| batch.deferred(state))?.is_some() => SaveAction::Deferred,
         Action::Written | Action::Deleted => SaveAction::Saved,
     };
     Ok(Saved {

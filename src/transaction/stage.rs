@@ -4,7 +4,7 @@ use super::batch::{MAX_HELD, with};
 use super::beneath::{committed_ground, read_beneath};
 use super::explicit::Whose;
 use super::flush;
-use super::known::{Bytes, Expiry, Folded, Intent, OnConflict, Pending, State, View};
+use super::known::{Bytes, Expiry, Folded, Intent, OlderViews, OnConflict, Pending, State, View};
 use super::operation::{Operation, apply_all, are_many, have_edits};
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
@@ -63,7 +63,7 @@ fn make_room(state: &StateRef<'_>) -> Result<()> {
     }
     let _snapshot = PushedSnapshot::transaction();
     flush::flush(Whose::NoBatch)?;
-    with(|batch| batch.spill(true))
+    with(|batch| batch.spill(OlderViews::GiveUp))
 }
 
 pub fn new_pending(

@@ -13,15 +13,16 @@
 //! - for a role under row-level security, to whom a row that was not written may only be hidden;
 //! - states of `behind` classes, which have locks and versions of their own, and what such a class has left.
 //!
-//! A group holds states staged by one role: the statement runs as that, by the rule of that role's batch. Their `search_path` may differ, it
-//! matters to users' code only.
+//! A group holds states staged by one role: the statement runs as that role. Their `search_path` may differ, it matters
+//! to users' code only.
 
 use super::alone::{check_rules, finish, flush_state, write_alone};
 use super::batch::with;
-use super::known::{Flushed, OnConflict, Pending, State};
-use super::plan::{Look, bury, plan};
-use super::step::Plan;
-use super::written::{Outcome, Written};
+use super::effect::{Effect, Outcome};
+use super::known::Flushed;
+use super::plan::{Look, Way, bury, plan};
+use super::record::Taken;
+use super::row_change::Plan;
 use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog, Class};
@@ -46,7 +47,6 @@ pub type Many = BTreeMap<Box<[u8]>, usize>;
 /// States that are written together.
 pub struct Group {
     catalog: Rc<Catalog>,
-    on_conflict: Option<OnConflict>,
     many: Many,
     entries: Vec<Entry>,
     bytes: usize,
@@ -54,23 +54,21 @@ pub struct Group {
 
 /// A state and what is to be done about it.
 struct Entry {
-    id: u128,
     class: Rc<Class>,
-    known: State,
-    pending: Pending,
+    taken: Taken,
     plan: Plan,
 }
 
 impl Entry {
     /// As the store takes it, if something is to be written.
     fn item(&self) -> Option<Item<'_>> {
-        let Plan::Write(step) = &self.plan else {
+        let Plan::Write(change) = &self.plan else {
             return None;
         };
         Some(Item {
             class: &self.class,
-            key: &self.known.key,
-            change: step.change()?,
+            key: &self.taken.known.key,
+            change: change.change()?,
         })
     }
 }
@@ -80,7 +78,6 @@ impl Group {
     pub fn new(catalog: &Rc<Catalog>, many: Many) -> Self {
         Self {
             catalog: Rc::clone(catalog),
-            on_conflict: None,
             many,
             entries: Vec::new(),
             bytes: 0,
@@ -89,68 +86,52 @@ impl Group {
 
     /// Flushes a state: it joins the group, or is written by itself. What was made of it, and of those before it if
     /// they had to be written now, is added to `outcomes`.
-    pub fn flush(
-        &mut self,
-        id: u128,
-        known: State,
-        pending: Pending,
-        on_conflict: Option<OnConflict>,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<()> {
-        let is_other = |first: &Entry| first.pending.stager.user != pending.stager.user;
+    pub fn flush(&mut self, taken: Taken, outcomes: &mut Vec<Outcome>) -> Result<()> {
+        let is_other = |first: &Entry| first.taken.pending.stager.user != taken.pending.stager.user;
         if self.bytes > MAX_GROUP || self.entries.first().is_some_and(is_other) {
             self.write(outcomes)?;
         }
-        if self.entries.is_empty() {
-            self.on_conflict = on_conflict;
-        }
-        let Some((class, plan)) = self.plan(&known, &pending)? else {
+        let Some((class, plan)) = self.plan(&taken)? else {
             self.write(outcomes)?;
-            let (catalog, on_conflict) = (&self.catalog, self.on_conflict);
             // Not before: locks are taken in the order of class and key.
-            if let Some(states) = self.many.get(&known.class.name) {
-                behind::lock_for_many(catalog, &known.class.name, *states)?;
+            let class = &taken.known.class.name;
+            if let Some(states) = self.many.get(class) {
+                behind::lock_for_many(&self.catalog, class, *states)?;
             }
-            let outcome = flush_state(catalog, id, known, &pending, on_conflict)?;
-            outcomes.try_push(outcome)?;
+            outcomes.try_push(flush_state(&self.catalog, taken)?)?;
             return Ok(());
         };
         self.bytes += OVERHEAD + plan.bytes();
-        self.entries.try_push(Entry {
-            id,
-            class,
-            known,
-            pending,
-            plan,
-        })?;
+        self.entries.try_push(Entry { class, taken, plan })?;
         Ok(())
     }
 
     /// What is to be done about a state; `None` if it must be written by itself.
-    fn plan(&self, known: &State, pending: &Pending) -> Result<Option<(Rc<Class>, Plan)>> {
+    fn plan(&self, taken: &Taken) -> Result<Option<(Rc<Class>, Plan)>> {
+        let known = &taken.known;
         let class = self.catalog.class(&known.class.name)?;
-        let is_left = known.flushed.as_ref().is_some_and(Flushed::is_left);
-        if class.behind || is_left || self.catalog.runs_user_code() {
+        let is_deferred = known.flushed.as_ref().is_some_and(Flushed::is_deferred);
+        if class.behind || is_deferred || self.catalog.runs_user_code() {
             return Ok(None);
         }
         crate::fault::stop_at!(ClassKnown);
         catalog::require_same(&self.catalog)?;
-        let state = self.state(Rc::clone(&class), known);
-        let _stager = Impersonation::begin(&pending.stager, false);
+        let state = self.state(&class, &known.key);
+        let _stager = Impersonation::begin(&taken.pending.stager, false);
         if self.catalog.access().row_security {
             return Ok(None);
         }
-        check_rules(&state, known, pending)?;
+        check_rules(&state, taken)?;
         let _snapshot = PushedSnapshot::transaction();
-        let plan = plan(&state, known, pending, self.on_conflict, false, Look::Quick)?;
+        let plan = plan(&state, taken, Way::WriteThrough, Look::Quick)?;
         Ok(plan.may_join().then_some((class, plan)))
     }
 
-    fn state<'a>(&self, class: Rc<Class>, known: &'a State) -> StateRef<'a> {
+    fn state<'a>(&self, class: &Rc<Class>, key: &'a [u8]) -> StateRef<'a> {
         StateRef {
             catalog: Rc::clone(&self.catalog),
-            class,
-            key: &known.key,
+            class: Rc::clone(class),
+            key,
         }
     }
 
@@ -163,41 +144,42 @@ impl Group {
         };
         let command = sys::begin_command();
         let mut wrote = {
-            let _stager = Impersonation::begin(&first.pending.stager, false);
+            let _stager = Impersonation::begin(&first.taken.pending.stager, false);
             self.write_together(&entries)?.into_iter()
         };
-        for entry in entries {
-            let Entry {
-                id,
-                class,
-                known,
-                pending,
-                plan,
-            } = entry;
-            let written = match plan {
-                Plan::Done(written) => written,
-                Plan::Write(step) => match wrote.next() {
+        for Entry { class, taken, plan } in entries {
+            let effect = match plan {
+                Plan::Done(effect) => effect,
+                Plan::Write(change) => match wrote.next() {
                     Some(Wrote::Version(made)) => {
-                        let state = self.state(class, &known);
-                        let _stager = Impersonation::begin(&pending.stager, false);
-                        let made = step.put_right(&state, made, command)?;
-                        step.written(made)
+                        let state = self.state(&class, &taken.known.key);
+                        let _stager = Impersonation::begin(&taken.pending.stager, false);
+                        let made = change.put_right(&state, made, command)?;
+                        change.effect(made)
                     }
-                    wrote => {
-                        let state = self.state(class, &known);
-                        let runs_user_code = self.catalog.runs_user_code();
-                        catalog::require_same(&self.catalog)?;
-                        let _stager = Impersonation::begin(&pending.stager, runs_user_code);
-                        if let Some(Wrote::Gone(version)) = wrote {
-                            self.bury(&state, id, &pending, version)?;
-                        }
-                        write_alone(&state, &known, &pending, self.on_conflict, false, 1)?
-                    }
+                    wrote => self.write_again(&class, &taken, wrote)?,
                 },
             };
-            outcomes.try_push(finish(id, known, &pending, written, false)?)?;
+            outcomes.try_push(finish(taken, effect, false)?)?;
         }
         Ok(())
+    }
+
+    /// Writes a state by itself of which the common statement has written nothing, or made a row of one that was gone.
+    fn write_again(
+        &self,
+        class: &Rc<Class>,
+        taken: &Taken,
+        wrote: Option<Wrote>,
+    ) -> Result<Effect> {
+        let state = self.state(class, &taken.known.key);
+        let runs_user_code = self.catalog.runs_user_code();
+        catalog::require_same(&self.catalog)?;
+        let _stager = Impersonation::begin(&taken.pending.stager, runs_user_code);
+        if let Some(Wrote::Gone(version)) = wrote {
+            self.bury(&state, taken, version)?;
+        }
+        write_alone(&state, taken, Way::WriteThrough, 1)
     }
 
     /// Writes what the plans of these say; what was done about each that is to be written.
@@ -220,7 +202,7 @@ impl Group {
 
     /// Makes a tombstone of the head row that the statement has made in place of one that was gone: from here on it
     /// is a state that is not there.
-    fn bury(&self, state: &StateRef<'_>, id: u128, pending: &Pending, version: i64) -> Result<()> {
+    fn bury(&self, state: &StateRef<'_>, taken: &Taken, version: i64) -> Result<()> {
         if !self.catalog.is_installed() {
             return Err(Error::Reinstalled);
         }
@@ -231,7 +213,7 @@ impl Group {
             });
         }
         let version = bury(state, version)?;
-        let buried = Written::Deleted { version };
-        with(|batch| batch.flushed(id, buried, &pending.stager, &pending.touched, false))
+        let buried = Effect::Deleted { version };
+        with(|batch| batch.record(taken, buried, false))
     }
 }

@@ -3,9 +3,9 @@
 use super::batch::{Batch, with};
 use super::beneath::{committed_ground, read_beneath, read_committed};
 use super::known::{Flushed, Intent, OnConflict, Pending, View};
-use super::meet::settle;
+use super::meet::flush_others;
 use super::operation::{Operation, apply_all, have_edits};
-use super::overrule::heed_changes_by_hand;
+use super::overrule::overrule_deferred;
 use super::recovery;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
@@ -40,9 +40,9 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
-    heed_changes_by_hand(state)?;
+    overrule_deferred(state)?;
     // The rows of a change that was flushed only now are too new for the active snapshot.
-    let _snapshot = settle(state)?.then(PushedSnapshot::transaction);
+    let _snapshot = flush_others(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
@@ -153,7 +153,7 @@ impl Batch {
         };
         // What this transaction has flushed nobody else can change.
         let may_have_moved = match &known.flushed {
-            Some(flushed) => self.by_hand.any() && !flushed.is_left(),
+            Some(flushed) => self.by_hand.any() && !flushed.is_deferred(),
             None => true,
         };
         if !follows || !may_have_moved || !known.sees_newest(command) {
@@ -172,10 +172,11 @@ impl Batch {
             return Ok(Own::Committed { own_rows });
         };
         let own_rows = own_rows || known.is_in_tables();
-        let is_left = known.flushed.as_ref().is_some_and(Flushed::is_left);
+        let is_deferred = known.flushed.as_ref().is_some_and(Flushed::is_deferred);
         // A role that L1 may not answer gets only its own staged changes from here.
-        let tables_answer =
-            !known.is_dirty() && !is_left && (self.by_hand.any() || !state.catalog.access().l1);
+        let tables_answer = !known.is_staged()
+            && !is_deferred
+            && (self.by_hand.any() || !state.catalog.access().l1);
         match known.view_at(command) {
             // What was flushed and then changed by hand is in the tables only.
             Ok(Some(_)) if tables_answer => Ok(Own::Committed { own_rows: true }),

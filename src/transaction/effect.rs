@@ -1,11 +1,11 @@
-//! What a flush has done to a state.
+//! What a flush has done: the effect on one state, and what callers are told of it.
 
 use super::known::{Bytes, State};
 use crate::store::Made;
 use strum::IntoStaticStr;
 
-/// What was written.
-pub enum Written {
+/// What a flush has done to one state.
+pub enum Effect {
     Document {
         made: Made,
         document: Bytes,
@@ -21,8 +21,8 @@ pub enum Written {
         version: i64,
         expires_at: i64,
     },
-    /// Not written: left to the worker.
-    Left {
+    /// Not written: the version is deferred.
+    Deferred {
         version: i64,
         document: Bytes,
         hash: u128,
@@ -39,12 +39,12 @@ pub enum Written {
     },
 }
 
-impl Written {
+impl Effect {
     /// Whether there is a new version.
     pub fn is_new(&self) -> bool {
         match self {
             Self::Document { .. } | Self::Deleted { .. } => true,
-            Self::Left { is_new, .. } => *is_new,
+            Self::Deferred { is_new, .. } => *is_new,
             Self::Touched { .. } | Self::Nothing { .. } => false,
         }
     }
@@ -55,7 +55,7 @@ impl Written {
             Self::Document { parent, .. } => parent.unwrap_or(0),
             Self::Deleted { version } => version - 1,
             Self::Touched { version, .. } | Self::Nothing { version } => *version,
-            Self::Left { before, .. } => *before,
+            Self::Deferred { before, .. } => *before,
         }
     }
 

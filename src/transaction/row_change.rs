@@ -1,8 +1,8 @@
-//! What a flush is to do to one state, once that is decided: the plan and its step.
+//! The plan for one staged state: nothing, or a change of its rows.
 
+use super::effect::Effect;
 use super::known::Bytes;
 use super::overrule::own_floor;
-use super::written::Written;
 use crate::cache::StateRef;
 use crate::error::Result;
 use crate::store::{
@@ -16,28 +16,30 @@ use std::rc::Rc;
 /// What is to be done about a staged change.
 pub enum Plan {
     /// Nothing any more.
-    Done(Written),
+    Done(Effect),
     /// This is to be written to the tables.
-    Write(Step),
+    Write(RowChange),
 }
 
 impl Plan {
     /// Whether the statement that writes many states can do it: it makes the version after the one to be replaced.
     pub fn may_join(&self) -> bool {
         match self {
-            Self::Write(Step::Expire(_)) => false,
-            Self::Write(Step::Update(replaced, next) | Step::Replace(replaced, next)) => {
+            Self::Write(RowChange::Expire(_)) => false,
+            Self::Write(RowChange::Update(replaced, next) | RowChange::Replace(replaced, next)) => {
                 next.number == replaced.version + 1
             }
-            Self::Write(Step::Delete(replaced, number, _)) => *number == replaced.version + 1,
-            Self::Write(Step::Insert(_) | Step::Touch(..)) | Self::Done(_) => true,
+            Self::Write(RowChange::Delete(replaced, number, _)) => *number == replaced.version + 1,
+            Self::Write(RowChange::Insert(_) | RowChange::Touch(..)) | Self::Done(_) => true,
         }
     }
 
     /// Bytes of the documents that it holds.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Write(Step::Insert(next) | Step::Update(_, next) | Step::Replace(_, next)) => {
+            Self::Write(
+                RowChange::Insert(next) | RowChange::Update(_, next) | RowChange::Replace(_, next),
+            ) => {
                 let base = next.base.as_ref().map_or(0, |(_, base, _)| base.len());
                 next.document.len() + base
             }
@@ -46,14 +48,14 @@ impl Plan {
     }
 }
 
-/// A change of the tables.
-pub enum Step {
+/// A change of the rows of one state.
+pub enum RowChange {
     /// A version of a state that has no head row.
-    Insert(Next),
+    Insert(NextRow),
     /// A version above the one to be replaced.
-    Update(Replaced, Next),
+    Update(Replaced, NextRow),
     /// The same, over the snapshot of that.
-    Replace(Replaced, Next),
+    Replace(Replaced, NextRow),
     /// A tombstone of this version. The token was taken before it was decided upon.
     Delete(Replaced, i64, Option<FillToken>),
     /// This expiry.
@@ -63,7 +65,7 @@ pub enum Step {
 }
 
 /// A version to be written.
-pub struct Next {
+pub struct NextRow {
     /// Its number.
     pub number: i64,
     /// Binary jsonb.
@@ -87,7 +89,7 @@ pub fn quiet(state: &StateRef<'_>) -> Option<FillToken> {
     shared::l1()?.fill_token(&state.catalog.l1_key(&state.class, state.key))
 }
 
-impl Next {
+impl NextRow {
     fn new_version(&self) -> NewVersion<'_> {
         NewVersion {
             number: self.number,
@@ -105,7 +107,7 @@ impl Next {
     }
 }
 
-impl Step {
+impl RowChange {
     /// As the store takes it; not what it decides upon itself.
     pub fn change(&self) -> Option<Change<'_>> {
         Some(match self {
@@ -120,7 +122,7 @@ impl Step {
 
     /// Writes it by a statement of its own; `None` if the state has moved since it was looked at, or if a version is
     /// kept that this one would not be above.
-    pub fn write(self, state: &StateRef<'_>) -> Result<Option<Written>> {
+    pub fn write(self, state: &StateRef<'_>) -> Result<Option<Effect>> {
         let command = sys::begin_command();
         let (catalog, class, key) = (&state.catalog, &state.class, state.key);
         let Some(change) = self.change() else {
@@ -137,7 +139,7 @@ impl Step {
             return Ok(None);
         };
         let made = self.put_right(state, made, command)?;
-        Ok(Some(self.written(made)))
+        Ok(Some(self.effect(made)))
     }
 
     /// Puts right what has become wrong while the statement of `command` waited that has written `made`; the version as
@@ -153,7 +155,7 @@ impl Step {
             Self::Delete(..) | Self::Expire(_) => None,
             Self::Touch(..) => return Ok(made),
         };
-        let new = next.map(Next::new_version);
+        let new = next.map(NextRow::new_version);
         let token = match self {
             Self::Delete(.., token) => *token,
             _ => next.and_then(|next| next.quiet),
@@ -179,19 +181,19 @@ impl Step {
         state: &StateRef<'_>,
         version: Option<i64>,
         command: pg_sys::CommandId,
-    ) -> Result<Option<Written>> {
+    ) -> Result<Option<Effect>> {
         let Some(version) = version else {
-            return Ok(Some(Written::Nothing { version: 0 }));
+            return Ok(Some(Effect::Nothing { version: 0 }));
         };
         self.put_right(state, Made::without_snapshot(version), command)?;
-        Ok(Some(Written::Deleted { version }))
+        Ok(Some(Effect::Deleted { version }))
     }
 
     /// What it is once it is written.
-    pub fn written(self, made: Made) -> Written {
+    pub fn effect(self, made: Made) -> Effect {
         match self {
             Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => {
-                Written::Document {
+                Effect::Document {
                     made,
                     document: next.document,
                     hash: next.hash,
@@ -199,10 +201,10 @@ impl Step {
                     parent: next.parent,
                 }
             }
-            Self::Delete(..) | Self::Expire(_) => Written::Deleted {
+            Self::Delete(..) | Self::Expire(_) => Effect::Deleted {
                 version: made.version,
             },
-            Self::Touch(_, expires_at) => Written::Touched {
+            Self::Touch(_, expires_at) => Effect::Touched {
                 version: made.version,
                 expires_at,
             },
