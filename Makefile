@@ -44,7 +44,7 @@ lint unit regress isolation crash:
 	@scripts/setup build test
 	@scripts/check $@
 
-bench: ## measure side by side, and print ratios
+bench: ## measure side by side, into docs/benchmarks.md
 	@scripts/setup build bench
 	@scripts/build release >/dev/null
 	@cargo build --release -p state_cache_bench

@@ -35,7 +35,7 @@ fn long_turns(plan: &Plan, rounds: usize) -> Plan {
 }
 
 /// Makes a class of write mode `behind` and waits until its changes are left to the worker.
-fn define(connection: &mut Connection, class: &str, keep: u32) -> Result<(), Failure> {
+pub fn define(connection: &mut Connection, class: &str, keep: u32) -> Result<(), Failure> {
     let interval: String = connection.value("SHOW state_cache.flush_interval")?;
     if interval != INTERVAL {
         return Err(format!("state_cache.flush_interval is {interval}, not {INTERVAL}").into());

@@ -17,7 +17,7 @@ const PATH: &str = "{resourceLimits,maxCredits}";
 
 /// A PL/pgSQL function that runs a statement many times and returns microseconds per iteration. The
 /// variables: `k` the key, `v` and `w` jsonb, `b` and `c` bytea, `x` text, `p` a path.
-fn create_loop(
+pub fn create_loop(
     connection: &mut Connection,
     name: &str,
     key: &str,
@@ -45,7 +45,7 @@ fn create_loop(
 }
 
 /// Runs a loop for about as long as asked for.
-fn run_loop(connection: &mut Connection, side: Side, turn: Duration) -> Result<Cost, Failure> {
+pub fn run_loop(connection: &mut Connection, side: Side, turn: Duration) -> Result<Cost, Failure> {
     let name = match side {
         Side::Cached => "cached",
         Side::Plain => "plain",

@@ -1,8 +1,11 @@
 //! Measures `state_cache` beside plain SQL and prints a Markdown table of ratios.
 //!
-//! `state_cache_bench [--rows name,…] [--rounds N] [--quick]`, on the server that `PGHOST`, `PGPORT`,
+//! `state_cache_bench [--rows name,…] [--rounds N] [--quick] [--scale N]`, on the server that `PGHOST`, `PGPORT`,
 //! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It makes a table named `plain` and
-//! leaves its rows behind, so it is meant for a throwaway server (`make bench`).
+//! leaves its rows behind, and restarts the server, so it is meant for a throwaway server (`make bench`).
+//!
+//! What all rows gave goes as JSON and as a picture to `docs/benchmarks/`, and as a table into the page; what some rows or
+//! few rounds gave goes to `target/bench/`. `--draw` makes picture and table of the JSON again, and measures nothing.
 //!
 //! Times are only comparable within one run, so each figure is the ratio of two sides that took turns. A
 //! row's figure is the median over the rounds.
@@ -17,11 +20,16 @@ mod growth;
 mod loops;
 mod merges;
 mod messages;
+mod options;
+mod page;
+mod picture;
 mod reads;
 mod recording;
 mod redis;
 mod report;
+mod results;
 mod rounds;
+mod scale;
 mod snapshots;
 mod space;
 mod steps;
@@ -32,11 +40,11 @@ mod writes;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use document::Document;
+use options::Options;
 use report::Row;
-use rounds::Plan;
+use results::{Group, Machine, Results, Server, published, trial};
 use wire::{Connection, literal};
 
 /// Whatever ends a run.
@@ -52,9 +60,9 @@ pub const MIDDLE: usize = 11 * 1024;
 /// Size of a large state, in bytes of binary jsonb.
 const LARGE: usize = 58 * 1024;
 
-/// The measurements by name, in the order of the table. The last fills L1, which turns out the others'
-/// states.
-const ROWS: [&str; 22] = [
+/// The measurements by name, in the order of the table. The last two fill L1, which
+/// turns out the others' states.
+const ROWS: [&str; 23] = [
     "get_small",
     "get_large",
     "path",
@@ -77,9 +85,15 @@ const ROWS: [&str; 22] = [
     "context_merge",
     "hit_rate",
     "payload",
+    "scale",
 ];
 
-fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
+fn measure(
+    name: &str,
+    connection: &mut Connection,
+    options: &Options,
+) -> Result<Vec<Row>, Failure> {
+    let plan = &options.plan;
     match name {
         "get_small" => loops::whole(connection, plan, SMALL, 6.0),
         "get_large" => loops::whole(connection, plan, LARGE, 2.5),
@@ -103,6 +117,7 @@ fn measure(name: &str, connection: &mut Connection, plan: &Plan) -> Result<Vec<R
         "context_merge" => merges::merges(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
+        "scale" => scale::scale(connection, plan, options.scale),
         _ => Err(format!("no row {name}; there are {}", ROWS.join(", ")).into()),
     }
 }
@@ -144,73 +159,47 @@ pub fn store_for_all(
     Ok(())
 }
 
-/// What the command line asks for.
-struct Options {
-    rows: Vec<String>,
-    plan: Plan,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Failure> {
-        let mut rows: Vec<String> = ROWS.map(str::to_owned).to_vec();
-        let (mut rounds, mut quick) = (None, false);
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            match argument.as_str() {
-                "--rows" => rows = value()?.split(',').map(str::to_owned).collect(),
-                "--rounds" => rounds = Some(value()?.parse::<usize>()?),
-                "--quick" => quick = true,
-                _ => return Err(format!("unknown option {argument}").into()),
-            }
-        }
-        if let Some(unknown) = rows.iter().find(|row| !ROWS.contains(&row.as_str())) {
-            return Err(format!("no row {unknown}; there are {}", ROWS.join(", ")).into());
-        }
-        let plan = Plan {
-            // An even number would have no middle one.
-            rounds: rounds.unwrap_or(if quick { 3 } else { 7 }).max(1) | 1,
-            turns: if quick { 2 } else { 8 },
-            turn: Duration::from_millis(if quick { 150 } else { 250 }),
-        };
-        Ok(Options { rows, plan })
-    }
-}
-
-/// Says what the server is, and refuses one on which the figures would mean something else.
-fn describe(connection: &mut Connection) -> Result<String, Failure> {
-    let l1: String = connection.value("SELECT l1 FROM state_cache_stats WHERE class IS NULL")?;
-    if l1 != "on" {
-        return Err(format!("L1 is {l1}").into());
-    }
-    let fsync: String = connection.value("SHOW fsync")?;
-    if fsync != "on" {
-        return Err("fsync is off".into());
-    }
-    let version: String = connection.value("SHOW server_version")?;
-    let memory: String = connection.value("SHOW state_cache.memory")?;
-    let cores = std::thread::available_parallelism()?;
-    Ok(format!(
-        "PostgreSQL {version}, {cores} cores, fsync on, `state_cache.memory` = {memory}"
-    ))
-}
-
 fn run() -> Result<(), Failure> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let options = Options::parse(lexopt::Parser::from_env())?;
+    if options.draw {
+        let results = Results::read(&published())?;
+        results.draw(&published())?;
+        return results.publish();
+    }
     let mut connection = Connection::open()?;
-    let server = describe(&mut connection)?;
+    let mut results = Results {
+        date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        command: options.command(),
+        rounds: options.plan.rounds,
+        machine: Machine::here()?,
+        server: Server::of(&mut connection)?,
+        groups: Vec::new(),
+    };
     connection.query(
         "DROP TABLE IF EXISTS plain;
          CREATE TABLE plain (key text PRIMARY KEY, state jsonb NOT NULL)",
     )?;
-    println!("{server}; medians of {} rounds\n", options.plan.rounds);
-    println!("{}", report::HEADING);
+    println!("{}\n\n{}", results.described(), report::HEADING);
     for name in &options.rows {
-        let rows = measure(name, &mut connection, &options.plan)
-            .map_err(|error| format!("{name}: {error}"))?;
-        for row in rows {
+        let rows =
+            measure(name, &mut connection, &options).map_err(|error| format!("{name}: {error}"))?;
+        for row in &rows {
             println!("{}", row.markdown());
         }
+        results.groups.push(Group {
+            name: name.clone(),
+            rows,
+        });
     }
+    let directory = match options.is_whole() {
+        true => published(),
+        false => trial(),
+    };
+    results.write(&directory)?;
+    if options.is_whole() {
+        results.publish()?;
+    }
+    println!("\nJSON and picture: {}", directory.display());
     Ok(())
 }
 

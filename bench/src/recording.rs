@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::Failure;
 
 /// The recording, from this crate's directory.
@@ -53,8 +56,9 @@ impl Recording {
     fn parse(text: &str) -> Result<Self, Failure> {
         let mut sessions: Vec<Session> = Vec::new();
         for (line, number) in text.lines().zip(1..) {
-            let (run, step) =
-                step(line).ok_or_else(|| format!("{FILE}, line {number}: not a step"))?;
+            let line: Line = serde_json::from_str(line)
+                .map_err(|error| format!("{FILE}, line {number}: {error}"))?;
+            let (run, step) = (line.run, line.step());
             let known = match sessions.last() {
                 Some(last) if last.run == run => last.steps.len(),
                 _ => {
@@ -96,22 +100,25 @@ impl Recording {
     }
 }
 
-/// Takes a line apart: the name of its run, and the step. None of the fields before the document holds a
-/// quote, so the form of a line is fixed and needs no JSON parser.
-fn step(line: &str) -> Option<(&str, Step)> {
-    let (run, rest) = line.strip_prefix(r#"{"run":""#)?.split_once('"')?;
-    let (number, rest) = rest.strip_prefix(r#","step":"#)?.split_once(',')?;
-    let (_, rest) = rest.split_once(r#""checkpoint":""#)?;
-    let (checkpoint, rest) = rest.split_once('"')?;
-    let state = rest.strip_prefix(r#","state":"#)?.strip_suffix('}')?;
-    Some((
-        run,
+/// A line of the recording. What else a line holds is left alone.
+#[derive(Deserialize)]
+struct Line<'a> {
+    run: &'a str,
+    step: usize,
+    checkpoint: &'a str,
+    /// The document as it stands there: what is saved must be what was recorded, byte for byte.
+    #[serde(borrow)]
+    state: &'a RawValue,
+}
+
+impl Line<'_> {
+    fn step(&self) -> Step {
         Step {
-            number: number.parse().ok()?,
-            checkpoint: checkpoint.to_owned(),
-            state: state.to_owned(),
-        },
-    ))
+            number: self.step,
+            checkpoint: self.checkpoint.to_owned(),
+            state: self.state.get().to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

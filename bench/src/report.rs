@@ -1,7 +1,10 @@
 //! What was measured, as a Markdown table.
 
+use serde::{Deserialize, Serialize};
+
 /// What a measurement has to reach.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     /// At least this.
     AtLeast(f64),
@@ -14,7 +17,8 @@ pub enum Target {
 }
 
 /// What the figures are.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// How many times better than what it is measured against.
     Times,
@@ -29,6 +33,7 @@ pub enum Unit {
 }
 
 /// One row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub measured: String,
@@ -51,8 +56,29 @@ pub fn median(figures: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// A text in lines of so many characters, broken between words.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let is_full = |line: &String| {
+            !line.is_empty() && line.chars().count() + word.chars().count() >= width
+        };
+        if lines.last().is_some_and(is_full) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
 impl Unit {
-    fn show(self, figure: f64) -> String {
+    /// A figure with its unit.
+    pub fn show(self, figure: f64) -> String {
         match self {
             Unit::Times => format!("{figure:.2} ×"),
             Unit::Share => format!("{figure:.3}"),
@@ -63,8 +89,21 @@ impl Unit {
     }
 }
 
+impl Target {
+    /// As the table shows it; empty where there is none.
+    pub fn show(self, unit: Unit) -> String {
+        match self {
+            Target::AtLeast(least) => format!("≥ {}", unit.show(least)),
+            Target::AtMost(most) => format!("≤ {}", unit.show(most)),
+            Target::Zero => unit.show(0.0),
+            Target::None => String::new(),
+        }
+    }
+}
+
 impl Row {
-    fn verdict(&self) -> &'static str {
+    /// Whether the target was reached, in a word; empty where there is none.
+    pub fn verdict(&self) -> &'static str {
         if self.figures.is_empty() {
             return "not measured";
         }
@@ -79,12 +118,7 @@ impl Row {
 
     /// The row in Markdown.
     pub fn markdown(&self) -> String {
-        let target = match self.target {
-            Target::AtLeast(least) => format!("≥ {}", self.unit.show(least)),
-            Target::AtMost(most) => format!("≤ {}", self.unit.show(most)),
-            Target::Zero => self.unit.show(0.0),
-            Target::None => String::new(),
-        };
+        let target = self.target.show(self.unit);
         let spread = match self.figures.as_slice() {
             [] | [_] => String::new(),
             figures => {
@@ -161,5 +195,15 @@ mod tests {
             row(Target::AtLeast(2.0), &[3.0, 1.0, 2.5]).markdown(),
             "| this | that | ≥ 2.00 × | 2.50 × | 1.00 × to 3.00 × | ok |  |"
         );
+    }
+
+    #[test]
+    fn long_texts_are_broken_between_words() {
+        let text = "word ".repeat(40);
+        let broken = wrapped(&text, 30);
+        assert_eq!(broken.len(), 7);
+        assert!(broken.iter().all(|line| line.len() <= 30));
+        assert_eq!(broken.join(" "), text.trim());
+        assert_eq!(wrapped("", 30), [""]);
     }
 }

@@ -44,7 +44,7 @@ impl AddAssign for Cost {
 }
 
 /// How much is measured.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// Measured rounds; odd, so that one of them is the median.
     pub rounds: usize,

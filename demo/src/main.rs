@@ -17,6 +17,7 @@ mod trace;
 use std::error::Error;
 use std::process::ExitCode;
 
+use lexopt::prelude::*;
 use postgres::{Client, Config, NoTls};
 
 use listener::Listener;
@@ -34,23 +35,14 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+    fn parse(mut arguments: lexopt::Parser) -> Result<Self, Box<dyn Error>> {
         let (mut file, mut rounds, mut payloads) = (None, 5, 3);
-        while let Some(argument) = arguments.next() {
-            let mut number = || -> Result<usize, Box<dyn Error>> {
-                let text = arguments
-                    .next()
-                    .ok_or(format!("{argument} needs a number"))?;
-                text.parse()
-                    .map_err(|error| format!("{argument} {text}: {error}").into())
-            };
-            match argument.as_str() {
-                "--rounds" => rounds = number()?.max(1),
-                "--payloads" => payloads = number()?,
-                _ if argument.starts_with('-') => {
-                    return Err(format!("unknown option {argument}").into());
-                }
-                _ => file = Some(argument),
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("rounds") => rounds = arguments.value()?.parse::<usize>()?.max(1),
+                Long("payloads") => payloads = arguments.value()?.parse()?,
+                Value(name) => file = Some(name.string()?),
+                _ => return Err(argument.unexpected().into()),
             }
         }
         let file = file.ok_or(
@@ -79,7 +71,7 @@ fn connect() -> Result<Client, Box<dyn Error>> {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let options = Options::parse(lexopt::Parser::from_env())?;
     let recording = trace::read(&options.file)?;
     report::heading(&options.file, &recording);
 
@@ -129,6 +121,38 @@ fn main() -> ExitCode {
                 .map_or(String::new(), |cause| format!(": {cause}"));
             eprintln!("state_cache_demo: {error}{cause}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, Box<dyn Error>> {
+        Options::parse(lexopt::Parser::from_args(arguments))
+    }
+
+    #[test]
+    fn options_are_read_in_any_order() {
+        let options = parse(&["--rounds", "0", "run.jsonl", "--payloads=50"]).unwrap();
+        assert_eq!(options.file, "run.jsonl");
+        assert_eq!((options.rounds, options.payloads), (1, 50));
+        let options = parse(&["run.jsonl"]).unwrap();
+        assert_eq!((options.rounds, options.payloads), (5, 3));
+    }
+
+    #[test]
+    fn what_is_no_option_is_an_error() {
+        for wrong in [
+            &[][..],
+            &["--round", "f"],
+            &["--rounds"],
+            &["--rounds", "many", "f"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 }

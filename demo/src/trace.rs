@@ -5,9 +5,17 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::process::Command;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::change::Change;
+
+/// A line of a recording.
+#[derive(Deserialize)]
+struct Line {
+    run: String,
+    state: Value,
+}
 
 /// One step of a recorded run.
 pub struct Step {
@@ -53,13 +61,8 @@ pub fn parse(path: &str, text: &str) -> Result<Recording, Box<dyn Error>> {
     let mut latest: HashMap<String, usize> = HashMap::new();
     for (number, line) in text.lines().enumerate() {
         let wrong = |what: String| format!("{path}, line {}: {what}", number + 1);
-        let mut record: Value =
+        let Line { run, state } =
             serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        let run = record["run"]
-            .as_str()
-            .ok_or_else(|| wrong("no text under \"run\"".into()))?
-            .to_owned();
-        let state = record["state"].take();
         if state.is_null() {
             return Err(wrong("nothing under \"state\"".into()).into());
         }

@@ -1,6 +1,6 @@
 //! What a message says.
 
-use serde_json::Value;
+use serde::Deserialize;
 
 /// What a subscriber hears, or finds out when it catches up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,41 +56,49 @@ pub struct Message {
     pub events: Vec<Event>,
 }
 
+/// A message as it is sent; what else it holds is left alone.
+#[derive(Deserialize)]
+struct Sent {
+    op: String,
+    class: Option<String>,
+    pattern: Option<String>,
+    changes: Option<Vec<SentChange>>,
+    epoch: Option<String>,
+    seq: Option<i64>,
+}
+
+/// A change in a message.
+#[derive(Deserialize)]
+struct SentChange {
+    key: String,
+    version: Option<i64>,
+}
+
 impl Message {
     /// `None` for what a later release, or somebody else, may have sent: then nobody knows what it says.
     pub fn parse(payload: &str) -> Option<Self> {
-        let message: Value = serde_json::from_str(payload).ok()?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let class = text(&message["class"]);
-        let deleted = match message["op"].as_str()? {
-            "update" => false,
-            "delete" => true,
-            "invalidate" => {
-                let pattern = text(&message["pattern"])?;
-                let events = vec![Event::Invalidated { class, pattern }];
-                return Some(Self::at(&message, events));
-            }
+        let sent: Sent = serde_json::from_str(payload).ok()?;
+        let events = match sent.op.as_str() {
+            "update" => changes(false, sent.class?, sent.changes?),
+            "delete" => changes(true, sent.class?, sent.changes?),
+            "invalidate" => vec![Event::Invalidated {
+                class: sent.class,
+                pattern: sent.pattern?,
+            }],
             _ => return None,
         };
-        let class = class?;
-        let change = |change: &Value| {
-            Some(Event::change(
-                deleted,
-                class.clone(),
-                text(&change["key"])?,
-                change["version"].as_i64(),
-            ))
+        let position = Position {
+            epoch: sent.epoch,
+            seq: sent.seq,
         };
-        let events = message["changes"].as_array()?.iter().map(change);
-        Some(Self::at(&message, events.collect::<Option<_>>()?))
+        Some(Self { position, events })
     }
+}
 
-    fn at(message: &Value, events: Vec<Event>) -> Self {
-        let epoch = message["epoch"].as_str().map(str::to_owned);
-        let seq = message["seq"].as_i64();
-        let position = Position { epoch, seq };
-        Self { position, events }
-    }
+fn changes(deleted: bool, class: String, sent: Vec<SentChange>) -> Vec<Event> {
+    let event =
+        |change: SentChange| Event::change(deleted, class.clone(), change.key, change.version);
+    sent.into_iter().map(event).collect()
 }
 
 impl Event {
