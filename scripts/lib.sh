@@ -218,3 +218,14 @@ run_command() {
 	end_work_on_exit
 	return $status
 }
+
+# The script that CREATE EXTENSION runs: its parts by subject, in the order of their names, an empty line between
+# two of them.
+assembled_script() {
+	local part first=yes
+	for part in "$TOP"/sql/parts/*.sql; do
+		[[ -n $first ]] || printf '\n'
+		first=
+		cat "$part"
+	done
+}

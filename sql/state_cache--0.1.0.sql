@@ -1,5 +1,7 @@
 \echo Use "CREATE EXTENSION state_cache" to load this file. \quit
 
+-- Put together by scripts/build from the files in sql/parts, in the order of their names: change those.
+--
 -- The authority (L3), the triggers that watch it, and the SQL surface. Everything is reached by
 -- qualified names: the schema is chosen at CREATE EXTENSION, and nothing trusts search_path.
 --
@@ -40,17 +42,23 @@ CREATE TABLE state_class (
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
 COMMENT ON COLUMN state_class.class IS 'name of the class, 1 to 63 bytes';
 COMMENT ON COLUMN state_class.write_mode IS 'through: a commit writes the tables; behind: the worker does, later';
-COMMENT ON COLUMN state_class.keep IS 'how many snapshots of a state are kept, the current one included; NULL keeps all';
+COMMENT ON COLUMN state_class.keep
+	IS 'how many snapshots of a state are kept, the current one included; NULL keeps all';
 COMMENT ON COLUMN state_class.dedup IS 'whether a change that leaves the document as it is stored is skipped';
 COMMENT ON COLUMN state_class.ttl IS 'a state not written for so long reads as absent; NULL: never';
-COMMENT ON COLUMN state_class.cache_ttl IS 'how long an entry may serve reads from L1, counted from its write or fill; NULL: no limit';
-COMMENT ON COLUMN state_class.max_entries IS 'how many states of the class L1 holds at most; NULL: no limit of its own';
+COMMENT ON COLUMN state_class.cache_ttl
+	IS 'how long an entry may serve reads from L1, counted from its write or fill; NULL: no limit';
+COMMENT ON COLUMN state_class.max_entries
+	IS 'how many states of the class L1 holds at most; NULL: no limit of its own';
 COMMENT ON COLUMN state_class.channel IS 'channel that hears of changes in this class';
-COMMENT ON COLUMN state_class.keep_for IS 'how long a snapshot is kept that is neither current nor a recovery point; NULL: no limit';
+COMMENT ON COLUMN state_class.keep_for
+	IS 'how long a snapshot is kept that is neither current nor a recovery point; NULL: no limit';
 COMMENT ON COLUMN state_class.compression IS 'whether snapshots may be stored as deltas and compressed keyframes';
 COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes beside auto; NULL: the usual ones';
 COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
-COMMENT ON COLUMN state_class.changed IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has changed one of the three; where both rows are there, this one counts';
+COMMENT ON COLUMN state_class.changed
+	IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has '
+	   'changed one of the three; where both rows are there, this one counts';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
@@ -71,7 +79,8 @@ CREATE TABLE state_head (
 COMMENT ON TABLE state_head IS 'which version of each state is current; a deleted state stays as a tombstone';
 COMMENT ON COLUMN state_head.class IS 'class of the state';
 COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 255 bytes';
-COMMENT ON COLUMN state_head.version IS 'current version: 1, 2, 3 ...; a delete is a version too, and none is ever used again';
+COMMENT ON COLUMN state_head.version
+	IS 'current version: 1, 2, 3 ...; a delete is a version too, and none is ever used again';
 COMMENT ON COLUMN state_head.hash IS 'state_hash() of the current document; NULL when deleted';
 COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary form, 0 when deleted';
 COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
@@ -84,56 +93,14 @@ COMMENT ON INDEX state_head_expiring IS 'the states that expire, soonest first';
 -- Without updated_at, which changes with every write.
 CREATE INDEX state_head_tombstones ON state_head (class, key) WHERE deleted;
 COMMENT ON INDEX state_head_tombstones IS 'the tombstones';
-
--- state_changes() tells changes by who wrote the head row. The next two tables are about those of which no
--- head row tells, the third says which history the transaction ids of a cursor belong to; none is dumped, since
--- transaction ids mean nothing elsewhere.
-
--- No primary key: a replica of all tables would trip over its own rows. FULL lets such a publisher delete.
-CREATE TABLE state_trace (
-	class   text COLLATE "C",
-	key     text COLLATE "C",
-	made_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-ALTER TABLE state_trace REPLICA IDENTITY FULL;
-COMMENT ON TABLE state_trace IS 'states changed by hand in a way that no head row shows: rows deleted, documents replaced';
-COMMENT ON COLUMN state_trace.class IS 'class of the state; NULL: anything may have changed';
-COMMENT ON COLUMN state_trace.key IS 'name of the state within its class; NULL as class';
-COMMENT ON COLUMN state_trace.made_at IS 'when the transaction committed';
-
-CREATE TABLE state_horizon (
-	system bigint PRIMARY KEY,
-	xid    xid8 NOT NULL
-);
-COMMENT ON TABLE state_horizon IS 'how far back changes are known: tombstones and traces were dropped that these and earlier transactions wrote';
-COMMENT ON COLUMN state_horizon.system IS 'system identifier of the server whose transaction ids these are';
-COMMENT ON COLUMN state_horizon.xid IS 'the latest transaction of which something was dropped';
-
--- No primary key, as above: two who note the same start do not wait for each other.
-CREATE TABLE state_start (
-	system   bigint NOT NULL,
-	name     bigint NOT NULL,
-	timeline integer NOT NULL,
-	number   bigint NOT NULL,
-	position pg_lsn NOT NULL,
-	noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
-);
-ALTER TABLE state_start REPLICA IDENTITY FULL;
-COMMENT ON TABLE state_start IS 'starts of the server: a cursor is good in the history that its start belongs to, and in no other';
-COMMENT ON COLUMN state_start.system IS 'system identifier of the server';
-COMMENT ON COLUMN state_start.name IS 'random name of the start';
-COMMENT ON COLUMN state_start.timeline IS 'timeline that the server wrote then';
-COMMENT ON COLUMN state_start.number IS 'one more than that of the start before';
-COMMENT ON COLUMN state_start.position IS 'place in the WAL at which it began';
-COMMENT ON COLUMN state_start.noted_at IS 'when it was noted; the same start may be noted more than once';
-
 CREATE TABLE state_floor (
 	class   text COLLATE "C" NOT NULL,
 	bucket  smallint NOT NULL,
 	version bigint NOT NULL,
 	PRIMARY KEY (class, bucket)
 );
-COMMENT ON TABLE state_floor IS 'versions that states had whose head rows are gone: a new state of the same bucket begins above';
+COMMENT ON TABLE state_floor
+	IS 'versions that states had whose head rows are gone: a new state of the same bucket begins above';
 COMMENT ON COLUMN state_floor.class IS 'class of the states';
 COMMENT ON COLUMN state_floor.bucket IS 'xxh3-128 of the key, modulo 4096';
 COMMENT ON COLUMN state_floor.version IS 'the highest version that any of them had';
@@ -183,7 +150,8 @@ COMMENT ON COLUMN state_snapshot.key IS 'name of the state within its class';
 COMMENT ON COLUMN state_snapshot.version IS 'version this snapshot holds';
 COMMENT ON COLUMN state_snapshot.parent_version IS 'version it was made from; NULL where there was no state before';
 COMMENT ON COLUMN state_snapshot.state IS 'the whole document; NULL where delta holds it';
-COMMENT ON COLUMN state_snapshot.delta IS 'the document in packed form: compressed, or as the difference from the snapshot before; state_at() reads it';
+COMMENT ON COLUMN state_snapshot.delta
+	IS 'the document in packed form: compressed, or as the difference from the snapshot before; state_at() reads it';
 COMMENT ON COLUMN state_snapshot.hash IS 'state_hash() of the document';
 COMMENT ON COLUMN state_snapshot.checkpoint_type IS 'why the snapshot was taken';
 COMMENT ON COLUMN state_snapshot.recovery_point IS 'whether recovery may go back to it';
@@ -194,7 +162,8 @@ COMMENT ON COLUMN state_snapshot.writer IS 'transaction that wrote it, on the se
 
 CREATE FUNCTION state_at(key text, version bigint, class text DEFAULT 'run') RETURNS jsonb
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_at';
-COMMENT ON FUNCTION state_at(text, bigint, text) IS 'the state as a kept version holds it; NULL if that version is not kept';
+COMMENT ON FUNCTION state_at(text, bigint, text)
+	IS 'the state as a kept version holds it; NULL if that version is not kept';
 
 CREATE VIEW state_current WITH (security_invoker = true) AS
 	SELECT h.class, h.key, h.version, COALESCE(s.state, state_at(h.key, h.version, h.class)) AS state, h.updated_at
@@ -205,6 +174,224 @@ CREATE VIEW state_current WITH (security_invoker = true) AS
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
+-- The rows of run, swarm and config come with CREATE EXTENSION, so a dump holds them only if somebody has changed
+-- them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire
+-- while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
+CREATE FUNCTION state_class_restore() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	has_changed boolean;
+BEGIN
+	IF TG_OP = 'UPDATE' AND NEW.class = OLD.class AND (NEW.changed OR NEW IS NOT DISTINCT FROM OLD) THEN
+		RETURN NEW;
+	END IF;
+	EXECUTE format('SELECT bool_or(changed) FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME)
+		INTO has_changed USING NEW.class;
+	IF TG_OP = 'INSERT' AND NEW.changed THEN
+		-- A dump's.
+		EXECUTE format('DELETE FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class;
+	ELSIF TG_OP = 'INSERT' THEN
+		-- It meets the row that is there, if there is one.
+		NEW.changed := has_changed IS DISTINCT FROM false;
+	ELSIF has_changed AND NEW.class = OLD.class THEN
+		-- The changed row, which is updated too, counts.
+		EXECUTE format('DELETE FROM %I.%I WHERE class = $1 AND NOT changed', TG_TABLE_SCHEMA, TG_TABLE_NAME)
+			USING NEW.class;
+		RETURN NULL;
+	ELSE
+		NEW.changed := true;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION state_class_restore()
+	IS 'notes which of the classes that come with the extension were changed, and lets a restored row replace the '
+	   'one that CREATE EXTENSION made';
+CREATE TRIGGER state_class_restore BEFORE INSERT OR UPDATE ON state_class FOR EACH ROW
+	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config']))
+	EXECUTE FUNCTION state_class_restore();
+COMMENT ON TRIGGER state_class_restore ON state_class
+	IS 'notes which of the classes that come with the extension were changed';
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore;
+
+SELECT pg_catalog.pg_extension_config_dump('state_class',
+	'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'')');
+SELECT pg_catalog.pg_extension_config_dump('state_head', '');
+SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
+SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
+
+-- ---------------------------------------------------------------------------------------------------
+-- What watches the tables
+-- ---------------------------------------------------------------------------------------------------
+-- ENABLE ALWAYS, so that they fire for replication apply too. The WHEN clause keeps the extension's own
+-- flush from queueing a single trigger event. The row triggers also check what CHECK constraints would:
+-- the flush keeps these rules by construction, and constraints would cost it a seventh of its time.
+
+CREATE FUNCTION state_cache_by_hand() RETURNS boolean
+	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_by_hand';
+COMMENT ON FUNCTION state_cache_by_hand() IS 'false while the extension itself writes its tables';
+
+CREATE FUNCTION state_cache_watch() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_cache_watch';
+COMMENT ON FUNCTION state_cache_watch()
+	IS 'checks changes made to state_head and state_snapshot by hand, and tells the cache about them';
+
+CREATE FUNCTION state_class_watch() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_class_watch';
+COMMENT ON FUNCTION state_class_watch() IS 'tells every session that a class was redefined';
+
+CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_head
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_head
+	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_head
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_snapshot
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_snapshot
+	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_snapshot
+	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
+CREATE TRIGGER state_class_changing BEFORE INSERT OR UPDATE OR DELETE ON state_class
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncating BEFORE TRUNCATE ON state_class
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_class
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_class
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
+COMMENT ON TRIGGER state_cache_changing ON state_head IS 'from here on the transaction reads the tables, not L1';
+COMMENT ON TRIGGER state_cache_changed ON state_head
+	IS 'the changed state leaves L1 at commit, and its channel hears of it';
+COMMENT ON TRIGGER state_cache_truncating ON state_head IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_cache_changing ON state_snapshot IS 'from here on the transaction reads the tables, not L1';
+COMMENT ON TRIGGER state_cache_changed ON state_snapshot
+	IS 'the changed state leaves L1 at commit, and its channel hears of it';
+COMMENT ON TRIGGER state_cache_truncating ON state_snapshot IS 'all states leave L1 at commit';
+COMMENT ON TRIGGER state_class_changing ON state_class
+	IS 'before a behind class changes its mode, what it has not written is written';
+COMMENT ON TRIGGER state_class_truncating ON state_class
+	IS 'before the classes go, what the behind ones have not written is written';
+COMMENT ON TRIGGER state_class_changed ON state_class IS 'every session reads the class anew';
+COMMENT ON TRIGGER state_class_truncated ON state_class IS 'every session reads the classes anew';
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changing;
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changed;
+ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
+ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_truncating;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changing;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncating;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changed;
+ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncated;
+
+-- ---------------------------------------------------------------------------------------------------
+-- Read. STABLE: what a statement reads is fixed by its snapshot. PARALLEL RESTRICTED: what the
+-- transaction has staged lives in the leader.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_get(key text, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get';
+COMMENT ON FUNCTION state_get(text, text) IS 'the state, NULL if absent';
+
+CREATE FUNCTION state_get_text(key text, class text DEFAULT 'run') RETURNS text
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_text';
+COMMENT ON FUNCTION state_get_text(text, text) IS 'the state as text, made for the wire; NULL if absent';
+
+CREATE FUNCTION state_get_path(key text, path text[], class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_path';
+COMMENT ON FUNCTION state_get_path(text, text[], text)
+	IS 'what the state holds at a path, as the operator #> finds it; NULL if nothing';
+
+CREATE FUNCTION state_get_section(key text, section text, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_section';
+COMMENT ON FUNCTION state_get_section(text, text, text)
+	IS 'a top-level object of the state; an error if it is missing or no object';
+
+CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT state jsonb) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
+COMMENT ON FUNCTION state_get_many(text[], text)
+	IS 'several states at once, in the order asked for; an absent one has no row';
+
+CREATE FUNCTION state_get_if_newer(key text, version bigint, class text DEFAULT 'run',
+		OUT version bigint, OUT state jsonb) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'state_get_if_newer';
+COMMENT ON FUNCTION state_get_if_newer(text, bigint, text)
+	IS 'the state if its version is above the known one, else no row';
+
+CREATE FUNCTION state_version(key text, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_version';
+COMMENT ON FUNCTION state_version(text, text) IS 'version of the state, NULL if absent';
+
+CREATE FUNCTION state_exists(key text, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_exists';
+COMMENT ON FUNCTION state_exists(text, text) IS 'whether there is such a state';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Change: staged until the flush
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set';
+COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text)
+	IS 'replaces the whole state; expected_version 0 means absent';
+
+CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
+COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';
+
+CREATE FUNCTION state_update_section(key text, section text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update_section';
+COMMENT ON FUNCTION state_update_section(text, text, jsonb, text)
+	IS 'shallow merge inside one section, which must exist';
+
+CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
+COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
+
+CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
+COMMENT ON FUNCTION state_append(text, text[], jsonb, text)
+	IS 'appends an element to the array at a path, which must exist';
+
+CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
+COMMENT ON FUNCTION state_delete(text, bigint, text) IS 'deletes the state; whether there was one';
+
+CREATE FUNCTION state_touch(key text, ttl interval, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch';
+COMMENT ON FUNCTION state_touch(text, interval, text)
+	IS 'gives the state a new time to live, NULL for no end, and no new version; whether there was one';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Batch
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_batch_begin(on_conflict text DEFAULT 'error') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_begin';
+COMMENT ON FUNCTION state_batch_begin(text) IS 'opens an explicit batch; on_conflict is error, reapply or overwrite';
+
+CREATE FUNCTION state_batch_commit(OUT class text, OUT key text, OUT version bigint, OUT action text,
+	OUT bytes bigint)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_commit';
+COMMENT ON FUNCTION state_batch_commit()
+	IS 'flushes what is staged, inside the transaction, and says what became of it';
+
+CREATE FUNCTION state_batch_rollback() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_rollback';
+COMMENT ON FUNCTION state_batch_rollback() IS 'drops what the batch has staged, and closes it';
+
+CREATE FUNCTION state_batch_status(OUT class text, OUT key text, OUT dirty boolean, OUT base_version bigint,
+		OUT staged_bytes bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_batch_status';
+COMMENT ON FUNCTION state_batch_status() IS 'what the transaction has staged or, in an explicit batch, read';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Snapshots. What changes here is written at once, inside the transaction.
+-- ---------------------------------------------------------------------------------------------------
 -- What was found damaged, and what was done about it.
 CREATE TABLE state_recovery_log (
 	id         uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
@@ -227,8 +414,10 @@ COMMENT ON COLUMN state_recovery_log.id IS 'name of the entry; the same on every
 COMMENT ON COLUMN state_recovery_log.found_at IS 'when it was found';
 COMMENT ON COLUMN state_recovery_log.class IS 'class of the state';
 COMMENT ON COLUMN state_recovery_log.key IS 'name of the state within its class';
-COMMENT ON COLUMN state_recovery_log.version IS 'version that was damaged, or current before a recovery; NULL where there was none';
-COMMENT ON COLUMN state_recovery_log.error_type IS 'context_corruption for class run, state_corruption for others; none for a recovery that was asked for';
+COMMENT ON COLUMN state_recovery_log.version
+	IS 'version that was damaged, or current before a recovery; NULL where there was none';
+COMMENT ON COLUMN state_recovery_log.error_type
+	IS 'context_corruption for class run, state_corruption for others; none for a recovery that was asked for';
 COMMENT ON COLUMN state_recovery_log.severity IS 'info, warning, error, critical or fatal';
 COMMENT ON COLUMN state_recovery_log.fault IS 'what was wrong';
 COMMENT ON COLUMN state_recovery_log.strategy IS 'what was done: restart, resume, rollback, repair';
@@ -245,6 +434,71 @@ ALTER TABLE state_damaged ALTER delta SET STORAGE EXTERNAL;
 COMMENT ON TABLE state_damaged IS 'damaged snapshots that state_verify() has put aside, as they were found';
 COMMENT ON COLUMN state_damaged.log_id IS 'entry of state_recovery_log';
 
+CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT 'auto',
+		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
+		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run',
+		OUT action text, OUT version bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
+COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
+	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
+
+CREATE FUNCTION state_history(key text, class text DEFAULT 'run',
+		OUT version bigint, OUT parent_version bigint, OUT checkpoint_type text, OUT agent_phase text,
+		OUT recovery_point boolean, OUT execution_context jsonb, OUT encoding text,
+		OUT bytes_stored bigint, OUT bytes bigint, OUT created_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 50 AS 'MODULE_PATHNAME', 'state_history';
+COMMENT ON FUNCTION state_history(text, text)
+	IS 'the kept versions of the state, newest first; encoding is whole, compressed or delta';
+
+CREATE FUNCTION state_diff(key text, from_version bigint, to_version bigint, class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_diff';
+COMMENT ON FUNCTION state_diff(text, bigint, bigint, text)
+	IS 'JSON Patch (RFC 6902) that makes one kept version into another';
+
+CREATE FUNCTION state_restore(key text, version bigint, expected_version bigint DEFAULT NULL,
+	class text DEFAULT 'run')
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_restore';
+COMMENT ON FUNCTION state_restore(text, bigint, bigint, text)
+	IS 'makes a new version with the content of a kept one, which becomes its parent; the new version';
+
+CREATE FUNCTION state_recover(key text, kind text DEFAULT 'rollback', class text DEFAULT 'run',
+		OUT action text, OUT version bigint, OUT from_version bigint, OUT recovery_point boolean,
+		OUT checkpoint_type text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_recover';
+COMMENT ON FUNCTION state_recover(text, text, text)
+	IS 'reinstates an intact snapshot: the newest recovery point (rollback), the newest (resume) or the oldest '
+	   '(restart)';
+
+CREATE FUNCTION state_prune(class text, keep integer DEFAULT NULL, older_than interval DEFAULT NULL,
+		recovery_points boolean DEFAULT false) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_prune';
+COMMENT ON FUNCTION state_prune(text, integer, interval, boolean)
+	IS 'deletes the snapshots that are beyond the newest and older than that; with neither named, those that the '
+	   'class does not keep; how many';
+
+CREATE FUNCTION state_verify(class text DEFAULT NULL, repair boolean DEFAULT false,
+		OUT class text, OUT key text, OUT version bigint, OUT fault text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_verify';
+COMMENT ON FUNCTION state_verify(text, boolean)
+	IS 'checks every stored version of a class, or of all; with repair, damaged ones are put aside and their states '
+	   'go back to the newest intact version';
+
+CREATE FUNCTION state_progress(
+		OUT pid integer, OUT command text, OUT class text, OUT key text,
+		OUT states_done bigint, OUT states_total bigint, OUT started_at timestamptz) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_progress';
+COMMENT ON FUNCTION state_progress() IS 'what the view state_progress shows';
+
+CREATE VIEW state_progress AS SELECT * FROM state_progress();
+COMMENT ON VIEW state_progress
+	IS 'how far each state_verify() and state_prune() has come that runs in this database; key is NULL for those '
+	   'who may not read the tables';
+
+SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
+SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
+
 -- ---------------------------------------------------------------------------------------------------
 -- Runs. Beside its document a run has a place in the hierarchy and an owner. The extension writes these
 -- tables as their owner: who may change a run's state may do what is right with the rest.
@@ -260,20 +514,28 @@ CREATE TABLE state_context (
 	created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX state_context_children ON state_context (parent_run_id) WHERE parent_run_id IS NOT NULL;
-COMMENT ON TABLE state_context IS 'the hierarchy of runs: a row per run that state_context_create() or state_context_child() has made, or another function has found to be a root';
+COMMENT ON TABLE state_context
+	IS 'the hierarchy of runs: a row per run that state_context_create() or state_context_child() has made, or '
+	   'another function has found to be a root';
 COMMENT ON COLUMN state_context.run_id IS 'the run: the key of its state of class run';
 COMMENT ON COLUMN state_context.parent_run_id IS 'the run that it is a child of; NULL for a root';
 COMMENT ON COLUMN state_context.depth IS 'steps to the root, 0 for a root';
-COMMENT ON COLUMN state_context.base_version IS 'version of the run that the next merge into the parent compares with';
-COMMENT ON COLUMN state_context.parent_base IS 'values that the parent had then of variables of which the run had others, null for none; NULL where there are no such variables';
-COMMENT ON COLUMN state_context.handed_on IS 'records of the variables that the run has exported to its parent since base_version: the next merge compares these with them; NULL where there are no such variables';
+COMMENT ON COLUMN state_context.base_version
+	IS 'version of the run that the next merge into the parent compares with';
+COMMENT ON COLUMN state_context.parent_base
+	IS 'values that the parent had then of variables of which the run had others, null for none; NULL where there '
+	   'are no such variables';
+COMMENT ON COLUMN state_context.handed_on
+	IS 'records of the variables that the run has exported to its parent since base_version: the next merge '
+	   'compares these with them; NULL where there are no such variables';
 COMMENT ON COLUMN state_context.created_at IS 'when the run was created';
 COMMENT ON INDEX state_context_children IS 'the children of each run';
 
 CREATE FUNCTION state_draw(sequence regclass) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_draw';
 COMMENT ON FUNCTION state_draw(regclass)
-	IS 'a number of the sequence that was never given out, neither here nor in a future that a restore or a promotion has lost: at least the time in microseconds since 2000';
+	IS 'a number of the sequence that was never given out, neither here nor in a future that a restore or a '
+	   'promotion has lost: at least the time in microseconds since 2000';
 
 CREATE SEQUENCE state_claim_token;
 COMMENT ON SEQUENCE state_claim_token IS 'the tokens of claims: each is greater than all before it';
@@ -318,7 +580,9 @@ CREATE TABLE state_conflict (
 );
 ALTER SEQUENCE state_conflict_id_seq OWNED BY state_conflict.id;
 CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) 'open';
-COMMENT ON TABLE state_conflict IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what was decided';
+COMMENT ON TABLE state_conflict
+	IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what '
+	   'was decided';
 COMMENT ON SEQUENCE state_conflict_id_seq IS 'the names of conflicts';
 COMMENT ON COLUMN state_conflict.id IS 'name of the conflict, for state_conflict_resolve()';
 COMMENT ON COLUMN state_conflict.run_id IS 'the parent, in which the variable is blocked';
@@ -330,13 +594,15 @@ COMMENT ON COLUMN state_conflict.child_value IS 'what the child has';
 COMMENT ON COLUMN state_conflict.parent_timestamp IS 'when the parent set it';
 COMMENT ON COLUMN state_conflict.child_timestamp IS 'when the child set it';
 COMMENT ON COLUMN state_conflict.sensitivity IS 'the highest sensitivity of the values';
-COMMENT ON COLUMN state_conflict.status IS 'open, resolved, superseded by a later one of the same variable, or abandoned with its run';
+COMMENT ON COLUMN state_conflict.status
+	IS 'open, resolved, superseded by a later one of the same variable, or abandoned with its run';
 COMMENT ON COLUMN state_conflict.opened_at IS 'when the child was merged';
 COMMENT ON COLUMN state_conflict.resolved_value IS 'what was decided';
 COMMENT ON COLUMN state_conflict.reason IS 'why';
 COMMENT ON COLUMN state_conflict.resolved_by IS 'by which role';
 COMMENT ON COLUMN state_conflict.resolved_at IS 'when';
-COMMENT ON COLUMN state_conflict.superseded_by IS 'the conflict that took its place when another one of the same variable was resolved';
+COMMENT ON COLUMN state_conflict.superseded_by
+	IS 'the conflict that took its place when another one of the same variable was resolved';
 COMMENT ON INDEX state_conflict_open IS 'the conflicts that wait for a decision';
 
 CREATE SEQUENCE state_outbox_id_seq;
@@ -353,7 +619,9 @@ CREATE TABLE state_outbox (
 );
 ALTER SEQUENCE state_outbox_id_seq OWNED BY state_outbox.id;
 CREATE INDEX state_outbox_pending ON state_outbox (target, id) WHERE acknowledged_at IS NULL;
-COMMENT ON TABLE state_outbox IS 'exports of completed runs to external systems; a consumer takes rows with FOR UPDATE SKIP LOCKED and acknowledges them';
+COMMENT ON TABLE state_outbox
+	IS 'exports of completed runs to external systems; a consumer takes rows with FOR UPDATE SKIP LOCKED and '
+	   'acknowledges them';
 COMMENT ON SEQUENCE state_outbox_id_seq IS 'the order of exports';
 COMMENT ON COLUMN state_outbox.id IS 'order in which they were exported';
 COMMENT ON COLUMN state_outbox.run_id IS 'the run that exported it';
@@ -365,263 +633,6 @@ COMMENT ON COLUMN state_outbox.sensitivity IS 'how sensitive it is';
 COMMENT ON COLUMN state_outbox.created_at IS 'when the run completed';
 COMMENT ON COLUMN state_outbox.acknowledged_at IS 'when a consumer was done with it; NULL until then';
 COMMENT ON INDEX state_outbox_pending IS 'what no consumer has acknowledged';
-
--- The rows of run, swarm and config come with CREATE EXTENSION, so a dump holds them only if somebody has changed them,
--- and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire while
--- the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
-CREATE FUNCTION state_class_restore() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	has_changed boolean;
-BEGIN
-	IF TG_OP = 'UPDATE' AND NEW.class = OLD.class AND (NEW.changed OR NEW IS NOT DISTINCT FROM OLD) THEN
-		RETURN NEW;
-	END IF;
-	EXECUTE format('SELECT bool_or(changed) FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME)
-		INTO has_changed USING NEW.class;
-	IF TG_OP = 'INSERT' AND NEW.changed THEN
-		-- A dump's.
-		EXECUTE format('DELETE FROM %I.%I WHERE class = $1', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW.class;
-	ELSIF TG_OP = 'INSERT' THEN
-		-- It meets the row that is there, if there is one.
-		NEW.changed := has_changed IS DISTINCT FROM false;
-	ELSIF has_changed AND NEW.class = OLD.class THEN
-		-- The changed row, which is updated too, counts.
-		EXECUTE format('DELETE FROM %I.%I WHERE class = $1 AND NOT changed', TG_TABLE_SCHEMA, TG_TABLE_NAME)
-			USING NEW.class;
-		RETURN NULL;
-	ELSE
-		NEW.changed := true;
-	END IF;
-	RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION state_class_restore() IS 'notes which of the classes that come with the extension were changed, and lets a restored row replace the one that CREATE EXTENSION made';
-CREATE TRIGGER state_class_restore BEFORE INSERT OR UPDATE ON state_class FOR EACH ROW
-	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config']))
-	EXECUTE FUNCTION state_class_restore();
-COMMENT ON TRIGGER state_class_restore ON state_class IS 'notes which of the classes that come with the extension were changed';
-ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore;
-
-SELECT pg_catalog.pg_extension_config_dump('state_class', 'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'')');
-SELECT pg_catalog.pg_extension_config_dump('state_head', '');
-SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
-SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
-SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
-SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
-SELECT pg_catalog.pg_extension_config_dump('state_context', '');
-SELECT pg_catalog.pg_extension_config_dump('state_claim', '');
-SELECT pg_catalog.pg_extension_config_dump('state_claim_token', '');
-SELECT pg_catalog.pg_extension_config_dump('state_conflict', '');
-SELECT pg_catalog.pg_extension_config_dump('state_conflict_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('state_outbox', '');
-SELECT pg_catalog.pg_extension_config_dump('state_outbox_id_seq', '');
-
--- ---------------------------------------------------------------------------------------------------
--- What watches the tables
--- ---------------------------------------------------------------------------------------------------
--- ENABLE ALWAYS, so that they fire for replication apply too. The WHEN clause keeps the extension's own
--- flush from queueing a single trigger event. The row triggers also check what CHECK constraints would:
--- the flush keeps these rules by construction, and constraints would cost it a seventh of its time.
-
-CREATE FUNCTION state_cache_by_hand() RETURNS boolean
-	LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_by_hand';
-COMMENT ON FUNCTION state_cache_by_hand() IS 'false while the extension itself writes its tables';
-
-CREATE FUNCTION state_cache_watch() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'state_cache_watch';
-COMMENT ON FUNCTION state_cache_watch() IS 'checks changes made to state_head and state_snapshot by hand, and tells the cache about them';
-
-CREATE FUNCTION state_class_watch() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'state_class_watch';
-COMMENT ON FUNCTION state_class_watch() IS 'tells every session that a class was redefined';
-
-CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_head
-	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_head
-	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_head
-	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_cache_changing BEFORE INSERT OR UPDATE OR DELETE ON state_snapshot
-	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE ON state_snapshot
-	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE ON state_snapshot
-	FOR EACH STATEMENT EXECUTE FUNCTION state_cache_watch();
-CREATE TRIGGER state_class_changing BEFORE INSERT OR UPDATE OR DELETE ON state_class
-	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
-CREATE TRIGGER state_class_truncating BEFORE TRUNCATE ON state_class
-	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
-CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_class
-	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
-CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_class
-	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
-COMMENT ON TRIGGER state_cache_changing ON state_head IS 'from here on the transaction reads the tables, not L1';
-COMMENT ON TRIGGER state_cache_changed ON state_head IS 'the changed state leaves L1 at commit, and its channel hears of it';
-COMMENT ON TRIGGER state_cache_truncating ON state_head IS 'all states leave L1 at commit';
-COMMENT ON TRIGGER state_cache_changing ON state_snapshot IS 'from here on the transaction reads the tables, not L1';
-COMMENT ON TRIGGER state_cache_changed ON state_snapshot IS 'the changed state leaves L1 at commit, and its channel hears of it';
-COMMENT ON TRIGGER state_cache_truncating ON state_snapshot IS 'all states leave L1 at commit';
-COMMENT ON TRIGGER state_class_changing ON state_class IS 'before a behind class changes its mode, what it has not written is written';
-COMMENT ON TRIGGER state_class_truncating ON state_class IS 'before the classes go, what the behind ones have not written is written';
-COMMENT ON TRIGGER state_class_changed ON state_class IS 'every session reads the class anew';
-COMMENT ON TRIGGER state_class_truncated ON state_class IS 'every session reads the classes anew';
-ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changing;
-ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_changed;
-ALTER TABLE state_head ENABLE ALWAYS TRIGGER state_cache_truncating;
-ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changing;
-ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed;
-ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_truncating;
-ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changing;
-ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncating;
-ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_changed;
-ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_truncated;
-
--- ---------------------------------------------------------------------------------------------------
--- Read. STABLE: what a statement reads is fixed by its snapshot. PARALLEL RESTRICTED: what the
--- transaction has staged lives in the leader.
--- ---------------------------------------------------------------------------------------------------
-
-CREATE FUNCTION state_get(key text, class text DEFAULT 'run') RETURNS jsonb
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get';
-COMMENT ON FUNCTION state_get(text, text) IS 'the state, NULL if absent';
-
-CREATE FUNCTION state_get_text(key text, class text DEFAULT 'run') RETURNS text
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_text';
-COMMENT ON FUNCTION state_get_text(text, text) IS 'the state as text, made for the wire; NULL if absent';
-
-CREATE FUNCTION state_get_path(key text, path text[], class text DEFAULT 'run') RETURNS jsonb
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_path';
-COMMENT ON FUNCTION state_get_path(text, text[], text) IS 'what the state holds at a path, as the operator #> finds it; NULL if nothing';
-
-CREATE FUNCTION state_get_section(key text, section text, class text DEFAULT 'run') RETURNS jsonb
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_section';
-COMMENT ON FUNCTION state_get_section(text, text, text) IS 'a top-level object of the state; an error if it is missing or no object';
-
-CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run',
-		OUT key text, OUT version bigint, OUT state jsonb) RETURNS SETOF record
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
-COMMENT ON FUNCTION state_get_many(text[], text) IS 'several states at once, in the order asked for; an absent one has no row';
-
-CREATE FUNCTION state_get_if_newer(key text, version bigint, class text DEFAULT 'run',
-		OUT version bigint, OUT state jsonb) RETURNS SETOF record
-	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME', 'state_get_if_newer';
-COMMENT ON FUNCTION state_get_if_newer(text, bigint, text) IS 'the state if its version is above the known one, else no row';
-
-CREATE FUNCTION state_version(key text, class text DEFAULT 'run') RETURNS bigint
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_version';
-COMMENT ON FUNCTION state_version(text, text) IS 'version of the state, NULL if absent';
-
-CREATE FUNCTION state_exists(key text, class text DEFAULT 'run') RETURNS boolean
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_exists';
-COMMENT ON FUNCTION state_exists(text, text) IS 'whether there is such a state';
-
--- ---------------------------------------------------------------------------------------------------
--- Change: staged until the flush
--- ---------------------------------------------------------------------------------------------------
-
-CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set';
-COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text) IS 'replaces the whole state; expected_version 0 means absent';
-
-CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
-COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';
-
-CREATE FUNCTION state_update_section(key text, section text, updates jsonb, class text DEFAULT 'run') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update_section';
-COMMENT ON FUNCTION state_update_section(text, text, jsonb, text) IS 'shallow merge inside one section, which must exist';
-
-CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
-COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
-
-CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
-COMMENT ON FUNCTION state_append(text, text[], jsonb, text) IS 'appends an element to the array at a path, which must exist';
-
-CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
-COMMENT ON FUNCTION state_delete(text, bigint, text) IS 'deletes the state; whether there was one';
-
-CREATE FUNCTION state_touch(key text, ttl interval, class text DEFAULT 'run') RETURNS boolean
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch';
-COMMENT ON FUNCTION state_touch(text, interval, text) IS 'gives the state a new time to live, NULL for no end, and no new version; whether there was one';
-
--- ---------------------------------------------------------------------------------------------------
--- Batch
--- ---------------------------------------------------------------------------------------------------
-
-CREATE FUNCTION state_batch_begin(on_conflict text DEFAULT 'error') RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_begin';
-COMMENT ON FUNCTION state_batch_begin(text) IS 'opens an explicit batch; on_conflict is error, reapply or overwrite';
-
-CREATE FUNCTION state_batch_commit(OUT class text, OUT key text, OUT version bigint, OUT action text, OUT bytes bigint)
-	RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_commit';
-COMMENT ON FUNCTION state_batch_commit() IS 'flushes what is staged, inside the transaction, and says what became of it';
-
-CREATE FUNCTION state_batch_rollback() RETURNS void
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_batch_rollback';
-COMMENT ON FUNCTION state_batch_rollback() IS 'drops what the batch has staged, and closes it';
-
-CREATE FUNCTION state_batch_status(OUT class text, OUT key text, OUT dirty boolean, OUT base_version bigint,
-		OUT staged_bytes bigint) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_batch_status';
-COMMENT ON FUNCTION state_batch_status() IS 'what the transaction has staged or, in an explicit batch, read';
-
--- ---------------------------------------------------------------------------------------------------
--- Snapshots. What changes here is written at once, inside the transaction.
--- ---------------------------------------------------------------------------------------------------
-
-CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT 'auto',
-		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
-		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, class text DEFAULT 'run',
-		OUT action text, OUT version bigint) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
-COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
-	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
-
-CREATE FUNCTION state_history(key text, class text DEFAULT 'run',
-		OUT version bigint, OUT parent_version bigint, OUT checkpoint_type text, OUT agent_phase text,
-		OUT recovery_point boolean, OUT execution_context jsonb, OUT encoding text,
-		OUT bytes_stored bigint, OUT bytes bigint, OUT created_at timestamptz) RETURNS SETOF record
-	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 50 AS 'MODULE_PATHNAME', 'state_history';
-COMMENT ON FUNCTION state_history(text, text) IS 'the kept versions of the state, newest first; encoding is whole, compressed or delta';
-
-CREATE FUNCTION state_diff(key text, from_version bigint, to_version bigint, class text DEFAULT 'run') RETURNS jsonb
-	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_diff';
-COMMENT ON FUNCTION state_diff(text, bigint, bigint, text) IS 'JSON Patch (RFC 6902) that makes one kept version into another';
-
-CREATE FUNCTION state_restore(key text, version bigint, expected_version bigint DEFAULT NULL, class text DEFAULT 'run')
-	RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_restore';
-COMMENT ON FUNCTION state_restore(text, bigint, bigint, text) IS 'makes a new version with the content of a kept one, which becomes its parent; the new version';
-
-CREATE FUNCTION state_recover(key text, kind text DEFAULT 'rollback', class text DEFAULT 'run',
-		OUT action text, OUT version bigint, OUT from_version bigint, OUT recovery_point boolean,
-		OUT checkpoint_type text) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_recover';
-COMMENT ON FUNCTION state_recover(text, text, text)
-	IS 'reinstates an intact snapshot: the newest recovery point (rollback), the newest (resume) or the oldest (restart)';
-
-CREATE FUNCTION state_prune(class text, keep integer DEFAULT NULL, older_than interval DEFAULT NULL,
-		recovery_points boolean DEFAULT false) RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_prune';
-COMMENT ON FUNCTION state_prune(text, integer, interval, boolean)
-	IS 'deletes the snapshots that are beyond the newest and older than that; with neither named, those that the class does not keep; how many';
-
-CREATE FUNCTION state_verify(class text DEFAULT NULL, repair boolean DEFAULT false,
-		OUT class text, OUT key text, OUT version bigint, OUT fault text) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_verify';
-COMMENT ON FUNCTION state_verify(text, boolean)
-	IS 'checks every stored version of a class, or of all; with repair, damaged ones are put aside and their states go back to the newest intact version';
-
--- ---------------------------------------------------------------------------------------------------
--- Runs
--- ---------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION state_context_create(run_id text, routine_id text DEFAULT NULL, inputs jsonb DEFAULT NULL,
 		permissions text[] DEFAULT NULL, resource_limits jsonb DEFAULT NULL, swarm_id text DEFAULT NULL,
@@ -707,7 +718,8 @@ CREATE FUNCTION state_context_mark_export(run_id text, key text, destination tex
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_mark_export';
 COMMENT ON FUNCTION state_context_mark_export(text, text, text, text, text, text, jsonb, text, bigint)
-	IS 'marks a variable to be exported when the run completes; transformation is an SQL/JSON path, target a class or a system';
+	IS 'marks a variable to be exported when the run completes; transformation is an SQL/JSON path, target a class '
+	   'or a system';
 
 CREATE FUNCTION state_context_unmark_export(run_id text, key text, destination text DEFAULT NULL,
 		token bigint DEFAULT NULL)
@@ -722,7 +734,8 @@ CREATE FUNCTION state_context_complete(run_id text, outcome text DEFAULT 'comple
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'state_context_complete';
 COMMENT ON FUNCTION state_context_complete(text, text, text, bigint)
-	IS 'ends a run: exports travel, what it was allotted goes back to its parent, its last state is written at once and kept; a row per export';
+	IS 'ends a run: exports travel, what it was allotted goes back to its parent, its last state is written at once '
+	   'and kept; a row per export';
 
 CREATE FUNCTION state_context_claim(run_id text, owner text, lease interval DEFAULT '30 s')
 	RETURNS bigint
@@ -746,13 +759,22 @@ CREATE FUNCTION state_context_fence(run_id text, token bigint)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_fence';
 COMMENT ON FUNCTION state_context_fence(text, bigint)
-	IS 'what this transaction writes of the run, it writes under this claim: 40001 now or at COMMIT if it is not the current one';
+	IS 'what this transaction writes of the run, it writes under this claim: 40001 now or at COMMIT if it is not '
+	   'the current one';
 
 CREATE FUNCTION state_context_spend(run_id text, what text, amount numeric, token bigint DEFAULT NULL)
 	RETURNS numeric
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_spend';
 COMMENT ON FUNCTION state_context_spend(text, text, numeric, bigint)
 	IS 'charges an amount to a run at once, and refuses what exceeds its limit; what is left, NULL without a limit';
+
+SELECT pg_catalog.pg_extension_config_dump('state_context', '');
+SELECT pg_catalog.pg_extension_config_dump('state_claim', '');
+SELECT pg_catalog.pg_extension_config_dump('state_claim_token', '');
+SELECT pg_catalog.pg_extension_config_dump('state_conflict', '');
+SELECT pg_catalog.pg_extension_config_dump('state_conflict_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('state_outbox', '');
+SELECT pg_catalog.pg_extension_config_dump('state_outbox_id_seq', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- Blackboard: items in the document of a state of class swarm. Changes are staged until the flush.
@@ -769,7 +791,8 @@ CREATE FUNCTION state_blackboard_update(swarm_id text, key text, value jsonb DEF
 		ttl interval DEFAULT NULL, access_level text DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_blackboard_update';
 COMMENT ON FUNCTION state_blackboard_update(text, text, jsonb, text, interval, text, text[])
-	IS 'changes what is named of an item; ttl counts from now on; an error if there is no such item, or it has expired';
+	IS 'changes what is named of an item; ttl counts from now on; an error if there is no such item, or it has '
+	   'expired';
 
 CREATE FUNCTION state_blackboard_remove(swarm_id text, key text) RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_blackboard_remove';
@@ -779,7 +802,8 @@ CREATE FUNCTION state_blackboard_items(swarm_id text, state jsonb, type text DEF
 		created_by text DEFAULT NULL, access_level text DEFAULT NULL) RETURNS jsonb
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_blackboard_items';
 COMMENT ON FUNCTION state_blackboard_items(text, jsonb, text, text, text, text)
-	IS 'the items in a document of the swarm that are wanted and have not expired, by their keys; NULL means any; an error names the field that is wrong';
+	IS 'the items in a document of the swarm that are wanted and have not expired, by their keys; NULL means any; '
+	   'an error names the field that is wrong';
 
 CREATE FUNCTION state_blackboard_query(swarm_id text, type text DEFAULT NULL, tag text DEFAULT NULL,
 		created_by text DEFAULT NULL, access_level text DEFAULT NULL,
@@ -798,16 +822,62 @@ BEGIN ATOMIC
 		ORDER BY i.key COLLATE pg_catalog."C";
 END;
 COMMENT ON FUNCTION state_blackboard_query(text, text, text, text, text)
-	IS 'the items of the blackboard of a swarm that have not expired, by type, tag, creator and access level; NULL means any';
+	IS 'the items of the blackboard of a swarm that have not expired, by type, tag, creator and access level; NULL '
+	   'means any';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Catch-up
 -- ---------------------------------------------------------------------------------------------------
+-- state_changes() tells changes by who wrote the head row. The next two tables are about those of which no
+-- head row tells, the third says which history the transaction ids of a cursor belong to; none is dumped, since
+-- transaction ids mean nothing elsewhere.
+
+-- No primary key: a replica of all tables would trip over its own rows. FULL lets such a publisher delete.
+CREATE TABLE state_trace (
+	class   text COLLATE "C",
+	key     text COLLATE "C",
+	made_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+ALTER TABLE state_trace REPLICA IDENTITY FULL;
+COMMENT ON TABLE state_trace
+	IS 'states changed by hand in a way that no head row shows: rows deleted, documents replaced';
+COMMENT ON COLUMN state_trace.class IS 'class of the state; NULL: anything may have changed';
+COMMENT ON COLUMN state_trace.key IS 'name of the state within its class; NULL as class';
+COMMENT ON COLUMN state_trace.made_at IS 'when the transaction committed';
+
+CREATE TABLE state_horizon (
+	system bigint PRIMARY KEY,
+	xid    xid8 NOT NULL
+);
+COMMENT ON TABLE state_horizon
+	IS 'how far back changes are known: tombstones and traces were dropped that these and earlier transactions wrote';
+COMMENT ON COLUMN state_horizon.system IS 'system identifier of the server whose transaction ids these are';
+COMMENT ON COLUMN state_horizon.xid IS 'the latest transaction of which something was dropped';
+
+-- No primary key, as above: two who note the same start do not wait for each other.
+CREATE TABLE state_start (
+	system   bigint NOT NULL,
+	name     bigint NOT NULL,
+	timeline integer NOT NULL,
+	number   bigint NOT NULL,
+	position pg_lsn NOT NULL,
+	noted_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+ALTER TABLE state_start REPLICA IDENTITY FULL;
+COMMENT ON TABLE state_start
+	IS 'starts of the server: a cursor is good in the history that its start belongs to, and in no other';
+COMMENT ON COLUMN state_start.system IS 'system identifier of the server';
+COMMENT ON COLUMN state_start.name IS 'random name of the start';
+COMMENT ON COLUMN state_start.timeline IS 'timeline that the server wrote then';
+COMMENT ON COLUMN state_start.number IS 'one more than that of the start before';
+COMMENT ON COLUMN state_start.position IS 'place in the WAL at which it began';
+COMMENT ON COLUMN state_start.noted_at IS 'when it was noted; the same start may be noted more than once';
 
 CREATE FUNCTION state_changes(since text DEFAULT NULL,
 		OUT class text, OUT key text, OUT version bigint, OUT op text, OUT cursor text) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_changes';
-COMMENT ON FUNCTION state_changes(text) IS 'what became visible since the cursor (NULL: every state), then a row with op end and the next cursor';
+COMMENT ON FUNCTION state_changes(text)
+	IS 'what became visible since the cursor (NULL: every state), then a row with op end and the next cursor';
 
 CREATE FUNCTION state_cursor(OUT epoch text, OUT seq bigint, OUT cursor text) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_cursor';
@@ -819,15 +889,18 @@ COMMENT ON FUNCTION state_cursor() IS 'number of the last message, and a cursor 
 
 CREATE FUNCTION state_cache_clear(class text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_cache_clear';
-COMMENT ON FUNCTION state_cache_clear(text) IS 'evicts the entries of a class, or of the database, from L1 at once; how many';
+COMMENT ON FUNCTION state_cache_clear(text)
+	IS 'evicts the entries of a class, or of the database, from L1 at once; how many';
 
 CREATE FUNCTION state_invalidate(pattern text, class text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_invalidate';
-COMMENT ON FUNCTION state_invalidate(text, text) IS 'evicts the matching entries from L1 at once and tells the subscribers at commit; how many were evicted';
+COMMENT ON FUNCTION state_invalidate(text, text)
+	IS 'evicts the matching entries from L1 at once and tells the subscribers at commit; how many were evicted';
 
 CREATE FUNCTION state_warm(class text, max_entries integer DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_warm';
-COMMENT ON FUNCTION state_warm(text, integer) IS 'fills L1 with states of the class, those written last first, as far as there is room; how many were filled';
+COMMENT ON FUNCTION state_warm(text, integer)
+	IS 'fills L1 with states of the class, those written last first, as far as there is room; how many were filled';
 
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
@@ -841,7 +914,8 @@ COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, i
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';
-COMMENT ON FUNCTION state_flush(text) IS 'writes what the behind classes, or one of them, have not written yet, in this transaction; how many states';
+COMMENT ON FUNCTION state_flush(text)
+	IS 'writes what the behind classes, or one of them, have not written yet, in this transaction; how many states';
 
 CREATE FUNCTION state_cache_unwritten(OUT class text, OUT key text, OUT version bigint, OUT bytes bigint,
 		OUT since timestamptz, OUT parked boolean) RETURNS SETOF record
@@ -849,7 +923,9 @@ CREATE FUNCTION state_cache_unwritten(OUT class text, OUT key text, OUT version 
 COMMENT ON FUNCTION state_cache_unwritten() IS 'what the view state_cache_unwritten shows';
 
 CREATE VIEW state_cache_unwritten AS SELECT * FROM state_cache_unwritten();
-COMMENT ON VIEW state_cache_unwritten IS 'states of behind classes that the tables do not hold yet; parked: the worker could not write them and tries again';
+COMMENT ON VIEW state_cache_unwritten
+	IS 'states of behind classes that the tables do not hold yet; parked: the worker could not write them and tries '
+	   'again';
 
 CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
@@ -871,7 +947,9 @@ CREATE FUNCTION state_cache_stats(
 COMMENT ON FUNCTION state_cache_stats() IS 'what the view state_cache_stats shows';
 
 CREATE VIEW state_cache_stats AS SELECT * FROM state_cache_stats();
-COMMENT ON VIEW state_cache_stats IS 'what the cache did since the server started: a row per class of this database, and one with class NULL for the database as a whole';
+COMMENT ON VIEW state_cache_stats
+	IS 'what the cache did since the server started: a row per class of this database, and one with class NULL for '
+	   'the database as a whole';
 
 CREATE FUNCTION state_cache_entries(
 		OUT class text, OUT key text, OUT version bigint, OUT bytes bigint, OUT text_bytes bigint,
@@ -891,35 +969,31 @@ CREATE FUNCTION state_cache_workers(
 COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
 
 CREATE VIEW state_cache_workers AS SELECT * FROM state_cache_workers();
-COMMENT ON VIEW state_cache_workers IS 'the background workers: a row per database of this server that has used the extension since the server started';
-
-CREATE FUNCTION state_progress(
-		OUT pid integer, OUT command text, OUT class text, OUT key text,
-		OUT states_done bigint, OUT states_total bigint, OUT started_at timestamptz) RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_progress';
-COMMENT ON FUNCTION state_progress() IS 'what the view state_progress shows';
-
-CREATE VIEW state_progress AS SELECT * FROM state_progress();
-COMMENT ON VIEW state_progress IS 'how far each state_verify() and state_prune() has come that runs in this database; key is NULL for those who may not read the tables';
+COMMENT ON VIEW state_cache_workers
+	IS 'the background workers: a row per database of this server that has used the extension since the server '
+	   'started';
 
 -- ---------------------------------------------------------------------------------------------------
--- What pg_dump leaves out: it takes the rows of the tables and their GRANTs, and nothing else that users put onto them.
--- After a restore everybody with a grant would see all that a policy hid. So the statements that make these things are
--- kept in a table that is dumped, with the name of the installation where they are in force; another installation that
--- finds them there and does not have them was restored without them.
+-- What pg_dump leaves out: it takes the rows of the tables and their GRANTs, and nothing else that users put onto
+-- them. After a restore everybody with a grant would see all that a policy hid. So the statements that make these
+-- things are kept in a table that is dumped, with the name of the installation where they are in force; another
+-- installation that finds them there and does not have them was restored without them.
 -- ---------------------------------------------------------------------------------------------------
 
--- No primary key: a statement may be longer than an index entry, and a data-only restore may find the same rows there.
+-- No primary key: a statement may be longer than an index entry, and a data-only restore may find the same rows
+-- there.
 CREATE TABLE state_protection (
 	statement    text COLLATE "C" NOT NULL,
 	step         integer NOT NULL,
 	installation text COLLATE "C" NOT NULL
 );
 ALTER TABLE state_protection REPLICA IDENTITY FULL;
-COMMENT ON TABLE state_protection IS 'what users have put onto the tables and pg_dump leaves out; see state_protections()';
+COMMENT ON TABLE state_protection
+	IS 'what users have put onto the tables and pg_dump leaves out; see state_protections()';
 COMMENT ON COLUMN state_protection.statement IS 'makes it';
 COMMENT ON COLUMN state_protection.step IS 'order in which the statements are run';
-COMMENT ON COLUMN state_protection.installation IS 'where it was last seen in force: system identifier, database, table';
+COMMENT ON COLUMN state_protection.installation
+	IS 'where it was last seen in force: system identifier, database, table';
 
 CREATE FUNCTION state_protections(OUT statement text, OUT present boolean) RETURNS SETOF record
 	LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
@@ -927,7 +1001,8 @@ DECLARE
 	home oid;
 BEGIN
 	SELECT pronamespace INTO STRICT home FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass
-		AND d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'state_cache'
+		AND d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
+			AND e.extname = 'state_cache'
 		WHERE p.proname = 'state_protections' AND d.refclassid = 'pg_extension'::regclass;
 	RETURN QUERY EXECUTE format($query$
 		WITH here AS (SELECT s.statement, s.step FROM %1$s.state_protections_here() s)
@@ -935,35 +1010,53 @@ BEGIN
 			SELECT h.statement, h.step, true AS present FROM here h
 			UNION ALL
 			SELECT DISTINCT p.statement, p.step, false FROM %1$s.state_protection p
-				WHERE p.installation <> %1$s.state_installation() AND NOT EXISTS (SELECT FROM here h WHERE h.statement = p.statement)
+				WHERE p.installation <> %1$s.state_installation() AND NOT EXISTS (SELECT FROM here h
+					WHERE h.statement = p.statement)
 			UNION ALL
 			-- Own triggers that a restore without triggers has left as ordinary ones.
 			SELECT format('ALTER TABLE %%s ENABLE %%s TRIGGER %%I', t.tgrelid::regclass, w.mode, t.tgname), 6, false
 				FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid, LATERAL (SELECT CASE
 					WHEN t.tgname = 'state_floor_merge' THEN 'REPLICA'
-					WHEN t.tgname LIKE 'state\_cache\_%%' OR t.tgname LIKE 'state\_class\_%%' THEN 'ALWAYS' END) w (mode)
+					WHEN t.tgname LIKE 'state\_cache\_%%' OR t.tgname LIKE 'state\_class\_%%'
+						THEN 'ALWAYS' END) w (mode)
 				WHERE c.relnamespace = $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND w.mode IS NOT NULL
 					AND t.tgenabled <> left(w.mode, 1)::"char"
-					AND t.tgfoid IN (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = $1 AND p.proname LIKE 'state\_%%')
+					AND t.tgfoid IN (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = $1
+						AND p.proname LIKE 'state\_%%')
 			UNION ALL
 			-- Own indexes that somebody has dropped: an index is no member of an extension, so PostgreSQL lets it go.
 			SELECT i.statement, 4, false FROM (VALUES
-				('state_head_expiring', 'CREATE INDEX state_head_expiring ON %1$s.state_head (expires_at, class, key) WHERE expires_at IS NOT NULL'),
-				('state_head_tombstones', 'CREATE INDEX state_head_tombstones ON %1$s.state_head (class, key) WHERE deleted'),
-				('state_recovery_log_state', 'CREATE INDEX state_recovery_log_state ON %1$s.state_recovery_log (class, key, found_at)'),
-				('state_context_children', 'CREATE INDEX state_context_children ON %1$s.state_context (parent_run_id) WHERE parent_run_id IS NOT NULL'),
-				('state_conflict_open', 'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) ''open'''),
-				('state_outbox_pending', 'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) WHERE acknowledged_at IS NULL')
+				('state_head_expiring',
+					'CREATE INDEX state_head_expiring ON %1$s.state_head (expires_at, class, key) '
+					'WHERE expires_at IS NOT NULL'),
+				('state_head_tombstones',
+					'CREATE INDEX state_head_tombstones ON %1$s.state_head (class, key) WHERE deleted'),
+				('state_recovery_log_state',
+					'CREATE INDEX state_recovery_log_state ON %1$s.state_recovery_log (class, key, found_at)'),
+				('state_context_children',
+					'CREATE INDEX state_context_children ON %1$s.state_context (parent_run_id) '
+					'WHERE parent_run_id IS NOT NULL'),
+				('state_conflict_open',
+					'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) '
+					'WHERE status OPERATOR(pg_catalog.=) ''open'''),
+				('state_outbox_pending',
+					'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) '
+					'WHERE acknowledged_at IS NULL')
 			) i (name, statement)
-				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name AND c.relkind = 'i')
+				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name
+					AND c.relkind = 'i')
 		) a ORDER BY a.step, a.statement COLLATE "C"$query$, home::regnamespace) USING home;
 END
 $$;
-COMMENT ON FUNCTION state_protections() IS 'what pg_dump leaves out of what users have put onto the tables of the extension, as statements that make it, in order; present is false where a restore has lost it, and for indexes of the extension that somebody has dropped';
+COMMENT ON FUNCTION state_protections()
+	IS 'what pg_dump leaves out of what users have put onto the tables of the extension, as statements that make '
+	   'it, in order; present is false where a restore has lost it, and for indexes of the extension that somebody '
+	   'has dropped';
 
 CREATE FUNCTION state_installation() RETURNS text
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT concat_ws('/', s.system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), e.oid)
+	SELECT concat_ws('/', s.system_identifier, (SELECT oid FROM pg_database
+		WHERE datname = current_database()), e.oid)
 		FROM pg_control_system() s, pg_extension e WHERE e.extname = 'state_cache'
 $$;
 COMMENT ON FUNCTION state_installation() IS 'names this installation: server, database, extension';
@@ -977,61 +1070,84 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			JOIN pg_class c ON c.oid = d.objid
 		WHERE x.extname = 'state_cache'
 	), kept AS (SELECT * FROM tables WHERE relkind IN ('r', 'p'))
-	SELECT format('ALTER %s %s OWNER TO %I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
-			relation, pg_get_userbyid(relowner)), 1
+	SELECT format('ALTER %s %s OWNER TO %I',
+			CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relation,
+			pg_get_userbyid(relowner)), 1
 		FROM tables WHERE relowner <> extowner
 	UNION ALL SELECT format('ALTER TABLE %s SET (%s)', relation, array_to_string(o.options, ', ')), 2
-		FROM kept, LATERAL (SELECT array_agg(format('%s = %L', split_part(option, '=', 1), substr(option, strpos(option, '=') + 1)) ORDER BY option)
-			FROM unnest(reloptions) option WHERE (relname, option) IS DISTINCT FROM ('state_head', 'fillfactor=70')) o (options)
+		FROM kept, LATERAL (SELECT array_agg(format('%s = %L', split_part(option, '=', 1), substr(option,
+			strpos(option, '=') + 1)) ORDER BY option)
+			FROM unnest(reloptions) option
+				WHERE (relname, option) IS DISTINCT FROM ('state_head', 'fillfactor=70')) o (options)
 		WHERE o.options IS NOT NULL
 	UNION ALL SELECT format('ALTER TABLE %s SET (%s)', k.relation, o.options), 2
-		FROM kept k JOIN pg_class t ON t.oid = k.reltoastrelid, LATERAL (SELECT string_agg(format('toast.%s = %L', split_part(option, '=', 1),
-			substr(option, strpos(option, '=') + 1)), ', ' ORDER BY option) FROM unnest(t.reloptions) option) o (options)
+		FROM kept k JOIN pg_class t ON t.oid = k.reltoastrelid,
+			LATERAL (SELECT string_agg(format('toast.%s = %L', split_part(option, '=', 1),
+			substr(option, strpos(option, '=') + 1)), ', ' ORDER BY option)
+				FROM unnest(t.reloptions) option) o (options)
 		WHERE o.options IS NOT NULL
-	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET COMPRESSION %s', k.relation, a.attname, CASE a.attcompression WHEN 'l' THEN 'lz4' ELSE 'pglz' END), 2
-		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attcompression <> ''
+	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET COMPRESSION %s', k.relation, a.attname, CASE a.attcompression
+		WHEN 'l' THEN 'lz4' ELSE 'pglz' END), 2
+		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
+			AND a.attcompression <> ''
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2
-		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget >= 0
+		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
+			AND a.attstattarget >= 0
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STORAGE %s', k.relation, a.attname,
-			CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END), 2
+			CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN'
+				ELSE 'EXTENDED' END), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid JOIN pg_type y ON y.oid = a.atttypid
-		WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> CASE a.attname WHEN 'delta' THEN 'e' ELSE y.typstorage END
-	UNION ALL SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', k.relation, n.conname, pg_get_constraintdef(n.oid)), 3
-		FROM kept k JOIN pg_constraint n ON n.conrelid = k.oid WHERE n.conparentid = 0 AND n.contype IN ('c', 'u', 'x', 'f')
+		WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> CASE a.attname WHEN 'delta' THEN 'e'
+			ELSE y.typstorage END
+	UNION ALL SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', k.relation, n.conname,
+		pg_get_constraintdef(n.oid)), 3
+		FROM kept k JOIN pg_constraint n ON n.conrelid = k.oid WHERE n.conparentid = 0
+			AND n.contype IN ('c', 'u', 'x', 'f')
 			AND n.conname NOT IN ('state_class_class_check', 'state_class_write_mode_check', 'state_class_keep_check',
-				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check', 'state_class_channel_check',
-				'state_class_keep_for_check', 'state_class_checkpoint_types_check', 'state_class_agent_phases_check',
+				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
+				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
+				'state_class_agent_phases_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
-		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid AND n.conrelid = k.oid)
-			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state', 'state_context_children',
-				'state_conflict_open', 'state_outbox_pending')
+		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
+			AND n.conrelid = k.oid)
+			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
+				'state_context_children', 'state_conflict_open', 'state_outbox_pending')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)
 			WHEN 'd' THEN format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', k.relation)
 			ELSE (SELECT format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', k.relation, c.relname)
-				FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = k.oid AND i.indisreplident) END, 5
-		FROM kept k WHERE k.relreplident <> CASE WHEN k.relname IN ('state_trace', 'state_start', 'state_protection') THEN 'f' ELSE 'd' END
+				FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = k.oid
+					AND i.indisreplident) END, 5
+		FROM kept k WHERE k.relreplident <> CASE WHEN k.relname IN ('state_trace', 'state_start', 'state_protection')
+			THEN 'f' ELSE 'd' END
 	UNION ALL SELECT pg_get_triggerdef(t.oid), 6
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0
-			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch', 'state_class_restore', 'state_floor_merge'))
+			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
+				'state_class_restore', 'state_floor_merge'))
 	UNION ALL SELECT format('ALTER TABLE %s %s TRIGGER %I', k.relation,
-			CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END, t.tgname), 7
+			CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA'
+				ELSE 'DISABLE' END, t.tgname), 7
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
-			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch', 'state_class_restore', 'state_floor_merge'))
+			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
+				'state_class_restore', 'state_floor_merge'))
 	UNION ALL SELECT pg_get_ruledef(r.oid), 7 FROM kept k JOIN pg_rewrite r ON r.ev_class = k.oid
 	UNION ALL SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, k.relation,
 			CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-			CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
-			(SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ' ORDER BY r) FROM unnest(p.polroles) r),
-			' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')'), 8
+			CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
+				ELSE 'ALL' END,
+			(SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ' ORDER BY r)
+				FROM unnest(p.polroles) r),
+			' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', ' WITH CHECK (' || pg_get_expr(p.polwithcheck,
+				p.polrelid) || ')'), 8
 		FROM kept k JOIN pg_policy p ON p.polrelid = k.oid
 	UNION ALL SELECT format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation), 9 FROM kept WHERE relrowsecurity
-	UNION ALL SELECT format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', relation), 9 FROM kept WHERE relforcerowsecurity
+	UNION ALL SELECT format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', relation), 9 FROM kept
+		WHERE relforcerowsecurity
 	UNION ALL SELECT format('ALTER PUBLICATION %I ADD TABLE ONLY %s%s%s', b.pubname, k.relation,
 			(SELECT format(' (%s)', string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum)) FROM pg_attribute a
 				WHERE a.attrelid = k.oid AND a.attnum = ANY (r.prattrs) HAVING count(*) > 0),
@@ -1051,13 +1167,15 @@ BEGIN
 	EXECUTE format('DELETE FROM %1$s.state_protection p WHERE p.installation = %1$s.state_installation()
 		AND NOT EXISTS (SELECT FROM %1$s.state_protections_here() h WHERE h.statement = p.statement)', home);
 	EXECUTE format('UPDATE %1$s.state_protection p SET installation = i.name FROM %1$s.state_installation() i (name)
-		WHERE p.installation <> i.name AND EXISTS (SELECT FROM %1$s.state_protections_here() h WHERE h.statement = p.statement)', home);
+		WHERE p.installation <> i.name AND EXISTS (SELECT FROM %1$s.state_protections_here() h
+			WHERE h.statement = p.statement)', home);
 	EXECUTE format('INSERT INTO %1$s.state_protection (statement, step, installation)
 		SELECT h.statement, h.step, %1$s.state_installation() FROM %1$s.state_protections_here() h
 		WHERE NOT EXISTS (SELECT FROM %1$s.state_protection k WHERE k.statement = h.statement)', home);
 END
 $$;
-COMMENT ON FUNCTION state_protections_note() IS 'notes what users have put onto the tables, for the dumps to come; the worker does so too';
+COMMENT ON FUNCTION state_protections_note()
+	IS 'notes what users have put onto the tables, for the dumps to come; the worker does so too';
 
 SELECT pg_catalog.pg_extension_config_dump('state_protection', '');
 

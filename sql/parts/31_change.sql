@@ -1,0 +1,36 @@
+-- ---------------------------------------------------------------------------------------------------
+-- Change: staged until the flush
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set';
+COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text)
+	IS 'replaces the whole state; expected_version 0 means absent';
+
+CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
+COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';
+
+CREATE FUNCTION state_update_section(key text, section text, updates jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update_section';
+COMMENT ON FUNCTION state_update_section(text, text, jsonb, text)
+	IS 'shallow merge inside one section, which must exist';
+
+CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
+COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
+
+CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
+COMMENT ON FUNCTION state_append(text, text[], jsonb, text)
+	IS 'appends an element to the array at a path, which must exist';
+
+CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
+COMMENT ON FUNCTION state_delete(text, bigint, text) IS 'deletes the state; whether there was one';
+
+CREATE FUNCTION state_touch(key text, ttl interval, class text DEFAULT 'run') RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch';
+COMMENT ON FUNCTION state_touch(text, interval, text)
+	IS 'gives the state a new time to live, NULL for no end, and no new version; whether there was one';

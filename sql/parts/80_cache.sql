@@ -1,0 +1,89 @@
+-- ---------------------------------------------------------------------------------------------------
+-- Cache
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_cache_clear(class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_cache_clear';
+COMMENT ON FUNCTION state_cache_clear(text)
+	IS 'evicts the entries of a class, or of the database, from L1 at once; how many';
+
+CREATE FUNCTION state_invalidate(pattern text, class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_invalidate';
+COMMENT ON FUNCTION state_invalidate(text, text)
+	IS 'evicts the matching entries from L1 at once and tells the subscribers at commit; how many were evicted';
+
+CREATE FUNCTION state_warm(class text, max_entries integer DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_warm';
+COMMENT ON FUNCTION state_warm(text, integer)
+	IS 'fills L1 with states of the class, those written last first, as far as there is room; how many were filled';
+
+CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
+		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
+		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
+		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
+COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
+		interval, boolean, text[], text[])
+	IS 'creates a class or changes what is named of it; 0 takes a limit away';
+
+CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';
+COMMENT ON FUNCTION state_flush(text)
+	IS 'writes what the behind classes, or one of them, have not written yet, in this transaction; how many states';
+
+CREATE FUNCTION state_cache_unwritten(OUT class text, OUT key text, OUT version bigint, OUT bytes bigint,
+		OUT since timestamptz, OUT parked boolean) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_unwritten';
+COMMENT ON FUNCTION state_cache_unwritten() IS 'what the view state_cache_unwritten shows';
+
+CREATE VIEW state_cache_unwritten AS SELECT * FROM state_cache_unwritten();
+COMMENT ON VIEW state_cache_unwritten
+	IS 'states of behind classes that the tables do not hold yet; parked: the worker could not write them and tries '
+	   'again';
+
+CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
+COMMENT ON FUNCTION state_hash(jsonb) IS 'xxh3-128 of a document in binary form, as the tables hold it';
+
+CREATE FUNCTION state_cache_stats(
+		OUT class text, OUT l1 text, OUT entries bigint, OUT bytes bigint,
+		OUT hits bigint, OUT misses bigint,
+		OUT bypass_own bigint, OUT bypass_writers bigint, OUT bypass_snapshot bigint,
+		OUT bypass_serializable bigint, OUT bypass_privileges bigint, OUT bypass_off bigint,
+		OUT damaged bigint, OUT too_large bigint, OUT fills bigint, OUT fills_refused bigint,
+		OUT evictions bigint, OUT expirations bigint,
+		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
+		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
+		OUT left_behind bigint, OUT written_through bigint, OUT behind_flushed bigint, OUT dirty bigint,
+		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
+		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_stats';
+COMMENT ON FUNCTION state_cache_stats() IS 'what the view state_cache_stats shows';
+
+CREATE VIEW state_cache_stats AS SELECT * FROM state_cache_stats();
+COMMENT ON VIEW state_cache_stats
+	IS 'what the cache did since the server started: a row per class of this database, and one with class NULL for '
+	   'the database as a whole';
+
+CREATE FUNCTION state_cache_entries(
+		OUT class text, OUT key text, OUT version bigint, OUT bytes bigint, OUT text_bytes bigint,
+		OUT loaded_at timestamptz, OUT expires_at timestamptz) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_entries';
+COMMENT ON FUNCTION state_cache_entries() IS 'what the view state_cache_entries shows';
+
+CREATE VIEW state_cache_entries AS SELECT * FROM state_cache_entries();
+COMMENT ON VIEW state_cache_entries IS 'what L1 holds of this database';
+
+CREATE FUNCTION state_cache_workers(
+		OUT database text, OUT pid integer, OUT state text, OUT activity text, OUT started_at timestamptz,
+		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
+		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
+		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_workers';
+COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
+
+CREATE VIEW state_cache_workers AS SELECT * FROM state_cache_workers();
+COMMENT ON VIEW state_cache_workers
+	IS 'the background workers: a row per database of this server that has used the extension since the server '
+	   'started';
