@@ -54,7 +54,7 @@ static WORK: worker::Work = worker::Work {
     tasks: &[
         worker::new_task::<changes::Starts>,
         worker::new_task::<notify::Teller>,
-        worker::new_task::<behind::Flusher>,
+        || Box::new(behind::Flusher::new(transaction::write_back)),
         worker::new_task::<upkeep::Expiry>,
         worker::new_task::<upkeep::Retention>,
         worker::new_task::<upkeep::Warm>,

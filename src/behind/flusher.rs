@@ -7,7 +7,7 @@
 //! by whoever changes it next, who then gets the error. Where one after the other fails it is hardly their
 //! fault: then no more changes are left to this worker for a while.
 
-use super::flush::{dirty, flush_state};
+use super::dirty::dirty_states;
 use crate::catalog::{self, Catalog};
 use crate::counters::{Counter, CounterSet};
 use crate::error::{Error, Result, Shown};
@@ -38,9 +38,12 @@ type DirtyState = (StateName, EntryInfo);
 /// How soon it looks again whether an installation is gone of which L1 still holds changes, in microseconds.
 const LOOK_AGAIN: i64 = 1_000_000;
 
+/// Writes a state (class, key) of an installation back in the running transaction, if the state is dirty; whether it was.
+pub type WriteBack = fn(&Rc<Catalog>, &[u8], &[u8]) -> Result<bool>;
+
 /// See the module.
-#[derive(Default)]
 pub struct Flusher {
+    write_back: WriteBack,
     parked: HashMap<StateName, Parked>,
     holds_work: bool,
     /// When the next state is due, `None` while none is dirty.
@@ -61,6 +64,23 @@ pub struct Flusher {
 struct Parked {
     retry_at: i64,
     pause: i64,
+}
+
+impl Flusher {
+    /// A task that has looked at nothing yet.
+    pub fn new(write_back: WriteBack) -> Self {
+        Self {
+            write_back,
+            parked: HashMap::new(),
+            holds_work: false,
+            next: None,
+            knows_of_fresh: false,
+            refusing: None,
+            in_a_row: 0,
+            has_warned: false,
+            looked: None,
+        }
+    }
 }
 
 impl Parked {
@@ -101,7 +121,7 @@ impl Task for Flusher {
             self.holds_work = is_anything_dirty();
             catalog::installed()?.ok_or(Error::NotInstalled)
         })?;
-        let all = dirty(&catalog, None)?;
+        let all = dirty_states(&catalog, None)?;
         let is_put_aside = |wanted: &StateName| {
             let put_aside = |(name, info): &DirtyState| name == wanted && is_marked(info);
             all.iter().any(put_aside)
@@ -197,7 +217,7 @@ impl Flusher {
         round: Round,
         database: &shared::Database,
     ) -> Result<()> {
-        let left = dirty(catalog, None)?;
+        let left = dirty_states(catalog, None)?;
         if round.leaving && !self.has_warned && left.iter().any(|state| self.is_parked(state)) {
             self.has_warned = true;
             pgrx::warning!(
@@ -247,13 +267,41 @@ impl Flusher {
     ) -> Result<()> {
         let mut patience = Patience::new();
         for part in parts(fresh) {
-            match write_together(catalog, part, Lock::Wait) {
+            match self.write_together(catalog, part, Lock::Wait) {
                 Ok(()) => self.succeeded(),
                 Err(failure) if failure.not_installed => return Err(Error::NotInstalled),
                 Err(_) => self.write_apart(catalog, part, &mut patience)?,
             }
         }
         self.write_apart(catalog, parked, &mut patience)
+    }
+
+    /// Writes states back in one transaction.
+    fn write_together(
+        &self,
+        catalog: &Rc<Catalog>,
+        states: &[DirtyState],
+        lock: Lock,
+    ) -> std::result::Result<(), Failure> {
+        worker::activity(&format!("writing {} states behind", states.len()));
+        worker::guarded(|| {
+            worker::transaction(|| {
+                if lock == Lock::HardlyWait {
+                    sys::set_local(c"lock_timeout", c"50ms");
+                }
+                let catalog = catalog::renewed(catalog)?;
+                // Deferred triggers would otherwise run at the commit, as this worker. In a security-restricted
+                // operation, which the writers inherit, nobody can put anything off to the commit after all.
+                store::set_constraints_immediate();
+                let _owner = Impersonation::owner_of(catalog.head);
+                for ((class, key), _) in states {
+                    if (self.write_back)(&catalog, class, key)? {
+                        CounterSet::of_class(class).count(Counter::BehindFlushed);
+                    }
+                }
+                Ok(())
+            })
+        })
     }
 
     /// Writes each state in a transaction of its own, as long as there is patience with those that fail.
@@ -267,7 +315,7 @@ impl Flusher {
             if patience.is_at_end() {
                 break;
             }
-            match write_together(catalog, std::slice::from_ref(state), Lock::HardlyWait) {
+            match self.write_together(catalog, std::slice::from_ref(state), Lock::HardlyWait) {
                 Ok(()) => {
                     self.parked.remove(&state.0);
                     self.succeeded();
@@ -329,30 +377,4 @@ enum Lock {
     Wait,
     /// Much shorter: others wait behind it.
     HardlyWait,
-}
-
-fn write_together(
-    catalog: &Rc<Catalog>,
-    states: &[DirtyState],
-    lock: Lock,
-) -> std::result::Result<(), Failure> {
-    worker::activity(&format!("writing {} states behind", states.len()));
-    worker::guarded(|| {
-        worker::transaction(|| {
-            if lock == Lock::HardlyWait {
-                sys::set_local(c"lock_timeout", c"50ms");
-            }
-            let catalog = catalog::renewed(catalog)?;
-            // Deferred triggers would otherwise run at the commit, as this worker. In a security-restricted
-            // operation, which the writers inherit, nobody can put anything off to the commit after all.
-            store::set_constraints_immediate();
-            let _owner = Impersonation::owner_of(catalog.head);
-            for ((class, key), _) in states {
-                if flush_state(&catalog, class, key)? {
-                    CounterSet::of_class(class).count(Counter::BehindFlushed);
-                }
-            }
-            Ok(())
-        })
-    })
 }

@@ -15,7 +15,7 @@
 //!    For very many states the class lock, held alone, takes its place (see [`lock`]).
 //! 3. Row locks of L3, by what writes there.
 //!
-//! **A flush** that may leave its change ([`may_leave`]) decides version and document under these locks and
+//! **A flush** that may leave its change ([`may_defer`]) decides version and document under these locks and
 //! writes nothing. At COMMIT, before the commit record, L1 memory for it is reserved; what L1 does not take
 //! is written to L3 then. After the commit record the entry is linked, dirty. A transaction that has done
 //! nothing else has no transaction id and writes no WAL.
@@ -45,13 +45,10 @@
 //! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
 //! newest at some moment, at most `flush_interval` and one flush before.
 
-mod by_hand;
-mod caller;
+mod dirty;
 mod dropped;
-mod flush;
 mod flusher;
 mod lock;
-mod redefine;
 mod write;
 
 use crate::cache::StateRef;
@@ -59,20 +56,17 @@ use crate::catalog::{Catalog, Class};
 use crate::{shared, sys};
 use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
-pub use by_hand::{before_all_commit, before_keys_commit};
-pub use caller::{Caller, init};
+pub use dirty::dirty_states;
 pub use dropped::forget_dropped;
-pub use flush::{dirty as dirty_states, flush};
 pub use flusher::Flusher;
-pub use lock::{forget as forget_locks, is_many, lock, lock_for_many};
-pub use redefine::{before_all_classes_go, before_class_changes};
+pub use lock::{forget as forget_locks, is_many, lock, lock_class, lock_for_many};
 pub use write::{
-    Found, Unwritten, Wrote, become_writer, delete, forget, settle, unwritten, write,
-    write_over_lost,
+    Found, Subject, Unwritten, Wrote, become_writer, delete, overrule, unwritten, write,
+    write_above,
 };
 
-/// Whether a change made now may be left to the worker. If only the worker is missing, it is asked for.
-pub fn may_leave(catalog: &Catalog) -> bool {
+/// Whether a change made now may be deferred. If only the worker is missing, it is asked for.
+pub fn may_defer(catalog: &Catalog) -> bool {
     shared::l1().is_some()
         && !sys::recovery_in_progress()
         // What is not in L3 is invisible to the checks of SERIALIZABLE, to policies and to triggers.

@@ -1,11 +1,8 @@
-//! Writing a dirty version to L3, and what becomes of its entry then.
+//! Writing a dirty version to L3.
 
-use super::caller::caller;
 use crate::cache::damage::{self, DirtyValue};
-use crate::cache::own_full_xid;
-use crate::cache::publish::{Settlement, Wrote as Settled};
 use crate::catalog::{self, Catalog, Class};
-use crate::error::{Error, Result, Shown, warn_lost};
+use crate::error::{Error, Result, Shown};
 use crate::identity::{Identity, Impersonation};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
@@ -20,6 +17,38 @@ use std::rc::Rc;
 
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
 const MAX_ATTEMPTS: u32 = 100;
+
+/// The highest version of the head rows that the running transaction has deleted by hand in the bucket of a state (class,
+/// key), 0 for none.
+pub type OwnFloor = fn(&[u8], &[u8]) -> i64;
+
+/// A state that is written, in the transaction of whoever asks.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The installation.
+    pub catalog: &'a Catalog,
+    /// The class.
+    pub class: &'a Class,
+    /// The key.
+    pub key: &'a [u8],
+    /// What the transaction has deleted by hand.
+    pub own_floor: OwnFloor,
+}
+
+impl Subject<'_> {
+    fn shown(&self) -> Shown {
+        Shown::new(&self.class.name, self.key)
+    }
+
+    fn own_floor(&self) -> i64 {
+        (self.own_floor)(&self.class.name, self.key)
+    }
+
+    /// Whether the answer changes says whether somebody has committed a change of the state; `None` while somebody does.
+    fn quiet(&self) -> Option<FillToken> {
+        shared::l1()?.fill_token(&self.catalog.l1_key(self.class, self.key))
+    }
+}
 
 /// A version that L3 may not hold.
 pub struct Unwritten {
@@ -41,8 +70,8 @@ pub struct Unwritten {
 pub enum Wrote {
     /// L3 holds it, as this version.
     Version(Made),
-    /// A change by hand has the last word.
-    Superseded,
+    /// A change by hand has overruled it.
+    Overruled,
 }
 
 /// What L1 holds of a state and L3 does not.
@@ -81,35 +110,17 @@ pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Found> 
     })
 }
 
-/// A dirty version that L1 cannot read any more: the newest version that is left gets a number above the lost one's,
-/// which others have seen, or a state that is not in L3 a tombstone. For readers and subscribers that is a change by
-/// hand.
-pub fn write_over_lost(
-    catalog: &Rc<Catalog>,
-    class: &Class,
-    key: &[u8],
-    info: &EntryInfo,
-    owner: u32,
-) -> Result<()> {
-    warn_lost(&Shown::new(&class.name, key), info.version);
-    {
-        let _writer = become_writer(catalog, owner);
-        bring_above(catalog, class, key, info.version)?;
-    }
-    caller()?.note_by_hand(catalog, class, key)?;
-    settle(catalog, class, key, info, sys::now(), Wrote::Superseded)
-}
-
-/// Writes what L3 holds once more, as a version above `lost`.
-fn bring_above(catalog: &Catalog, class: &Class, key: &[u8], lost: i64) -> Result<()> {
-    let mut ground = Ground::first(catalog, class, key)?;
+/// Writes what L3 holds once more, as a version above `lost`, which others have seen and nobody can read any more: the
+/// newest version that remains, or a tombstone for a state that is not in L3.
+pub fn write_above(subject: Subject<'_>, lost: i64) -> Result<()> {
+    let mut ground = Ground::first(subject)?;
     for _ in 0..MAX_ATTEMPTS {
         let head = match &ground.head {
             Some(head) if head.version > lost => return Ok(()),
             Some(head) if !head.deleted => head,
-            Some(_) | None => return delete(catalog, class, key, lost).map(drop),
+            Some(_) | None => return delete(subject, lost).map(drop),
         };
-        let Some((_, document)) = stored(catalog, class, key)? else {
+        let Some((_, document)) = stored(subject)? else {
             // L3 holds no intact document either; `state_verify` finds that.
             return Ok(());
         };
@@ -121,12 +132,12 @@ fn bring_above(catalog: &Catalog, class: &Class, key: &[u8], lost: i64) -> Resul
             base: head.version,
         };
         let number = lost.max(ground.highest) + 1;
-        if write_over(catalog, class, key, &ground, &again, number)?.is_some() {
+        if write_over(subject, &ground, &again, number)?.is_some() {
             return Ok(());
         }
-        ground = ground.again(catalog, class, key, lost)?;
+        ground = ground.again(subject, lost)?;
     }
-    Err(lost_too_often(catalog, class, key))
+    Err(lost_too_often(subject))
 }
 
 /// Becomes who writes a version that `owner` has made: the owner of the change, as if it had been written at
@@ -141,24 +152,22 @@ pub fn become_writer(catalog: &Catalog, owner: u32) -> Impersonation {
 }
 
 /// Writes a version to L3, in this transaction.
-pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten) -> Result<Wrote> {
-    let mut ground = Ground::first(catalog, class, key)?;
+pub fn write(subject: Subject<'_>, unwritten: &Unwritten) -> Result<Wrote> {
+    let mut ground = Ground::first(subject)?;
     for _ in 0..MAX_ATTEMPTS {
         let number = match &ground.head {
-            None if unwritten.base > 0 => return Ok(Wrote::Superseded),
+            None if unwritten.base > 0 => return Ok(Wrote::Overruled),
             None => unwritten.version,
-            Some(head) if head.version > unwritten.version => return Ok(Wrote::Superseded),
+            Some(head) if head.version > unwritten.version => return Ok(Wrote::Overruled),
             Some(head) if head.version == unwritten.version => {
                 if head.hash == Some(unwritten.hash) && head.has_snapshot {
-                    if head.expires_at == unwritten.expires_at
-                        || touch(catalog, class, key, head, unwritten)?
-                    {
+                    if head.expires_at == unwritten.expires_at || touch(subject, head, unwritten)? {
                         return Ok(Wrote::Version(Made {
                             version: head.version,
                             storage: Storage::UNKNOWN,
                         }));
                     }
-                    ground = ground.again(catalog, class, key, unwritten.version)?;
+                    ground = ground.again(subject, unwritten.version)?;
                     continue;
                 }
                 unwritten.version + 1
@@ -166,12 +175,12 @@ pub fn write(catalog: &Catalog, class: &Class, key: &[u8], unwritten: &Unwritten
             Some(_) => unwritten.version,
         };
         let number = number.max(ground.highest + 1);
-        if let Some(made) = write_over(catalog, class, key, &ground, unwritten, number)? {
+        if let Some(made) = write_over(subject, &ground, unwritten, number)? {
             return Ok(Wrote::Version(made));
         }
-        ground = ground.again(catalog, class, key, unwritten.version)?;
+        ground = ground.again(subject, unwritten.version)?;
     }
-    Err(lost_too_often(catalog, class, key))
+    Err(lost_too_often(subject))
 }
 
 /// What a write builds upon.
@@ -188,14 +197,18 @@ struct Ground {
 
 impl Ground {
     /// As it is now.
-    fn first(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Self> {
-        let quiet = quiet(catalog, class, key);
+    fn first(subject: Subject<'_>) -> Result<Self> {
+        let Subject {
+            catalog,
+            class,
+            key,
+            ..
+        } = subject;
+        let quiet = subject.quiet();
         let _snapshot = PushedSnapshot::latest();
         let head = store::target(catalog, &class.name, key)?;
         let highest = match head {
-            None => catalog
-                .floor(&class.name, key)
-                .max(caller()?.floor(&class.name, key)),
+            None => catalog.floor(&class.name, key).max(subject.own_floor()),
             Some(_) => 0,
         };
         Ok(Self {
@@ -207,10 +220,16 @@ impl Ground {
     }
 
     /// The same with the head row locked, after a write that came to nothing.
-    fn again(self, catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<Self> {
-        check_may_retry(class, key, version, self.head.as_ref())?;
+    fn again(self, subject: Subject<'_>, version: i64) -> Result<Self> {
+        let Subject {
+            catalog,
+            class,
+            key,
+            ..
+        } = subject;
+        check_may_retry(subject, version, self.head.as_ref())?;
         store::lock(catalog, &class.name, key)?;
-        let first = Self::first(catalog, class, key)?;
+        let first = Self::first(subject)?;
         let newest = {
             let _snapshot = PushedSnapshot::latest();
             store::newest_kept(catalog, &class.name, key)?
@@ -225,35 +244,36 @@ impl Ground {
     /// Puts right what has become wrong while a statement waited, as after any write.
     fn put_right(
         &self,
-        catalog: &Catalog,
-        class: &Class,
-        key: &[u8],
+        subject: Subject<'_>,
         new: Option<&NewVersion<'_>>,
         made: Made,
         command: pg_sys::CommandId,
     ) -> Result<Made> {
         let decided = Decided {
-            class,
-            key,
+            class: subject.class,
+            key: subject.key,
             new,
             is_first: self.head.is_none(),
-            is_quiet: self.quiet.is_some() && self.quiet == quiet(catalog, class, key),
-            own_floor: caller()?.floor(&class.name, key),
+            is_quiet: self.quiet.is_some() && self.quiet == subject.quiet(),
+            own_floor: subject.own_floor(),
             command,
         };
-        store::put_right(catalog, &decided, made)
+        store::put_right(subject.catalog, &decided, made)
+    }
+
+    /// The state with its class as it was when the ground was found.
+    fn subject<'a>(&'a self, subject: Subject<'a>) -> Subject<'a> {
+        Subject {
+            class: self.class.as_deref().unwrap_or(subject.class),
+            ..subject
+        }
     }
 }
 
-/// Whether it changes says whether somebody has committed a change of the state; `None` while somebody does.
-fn quiet(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<FillToken> {
-    shared::l1()?.fill_token(&catalog.l1_key(class, key))
-}
-
 /// The error after so many attempts: that of who has rewritten what was written, if that can be.
-fn lost_too_often(catalog: &Catalog, class: &Class, key: &[u8]) -> Error {
-    let state = Shown::new(&class.name, key);
-    match catalog.rows_may_be_rewritten() {
+fn lost_too_often(subject: Subject<'_>) -> Error {
+    let state = subject.shown();
+    match subject.catalog.rows_may_be_rewritten() {
         true => Error::Swallowed { state },
         false => Error::LostTooOften {
             state,
@@ -262,13 +282,13 @@ fn lost_too_often(catalog: &Catalog, class: &Class, key: &[u8]) -> Error {
     }
 }
 
-fn touch(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    head: &Target,
-    unwritten: &Unwritten,
-) -> Result<bool> {
+fn touch(subject: Subject<'_>, head: &Target, unwritten: &Unwritten) -> Result<bool> {
+    let Subject {
+        catalog,
+        class,
+        key,
+        ..
+    } = subject;
     let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
     Ok(touched.is_some())
 }
@@ -284,18 +304,22 @@ fn replaced(head: &Target) -> Replaced {
 
 /// The version written, `None` if the head row is not what it was.
 fn write_over(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
+    subject: Subject<'_>,
     ground: &Ground,
     unwritten: &Unwritten,
     number: i64,
 ) -> Result<Option<Made>> {
-    let class = ground.class.as_deref().unwrap_or(class);
+    let subject = ground.subject(subject);
+    let Subject {
+        catalog,
+        class,
+        key,
+        ..
+    } = subject;
     let head = ground.head.as_ref();
     let base = match head {
         Some(head) if class.packs() && head.has_snapshot => {
-            stored(catalog, class, key)?.filter(|(version, _)| *version == head.version)
+            stored(subject)?.filter(|(version, _)| *version == head.version)
         }
         _ => None,
     };
@@ -327,87 +351,62 @@ fn write_over(
         }
         Some(head) => store::update(catalog, class, key, replaced(head), &new)?,
     };
-    let put_right = |made| ground.put_right(catalog, class, key, Some(&new), made, command);
+    let put_right = |made| ground.put_right(subject, Some(&new), made, command);
     made.map(put_right).transpose()
 }
 
 /// The version that L3 holds, if it is intact.
-fn stored(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<(i64, StoredDocument)>> {
+fn stored(subject: Subject<'_>) -> Result<Option<(i64, StoredDocument)>> {
     let _snapshot = PushedSnapshot::latest();
-    Ok(match store::read(catalog, class, key)? {
-        Some(Stored {
-            version,
-            content: Content::Intact(document),
-            ..
-        }) => Some((version, document)),
-        _ => None,
-    })
+    Ok(
+        match store::read(subject.catalog, subject.class, subject.key)? {
+            Some(Stored {
+                version,
+                content: Content::Intact(document),
+                ..
+            }) => Some((version, document)),
+            _ => None,
+        },
+    )
 }
 
 /// Deletes a state whose newest version is `version`, whether L3 holds that or an older one or none; the
 /// version of the tombstone.
-pub fn delete(catalog: &Catalog, class: &Class, key: &[u8], version: i64) -> Result<i64> {
-    let mut ground = Ground::first(catalog, class, key)?;
+pub fn delete(subject: Subject<'_>, version: i64) -> Result<i64> {
+    let mut ground = Ground::first(subject)?;
     for _ in 0..MAX_ATTEMPTS {
-        let now = ground.class.as_deref().unwrap_or(class);
+        let now = ground.subject(subject);
         let last = ground.head.as_ref().map_or(0, |head| head.version);
         let number = version.max(last).max(ground.highest) + 1;
         let command = sys::begin_command();
         let deleted = match &ground.head {
-            None => store::insert_tombstone(catalog, now, key, number)?,
-            Some(head) => store::delete(catalog, now, key, replaced(head), number)?,
+            None => store::insert_tombstone(now.catalog, now.class, now.key, number)?,
+            Some(head) => store::delete(now.catalog, now.class, now.key, replaced(head), number)?,
         };
         if let Some(number) = deleted {
             let made = Made::without_snapshot(number);
-            ground.put_right(catalog, now, key, None, made, command)?;
+            ground.put_right(now, None, made, command)?;
             return Ok(number);
         }
-        ground = ground.again(catalog, class, key, version)?;
+        ground = ground.again(subject, version)?;
     }
-    Err(lost_too_often(catalog, class, key))
+    Err(lost_too_often(subject))
 }
 
-/// Says what becomes of a dirty entry if this transaction, which has written it, commits.
-pub fn settle(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    info: &EntryInfo,
-    read_at: i64,
-    wrote: Wrote,
-) -> Result<()> {
-    caller()?.note_written_back(Settlement {
-        database: catalog.database,
-        incarnation: catalog.incarnation,
-        class: (*class.name).into(),
-        key: key.into(),
-        serial: info.serial,
-        read_at,
-        wrote: match (wrote, own_full_xid()) {
-            // Others have written the version, and this transaction nothing: who sees it is not known here.
-            (Wrote::Version(_), 0) | (Wrote::Superseded, _) => Settled::Nothing,
-            (Wrote::Version(made), xid) => Settled::Version {
-                version: made.version,
-                xid,
-            },
-        },
-    })
-}
-
-/// Drops a dirty entry at once: a committed change by hand has the last word.
-pub fn forget(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo) {
+/// Drops a dirty entry at once: a committed change by hand has overruled its version.
+pub fn overrule(catalog: &Catalog, class: &Class, key: &[u8], info: &EntryInfo) {
     if let Some(l1) = shared::l1() {
         l1.drop_dirty_entry(&catalog.l1_key(class, key), info.serial);
     }
 }
 
 /// `40001` where looking again would not help: the transaction's snapshot does not see the row as it is now.
-fn check_may_retry(class: &Class, key: &[u8], version: i64, head: Option<&Target>) -> Result<()> {
+fn check_may_retry(subject: Subject<'_>, version: i64, head: Option<&Target>) -> Result<()> {
     if !sys::isolation_uses_transaction_snapshot() {
         return Ok(());
     }
     Err(Error::Conflict {
-        state: Shown::new(&class.name, key),
+        state: subject.shown(),
         expected: version,
         found: head.map_or(0, |head| head.version),
     })

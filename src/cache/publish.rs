@@ -29,7 +29,7 @@
 //!   its table lock until 6, and takes the class locks before 2, so nothing is left to the worker meanwhile.
 //!
 //! A dirty entry leaves L1, or becomes clean, only when a transaction has committed that wrote the state
-//! through, or wrote that very entry ([`Settlement`]), or truncated the tables.
+//! through, or wrote that very entry ([`WrittenBack`]), or truncated the tables.
 
 use super::found::Version;
 use super::visibility::own_full_xid;
@@ -62,7 +62,7 @@ pub enum New<'a> {
 }
 
 /// What becomes of a dirty entry when the transaction that wrote it to L3 commits.
-pub struct Settlement {
+pub struct WrittenBack {
     /// Database.
     pub database: u32,
     /// Installation.
@@ -92,14 +92,14 @@ pub enum Wrote {
     Nothing,
 }
 
-impl Settlement {
+impl WrittenBack {
     /// The transaction has committed. Allocates nothing, cannot fail.
     pub fn commit(&self) {
         let Some(l1) = shared::l1() else { return };
         let key = shared::key(self.database, self.incarnation, &self.class, &self.key);
         match self.wrote {
             Wrote::Version { version, xid } => {
-                l1.settle(&key, self.serial, version, xid, self.read_at);
+                l1.mark_clean(&key, self.serial, version, xid, self.read_at);
             }
             Wrote::Nothing => drop(l1.drop_dirty_entry(&key, self.serial)),
         }

@@ -22,7 +22,7 @@ sql_functions! {
             catalog.class(class)?;
         }
         let deferred = transaction::write_all_deferred(&catalog, class)?;
-        Ok(call::count_datum(deferred + behind::flush(&catalog, class)?))
+        Ok(call::count_datum(deferred + transaction::write_all_back(&catalog, class)?))
     }
 
     /// `state_cache_unwritten()`

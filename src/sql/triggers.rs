@@ -1,7 +1,6 @@
 //! The triggers of the core: what statements by hand, COPY and logical replication do to the tables.
 
 use super::changed_row::Row;
-use crate::behind;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
@@ -57,12 +56,12 @@ sql_functions! {
         }
         let catalog = catalog::current(call.function())?;
         if !trigger.is_for_row() {
-            behind::before_all_classes_go(&catalog)?;
+            transaction::before_all_classes_go(&catalog)?;
             return Ok(pg_sys::Datum::from(0usize));
         }
         let (before, after) = trigger.rows();
         let mode = |row: &Row| (row.bytes(0).into(), row.bytes(1) == b"behind");
-        behind::before_class_changes(&catalog, before.as_ref().map(mode), after.as_ref().map(mode))?;
+        transaction::before_class_changes(&catalog, before.as_ref().map(mode), after.as_ref().map(mode))?;
         Ok(trigger.unchanged())
     }
 }

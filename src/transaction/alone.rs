@@ -196,5 +196,5 @@ fn may_defer(state: &StateRef<'_>) -> Result<bool> {
     Ok(!by_hand
         && deferred <= MAX_DEFERRED
         && !behind::is_parked(state)
-        && behind::may_leave(&state.catalog))
+        && behind::may_defer(&state.catalog))
 }

@@ -7,7 +7,7 @@ use super::known::{Flushed, Intent, OlderViews, State};
 use super::scope::Scope;
 use crate::cache::StateRef;
 use crate::cache::found::Ground;
-use crate::cache::publish::{Publication, Settlement};
+use crate::cache::publish::{Publication, WrittenBack};
 use crate::callback::Kept;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub struct Batch {
     pub frames: Frames,
     pub by_hand: ByHand,
     /// What becomes of dirty entries of L1 that this transaction has written back, once it has committed.
-    pub written_back: Nested<Vec<Settlement>>,
+    pub written_back: Nested<Vec<WrittenBack>>,
     /// Bytes staged since `held` was last counted, and what was counted then.
     pub grown: usize,
     pub held: usize,
@@ -279,7 +279,7 @@ fn collision() -> Error {
 }
 
 /// Notes what becomes of a dirty entry if this transaction commits, which has written the entry's version back.
-pub fn note_written_back(settlement: Settlement) -> Result<()> {
+pub fn note_written_back(settlement: WrittenBack) -> Result<()> {
     with(|batch| {
         let here = batch.written_back.at(sys::nest_level(), Vec::new)?;
         Ok(here.try_push(settlement)?)

@@ -1,7 +1,6 @@
 //! The transaction callbacks, registered once; see the contract in `transaction`.
 
 use super::batch::{BATCH, Batch, with};
-use super::caller::Caller;
 use super::capability::{self, Capability};
 use super::commit;
 use crate::callback::shielded;
@@ -14,7 +13,6 @@ use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 /// Called when the library is loaded: registers the callbacks, and what the rooms above add to a transaction.
 pub fn init(capabilities: &'static [&'static dyn Capability]) {
     capability::register(capabilities);
-    behind::init(&Caller);
     // SAFETY: static callbacks, registered once per process (or once before the fork).
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());

@@ -3,8 +3,7 @@
 use super::batch::{Batch, Phase, with};
 use super::explicit::Whose;
 use super::known::{Content, State};
-use super::{capability, deferred, flush};
-use crate::behind;
+use super::{capability, commit_by_hand, deferred, flush};
 use crate::cache::found::Version;
 use crate::cache::publish::{Changed, New, NewValue};
 use crate::catalog::{self, Catalog};
@@ -127,7 +126,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     // SAFETY: we are inside a transaction, not in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
     let by_hand = with(|batch| batch.by_hand.keys())?;
-    behind::before_keys_commit(catalog, &by_hand)?;
+    commit_by_hand::before_keys_commit(catalog, &by_hand)?;
     for (class, key) in by_hand {
         let change = match catalog.head_row(&class, &key) {
             Some(head) if head.deleted => Change::Delete(head.version),
@@ -143,7 +142,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
         })?;
     }
     if with(|batch| batch.by_hand.all()) {
-        behind::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
+        commit_by_hand::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
         // What is left to the worker becomes visible after the rest, so it is told by itself.
         news.retain(|news| news.behind);
         news.push(News::everything());

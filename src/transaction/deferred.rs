@@ -3,7 +3,8 @@
 
 use super::batch::{Batch, in_order, with};
 use super::known::{Content, Flushed, Place, State};
-use super::overrule::is_overruled;
+use super::overrule::{is_overruled, subject};
+use super::write_back::write_above_lost;
 use crate::behind::{self, Found, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::found::Version;
@@ -111,18 +112,18 @@ pub fn write_back(state: &StateRef<'_>, id: u128) -> Result<()> {
         Found::Nothing => return Ok(()),
         Found::Version(info, dirty, version) => (info, dirty, version),
         Found::Damaged(info, dirty) => {
-            return behind::write_over_lost(catalog, class, state.key, &info, dirty.owner);
+            return write_above_lost(catalog, class, state.key, &info, dirty.owner);
         }
     };
     let wrote = {
         let _writer = behind::become_writer(catalog, dirty.owner);
-        behind::write(catalog, class, state.key, &version)?
+        behind::write(subject(catalog, class, state.key), &version)?
     };
     match wrote {
         Wrote::Version(made) => with(|batch| batch.record_written_back(id, made, version))?,
         // The change by hand may be this transaction's own, and fail with it.
-        Wrote::Superseded if with(|batch| batch.by_hand.any()) => {}
-        Wrote::Superseded => behind::forget(catalog, class, state.key, &info),
+        Wrote::Overruled if with(|batch| batch.by_hand.any()) => {}
+        Wrote::Overruled => behind::overrule(catalog, class, state.key, &info),
     }
     Ok(())
 }
@@ -153,17 +154,17 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let class = catalog.class_or_default(&known.class.name)?;
     let wrote = {
         let _stager = Impersonation::begin(&stager, catalog.runs_user_code());
-        behind::write(catalog, &class, &known.key, &unwritten)?
+        behind::write(subject(catalog, &class, &known.key), &unwritten)?
     };
     class.counters.count(Counter::WrittenThrough);
     match wrote {
         Wrote::Version(made) => with(|batch| batch.record_written_back(id, made, unwritten)),
-        Wrote::Superseded => {
+        Wrote::Overruled => {
             // A change by hand has the last word; without the dirty version a retry builds upon it.
             if !with(|batch| batch.by_hand.any())
                 && let Some((info, _)) = behind::dirty_entry(catalog, &class, &known.key)
             {
-                behind::forget(catalog, &class, &known.key, &info);
+                behind::overrule(catalog, &class, &known.key, &info);
             }
             let found = catalog.head_row(&class.name, &known.key);
             Err(Error::Conflict {

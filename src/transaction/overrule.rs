@@ -6,9 +6,10 @@
 
 use super::batch::{Batch, Phase, with};
 use super::known::{Flushed, Place};
+use crate::behind::Subject;
 use crate::cache::StateRef;
 use crate::cache::publish::{Changed, New};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::name::StateName;
 use crate::notify;
@@ -63,11 +64,7 @@ pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Resul
 
 /// A state has been changed in the tables past this transaction's batch: what becomes of it is what becomes of a change
 /// by hand.
-pub fn note_by_hand(
-    catalog: &Rc<Catalog>,
-    class: &crate::catalog::Class,
-    key: &[u8],
-) -> Result<()> {
+pub fn note_by_hand(catalog: &Rc<Catalog>, class: &Class, key: &[u8]) -> Result<()> {
     with(|batch| {
         batch
             .scope
@@ -78,13 +75,23 @@ pub fn note_by_hand(
 }
 
 /// Notes a version that only L1 held of a state whose head row this transaction deletes by hand.
-pub fn raise_floor(class: &crate::catalog::Class, key: &[u8], version: i64) -> Result<()> {
+pub fn raise_floor(class: &Class, key: &[u8], version: i64) -> Result<()> {
     with(|batch| batch.by_hand.raise_floor(&class.name, key, version))
 }
 
 /// The highest version of a state's bucket whose head row this transaction has deleted by hand, 0 for none.
 pub fn own_floor(class: &[u8], key: &[u8]) -> i64 {
     with(|batch| batch.by_hand.floor(class, key))
+}
+
+/// A state that this transaction writes.
+pub fn subject<'a>(catalog: &'a Catalog, class: &'a Class, key: &'a [u8]) -> Subject<'a> {
+    Subject {
+        catalog,
+        class,
+        key,
+        own_floor,
+    }
 }
 
 /// Before a state is read or changed: a version that this transaction has left, and that it has changed by

@@ -9,7 +9,7 @@ use super::beneath::read_beneath;
 use super::effect::Effect;
 use super::known::{Bytes, Expiry, Intent, OnConflict, Pending};
 use super::operation::{Operation, apply_all};
-use super::overrule::own_floor;
+use super::overrule::{own_floor, subject};
 use super::record::Taken;
 use super::row_change::{NextRow, Plan, RowChange, quiet};
 use crate::cache::StateRef;
@@ -519,7 +519,7 @@ fn delete_behind(state: &StateRef<'_>, current: &Current) -> Result<Effect> {
         return Ok(Effect::Nothing { version: 0 });
     }
     let newest = current.number.max(current.lost);
-    let version = behind::delete(&state.catalog, &state.class, state.key, newest)?;
+    let version = behind::delete(subject(&state.catalog, &state.class, state.key), newest)?;
     Ok(Effect::Deleted { version })
 }
 

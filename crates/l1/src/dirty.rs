@@ -1,7 +1,7 @@
 //! Dirty entries: states that the tables do not hold yet (write-behind).
 //!
 //! What never happens to them is in the section "Dirty entries" at the crate root; here is what does:
-//! they are listed, put aside, settled once the tables hold them, and dropped with their tables.
+//! they are listed, put aside, cleaned once the tables hold them, and dropped with their tables.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,9 +32,9 @@ pub struct Dirty {
     pub parked: bool,
 }
 
-/// What [`L1::settle`] found.
+/// What [`L1::mark_clean`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Cleaned {
     /// The entry that was written; it is clean now.
     Clean,
     /// Another dirty entry: the state has changed since it was read for writing.
@@ -97,23 +97,23 @@ impl<K: Locks> L1<K> {
     /// may have come after it. If another dirty one has taken its place, that is from now on based on
     /// `version`, and its oldest change that the tables do not hold was made after `read_at`. A clean entry
     /// is left as it is.
-    pub fn settle(
+    pub fn mark_clean(
         &self,
         key: &Key<'_>,
         serial: u64,
         version: i64,
         xid: u64,
         read_at: i64,
-    ) -> Settled {
+    ) -> Cleaned {
         let shard = self.shard_mut(key);
         let Some((at, entry)) = shard.find_dirty(key) else {
-            return Settled::Gone;
+            return Cleaned::Gone;
         };
         if entry.serial != serial {
             // Another writer may have said before this one that the tables hold a later version.
             entry.base.fetch_max(version, Relaxed);
             entry.since.fetch_max(read_at, Relaxed);
-            return Settled::Newer;
+            return Cleaned::Newer;
         }
         let domain_generation = self.domain(entry.db).generation();
         if entry.is_overtaken() || entry.domain_generation.load(Relaxed) != domain_generation {
@@ -122,15 +122,15 @@ impl<K: Locks> L1<K> {
             if let Some(garbage) = garbage {
                 garbage.release(&self.arena);
             }
-            return Settled::Gone;
+            return Cleaned::Gone;
         }
         entry.version.store(version, Relaxed);
         entry.head_xid.store(xid, Relaxed);
         entry.doc_xid.store(xid, Relaxed);
         if shard.clean(at, entry) {
-            Settled::Clean
+            Cleaned::Clean
         } else {
-            Settled::Gone
+            Cleaned::Gone
         }
     }
 
@@ -345,7 +345,7 @@ mod tests {
             let mut found = 0;
             l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before + 1));
-            l1.settle(&key(3), serial, 1, 1, 1);
+            l1.mark_clean(&key(3), serial, 1, 1, 1);
             let before = l1.locks.0.load(Relaxed);
             l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!((found, l1.locks.0.load(Relaxed)), (1, before));
@@ -370,14 +370,14 @@ mod tests {
             let mut found = 0;
             l1.for_each_dirty(1, 1, |_, _, _| found += 1).unwrap();
             assert_eq!(found, 1);
-            assert_eq!(l1.settle(&key(3), 1, 1, 1, 1), Settled::Gone);
+            assert_eq!(l1.mark_clean(&key(3), 1, 1, 1, 1), Cleaned::Gone);
             // It is usable again.
             let serial = link(l1, 3, class, Some(5));
             assert_eq!(
                 (l1.dirty(class), l1.memory().dirty),
                 (2, each / 3 * 2 + 768)
             );
-            assert_eq!(l1.settle(&key(3), serial, 1, 1, 1), Settled::Clean);
+            assert_eq!(l1.mark_clean(&key(3), serial, 1, 1, 1), Cleaned::Clean);
         });
     }
 
@@ -394,11 +394,11 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_a_broken_list_is_not_settled() {
+    fn an_entry_of_a_broken_list_is_not_marked_clean() {
         with_cache(|l1| {
             let serial = link(l1, 3, ClassId::OTHER, Some(1));
             l1.arena.partitions()[3].dirty.head.store(7, Relaxed);
-            assert_eq!(l1.settle(&key(3), serial, 1, 1, 1), Settled::Gone);
+            assert_eq!(l1.mark_clean(&key(3), serial, 1, 1, 1), Cleaned::Gone);
             assert_eq!((l1.memory().entries, l1.memory().dirty), (0, 0));
             link(l1, 3, ClassId::OTHER, Some(1));
             assert_eq!(l1.memory().entries, 1);

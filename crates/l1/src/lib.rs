@@ -29,7 +29,7 @@
 //! | chunks and `next[]` of an unlinked [`Block`] | its only owner |
 //! | buckets, FIFO, hand, dirty list of a partition | lock *n* of the partition, exclusive to change |
 //! | numbers of entries, clean and dirty, of a partition | lock *n*, exclusive to change; read without one to skip an empty list |
-//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text form and domain generation, and for what [`L1::link`], [`L1::unlink`], [`L1::settle`] and [`L1::set_parked`] change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
+//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text form and domain generation, and for what [`L1::link`], [`L1::unlink`], [`L1::mark_clean`] and [`L1::set_parked`] change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
 //! | `visited` of an entry | atomic; set under the shared lock, cleared under the exclusive one |
 //! | class buckets, names and free class records | lock `partitions`, the registry lock |
 //! | gauges and counters of a class | atomics |
@@ -41,7 +41,7 @@
 //! partition lock nor the reverse. What needs chunks takes them (and evicts for them) before it takes
 //! its lock; what frees chunks may do so under a lock, since that takes none.
 //!
-//! [`L1::link`], [`L1::unlink`], [`L1::discard`], [`L1::settle`] and [`L1::drop_dirty`] allocate nothing
+//! [`L1::link`], [`L1::unlink`], [`L1::discard`], [`L1::mark_clean`] and [`L1::drop_dirty`] allocate nothing
 //! and cannot fail: they are what a commit or abort callback calls. Those that publish come in any order;
 //! the header of `publish` says how one that is late finds out.
 //!
@@ -63,7 +63,7 @@
 //! been behind.
 //!
 //! A worker finds dirty entries with [`L1::for_each_dirty`], writes them, and says so with
-//! [`L1::settle`] when its transaction commits. The serial tells whether the entry is still the one that
+//! [`L1::mark_clean`] when its transaction commits. The serial tells whether the entry is still the one that
 //! was written: it becomes clean, at the head of the FIFO, or else the newer one that has taken its place
 //! stays dirty, based on what the tables hold now. An entry whose state was changed in the tables since it
 //! was linked goes instead: what was written of it may not be what they hold.
@@ -108,7 +108,7 @@ pub use chunked::Chunked;
 pub use class::{COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, COUNTERS, ClassId};
 #[cfg(feature = "damage")]
 pub use damage::Part;
-pub use dirty::{DIRTY_SHARE, Dirty, Settled};
+pub use dirty::{Cleaned, DIRTY_SHARE, Dirty};
 pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};
 pub use locks::{Guard, Locks};

@@ -79,7 +79,7 @@ impl Noted {
 pub enum Removes {
     /// The tables hold something newer than the entry, dirty or not.
     Any,
-    /// A dirty entry stays, but it no longer says what the tables hold: [`L1::settle`] will not make it
+    /// A dirty entry stays, but it no longer says what the tables hold: [`L1::mark_clean`] will not make it
     /// clean.
     Clean,
 }

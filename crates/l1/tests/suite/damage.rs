@@ -68,7 +68,7 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                         let _ = cache.attach_text(&key(name), info.serial, b"text form");
                         cache.set_parked(&key(name), info.serial, round % 2 == 0);
                         if random.below(3) == 0 {
-                            cache.settle(&key(name), info.serial, round, 1, round);
+                            cache.mark_clean(&key(name), info.serial, round, 1, round);
                         }
                     }
                     Lookup::Damaged => drop(cache.remove(&key(name))),

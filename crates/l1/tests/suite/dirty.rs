@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use state_cache_l1::{
-    COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, ClassId, DIRTY_SHARE, Dirty, EntryInfo, Key, Lookup,
-    MIN_MEMORY, NewEntry, Refused, Settled, Want,
+    COUNTER_EVICTIONS, COUNTER_EXPIRATIONS, ClassId, Cleaned, DIRTY_SHARE, Dirty, EntryInfo, Key,
+    Lookup, MIN_MEMORY, NewEntry, Refused, Want,
 };
 
 use crate::support::{Cache, DB, INCARNATION, key, new_entry};
@@ -127,9 +127,9 @@ const HEADER_AND_NAMES: u64 = 168 + 4;
 fn chunks_count_as_dirty_until_the_entry_is_clean_replaced_or_removed() {
     type End = fn(&Cache, &EntryInfo);
     let ends: [(&str, End); 5] = [
-        ("settled", |cache, info| {
-            let settled = cache.settle(&key("k"), info.serial, 1, 7, 1);
-            assert_eq!(settled, Settled::Clean);
+        ("cleaned", |cache, info| {
+            let cleaned = cache.mark_clean(&key("k"), info.serial, 1, 7, 1);
+            assert_eq!(cleaned, Cleaned::Clean);
         }),
         ("replaced", |cache, _| {
             cache.put(&key("k"), 2, b"newer").unwrap();
@@ -301,7 +301,7 @@ fn an_expired_dirty_entry_stays() {
     assert_eq!(counters[COUNTER_EXPIRATIONS].load(Relaxed), 0);
     assert!(dirty_of(&cache, "k").is_some());
     // Once the tables hold it, it is a victim like any.
-    cache.settle(&key("k"), info.serial, 1, 7, 1);
+    cache.mark_clean(&key("k"), info.serial, 1, 7, 1);
     for i in 0..100 {
         link(&cache, &late(i));
         cache.put(&key(&i.to_string()), 1, &[0; 50_000]).unwrap();
@@ -385,7 +385,10 @@ fn a_dirty_entry_is_readable_whatever_its_domain_does() {
         .unwrap();
     assert_eq!(listed, [(b"k".to_vec(), Some(behind(4, 3)))]);
     // Once it is written it goes: the change of the domain may have come after that.
-    assert_eq!(cache.settle(&key("k"), info.serial, 4, 7, 4), Settled::Gone);
+    assert_eq!(
+        cache.mark_clean(&key("k"), info.serial, 4, 7, 4),
+        Cleaned::Gone
+    );
     assert!(!cache.has(&key("k")));
     assert_eq!(cache.verify().unwrap().dirty, 0);
 }

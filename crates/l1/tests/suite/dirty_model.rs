@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use state_cache_l1::{
-    ClassId, DIRTY_SHARE, Dirty, Lookup, MIN_MEMORY, NewEntry, Refused, Settled, Want,
+    ClassId, Cleaned, DIRTY_SHARE, Dirty, Lookup, MIN_MEMORY, NewEntry, Refused, Want,
 };
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, new_entry, pattern};
@@ -33,7 +33,7 @@ struct Run {
     keys: u64,
     clock: i64,
     refused: u64,
-    settled: [u64; 3],
+    cleaned: [u64; 3],
 }
 
 fn name_of(number: u64) -> String {
@@ -58,7 +58,7 @@ impl Run {
             keys,
             clock: 0,
             refused: 0,
-            settled: [0; 3],
+            cleaned: [0; 3],
         }
     }
 
@@ -70,7 +70,7 @@ impl Run {
             0..16 => self.write(number, &name),
             16..24 => self.check(number, &name),
             24..27 => self.attach(number, &name),
-            27..34 => self.settle(number, &name),
+            27..34 => self.mark_clean(number, &name),
             34 => self.park(number, &name),
             35 => {
                 let found = self.cache.remove(&key(&name));
@@ -237,35 +237,37 @@ impl Run {
         }
     }
 
-    fn settle(&mut self, number: u64, name: &str) {
+    fn mark_clean(&mut self, number: u64, name: &str) {
         let mut entry = self.entries.get_mut(&number);
         let serial = match (&entry, self.random.below(3)) {
             (Some(e), 0 | 1) => e.serial,
             _ => self.serials.get(&number).copied().unwrap_or(0),
         };
         let (version, read_at) = (self.clock, self.clock - self.random.below(30) as i64);
-        let settled = self.cache.settle(&key(name), serial, version, 5, read_at);
+        let cleaned = self
+            .cache
+            .mark_clean(&key(name), serial, version, 5, read_at);
         let overtaken = entry.as_ref().is_some_and(|e| e.overtaken);
         let expected = match entry.as_mut().map(|e| (e.serial == serial, &mut e.dirty)) {
-            None | Some((_, None)) => Settled::Gone,
+            None | Some((_, None)) => Cleaned::Gone,
             Some((false, Some(dirty))) => {
                 dirty.base = dirty.base.max(version);
                 dirty.since = dirty.since.max(read_at);
-                Settled::Newer
+                Cleaned::Newer
             }
-            Some((true, _)) if overtaken => Settled::Gone,
+            Some((true, _)) if overtaken => Cleaned::Gone,
             Some((true, dirty)) => {
                 *dirty = None;
-                Settled::Clean
+                Cleaned::Clean
             }
         };
         let gone = entry
             .as_ref()
             .is_some_and(|e| e.serial == serial && e.dirty.is_some())
             && overtaken;
-        assert_eq!(settled, expected);
-        self.settled[settled as usize] += 1;
-        if let (Settled::Clean, Some(entry)) = (settled, entry) {
+        assert_eq!(cleaned, expected);
+        self.cleaned[cleaned as usize] += 1;
+        if let (Cleaned::Clean, Some(entry)) = (cleaned, entry) {
             entry.version = version;
         }
         if gone {
@@ -317,7 +319,7 @@ impl Run {
         }
         // The test has tested something.
         assert!(self.refused > 0, "nothing was refused");
-        assert!(self.settled.iter().all(|n| *n > 20), "{:?}", self.settled);
+        assert!(self.cleaned.iter().all(|n| *n > 20), "{:?}", self.cleaned);
     }
 }
 

@@ -1,9 +1,9 @@
-//! Writers, a worker that settles, and evictors: no acknowledged version is lost or taken back.
+//! Writers, a worker that marks entries clean, and evictors: no acknowledged version is lost or taken back.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use state_cache_l1::{ClassId, Dirty, Lookup, MIN_MEMORY, NewEntry, Removes, Settled, Want};
+use state_cache_l1::{ClassId, Cleaned, Dirty, Lookup, MIN_MEMORY, NewEntry, Removes, Want};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
@@ -168,7 +168,7 @@ impl Test {
 
     /// Writes what is dirty to the tables, round after round; the last round after the writers' end.
     fn worker(&self) -> [u64; 3] {
-        let mut settled = [0; 3];
+        let mut cleaned = [0; 3];
         loop {
             let done = self.tables.done.load(SeqCst);
             self.cache
@@ -182,16 +182,16 @@ impl Test {
                         std::thread::yield_now();
                     }
                     let key = key_in(DB, INCARNATION, b"run", name);
-                    let found = self
-                        .cache
-                        .settle(&key, info.serial, info.version, 9, dirty.since);
-                    settled[found as usize] += 1;
-                    let cleaned = u64::from(found == Settled::Clean);
+                    let found =
+                        self.cache
+                            .mark_clean(&key, info.serial, info.version, 9, dirty.since);
+                    cleaned[found as usize] += 1;
+                    let cleaned = u64::from(found == Cleaned::Clean);
                     self.tables.cleaned.fetch_add(cleaned, SeqCst);
                 })
                 .unwrap();
             if done {
-                return settled;
+                return cleaned;
             }
             std::thread::yield_now();
         }
@@ -211,7 +211,7 @@ impl Test {
     }
 }
 
-/// What the clients did, what the worker settled, and how many entries the evictors linked.
+/// What the clients did, what the worker cleaned, and how many entries the evictors linked.
 fn stress(bytes: usize, with_worker: bool) -> (Test, Vec<Tally>, [u64; 3], u64) {
     let cache = Cache::new(bytes);
     let class = cache.class_record(DB, b"run");
@@ -229,7 +229,7 @@ fn stress(bytes: usize, with_worker: bool) -> (Test, Vec<Tally>, [u64; 3], u64) 
         class,
         tables,
     };
-    let (tallies, settled, linked) = std::thread::scope(|scope| {
+    let (tallies, cleaned, linked) = std::thread::scope(|scope| {
         let test = &test;
         let worker = with_worker.then(|| scope.spawn(|| test.worker()));
         let evictors = [0, 1].map(|_| scope.spawn(|| test.evictor()));
@@ -241,10 +241,10 @@ fn stress(bytes: usize, with_worker: bool) -> (Test, Vec<Tally>, [u64; 3], u64) 
         // Even if one of them has failed: the others wait for it.
         test.tables.done.store(true, SeqCst);
         let linked = evictors.map(|e| e.join().unwrap()).iter().sum();
-        let settled = worker.map_or([0; 3], |w| w.join().unwrap());
-        (tallies.unwrap(), settled, linked)
+        let cleaned = worker.map_or([0; 3], |w| w.join().unwrap());
+        (tallies.unwrap(), cleaned, linked)
     });
-    (test, tallies, settled, linked)
+    (test, tallies, cleaned, linked)
 }
 
 /// Every key's last acknowledged version is in the cache, dirty, or in the tables.
@@ -273,15 +273,15 @@ fn nothing_is_lost(test: &Test) -> u64 {
 }
 
 #[test]
-fn a_worker_settles_what_writers_leave_while_others_evict() {
+fn a_worker_marks_clean_what_writers_leave_while_others_evict() {
     for bytes in [MIN_MEMORY, 4 << 20] {
-        let (test, tallies, settled, _) = stress(bytes, true);
-        assert_eq!(nothing_is_lost(&test), 0, "the last round settles all");
+        let (test, tallies, cleaned, _) = stress(bytes, true);
+        assert_eq!(nothing_is_lost(&test), 0, "the last round marks all clean");
         for tally in &tallies {
             assert!(tally.behind > 300 && tally.hits > 300, "{tally:?}");
         }
         let fills: u64 = tallies.iter().map(|t| t.fills).sum();
-        assert!(settled[Settled::Clean as usize] > CLEANED && fills > FILLED);
+        assert!(cleaned[Cleaned::Clean as usize] > CLEANED && fills > FILLED);
     }
 }
 

@@ -1,22 +1,22 @@
-//! What the worker that writes dirty entries calls: list, park, settle; and what drops them.
+//! What the worker that writes dirty entries calls: list, park, mark clean; and what drops them.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use state_cache_l1::{COUNTER_EVICTIONS, ClassId, EntryInfo, MIN_MEMORY, NewEntry, Settled};
+use state_cache_l1::{COUNTER_EVICTIONS, ClassId, Cleaned, EntryInfo, MIN_MEMORY, NewEntry};
 
 use crate::dirty::{behind, dirty_chunks, dirty_entry, dirty_of, info, link, put_dirty};
 use crate::support::{Cache, DB, INCARNATION, key, key_in};
 
 #[test]
-fn a_settled_entry_is_clean_and_a_victim_like_any() {
+fn an_entry_marked_clean_is_a_victim_like_any() {
     let cache = Cache::new(MIN_MEMORY);
     let before = put_dirty(&cache, "k", 4);
     put_dirty(&cache, "other", 4);
     cache
         .attach_text(&key("k"), before.serial, b"text")
         .unwrap();
-    let settled = cache.settle(&key("k"), before.serial, 6, 99, 4);
-    assert_eq!(settled, Settled::Clean);
+    let cleaned = cache.mark_clean(&key("k"), before.serial, 6, 99, 4);
+    assert_eq!(cleaned, Cleaned::Clean);
     let after = info(&cache, &key("k")).unwrap();
     let expected = EntryInfo {
         version: 6,
@@ -45,11 +45,11 @@ fn settling_an_older_version_leaves_the_newer_one_dirty() {
     let old = link(&cache, &dirty_entry("k", 5, b"a", behind(100, 4)));
     let new = link(&cache, &dirty_entry("k", 8, b"b", behind(300, 4)));
     assert_eq!(new.dirty, Some(behind(100, 4)));
-    let settle = |read_at| cache.settle(&key("k"), old.serial, 6, 99, read_at);
-    assert_eq!(settle(200), Settled::Newer);
+    let mark_clean = |read_at| cache.mark_clean(&key("k"), old.serial, 6, 99, read_at);
+    assert_eq!(mark_clean(200), Cleaned::Newer);
     assert_eq!(dirty_of(&cache, "k"), Some(behind(200, 6)));
     // A clock that stepped back makes nothing older.
-    assert_eq!(settle(150), Settled::Newer);
+    assert_eq!(mark_clean(150), Cleaned::Newer);
     let after = info(&cache, &key("k")).unwrap();
     assert_eq!(after.dirty, Some(behind(200, 6)));
     assert_eq!((after.version, after.head_xid), (8, new.head_xid));
@@ -57,17 +57,17 @@ fn settling_an_older_version_leaves_the_newer_one_dirty() {
 }
 
 #[test]
-fn there_is_nothing_to_settle_without_a_dirty_entry() {
+fn there_is_nothing_to_mark_clean_without_a_dirty_entry() {
     let cache = Cache::new(MIN_MEMORY);
     let old = put_dirty(&cache, "k", 4);
-    let settle = || cache.settle(&key("k"), old.serial, 9, 99, 4);
-    assert_eq!(settle(), Settled::Clean);
-    assert_eq!(settle(), Settled::Gone);
+    let mark_clean = || cache.mark_clean(&key("k"), old.serial, 9, 99, 4);
+    assert_eq!(mark_clean(), Cleaned::Clean);
+    assert_eq!(mark_clean(), Cleaned::Gone);
     cache.put(&key("k"), 20, b"v").unwrap();
-    assert_eq!(settle(), Settled::Gone);
+    assert_eq!(mark_clean(), Cleaned::Gone);
     assert_eq!(info(&cache, &key("k")).unwrap().version, 20);
     cache.remove(&key("k"));
-    assert_eq!(settle(), Settled::Gone);
+    assert_eq!(mark_clean(), Cleaned::Gone);
     assert_eq!(cache.verify().unwrap().entries, 0);
 }
 
@@ -85,7 +85,7 @@ fn only_the_dirty_entry_with_the_serial_is_parked() {
     assert!(cache.set_parked(&key("k"), new.serial, false));
     assert!(!dirty_of(&cache, "k").unwrap().parked);
     assert!(cache.set_parked(&key("k"), new.serial, true));
-    cache.settle(&key("k"), new.serial, 5, 7, 5);
+    cache.mark_clean(&key("k"), new.serial, 5, 7, 5);
     assert_eq!(dirty_of(&cache, "k"), None);
     assert!(!cache.set_parked(&key("k"), new.serial, true));
     cache.verify().unwrap();
@@ -141,16 +141,16 @@ fn dirty_entries_are_listed_by_incarnation_the_oldest_first() {
         cache
             .for_each_dirty(DB, incarnation, |class, key, info| {
                 assert_eq!(class, b"run");
-                // No lock is held: the worker may settle right here.
+                // No lock is held: the worker may mark it clean right here.
                 assert_eq!(
-                    cache.settle(
+                    cache.mark_clean(
                         &key_in(DB, incarnation, class, key),
                         info.serial,
                         info.version,
                         7,
                         1
                     ),
-                    Settled::Clean
+                    Cleaned::Clean
                 );
                 found.push((key.to_vec(), info.dirty.unwrap()));
             })

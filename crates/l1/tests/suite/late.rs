@@ -2,7 +2,7 @@
 //!
 //! In each test `first` becomes visible before `second`, and `second` builds upon it.
 
-use state_cache_l1::{ClassId, Dirty, MIN_MEMORY, NewEntry, Noted, Removes, Settled};
+use state_cache_l1::{ClassId, Cleaned, Dirty, MIN_MEMORY, NewEntry, Noted, Removes};
 
 use crate::dirty::{behind, dirty_entry, info, link, put_dirty};
 use crate::support::{Cache, DB, key, new_entry};
@@ -210,22 +210,22 @@ fn what_was_written_is_not_made_clean_after_a_change_by_hand() {
         Some(4),
         "it is what readers see until then"
     );
-    let settled = cache.settle(&key("k"), before.serial, 4, 9, 4);
-    assert_eq!(settled, Settled::Gone);
+    let cleaned = cache.mark_clean(&key("k"), before.serial, 4, 9, 4);
+    assert_eq!(cleaned, Cleaned::Gone);
     assert_eq!(version(&cache), None);
     assert_eq!(cache.memory().dirty, 0);
 }
 
 #[test]
-fn a_dirty_entry_in_the_place_of_one_that_was_overtaken_is_settled() {
+fn a_dirty_entry_in_the_place_of_one_that_was_overtaken_is_marked_clean() {
     let cache = Cache::new(MIN_MEMORY);
     put_dirty(&cache, "k", 4);
     Commit::enter(&cache, "k").remove(Removes::Clean);
     let after = link(&cache, &dirty_entry("k", 5, b"five", behind(2, 4)));
     assert!(cache.set_parked(&key("k"), after.serial, true));
     assert!(cache.set_parked(&key("k"), after.serial, false));
-    let settled = cache.settle(&key("k"), after.serial, 5, 9, 4);
-    assert_eq!(settled, Settled::Clean);
+    let cleaned = cache.mark_clean(&key("k"), after.serial, 5, 9, 4);
+    assert_eq!(cleaned, Cleaned::Clean);
     assert_eq!(version(&cache), Some(5));
 }
 
@@ -238,24 +238,24 @@ fn to_park_an_entry_does_not_hide_that_it_was_overtaken() {
     let dirty = info(&cache, &key("k")).unwrap().dirty;
     assert!(matches!(dirty, Some(Dirty { parked: true, .. })));
     cache.set_parked(&key("k"), before.serial, false);
-    let settled = cache.settle(&key("k"), before.serial, 4, 9, 4);
-    assert_eq!(settled, Settled::Gone);
+    let cleaned = cache.mark_clean(&key("k"), before.serial, 4, 9, 4);
+    assert_eq!(cleaned, Cleaned::Gone);
 }
 
 #[test]
-fn two_writers_of_dirty_versions_settle_in_any_order() {
+fn two_writers_of_dirty_versions_are_marked_clean_in_any_order() {
     let cache = Cache::new(MIN_MEMORY);
     let four = put_dirty(&cache, "k", 4);
     link(&cache, &dirty_entry("k", 5, b"five", behind(2, 3)));
     let five = info(&cache, &key("k")).unwrap();
     link(&cache, &dirty_entry("k", 6, b"six", behind(3, 3)));
     assert_eq!(
-        cache.settle(&key("k"), five.serial, 5, 9, 4),
-        Settled::Newer
+        cache.mark_clean(&key("k"), five.serial, 5, 9, 4),
+        Cleaned::Newer
     );
     assert_eq!(
-        cache.settle(&key("k"), four.serial, 4, 8, 3),
-        Settled::Newer
+        cache.mark_clean(&key("k"), four.serial, 4, 8, 3),
+        Cleaned::Newer
     );
     let dirty = info(&cache, &key("k")).unwrap().dirty.unwrap();
     assert_eq!(dirty.base, 5, "the tables hold version 5");

@@ -170,7 +170,7 @@ impl Run {
     }
 
     /// What has gone without being removed was evicted and counted.
-    fn settle(&mut self) {
+    fn count_evicted(&mut self) {
         let report = self.cache.verify().unwrap();
         assert_eq!(report.elsewhere, 0);
         let mut found = HashSet::new();
@@ -200,7 +200,7 @@ impl Run {
             for _ in 0..steps {
                 self.step();
             }
-            self.settle();
+            self.count_evicted();
         }
         self.cache.counters(self.class)[COUNTER_EVICTIONS].load(Relaxed)
     }
@@ -233,5 +233,5 @@ fn a_cache_with_room_for_all_loses_nothing() {
             "{name}"
         );
     }
-    run.settle();
+    run.count_evicted();
 }

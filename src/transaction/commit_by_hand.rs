@@ -4,11 +4,9 @@
 //! here, before the commit, under the locks that keep committers from building upon a version that is about
 //! to be dropped.
 
-use super::caller::caller;
-use super::dirty_entry;
-use super::flush::dirty;
-use super::lock::{lock, lock_class, lock_for_many};
-use super::write::{Wrote, settle};
+use super::overrule::raise_floor;
+use super::write_back::note;
+use crate::behind::{Wrote, dirty_entry, dirty_states, lock, lock_class, lock_for_many};
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result};
 use crate::name::StateName;
@@ -30,7 +28,7 @@ pub fn before_keys_commit(catalog: &Rc<Catalog>, names: &[StateName]) -> Result<
         for (_, key) in states {
             if let Some(class) = behind_class(catalog, name)? {
                 let class = lock(catalog, class, key)?;
-                drop_if_superseded(catalog, &class, key)?;
+                overrule_if_newer(catalog, &class, key)?;
             }
         }
     }
@@ -49,9 +47,9 @@ pub fn before_all_commit(catalog: &Rc<Catalog>, truncated: bool) -> Result<()> {
         // They go all at once.
         return Ok(());
     }
-    for ((class, key), _) in dirty(catalog, None)? {
+    for ((class, key), _) in dirty_states(catalog, None)? {
         if let Some(class) = behind_class(catalog, &class)? {
-            drop_if_superseded(catalog, &class, &key)?;
+            overrule_if_newer(catalog, &class, &key)?;
         }
     }
     Ok(())
@@ -65,20 +63,20 @@ fn behind_class(catalog: &Catalog, name: &[u8]) -> Result<Option<Rc<Class>>> {
     }
 }
 
-fn drop_if_superseded(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
+fn overrule_if_newer(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<()> {
     let Some((info, dirty)) = dirty_entry(catalog, class, key) else {
         return Ok(());
     };
     let head = catalog.head_row(&class.name, key);
-    let superseded = match &head {
+    let is_overruled = match &head {
         Some(head) => head.version > info.version,
         None => dirty.base > 0,
     };
-    if superseded {
+    if is_overruled {
         if head.is_none() {
-            caller()?.raise_floor(class, key, info.version)?;
+            raise_floor(class, key, info.version)?;
         }
-        settle(catalog, class, key, &info, sys::now(), Wrote::Superseded)?;
+        note(catalog, (class, key), &info, sys::now(), Wrote::Overruled)?;
     }
     Ok(())
 }

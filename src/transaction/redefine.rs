@@ -3,8 +3,8 @@
 //! The trigger on `state_class` calls this before the row changes, so that it holds for
 //! `state_class_define` and for a change by hand alike.
 
-use super::flush;
-use super::lock::lock_class;
+use super::write_back::write_all_back;
+use crate::behind::{dirty_states, lock_class};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::memory;
@@ -26,12 +26,12 @@ pub fn before_class_changes(
     }
     if let Some((class, true)) = before {
         lock_class(catalog, &class);
-        flush::flush(catalog, Some(&class))?;
+        write_all_back(catalog, Some(&class))?;
     }
     if let Some((class, true)) = after {
         lock_class(catalog, &class);
         // Whoever is writing the class through right now does not take the locks. They hold a lock on the
-        // table until they end, and those who come later look at the class again (`transaction::leave`).
+        // table until they end, and those who come later look at the class again (`deferred::check_classes`).
         // SAFETY: raises PostgreSQL's own errors; the lock is released with the transaction.
         unsafe {
             pg_sys::LockRelationOid(catalog.head, pg_sys::ShareRowExclusiveLock as i32);
@@ -43,13 +43,13 @@ pub fn before_class_changes(
 /// All rows of `state_class` are about to go.
 pub fn before_all_classes_go(catalog: &Rc<Catalog>) -> Result<()> {
     let mut classes: BTreeSet<_> = catalog.behind_classes()?.into_iter().collect();
-    for ((class, _), _) in flush::dirty(catalog, None)? {
+    for ((class, _), _) in dirty_states(catalog, None)? {
         memory::check()?;
         classes.insert(class);
     }
     for class in classes {
         lock_class(catalog, &class);
     }
-    flush::flush(catalog, None)?;
+    write_all_back(catalog, None)?;
     Ok(())
 }
