@@ -98,6 +98,23 @@ impl Builder {
         self.fill(out, CONTAINER, length)
     }
 
+    /// Makes what is appended next begin where data that is aligned begins.
+    pub(crate) fn align(&self, out: &mut Vec<u8>) -> Result<(), DocumentError> {
+        out.try_room(padding(out.len()))?;
+        pad(out);
+        Ok(())
+    }
+
+    /// Takes what was appended since the payload had the length `start`, padding included, as the next element.
+    pub(crate) fn take(
+        &mut self,
+        out: &mut [u8],
+        kind: u32,
+        start: usize,
+    ) -> Result<(), DocumentError> {
+        self.fill(out, kind, out.len() - start)
+    }
+
     /// Ends the container; its length in bytes, padding included.
     pub(crate) fn finish(self, out: &[u8]) -> Result<usize, DocumentError> {
         let length = out.len() - self.start;

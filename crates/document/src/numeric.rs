@@ -5,6 +5,7 @@
 //! first digit counts, the scale the number of decimals that are shown.
 
 use crate::format::first_word;
+use state_cache_memory::{Grow, OutOfMemory};
 
 /// The two bits that say which of these a numeric is.
 const FORM: u16 = 0xC000;
@@ -72,6 +73,147 @@ pub(crate) fn is_canonical(bytes: &[u8]) -> bool {
         _ => return false,
     };
     rest.is_empty() && digits_are_canonical(digits, negative, scale, weight)
+}
+
+/// Most decimals, and greatest exponent, of a number that is written here. The server's own limits are above: a
+/// weight of 2^15 - 1, a scale of 2^14 - 1.
+const MOST_DECIMALS: usize = 1000;
+
+/// Appends the number that `spelling`, a number of JSON, stands for, as `numeric_in` builds it; `None` for what is
+/// left to the server, and then nothing is appended.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub(crate) fn write(spelling: &[u8], out: &mut Vec<u8>) -> Result<Option<()>, OutOfMemory> {
+    let Some(Spelled {
+        negative,
+        before,
+        behind,
+        exponent,
+    }) = Spelled::of(spelling)
+    else {
+        return Ok(None);
+    };
+    let decimals = before.len() + behind.len();
+    if decimals > MOST_DECIMALS {
+        return Ok(None);
+    }
+    // Of all that follows nothing exceeds some thousands.
+    let (length, scale) = (decimals as i32, behind.len() as i32 - exponent);
+    // The power of ten that the first decimal counts, and the power of 10,000 that the first digit counts.
+    let first = before.len() as i32 - 1 + exponent;
+    let weight = first.div_euclid(DECIMALS as i32);
+    // Decimals of the first digit that stand before the first decimal.
+    let ahead = DECIMALS as i32 - 1 - first.rem_euclid(DECIMALS as i32);
+    let count = (ahead + length).div_euclid(DECIMALS as i32)
+        + i32::from((ahead + length).rem_euclid(DECIMALS as i32) != 0);
+    let decimal = |place: i32| match usize::try_from(place) {
+        Ok(place) if place < before.len() => u16::from(before[place] - b'0'),
+        Ok(place) if place < decimals => u16::from(behind[place - before.len()] - b'0'),
+        _ => 0,
+    };
+    let digit = |number: i32| {
+        let place = number * DECIMALS as i32 - ahead;
+        (place..place + DECIMALS as i32).fold(0, |digit, place| 10 * digit + decimal(place))
+    };
+    let leading = (0..count).take_while(|number| digit(*number) == 0).count() as i32;
+    let trailing = (leading..count)
+        .rev()
+        .take_while(|number| digit(*number) == 0)
+        .count() as i32;
+    let digits = leading..count - trailing;
+    let (negative, weight) = match digits.is_empty() {
+        true => (false, 0),
+        false => (negative, weight - leading),
+    };
+    put(
+        out,
+        negative,
+        scale.max(0) as usize,
+        weight,
+        digits.map(digit),
+    )?;
+    Ok(Some(()))
+}
+
+/// The parts of a number as it is spelled.
+struct Spelled<'a> {
+    negative: bool,
+    /// The digits before the point.
+    before: &'a [u8],
+    /// The digits behind the point.
+    behind: &'a [u8],
+    exponent: i32,
+}
+
+impl<'a> Spelled<'a> {
+    /// The parts of a number of JSON; `None` where the exponent is beyond [`MOST_DECIMALS`].
+    fn of(spelling: &'a [u8]) -> Option<Self> {
+        let (negative, rest) = match spelling.strip_prefix(b"-") {
+            Some(rest) => (true, rest),
+            None => (false, spelling),
+        };
+        let (mantissa, exponent) = match rest.iter().position(|byte| matches!(byte, b'e' | b'E')) {
+            Some(at) => (&rest[..at], Self::exponent(&rest[at + 1..])?),
+            None => (rest, 0),
+        };
+        let (before, behind) = match mantissa.iter().position(|byte| *byte == b'.') {
+            Some(at) => (&mantissa[..at], &mantissa[at + 1..]),
+            None => (mantissa, &[][..]),
+        };
+        Some(Self {
+            negative,
+            before,
+            behind,
+            exponent,
+        })
+    }
+
+    fn exponent(spelling: &[u8]) -> Option<i32> {
+        let exponent: i32 = core::str::from_utf8(spelling).ok()?.parse().ok()?;
+        (exponent.unsigned_abs() as usize <= MOST_DECIMALS).then_some(exponent)
+    }
+}
+
+/// Appends a number of these parts, in the shorter form where the number can have it.
+fn put(
+    out: &mut Vec<u8>,
+    negative: bool,
+    scale: usize,
+    weight: i32,
+    digits: impl ExactSizeIterator<Item = u16>,
+) -> Result<(), OutOfMemory> {
+    let is_short = SHORT_SCALES.contains(&scale) && SHORT_WEIGHTS.contains(&weight);
+    let length = HEADER + if is_short { 2 } else { 4 } + 2 * digits.len();
+    out.try_room(length)?;
+    // A number of a few thousand decimals.
+    let length = length as u32;
+    let header = if cfg!(target_endian = "little") {
+        length << 2
+    } else {
+        length
+    };
+    out.extend_from_slice(&header.to_ne_bytes());
+    // Scale and weight are in the range of the form.
+    let (scale, weight) = (scale as u16, weight as i16);
+    if is_short {
+        let sign = if negative { SHORT_NEGATIVE } else { 0 };
+        let weight = weight.cast_unsigned() & SHORT_WEIGHT;
+        let word = SHORT | sign | scale << SHORT_SCALE_SHIFT | weight;
+        out.extend_from_slice(&word.to_ne_bytes());
+    } else {
+        let sign = if negative {
+            LONG_NEGATIVE
+        } else {
+            LONG_POSITIVE
+        };
+        out.extend_from_slice(&(sign | scale).to_ne_bytes());
+        out.extend_from_slice(&weight.to_ne_bytes());
+    }
+    for digit in digits {
+        out.extend_from_slice(&digit.to_ne_bytes());
+    }
+    Ok(())
 }
 
 /// Whether a number with the four-byte header is below zero; zero has no sign.

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use state_cache_document::{
-    DocumentError, Pattern, PatternError, append, array, diff, elements, get_path, get_section,
-    members, merge_patch, number, object, string, update, update_section, without,
+    DocumentError, Encoding, Pattern, PatternError, append, array, diff, elements, from_text,
+    get_path, get_section, members, merge_patch, number, object, replace_invalid, string, update,
+    update_section, without,
 };
 use state_cache_histories::{Json, Refusing, encode, refuse_each};
 
@@ -69,6 +70,16 @@ fn each_large_request_that_is_refused_ends_in_an_error() {
         refusals(|| members(&flat).map(|parts| parts.len())),
         refusals(|| elements(&array_of).map(|parts| parts.len())),
     ];
+    let spelled = Json::Array(vec![many.clone(), list.clone(), long.clone()]).to_string();
+    let escaped = spelled.replace("00", "\\u0030\\u0030") + " ";
+    let texts = [&spelled, &escaped, &long.to_string()];
+    for text in texts {
+        let run = || from_text(text.as_bytes(), Encoding::Utf8);
+        assert!(refuse_each(run, |outcome| outcome.is_err()) > 0);
+    }
+    let invalid = "\\u0000".repeat(100_000);
+    let run = || replace_invalid(invalid.as_bytes());
+    assert!(refuse_each(run, |outcome| outcome.is_err()) > 0);
     let pattern = "ab*".repeat(50_000);
     let is_refused =
         |outcome: &Result<_, PatternError>| matches!(outcome, Err(PatternError::OutOfMemory(_)));
