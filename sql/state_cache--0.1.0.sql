@@ -338,6 +338,12 @@ CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT
 COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text)
 	IS 'replaces the whole state; expected_version 0 means absent';
 
+CREATE FUNCTION state_set_text(key text, state text, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set_text';
+COMMENT ON FUNCTION state_set_text(text, text, bigint, interval, text, text)
+	IS 'as state_set(), of JSON as text; on_invalid => replace puts U+FFFD in place of escaped NULs and lone surrogates';
+
 CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
 COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';
@@ -442,6 +448,15 @@ CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT '
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
 COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
 	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
+
+CREATE FUNCTION state_save_text(key text, state text, checkpoint_type text DEFAULT 'auto',
+		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
+		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run',
+		OUT action text, OUT version bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save_text';
+COMMENT ON FUNCTION state_save_text(text, text, text, text, boolean, jsonb, bigint, interval, text, text)
+	IS 'as state_save(), of JSON as text; on_invalid as for state_set_text()';
 
 CREATE FUNCTION state_history(key text, class text DEFAULT 'run',
 		OUT version bigint, OUT parent_version bigint, OUT checkpoint_type text, OUT agent_phase text,

@@ -17,6 +17,7 @@ mod error;
 mod fault;
 mod identity;
 mod interval;
+mod json_text;
 mod memory;
 mod name;
 mod notify;

@@ -8,6 +8,12 @@ CREATE FUNCTION state_set(key text, state jsonb, expected_version bigint DEFAULT
 COMMENT ON FUNCTION state_set(text, jsonb, bigint, interval, text)
 	IS 'replaces the whole state; expected_version 0 means absent';
 
+CREATE FUNCTION state_set_text(key text, state text, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run') RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set_text';
+COMMENT ON FUNCTION state_set_text(text, text, bigint, interval, text, text)
+	IS 'as state_set(), of JSON as text; on_invalid => replace puts U+FFFD in place of escaped NULs and lone surrogates';
+
 CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';
 COMMENT ON FUNCTION state_update(text, jsonb, text) IS 'top-level shallow merge; an absent state counts as {}';

@@ -4,6 +4,7 @@ use crate::cache::StateRef;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
+use crate::json_text;
 use crate::transaction::{self, Operation};
 use state_cache_memory::{copy, try_collect};
 
@@ -31,6 +32,14 @@ sql_functions! {
         let state = state(call, 4)?;
         let document = call.required_jsonb(1, "state")?;
         transaction::set(&state, document, call.bigint(2), call.interval(3), c"state_set()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_set_text(key, state, expected_version, ttl, on_invalid, class)`
+    fn state_set_text(call) {
+        let state = state(call, 5)?;
+        let document = json_text::argument(call, 1, 4)?;
+        transaction::set(&state, &document, call.bigint(2), call.interval(3), c"state_set_text()")?;
         Ok(call::void_datum())
     }
 
