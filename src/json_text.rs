@@ -5,7 +5,7 @@
 
 use crate::call::{self, Call};
 use crate::error::{Error, Result, text};
-use crate::{sys, varlena};
+use crate::{error_context, sys, varlena};
 use pgrx::pg_sys;
 use state_cache_document::{Encoding, from_text, replace_invalid};
 use state_cache_memory::copy;
@@ -61,10 +61,10 @@ fn document(json: &[u8], on_invalid: OnInvalid) -> Result<Vec<u8>> {
 /// What `jsonb_in` makes of a text; the function raises its own errors.
 fn as_the_server_reads(json: &[u8]) -> Result<Vec<u8>> {
     // SAFETY: jsonb_in takes a cstring and returns a jsonb, which is a varlena that lives as long as the call.
-    let document = unsafe {
+    let document = error_context::kept(|| unsafe {
         pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(call::cstring_datum(json))])
             .map(|datum| varlena::detoasted_bytes(datum.cast_mut_ptr()))
-    };
+    });
     let document = document.ok_or_else(|| Error::Internal {
         message: "jsonb_in returned NULL".to_owned(),
     })?;

@@ -14,6 +14,7 @@ mod context;
 mod counters;
 mod encoding;
 mod error;
+mod error_context;
 mod fault;
 mod identity;
 mod interval;

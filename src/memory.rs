@@ -21,7 +21,7 @@
 
 use crate::error::{Error, Result};
 use crate::reserve;
-use crate::sys;
+use crate::{error_context, sys};
 use pgrx::pg_sys;
 use state_cache_memory::try_collect;
 use std::ptr::null_mut;
@@ -85,6 +85,8 @@ impl Drop for Outer {
         unsafe { pg_sys::error_context_stack = self.0 };
         if std::thread::panicking() {
             reserve::give_back();
+            // SAFETY: the guard around us makes an error of the panic.
+            unsafe { pg_sys::error_context_stack = error_context::on_top_of(self.0) };
         }
     }
 }

@@ -79,9 +79,20 @@ mod server {
     unsafe extern "C-unwind" {
         /// `catalog/partition.h`: the table that a partition is of.
         pub fn get_partition_parent(relation: pg_sys::Oid, even_if_detached: bool) -> pg_sys::Oid;
+        /// `utils/elog.h`: adds a line to the context of the error that is being made.
+        pub fn errcontext_msg(format: *const c_char, ...) -> i32;
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
+}
+
+/// Adds a line to the context of the error that is being made.
+///
+/// # Safety
+/// Called by what stands on `error_context_stack`, and by that only.
+pub unsafe fn add_error_context(line: &std::ffi::CStr) {
+    // SAFETY: the caller's promise; the format takes one text, which is copied.
+    unsafe { server::errcontext_msg(c"%s".as_ptr(), line.as_ptr()) };
 }
 
 /// Queues a notification that is sent when the transaction commits.

@@ -1,9 +1,9 @@
-//! For tests, which declare these functions themselves: breaks what L1 holds, and calls the worker.
+//! For tests, which declare these functions themselves: breaks what L1 holds, reads JSON, calls the worker.
 
 use crate::call::{self, sql_functions};
 use crate::catalog;
 use crate::error::Error;
-use crate::shared;
+use crate::{json_text, shared};
 use state_cache_l1::Part;
 
 sql_functions! {
@@ -22,6 +22,12 @@ sql_functions! {
         let key = catalog.l1_key(&class, key);
         let broken = shared::l1().is_some_and(|l1| l1.damage(&key, part));
         Ok(call::boolean_datum(broken))
+    }
+
+    /// `state_cache_test_json(state, on_invalid)`: the document that a text spells, as `state_set_text` reads it.
+    fn state_cache_test_json(call) {
+        let document = json_text::argument(call, 0, 1)?;
+        Ok(call::varlena_datum(&document))
     }
 
     /// Calls the worker of this database.

@@ -4,99 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use state_cache_document::{Encoding, check, from_text, replace_invalid};
-use state_cache_histories::{Json, Random, encode};
+use state_cache_histories::{Json, Random, encode, mutate, spell};
 
 fn read(text: &str) -> Option<Vec<u8>> {
     from_text(text.as_bytes(), Encoding::Utf8).unwrap()
-}
-
-/// White space as JSON allows it between tokens, often none.
-fn space(random: &mut Random, out: &mut String) {
-    for _ in 0..random.pick([0, 0, 0, 1, 3]) {
-        out.push(random.pick([' ', '\n', '\t', '\r']));
-    }
-}
-
-/// Spells a string in one of the many ways that mean it.
-fn spell_string(random: &mut Random, text: &str, out: &mut String) {
-    let often = random.pick([1, 4, 1000]);
-    out.push('"');
-    for character in text.chars() {
-        let must = matches!(character, '"' | '\\' | '\0'..='\u{1f}');
-        let short = match character {
-            '"' => Some('"'),
-            '\\' => Some('\\'),
-            '/' => Some('/'),
-            '\u{8}' => Some('b'),
-            '\u{c}' => Some('f'),
-            '\n' => Some('n'),
-            '\r' => Some('r'),
-            '\t' => Some('t'),
-            _ => None,
-        };
-        match short {
-            Some(short) if must || random.below(often) == 0 => out.extend(['\\', short]),
-            _ if must || random.below(often) == 0 => {
-                let mut units = [0; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    out.push_str(&match random.below(2) {
-                        0 => format!("\\u{unit:04x}"),
-                        _ => format!("\\u{unit:04X}"),
-                    });
-                }
-            }
-            _ => out.push(character),
-        }
-    }
-    out.push('"');
-}
-
-/// Spells a document, some pairs more than once: the last one counts, so it is the right one.
-fn spell(random: &mut Random, json: &Json, out: &mut String) {
-    space(random, out);
-    match json {
-        Json::String(text) => spell_string(random, text, out),
-        Json::Array(elements) => {
-            out.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                spell(random, element, out);
-            }
-            space(random, out);
-            out.push(']');
-        }
-        Json::Object(pairs) => {
-            let mut pairs: Vec<(&str, &Json)> =
-                pairs.iter().map(|(key, value)| (&**key, value)).collect();
-            random.shuffle(&mut pairs);
-            let other = Json::Array(vec![
-                Json::Null,
-                Json::object([("x".to_owned(), Json::Bool(true))]),
-            ]);
-            if let Some((key, _)) = pairs.last().copied()
-                && random.below(4) == 0
-            {
-                pairs.insert(random.below(pairs.len()), (key, &other));
-            }
-            out.push('{');
-            for (index, (key, value)) in pairs.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                space(random, out);
-                spell_string(random, key, out);
-                space(random, out);
-                out.push(':');
-                spell(random, value, out);
-            }
-            space(random, out);
-            out.push('}');
-        }
-        plain => out.push_str(&plain.to_string()),
-    }
-    space(random, out);
 }
 
 #[test]
@@ -105,8 +16,8 @@ fn every_spelling_of_a_document_is_read_as_the_server_stores_it() {
     let (mut containers, mut escapes) = (0, 0);
     for _ in 0..20_000 {
         let json = random.value(0);
-        let mut text = String::new();
-        spell(&mut random, &json, &mut text);
+        let text = spell(&mut random, &json);
+
         assert_eq!(read(&text), encode(&json), "{text}");
         containers += usize::from(json.is_container());
         escapes += usize::from(text.contains("\\u"));
@@ -270,28 +181,9 @@ fn a_damaged_text_is_declined_or_read_as_what_it_says() {
     let mut random = Random::new(73);
     let (mut accepted, mut declined) = (0, 0);
     for _ in 0..30_000 {
-        let mut text = String::new();
         let json = random.value(0);
-        spell(&mut random, &json, &mut text);
-        let mut text = text.into_bytes();
-        for _ in 0..1 + random.below(3) {
-            let at = random.below(text.len());
-            match random.below(3) {
-                0 => drop(text.remove(at)),
-                1 => text.insert(
-                    at,
-                    random.pick([b'"', b'\\', b'{', b']', b',', b':', b'0', b'.', b'e', 0x80]),
-                ),
-                _ => {
-                    text[at] = random.pick([
-                        b'"', b'\\', b'}', b'[', b',', b':', b'1', b'-', b' ', b'u', 0xC3,
-                    ])
-                }
-            }
-            if text.is_empty() {
-                break;
-            }
-        }
+        let text = spell(&mut random, &json);
+        let text = mutate(&mut random, &text);
         let ours = from_text(&text, Encoding::Utf8).unwrap();
         // Another judge, for the grammar only: it reads UTF-8, and NUL and numbers of any size as well.
         let theirs = serde_json::from_slice::<&serde_json::value::RawValue>(&text);

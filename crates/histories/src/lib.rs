@@ -6,6 +6,8 @@
 //! datum that the server makes of that text, and [`decode`] reads one. Neither shares code with the crates
 //! under test.
 //!
+//! [`spell`] spells a document in one of the many ways that mean it, [`mutate`] breaks a text.
+//!
 //! Every document is one that the server takes: no character U+0000, no key twice, no number beyond
 //! `numeric`. None is nested deeper than [`MAX_DEPTH`].
 //!
@@ -17,9 +19,11 @@ mod jsonb;
 mod numeric;
 mod random;
 mod refusing;
+mod spelling;
 
 pub use history::{Kind, history, kind};
 pub use json::Json;
 pub use jsonb::{decode, encode};
 pub use random::{MAX_DEPTH, Random};
 pub use refusing::{Refusing, SMALL, refuse_each};
+pub use spelling::{mutate, spell};

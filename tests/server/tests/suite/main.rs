@@ -35,6 +35,7 @@ mod snapshots;
 mod standby;
 mod stress;
 mod subscriber;
+mod text_in;
 mod unused;
 mod upkeep;
 mod verify;
