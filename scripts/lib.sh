@@ -67,7 +67,8 @@ find_pg_config() {
 
 # Sets PG_CONFIG, PG_MAJOR and PG_TESTS, and tells pgrx which server to build for.
 choose_postgres() {
-	PG_CONFIG=$(find_pg_config) || die "no PostgreSQL 15 to 18 with its headers found${PG_CONFIG:+ through PG_CONFIG=$PG_CONFIG}; run scripts/setup"
+	local through=${PG_CONFIG:+ through PG_CONFIG=$PG_CONFIG}
+	PG_CONFIG=$(find_pg_config) || die "no PostgreSQL 15 to 18 with its headers found$through; run scripts/setup"
 	PG_MAJOR=$(major_version "$PG_CONFIG")
 	PG_TESTS=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
 	export PG_CONFIG PGRX_PG_CONFIG_PATH=$PG_CONFIG
@@ -81,8 +82,8 @@ find_cargo() {
 	command -v cargo >/dev/null || die "cargo not found; install Rust as https://rustup.rs says"
 }
 
-# Runs a command as who builds. Under sudo that is the user who called it: cargo is installed for that user, and target/
-# stays that user's.
+# Runs a command as who builds. Under sudo that is the user who called it: cargo is installed for that user, and
+# target/ stays that user's.
 as_builder() {
 	if [[ $EUID -eq 0 && -n ${SUDO_USER:-} && $SUDO_USER != root ]]; then
 		local home
@@ -188,7 +189,8 @@ start_server() {
 end_work() {
 	[[ -n ${WORK:-} && -d $WORK ]] || return 0
 	if [[ -f $WORK/data/postmaster.pid ]]; then
-		(cd "$WORK" && as_server_user "$BIN/pg_ctl" --pgdata="$WORK/data" --mode=immediate --wait stop) >/dev/null 2>&1 || true
+		(cd "$WORK" && as_server_user "$BIN/pg_ctl" --pgdata="$WORK/data" --mode=immediate --wait stop) \
+			>/dev/null 2>&1 || true
 	fi
 	rm -rf "$WORK"
 }

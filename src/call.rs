@@ -59,9 +59,9 @@ impl<'a> Call<'a> {
         unsafe { (*(*self.fcinfo).flinfo).fn_oid }
     }
 
-    /// Whether the function is called by a statement of the client's outside a transaction block: the transaction ends
-    /// with that statement. A function or `DO` block that calls it may go on with other statements of its own, and in
-    /// a transaction block the client may; both are assumed to, as PostgreSQL does for its own commands.
+    /// Whether the function is called by a statement of the client's outside a transaction block: the transaction
+    /// ends with that statement. A function or `DO` block that calls it may go on with other statements of its own,
+    /// and in a transaction block the client may; both are assumed to, as PostgreSQL does for its own commands.
     pub fn is_alone(&self) -> bool {
         // SAFETY: reads this backend's transaction state; the active portal, if any, lives while its statement runs.
         unsafe {
@@ -71,7 +71,8 @@ impl<'a> Call<'a> {
             let Some(portal) = pg_sys::ActivePortal.as_ref() else {
                 return false;
             };
-            // Portals of functions' cursors have names and are visible; those of the client's statements are not both.
+            // Portals of functions' cursors have names and are visible; those of the client's statements are not
+            // both.
             let is_clients = !portal.visible || *portal.name == 0;
             // The executor of the portal's own statement lives in the portal's memory, one below a function does not.
             let executor = (*(*self.fcinfo).flinfo).fn_mcxt;

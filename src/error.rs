@@ -256,7 +256,8 @@ pub enum Error {
         name: String,
         known: String,
     },
-    /// A name that is not one of those that a class knows, and the argument of `state_class_define()` that lists them.
+    /// A name that is not one of those that a class knows, and the argument of `state_class_define()` that lists
+    /// them.
     UnknownClassLabel {
         what: &'static str,
         name: String,
@@ -335,7 +336,8 @@ impl Error {
                     format!("It was at version {expected} before; for this transaction it is at version {found}.")
                 }
             })
-            .set_hint("The first change has checked the version: leave expected_version out, or expect what state_version() says."),
+            .set_hint("The first change has checked the version: leave expected_version out, or expect what \
+                state_version() says."),
             Self::RestrictedBatch => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "cannot begin a batch within security-restricted operation".to_owned(),
@@ -344,7 +346,8 @@ impl Error {
                 Code::ERRCODE_NO_ACTIVE_SQL_TRANSACTION,
                 format!("{function} can only be used in transaction blocks"),
             )
-            .set_hint("It lasts until the transaction ends, which here is the end of the statement: begin with BEGIN."),
+            .set_hint("It lasts until the transaction ends, which here is the end of the statement: begin with \
+                BEGIN."),
             Self::NestedBatch => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "a batch is already open in this transaction".to_owned(),
@@ -415,18 +418,21 @@ impl Error {
                 Code::ERRCODE_DATA_CORRUPTED,
                 format!("state \"{}\" is damaged in version {version}: {fault}", state.0),
             )
-            .set_hint("state_recover() goes back to an intact version; without one restore it from a backup or write it anew."),
+            .set_hint("state_recover() goes back to an intact version; without one restore it from a backup or \
+                write it anew."),
             Self::Needed { state, version, by } => new(
                 Code::ERRCODE_FOREIGN_KEY_VIOLATION,
                 format!(
-                    "version {version} of state \"{}\" is needed by version {by}, which is stored as the difference from it",
+                    "version {version} of state \"{}\" is needed by version {by}, which is stored as the difference \
+                        from it",
                     state.0
                 ),
             )
             .set_hint("state_prune() deletes snapshots and stores anew what builds upon them."),
             Self::PartialView => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-                "snapshots cannot be pruned, recovered or made of differences by hand under row-level security".to_owned(),
+                "snapshots cannot be pruned, recovered or made of differences by hand under row-level \
+                    security".to_owned(),
             )
             .set_hint("Have a role do it that sees all rows, such as the owner of the tables."),
             Self::VersionNotKept { state, version } => new(
@@ -459,18 +465,21 @@ impl Error {
                 format!("{what} \"{name}\" is not known"),
             )
             .set_hint(format!(
-                "Class \"{class}\" knows: {known}. state_class_define(class, {argument} => ...) replaces the list: name all of it."
+                "Class \"{class}\" knows: {known}. state_class_define(class, {argument} => ...) replaces the list: \
+                    name all of it."
             )),
             Self::NotInstalled => new(
                 Code::ERRCODE_UNDEFINED_TABLE,
                 "the tables of extension state_cache are missing".to_owned(),
             )
-            .set_hint("Run CREATE EXTENSION state_cache in this database; if the tables were renamed, name them back."),
+            .set_hint("Run CREATE EXTENSION state_cache in this database; if the tables were renamed, name them \
+                back."),
             Self::SnapshotTooOld { state } => new(
                 Code::ERRCODE_SNAPSHOT_TOO_OLD,
                 format!("an earlier staged value of state \"{}\" is no longer kept", state.0),
             )
-            .set_hint("Read the cursor to its end before changing the state so often, or call state_batch_commit() in between."),
+            .set_hint("Read the cursor to its end before changing the state so often, or call state_batch_commit() \
+                in between."),
             Self::ParallelWorker => new(
                 Code::ERRCODE_INVALID_TRANSACTION_STATE,
                 "cannot access states from a parallel worker".to_owned(),

@@ -8,9 +8,9 @@
 //!
 //! The server calls what stands on `error_context_stack` while an error is made ([`Keeper::report`]). The first time
 //! this is the server's own error, whose context is copied. `memory::guarded`, which every function of ours runs in,
-//! puts the keeper back on the stack when a panic leaves the function ([`on_top_of`]). The second time it is the error
-//! that pgrx makes of the panic, which gets the copy. A keeper lives in the memory context that was current, which
-//! lasts longer than the function.
+//! puts the keeper back on the stack when a panic leaves the function ([`on_top_of`]). The second time it is the
+//! error that pgrx makes of the panic, which gets the copy. A keeper lives in the memory context that was current,
+//! which lasts longer than the function.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -83,8 +83,8 @@ pub unsafe fn on_top_of(
 /// errors nor calls functions of users.
 pub fn kept<T>(f: impl FnOnce() -> T) -> T {
     FILLED.set(null_mut());
-    // SAFETY: the keeper is on the stack of the server while `f` runs. Where `f` does not return, our function does not
-    // either, and `guarded` takes the keeper off.
+    // SAFETY: the keeper is on the stack of the server while `f` runs. Where `f` does not return, our function does
+    // not either, and `guarded` takes the keeper off.
     unsafe {
         let keeper = pg_sys::palloc0(size_of::<Keeper>()).cast::<Keeper>();
         (*keeper).callback = pg_sys::ErrorContextCallback {

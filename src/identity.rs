@@ -65,7 +65,8 @@ thread_local! {
 }
 
 /// Whether code of another role runs for a command such as REFRESH MATERIALIZED VIEW, CREATE INDEX or ANALYZE, which
-/// must leave nothing behind that runs later. A write of the extension's own as the owner of a table is no such command.
+/// must leave nothing behind that runs later. A write of the extension's own as the owner of a table is no such
+/// command.
 pub fn is_sandboxed() -> bool {
     // SAFETY: reads a flag of this backend.
     RESTRICTING.get() == 0 && unsafe { pg_sys::InSecurityRestrictedOperation() }

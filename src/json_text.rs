@@ -1,7 +1,7 @@
 //! JSON as text, made into documents.
 //!
-//! The reader of `state_cache_document` makes the document, or declines; then the server's `jsonb_in` decides, with its
-//! own errors. So a text gives what a cast to jsonb would give, whichever of the two read it.
+//! The reader of `state_cache_document` makes the document, or declines; then the server's `jsonb_in` decides, with
+//! its own errors. So a text gives what a cast to jsonb would give, whichever of the two read it.
 
 use crate::call::{self, Call};
 use crate::error::{Error, Result, text};

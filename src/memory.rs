@@ -7,8 +7,8 @@
 //!   read) is asked for fallibly, with `state_cache_memory`, or with PostgreSQL's allocator, which raises its own
 //!   error. The same holds in the crates.
 //! - **What is small and of a fixed size** (a name, a node of a tree, a reference count, a message) may be asked for
-//!   as usual. Where there is no memory for it, the allocator (`reserve`) gives back the *reserve* that every process which
-//!   runs our code holds, and takes it from there.
+//!   as usual. Where there is no memory for it, the allocator (`reserve`) gives back the *reserve* that every process
+//!   which runs our code holds, and takes it from there.
 //! - **Nothing begins without the reserve.** [`guarded`], in which every function of ours and the work before a
 //!   commit runs, takes it before and asks for it again afterwards; [`check`] does within loops as long as data.
 //!   So the small things of one step never add up to more than it holds.
@@ -35,7 +35,8 @@ pub fn check() -> Result<()> {
     Ok(reserve::hold()?)
 }
 
-/// What was asked for, where there is no way to say that it was refused but PostgreSQL's own: an error that is raised.
+/// What was asked for, where there is no way to say that it was refused but PostgreSQL's own: an error that is
+/// raised.
 pub fn or_raise<T, E: Into<Error>>(asked: std::result::Result<T, E>) -> T {
     asked.unwrap_or_else(|refused| refused.into().raise())
 }

@@ -81,9 +81,9 @@ const WORKER_IDLE_TIMEOUT_S: (i32, i32, i32) = (300, 1, 86_400);
 /// (default, least, most) of `state_cache.tombstone_retention`, in seconds.
 const TOMBSTONE_RETENTION_S: (i32, i32, i32) = (7 * 86_400, 0, i32::MAX);
 
-/// (default, least, most) of `state_cache.max_delta_chain`. With 24 a cold read replays 12 deltas on average and takes
-/// hardly longer than one of a whole document; the recorded sessions take a fifteenth less than with 16. 0 stores no
-/// deltas. The most is what L1 can carry along.
+/// (default, least, most) of `state_cache.max_delta_chain`. With 24 a cold read replays 12 deltas on average and
+/// takes hardly longer than one of a whole document; the recorded sessions take a fifteenth less than with 16. 0
+/// stores no deltas. The most is what L1 can carry along.
 const MAX_DELTA_CHAIN_BOUNDS: (i32, i32, i32) = (24, 0, 100);
 
 /// (default, least, most) of `state_cache.max_context_depth`.
@@ -267,7 +267,8 @@ fn define_worker_settings(preloading: bool) {
     GucRegistry::define_int_guc(
         c"state_cache.notify_buffer",
         c"Shared memory for changes that the workers have not told yet.",
-        c"When a worker falls further behind, subscribers are told to drop everything. Can only be set at server start.",
+        c"When a worker falls further behind, subscribers are told to drop everything. Can only be set at server \
+            start.",
         &NOTIFY_BUFFER,
         NOTIFY_BUFFER_KB.1,
         NOTIFY_BUFFER_KB.2,

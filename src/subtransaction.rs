@@ -20,8 +20,8 @@ pub fn survive_damage<T>(f: impl FnOnce() -> Result<T>) -> Result<std::result::R
 /// What PostgreSQL does not do with the data it is given.
 pub struct Refused;
 
-/// The same for errors that PostgreSQL raises for the data it is given: a data exception, a syntax error, something that
-/// is not there or not supported. Nothing is known of them but that: their messages show the data.
+/// The same for errors that PostgreSQL raises for the data it is given: a data exception, a syntax error, something
+/// that is not there or not supported. Nothing is known of them but that: their messages show the data.
 pub fn survive_refusal<T>(
     f: impl FnOnce() -> Result<T>,
 ) -> Result<std::result::Result<T, Refused>> {
@@ -46,8 +46,8 @@ fn survive<T, E>(
 }
 
 /// Runs something in a subtransaction of its own. If it fails, what it has done is rolled back and the message of the
-/// error is the answer, except where the whole statement is to end: it is cancelled, the server needs the session gone,
-/// or something has run out.
+/// error is the answer, except where the whole statement is to end: it is cancelled, the server needs the session
+/// gone, or something has run out.
 pub fn survive_failure<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
     // An error of ours is raised inside, so that it is reported as any other.
     let outcome = attempt(|| match f() {

@@ -150,14 +150,16 @@ fn turn(
         let mut value = String::new();
         write!(
             value,
-            r#"{{"step":{number},"finding":"{number:06} of the records match, the others need a review by the owner"}}"#
+            "{{\"step\":{number},\"finding\":\"{number:06} of the records match, the others need a review by the \
+                owner\"}}"
         )?;
         if matches!(setter, Setter::Announced | Setter::Silent) {
             client.execute_for_key("set", &[&value])?;
             return Ok(());
         }
         let record = format!(
-            r#"{{"key":"{}","value":{value},"source":"step","timestamp":"2026-11-21T09:17:05.{:06}Z","sensitivity":"internal","mutable":true}}"#,
+            "{{\"key\":\"{}\",\"value\":{value},\"source\":\"step\",\"timestamp\":\"2026-11-21T09:17:05.{:06}Z\",\
+                \"sensitivity\":\"internal\",\"mutable\":true}}",
             FIRST.0,
             number % 1_000_000
         );
@@ -166,7 +168,8 @@ fn turn(
             return Ok(());
         }
         let payload = format!(
-            r#"{{"class":"{CLASS}","op":"update","changes":[{{"key":"{}","version":{number}}}],"seq":{number},"epoch":"0123456789abcdef"}}"#,
+            "{{\"class\":\"{CLASS}\",\"op\":\"update\",\"changes\":[{{\"key\":\"{}\",\"version\":{number}}}],\
+                \"seq\":{number},\"epoch\":\"0123456789abcdef\"}}",
             client.key_name()
         );
         client.execute_for_key("set", &[&record, &payload])?;

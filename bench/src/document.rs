@@ -109,7 +109,10 @@ fn compose(variables: usize, padding: usize) -> String {
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        r#"{{"runId":"run-{:08x}","routineId":"routine-{:08x}","parentRunId":null,"status":"running","checkpoint":"{REVISION}","permissions":["run.read","run.write","export.blackboard"],"resourceLimits":{{"maxCredits":{},"maxDurationMs":{},"maxConcurrentBranches":4,"maxMemoryMB":512,"maxToolCalls":100,"priorityBonus":0.25}},"note":"{}","#,
+        "{{\"runId\":\"run-{:08x}\",\"routineId\":\"routine-{:08x}\",\"parentRunId\":null,\"status\":\"running\",\
+            \"checkpoint\":\"{REVISION}\",\"permissions\":[\"run.read\",\"run.write\",\"export.blackboard\"],\
+            \"resourceLimits\":{{\"maxCredits\":{},\"maxDurationMs\":{},\"maxConcurrentBranches\":4,\
+            \"maxMemoryMB\":512,\"maxToolCalls\":100,\"priorityBonus\":0.25}},\"note\":\"{}\",",
         random.below(1 << 31),
         random.below(1 << 31),
         1000 + random.below(9000),
@@ -140,7 +143,9 @@ fn compose(variables: usize, padding: usize) -> String {
         };
         let sensitivity = random.word(&SENSITIVITIES);
         values.push(format!(
-            r#""{name}":{{"key":"{name}","value":{value},"source":"{}","timestamp":"2026-03-{:02}T{:02}:{:02}:{:02}.{:03}Z","sensitivity":"{sensitivity}","mutable":{}}}"#,
+            "\"{name}\":{{\"key\":\"{name}\",\"value\":{value},\"source\":\"{}\",\
+                \"timestamp\":\"2026-03-{:02}T{:02}:{:02}:{:02}.{:03}Z\",\"sensitivity\":\"{sensitivity}\",\
+                \"mutable\":{}}}",
             random.word(&SOURCES),
             1 + random.below(28),
             random.below(24),
@@ -153,7 +158,9 @@ fn compose(variables: usize, padding: usize) -> String {
     }
     let _ = write!(
         text,
-        r#""variables":{{{}}},"intermediate":{{"lastTool":"search","attempts":2}},"exports":[{{"key":"summary","destination":"parent_context","sensitivity":"internal"}}],"sensitivityMap":{{{}}}}}"#,
+        "\"variables\":{{{}}},\"intermediate\":{{\"lastTool\":\"search\",\"attempts\":2}},\
+            \"exports\":[{{\"key\":\"summary\",\"destination\":\"parent_context\",\"sensitivity\":\"internal\"}}],\
+            \"sensitivityMap\":{{{}}}}}",
         values.join(","),
         sensitivities.join(",")
     );

@@ -4,8 +4,9 @@
 //! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It makes a table named `plain` and
 //! leaves its rows behind, and restarts the server, so it is meant for a throwaway server (`make bench`).
 //!
-//! What all rows gave goes as JSON and as a picture to `docs/benchmarks/`, and as a table into the page; what some rows or
-//! few rounds gave goes to `target/bench/`. `--draw` makes picture and table of the JSON again, and measures nothing.
+//! What all rows gave goes as JSON and as a picture to `docs/benchmarks/`, and as a table into the page; what some
+//! rows or few rounds gave goes to `target/bench/`. `--draw` makes picture and table of the JSON again, and measures
+//! nothing.
 //!
 //! Times are only comparable within one run, so each figure is the ratio of two sides that took turns. A
 //! row's figure is the median over the rounds.

@@ -72,7 +72,8 @@ pub fn commits(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
                 if side == Side::Control {
                     let key = client.key_name();
                     let payload = format!(
-                        r#"{{"class":"run","op":"update","changes":[{{"key":"{key}","version":{number}}}],"seq":{number},"epoch":"0123456789abcdef"}}"#
+                        "{{\"class\":\"run\",\"op\":\"update\",\"changes\":[{{\"key\":\"{key}\",\
+                            \"version\":{number}}}],\"seq\":{number},\"epoch\":\"0123456789abcdef\"}}"
                     );
                     client.execute_for_key("notify", &[&text, &payload])?;
                 } else {

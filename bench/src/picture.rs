@@ -1,7 +1,7 @@
 //! The results as a picture: each ratio on one scale, with its target and its rounds.
 //!
-//! Colours are in a style sheet, which chooses them by whether the reader's pages are light or dark; whether a target was
-//! reached is also in the shape of the mark.
+//! Colours are in a style sheet, which chooses them by whether the reader's pages are light or dark; whether a target
+//! was reached is also in the shape of the mark.
 
 use svg::Document;
 use svg::node::Node;

@@ -1,8 +1,8 @@
 //! What changes as the number of states grows: reads, changes, the worker's passes, views, and a start.
 //!
-//! Everything is in a database of its own, which grows from one size to the next. Keys are drawn at random by the server,
-//! on both sides alike. The states are small, so that a million of them fits on a disk; L1 has its usual memory, so that
-//! only a part of the larger numbers fits there.
+//! Everything is in a database of its own, which grows from one size to the next. Keys are drawn at random by the
+//! server, on both sides alike. The states are small, so that a million of them fits on a disk; L1 has its usual
+//! memory, so that only a part of the larger numbers fits there.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The document of state `n`, an SQL expression, after its change number `step`: about 300 bytes of binary jsonb.
 fn document(n: &str, step: &str) -> String {
     format!(
-        "jsonb_build_object('runId', 'state-' || {n}, 'status', 'running', 'step', {step}, 'note', repeat(md5({n}::text), 6))"
+        "jsonb_build_object('runId', 'state-' || {n}, 'status', 'running', 'step', {step}, 'note', \
+            repeat(md5({n}::text), 6))"
     )
 }
 
@@ -132,7 +133,8 @@ impl Filled {
         while self.states < states {
             let (first, last) = (self.states + 1, states.min(self.states + CHUNK));
             self.connection.query(&format!(
-                "SELECT count(state_set('state-' || n, {new}, class => '{CLASS}')) FROM generate_series({first}, {last}) n"
+                "SELECT count(state_set('state-' || n, {new}, class => '{CLASS}')) FROM generate_series({first}, \
+                    {last}) n"
             ))?;
             self.connection.query(&format!(
                 "INSERT INTO plain SELECT 'state-' || n, {new} FROM generate_series({first}, {last}) n"

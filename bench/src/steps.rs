@@ -36,7 +36,8 @@ impl Replayer<'_> {
         }
         let number = step.number.to_string();
         let payload = format!(
-            r#"{{"class":"{CLASS}","op":"update","changes":[{{"key":"{key}","version":{number}}}],"seq":{},"epoch":"0123456789abcdef"}}"#,
+            "{{\"class\":\"{CLASS}\",\"op\":\"update\",\"changes\":[{{\"key\":\"{key}\",\"version\":{number}}}],\
+                \"seq\":{},\"epoch\":\"0123456789abcdef\"}}",
             self.next
         );
         let parameters = [key.as_str(), &number, &step.state, &payload];

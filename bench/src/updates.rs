@@ -32,7 +32,9 @@ fn over_the_wire(
     for _ in 0..UPDATES {
         *step += 1;
         let change = format!(
-            r#"{{"checkpoint":"step-{step:010}","intermediate":{{"lastTool":"search","attempts":{},"output":"{step:04} of the records match, the others need a review by the owner of the account"}}}}"#,
+            "{{\"checkpoint\":\"step-{step:010}\",\"intermediate\":{{\"lastTool\":\"search\",\"attempts\":{},\
+                \"output\":\"{step:04} of the records match, the others need a review by the owner of the \
+                account\"}}}}",
             *step % 7
         );
         connection.execute(statement, &[KEY, &change])?;

@@ -108,7 +108,8 @@ pub fn changed(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
                     let mut payload = String::new();
                     write!(
                         payload,
-                        r#"{{"class":"run","op":"update","changes":[{{"key":"{}","version":{}}}],"seq":{},"epoch":"0123456789abcdef"}}"#,
+                        "{{\"class\":\"run\",\"op\":\"update\",\"changes\":[{{\"key\":\"{}\",\"version\":{}}}],\
+                            \"seq\":{},\"epoch\":\"0123456789abcdef\"}}",
                         client.key_name(),
                         client.number(),
                         client.number()

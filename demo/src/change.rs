@@ -148,9 +148,11 @@ mod tests {
 
     #[test]
     fn each_kind_of_difference_becomes_its_own_change() {
-        let before = json!({"messages": [1], "variables": {"a": 1, "b": 2, "c": 3}, "intermediate": {"turn": 0, "tool": "x"},
+        let before = json!({"messages": [1], "variables": {"a": 1, "b": 2, "c": 3},
+                            "intermediate": {"turn": 0, "tool": "x"},
                             "exports": [1, 2], "note": "old", "gone": true});
-        let after = json!({"messages": [1, 2, 3], "variables": {"a": 9, "b": 8}, "intermediate": {"turn": 1, "tool": "y"},
+        let after = json!({"messages": [1, 2, 3], "variables": {"a": 9, "b": 8},
+                           "intermediate": {"turn": 1, "tool": "y"},
                            "exports": [2], "note": "new"});
         let (changes, document) = replayed(&before, &after);
         assert_eq!(document, after);

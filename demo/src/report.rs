@@ -167,7 +167,8 @@ pub fn swarm(script: &Script, story: &Story, heard: &[String]) {
 /// Tells who made which steps, and which runner lost its lease.
 fn runners(script: &Script, story: &Story) {
     println!(
-        "Shared out among the agents of a swarm: the {} steps of demo/run.jsonl that change variables, made by three at once,",
+        "Shared out among the agents of a swarm: the {} steps of demo/run.jsonl that change variables, made by \
+            three at once,",
         script.steps()
     );
     println!(

@@ -272,7 +272,8 @@ fn merges(client: &mut Client, root: &str, part: &Part) -> Outcome<Done> {
     let token = claim(client, &run, name, LEASE)?;
     let runner = work(client, (&run, name), token, &part.steps)?;
     client.query(
-        "SELECT state_context_mark_export($1, 'Deployments', 'external_system', '$.jobs', 'status-page', token => $2)",
+        "SELECT state_context_mark_export($1, 'Deployments', 'external_system', '$.jobs', 'status-page', token => \
+            $2)",
         &[&run, &token],
     )?;
     client.query(

@@ -12,7 +12,8 @@ CREATE FUNCTION state_set_text(key text, state text, expected_version bigint DEF
 		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run') RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_set_text';
 COMMENT ON FUNCTION state_set_text(text, text, bigint, interval, text, text)
-	IS 'as state_set(), of JSON as text; on_invalid => replace puts U+FFFD in place of escaped NULs and lone surrogates';
+	IS 'as state_set(), of JSON as text; on_invalid => replace puts U+FFFD in place of escaped NULs and lone '
+	   'surrogates';
 
 CREATE FUNCTION state_update(key text, updates jsonb, class text DEFAULT 'run') RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_update';

@@ -38,7 +38,8 @@ type DirtyState = (StateName, EntryInfo);
 /// How soon it looks again whether an installation is gone of which L1 still holds changes, in microseconds.
 const LOOK_AGAIN: i64 = 1_000_000;
 
-/// Writes a state (class, key) of an installation back in the running transaction, if the state is dirty; whether it was.
+/// Writes a state (class, key) of an installation back in the running transaction, if the state is dirty; whether it
+/// was.
 pub type WriteBack = fn(&Rc<Catalog>, &[u8], &[u8]) -> Result<bool>;
 
 /// See the module.

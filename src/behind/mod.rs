@@ -36,11 +36,12 @@
 //! A change by hand that is about to commit decides itself whether it has the last word (`by_hand`), under
 //! the state locks, so that nobody builds upon a version that it drops.
 //!
-//! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one stays
-//! dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
+//! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one
+//! stays dirty, counted from when the other was read. If the transaction fails the entry stays as it is.
 //!
-//! **A damaged dirty entry** (`cache::damage`) is no version any more, but its number counts: the next version is above
-//! it. Whoever flushes it writes what L3 holds once more, as that version, so that who has seen the lost one is told.
+//! **A damaged dirty entry** (`cache::damage`) is no version any more, but its number counts: the next version is
+//! above it. Whoever flushes it writes what L3 holds once more, as that version, so that who has seen the lost one is
+//! told.
 //!
 //! **A crash** loses the dirty entries, with the rest of shared memory. L3 then holds a version that was the
 //! newest at some moment, at most `flush_interval` and one flush before.

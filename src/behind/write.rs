@@ -18,8 +18,8 @@ use std::rc::Rc;
 /// Attempts at one version before giving up; each lost one means that somebody else has written the state.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// The highest version of the head rows that the running transaction has deleted by hand in the bucket of a state (class,
-/// key), 0 for none.
+/// The highest version of the head rows that the running transaction has deleted by hand in the bucket of a state
+/// (class, key), 0 for none.
 pub type OwnFloor = fn(&[u8], &[u8]) -> i64;
 
 /// A state that is written, in the transaction of whoever asks.
@@ -44,7 +44,8 @@ impl Subject<'_> {
         (self.own_floor)(&self.class.name, self.key)
     }
 
-    /// Whether the answer changes says whether somebody has committed a change of the state; `None` while somebody does.
+    /// Whether the answer changes says whether somebody has committed a change of the state; `None` while somebody
+    /// does.
     fn quiet(&self) -> Option<FillToken> {
         shared::l1()?.fill_token(&self.catalog.l1_key(self.class, self.key))
     }
@@ -110,8 +111,8 @@ pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Found> 
     })
 }
 
-/// Writes what L3 holds once more, as a version above `lost`, which others have seen and nobody can read any more: the
-/// newest version that remains, or a tombstone for a state that is not in L3.
+/// Writes what L3 holds once more, as a version above `lost`, which others have seen and nobody can read any more:
+/// the newest version that remains, or a tombstone for a state that is not in L3.
 pub fn write_above(subject: Subject<'_>, lost: i64) -> Result<()> {
     let mut ground = Ground::first(subject)?;
     for _ in 0..MAX_ATTEMPTS {
@@ -186,8 +187,8 @@ pub fn write(subject: Subject<'_>, unwritten: &Unwritten) -> Result<Wrote> {
 /// What a write builds upon.
 struct Ground {
     head: Option<Target>,
-    /// The highest version that the new one must be above: the floor where there is no head row, and what is kept, once
-    /// a write has come to nothing.
+    /// The highest version that the new one must be above: the floor where there is no head row, and what is kept,
+    /// once a write has come to nothing.
     highest: i64,
     /// The class as it was then, once a write has come to nothing.
     class: Option<Rc<Class>>,

@@ -9,9 +9,11 @@
 //! | | committer | what another backend can do before the next step |
 //! | --- | --- | --- |
 //! | 1 | flush: rows written, their locks held | wait for the row; commit changes of other states |
-//! | 2 | raise `writers`, then note the stripe's generation and the entry that is there | publish an older version: its writer was visible before step 1, its callback comes only now |
+//! | 2 | raise `writers`, then note the stripe's generation and the entry that is there | publish an older version:
+//! its writer was visible before step 1, its callback comes only now |
 //! | 3 | commit record, flush to disk | the same |
-//! | 4 | visible (`ProcArrayEndTransaction`); row locks are still held, and nobody waits for them any more | change the same row *without waiting*, raise `writers`, become visible, **publish a newer version** |
+//! | 4 | visible (`ProcArrayEndTransaction`); row locks are still held, and nobody waits for them any more | change
+//! the same row *without waiting*, raise `writers`, become visible, **publish a newer version** |
 //! | 5 | callback: publish in time or late, raise the generation, lower `writers` | the same |
 //! | 6 | heavyweight and row locks released | |
 //!

@@ -89,8 +89,8 @@ fn require(table: pg_sys::Oid, name: &'static str, wanted: &[(u32, &'static str)
     Ok(())
 }
 
-/// `42501` unless the current role may do what a flush does, `40001` if the tables are gone. The flush itself is checked by the executor
-/// again; this makes the error come where the change is made.
+/// `42501` unless the current role may do what a flush does, `40001` if the tables are gone. The flush itself is
+/// checked by the executor again; this makes the error come where the change is made.
 pub fn check_may_change(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
     const SELECT: (u32, &str) = (pg_sys::ACL_SELECT, "SELECT");
     const INSERT: (u32, &str) = (pg_sys::ACL_INSERT, "INSERT");

@@ -1,10 +1,10 @@
 //! Which history of the server a cursor belongs to: the starts that `state_start` tells of.
 //!
-//! A cursor names the start under which it was taken and a place in the WAL that covers what it has seen. It belongs to
-//! the history that this server goes on with if that start is known here, and the next one began no earlier in the WAL.
-//! Each start notes itself in the database, so that standbys know it too: by the worker, which looks into every database
-//! after a start, and by whoever takes a cursor before that. Where the note of the next start is missing, nothing is
-//! known, and the cursor is refused.
+//! A cursor names the start under which it was taken and a place in the WAL that covers what it has seen. It belongs
+//! to the history that this server goes on with if that start is known here, and the next one began no earlier in the
+//! WAL. Each start notes itself in the database, so that standbys know it too: by the worker, which looks into every
+//! database after a start, and by whoever takes a cursor before that. Where the note of the next start is missing,
+//! nothing is known, and the cursor is refused.
 
 use crate::catalog::{self, Catalog, KnownStart};
 use crate::error::{Error, Result};
@@ -45,8 +45,8 @@ pub fn name(catalog: &Catalog) -> u64 {
         .map_or(0, |start| start.name)
 }
 
-/// Why a cursor is of no history that this server goes on with; `None` if it is of this one. It names the timeline that
-/// is current here.
+/// Why a cursor is of no history that this server goes on with; `None` if it is of this one. It names the timeline
+/// that is current here.
 pub fn strangeness(catalog: &Catalog, cursor: &Cursor) -> Option<&'static str> {
     const SET_BACK: &str = "The server was set back to an earlier time since.";
     let in_recovery = sys::recovery_in_progress();

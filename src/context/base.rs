@@ -2,10 +2,10 @@
 //!
 //! # Contract
 //!
-//! The base is the child's document at the last merge, or when it was created: the version `base_version` of its place.
-//! Two things are kept beside that. `parent_base` holds what the parent had then of a variable of which the child had
-//! another value. `handed_on` holds the child's records of variables that were exported to the parent since: of these,
-//! and of no others, the export was the last merge.
+//! The base is the child's document at the last merge, or when it was created: the version `base_version` of its
+//! place. Two things are kept beside that. `parent_base` holds what the parent had then of a variable of which the
+//! child had another value. `handed_on` holds the child's records of variables that were exported to the parent
+//! since: of these, and of no others, the export was the last merge.
 
 use super::error::ContextError;
 use super::hierarchy::as_owner;
@@ -129,8 +129,8 @@ fn with<V: AsRef<[u8]>>(
     jsonb::update(object, &jsonb::object(members)?).map(Some)
 }
 
-/// Whether a merge has decided upon the value of a variable. Where only its sensitivity rose the child has not changed
-/// the value, and nobody has decided on the parent's.
+/// Whether a merge has decided upon the value of a variable. Where only its sensitivity rose the child has not
+/// changed the value, and nobody has decided on the parent's.
 fn decides(outcome: &Outcome<'_>) -> bool {
     outcome.merged.reason != Reason::OnlySensitivityRose
 }
@@ -168,8 +168,8 @@ fn parent_base_after(
         .map_err(malformed(child.key))
 }
 
-/// The version of a child that the next merge compares with. Where the class may drop it with the next write, or never
-/// write it, it is made one that is kept; else pruning spares it.
+/// The version of a child that the next merge compares with. Where the class may drop it with the next write, or
+/// never write it, it is made one that is kept; else pruning spares it.
 fn keep_merged(
     child: &StateRef<'_>,
     (version, document): (i64, &[u8]),

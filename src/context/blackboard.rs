@@ -135,7 +135,8 @@ pub fn put(
     stage(swarm, ItemChange::Put(item), function)
 }
 
-/// `22023` unless they are an object of what an item can be given: type, ttl (an interval as text), accessLevel, tags.
+/// `22023` unless they are an object of what an item can be given: type, ttl (an interval as text), accessLevel,
+/// tags.
 pub fn check_attributes(attributes: &[u8]) -> Result<()> {
     let attributes = Attributes::read(attributes)?;
     attributes.ttl.as_ref().map(expires_after).transpose()?;

@@ -27,8 +27,8 @@ const BOOKS: [&str; 5] = [
     "completedAt",
 ];
 
-/// A document to which a run comes back that is gone. A child has lost its place, and its parent has settled what it was
-/// allotted: it has been cancelled. A document that is not that of a run is taken as it is.
+/// A document to which a run comes back that is gone. A child has lost its place, and its parent has settled what it
+/// was allotted: it has been cancelled. A document that is not that of a run is taken as it is.
 pub fn with_place_lost(run: &[u8], earlier: &[u8]) -> Result<Vec<u8>> {
     let Ok(context) = Run::open(earlier, run) else {
         return Ok(copy(earlier)?);

@@ -58,9 +58,9 @@ fn name(state: &StateRef<'_>, token: i64) -> Result<()> {
     transaction::fence(state, Some(token))
 }
 
-/// The same for a function that locks the run at once: from here on nobody else can claim the run until the transaction
-/// ends, and what it writes elsewhere stands under the token too. A token that an earlier call of the transaction has
-/// named holds for this one as well.
+/// The same for a function that locks the run at once: from here on nobody else can claim the run until the
+/// transaction ends, and what it writes elsewhere stands under the token too. A token that an earlier call of the
+/// transaction has named holds for this one as well.
 pub fn fence_now(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     let named = match token {
         None => transaction::fence_of(state)?,

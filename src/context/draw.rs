@@ -1,10 +1,10 @@
 //! Numbers that are never given out twice: tokens of claims, names of conflicts, the order of exports.
 //!
 //! A sequence alone is not enough. A standby that lagged, a dump, or a copy of the data directory that was put back
-//! begins where the sequence was, and gives out again what somebody holds already. So a number is at least the time at
-//! which it is drawn, in microseconds since 2000: whatever was drawn before in a future that is lost is lower, as long
-//! as clocks agree and nobody draws a million numbers a second. The sequence sees to the rest: each number is greater
-//! than all before it, also where the clock was set back.
+//! begins where the sequence was, and gives out again what somebody holds already. So a number is at least the time
+//! at which it is drawn, in microseconds since 2000: whatever was drawn before in a future that is lost is lower, as
+//! long as clocks agree and nobody draws a million numbers a second. The sequence sees to the rest: each number is
+//! greater than all before it, also where the clock was set back.
 
 use crate::call::{self, sql_functions};
 use crate::error::Error;
@@ -12,7 +12,8 @@ use crate::sys;
 use pgrx::pg_sys;
 
 sql_functions! {
-    /// `state_draw(sequence)`: the default of the columns that hold such numbers. Needs what `nextval` and `setval` do.
+    /// `state_draw(sequence)`: the default of the columns that hold such numbers. Needs what `nextval` and `setval`
+    /// do.
     fn state_draw(call) {
         let sequence = call.argument(0).ok_or_else(|| Error::null_argument("sequence"))?;
         let relation = pg_sys::Oid::from(sequence.value() as u32);
@@ -26,7 +27,8 @@ sql_functions! {
             let number = (next.value() as i64).max(sys::now());
             let number = call::bigint_datum(number);
             if number.value() != next.value() {
-                pg_sys::OidFunctionCall2Coll(pg_sys::F_SETVAL_REGCLASS_INT8.into(), pg_sys::InvalidOid, sequence, number);
+                let setval = pg_sys::F_SETVAL_REGCLASS_INT8.into();
+                pg_sys::OidFunctionCall2Coll(setval, pg_sys::InvalidOid, sequence, number);
             }
             pg_sys::UnlockDatabaseObject(pg_sys::RelationRelationId, relation, 1, mode);
             Ok(number)

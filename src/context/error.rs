@@ -185,15 +185,18 @@ impl Report for ContextError {
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("run \"{run}\" is a child that has not ended"),
             )
-            .set_hint("Complete it first, with outcome cancelled if it is not wanted: its parent gets back what it was allotted."),
+            .set_hint("Complete it first, with outcome cancelled if it is not wanted: its parent gets back what it \
+                was allotted."),
             Self::NoPlace { run } => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("run \"{run}\" has a parent in its document, but was not created as its child"),
             )
-            .set_hint("state_context_child() creates children. One that was deleted and restored has lost its place."),
+            .set_hint("state_context_child() creates children. One that was deleted and restored has lost its \
+                place."),
             Self::OtherParent { run, parent } => new(
                 Code::ERRCODE_DATA_EXCEPTION,
-                format!("state \"run/{run}\" is not the document of a run: field \"parentRunId\" is not the parent that it was created under"),
+                format!("state \"run/{run}\" is not the document of a run: field \"parentRunId\" is not the parent \
+                    that it was created under"),
             )
             .set_detail(match parent {
                 Some(parent) => format!("It was created as a child of \"{parent}\"."),
@@ -212,7 +215,8 @@ impl Report for ContextError {
                 Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 format!("run \"{run}\" has {limit} children already"),
             )
-            .set_hint("state_cache.max_context_children sets the limit; children that have ended count until they are deleted."),
+            .set_hint("state_cache.max_context_children sets the limit; children that have ended count until they \
+                are deleted."),
             Self::Permission { parent, permission } => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("permission \"{permission}\" is not one of run \"{parent}\""),
@@ -226,7 +230,8 @@ impl Report for ContextError {
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("variable \"{variable}\" of run \"{run}\" waits for conflict {conflict} to be resolved"),
             )
-            .set_hint("state_conflict shows both values, state_conflict_resolve() decides. If it is decided already, the document was set back by hand: take it out of \"conflicts\" with state_update()."),
+            .set_hint("state_conflict shows both values, state_conflict_resolve() decides. If it is decided \
+                already, the document was set back by hand: take it out of \"conflicts\" with state_update()."),
             Self::Undecided { run, variables } => new(
                 Code::ERRCODE_OBJECT_IN_USE,
                 format!("run \"{run}\" has conflicts that are not resolved"),
@@ -275,7 +280,8 @@ impl Report for ContextError {
                     limit.name()
                 ),
             )
-            .set_hint("The settings state_cache.*_sensitivity set the limits of the destinations; state_context_unmark_export() takes an export back."),
+            .set_hint("The settings state_cache.*_sensitivity set the limits of the destinations; \
+                state_context_unmark_export() takes an export back."),
             Self::Export { run, key, problem } => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("export \"{key}\" of run \"{run}\" {problem}"),
@@ -296,7 +302,8 @@ impl Report for ContextError {
             .set_hint("A run goes back to its own versions. state_at() shows the former run's."),
             Self::BaseLost { run, version } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
-                format!("version {version} of state \"run/{run}\", which a merge compares with, is not kept any more"),
+                format!("version {version} of state \"run/{run}\", which a merge compares with, is not kept any \
+                    more"),
             )
             .set_hint("Set the parent's variables with state_context_set()."),
             Self::DuplicateItem { swarm, item } => new(

@@ -284,7 +284,8 @@ sql_functions! {
         Ok(call::boolean_datum(was_marked))
     }
 
-    /// `state_context_mark_export(run_id, key, destination, transformation, target, target_key, item, sensitivity, token)`
+    /// `state_context_mark_export(run_id, key, destination, transformation, target, target_key, item, sensitivity,
+    /// token)`
     fn state_context_mark_export(call) {
         let function = c"state_context_mark_export()";
         let state = run::named(call, 0)?;

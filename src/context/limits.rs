@@ -9,8 +9,9 @@
 //! parent too. A parent that shares charges its own parent in turn, reservations included. So nothing is ever counted
 //! twice, and what is given back is what the parent's document says was reserved, whatever the child says.
 //!
-//! Of a child that is gone without having ended, by expiry or by hand, nobody knows what it used. What it was allotted
-//! counts as used once its parent ends, or once there is a run of its name below those that hold the reservation.
+//! Of a child that is gone without having ended, by expiry or by hand, nobody knows what it used. What it was
+//! allotted counts as used once its parent ends, or once there is a run of its name below those that hold the
+//! reservation.
 //!
 //! Of branches each running child is a reservation of one. What is spent of them beside that does not come back.
 //!
@@ -164,7 +165,8 @@ pub fn left(state: &StateRef<'_>, counter: Counter) -> Result<Option<Number>> {
     Ok(least)
 }
 
-/// The runs above one that is to be created that hold a reservation for one of its name which is gone, wherever it stood.
+/// The runs above one that is to be created that hold a reservation for one of its name which is gone, wherever it
+/// stood.
 fn stale_reservations(parent: &StateRef<'_>, child: &[u8]) -> Result<Vec<Vec<u8>>> {
     // One that is hidden from this role reserves all the same.
     let _owner = Impersonation::owner_of(parent.catalog.snapshot);
@@ -218,8 +220,8 @@ fn settle_gone(parent: &StateRef<'_>, child: &[u8], function: &CStr) -> Result<(
     settle_in(parent, keys, child, None, function)
 }
 
-/// Ends the reservations that a run holds which is about to end: its children are gone, or it could not. Whether there
-/// were any.
+/// Ends the reservations that a run holds which is about to end: its children are gone, or it could not. Whether
+/// there were any.
 pub fn settle_all_gone(state: &StateRef<'_>, document: &[u8], function: &CStr) -> Result<bool> {
     let children = Purse::new(state, document)?.reserved_for()?;
     for child in &children {

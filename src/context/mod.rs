@@ -10,16 +10,16 @@
 //! the version that is current when the row is locked, and checked again there, so that a commit fails rather than
 //! break a rule. That is so in every explicit batch, also in one that overwrites what others have changed: who sets a
 //! variable has not looked at the rest of the document. What must be decided when it is called (a child, a merge, a
-//! completion, a resolution, a spending, going back to a version) locks the row first ([`crate::transaction::lock`]), so
-//! that the answer it gives still holds at COMMIT. Nothing that was read before the lock is part of a decision, but for
-//! which rows to lock; that is looked at again once they are.
+//! completion, a resolution, a spending, going back to a version) locks the row first ([`crate::transaction::lock`]),
+//! so that the answer it gives still holds at COMMIT. Nothing that was read before the lock is part of a decision,
+//! but for which rows to lock; that is looked at again once they are.
 //!
-//! **A decision is whole.** What a function has decided is in several rooms: the run's document, those of its parents,
-//! the blackboard, stored exports, the tables. It stays or goes as a whole. Parts of it are written at once, and must
-//! be (rows of tables, a checkpoint), so none of it is part of what `state_batch_rollback()` drops: each state that a
-//! decision changes is kept ([`crate::transaction::keep`]), with what the transaction had staged of it before, since that is
-//! what was decided upon. ROLLBACK, also to a savepoint, takes back all of it. An explicit batch writes it at once; but for
-//! items of a blackboard, whose row nobody needs to wait for before the commit.
+//! **A decision is whole.** What a function has decided is in several rooms: the run's document, those of its
+//! parents, the blackboard, stored exports, the tables. It stays or goes as a whole. Parts of it are written at once,
+//! and must be (rows of tables, a checkpoint), so none of it is part of what `state_batch_rollback()` drops: each
+//! state that a decision changes is kept ([`crate::transaction::keep`]), with what the transaction had staged of it
+//! before, since that is what was decided upon. ROLLBACK, also to a savepoint, takes back all of it. An explicit
+//! batch writes it at once; but for items of a blackboard, whose row nobody needs to wait for before the commit.
 //!
 //! **The place of a run** in the hierarchy is a row of `state_context`. It never changes but for the version that
 //! merges compare with; it is what the rules between parent and child are locked by:
@@ -29,16 +29,17 @@
 //! - who completes, merges or deletes a run holds its row alone (`Ends`), and then looks at its children under a
 //!   snapshot taken after that. Whether a child has ended its document says, nothing else.
 //!
-//! **Order of locks:** claims, then places, then head rows. A run's place before its parent's; head rows in the order of
-//! keys, which is that of the flush. A transaction that calls several functions, or one after it has staged changes of
-//! its own, may still meet another in a deadlock, which PostgreSQL ends with 40P01; it is repeated like a 40001.
+//! **Order of locks:** claims, then places, then head rows. A run's place before its parent's; head rows in the order
+//! of keys, which is that of the flush. A transaction that calls several functions, or one after it has staged
+//! changes of its own, may still meet another in a deadlock, which PostgreSQL ends with 40P01; it is repeated like a
+//! 40001.
 //!
 //! **Claims.** A claim's token is checked when a call names it, and again by the flush that writes the run, under a
 //! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
 //! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
 //! Functions that lock the run at once lock the claim too. What is staged of a run is staged under one token: naming
-//! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is given
-//! out twice, whatever is restored or promoted (`draw`).
+//! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is
+//! given out twice, whatever is restored or promoted (`draw`).
 //!
 //! [`Edit`]: crate::transaction::Edit
 

@@ -136,8 +136,8 @@ pub struct Packed {
     pub patterns: Vec<Vec<u8>>,
 }
 
-/// Distributes changes (key, version, items) over as few messages as they fit into. `class` is a JSON string. What would
-/// need more than `most` messages, or patterns, ends with one more than that.
+/// Distributes changes (key, version, items) over as few messages as they fit into. `class` is a JSON string. What
+/// would need more than `most` messages, or patterns, ends with one more than that.
 pub fn pack<'a>(
     class: &[u8],
     most: usize,

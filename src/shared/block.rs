@@ -122,7 +122,8 @@ pub fn warn_if_no_place() {
             format!("all {most} places for databases with state_cache are taken"),
             function_name!(),
         )
-        .set_detail("Messages of this database carry no numbers, it has no worker, and behind classes are written through.")
+        .set_detail("Messages of this database carry no numbers, it has no worker, and behind classes are written \
+            through.")
         .set_hint("Raise state_cache.max_databases and start the server anew.")
         .report(PgLogLevel::WARNING);
     }

@@ -20,9 +20,9 @@
 //! sequentially consistent does at least one of them see the other (on x86-64 a plain load may pass an earlier
 //! store as well). The worker's load is also what makes it see in L1 what a committer that has left put there. The
 //! same goes for `flush_wanted`: a committer links its entry and then raises it, the worker lowers it and then looks
-//! for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes in what came before
-//! the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is anything to
-//! lose: `enter_behind` asks again.
+//! for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes in what came
+//! before the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is
+//! anything to lose: `enter_behind` asks again.
 
 use super::locks::SlotsLock;
 use super::report::{Report, Stage};

@@ -1,8 +1,8 @@
 //! Which kept versions of a run are its own, and which are those of a former run of the same id.
 //!
-//! A run that was deleted, or has expired, and is created again is another one: it has its own limits and permissions.
-//! A version without a parent begins a run; every other one goes on with that of its parent. So a former run that was
-//! itself restored is the run that there is.
+//! A run that was deleted, or has expired, and is created again is another one: it has its own limits and
+//! permissions. A version without a parent begins a run; every other one goes on with that of its parent. So a former
+//! run that was itself restored is the run that there is.
 
 use crate::context::RUN;
 use crate::error::Result;
@@ -41,8 +41,8 @@ impl Lives {
     }
 }
 
-/// Of these versions those of the state that the head row with this version stands for, in their order. In other classes
-/// than that of runs all are.
+/// Of these versions those of the state that the head row with this version stands for, in their order. In other
+/// classes than that of runs all are.
 pub fn of_current<'v>(
     class: &[u8],
     versions: &'v [KeptVersion],

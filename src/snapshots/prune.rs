@@ -91,8 +91,8 @@ fn count_states(catalog: &Catalog, class: &[u8]) -> Result<u64> {
     store::count_heads(catalog, class)
 }
 
-/// Prunes all states of a class; how many snapshots went. `retention` is asked again once a state is locked, since the
-/// class may keep more by then.
+/// Prunes all states of a class; how many snapshots went. `retention` is asked again once a state is locked, since
+/// the class may keep more by then.
 pub fn prune(catalog: &Catalog, class: &[u8], retention: &dyn Fn() -> Retention) -> Result<u64> {
     if catalog.access().row_security {
         // A row that the caller does not see may be current, or need one that it sees.

@@ -95,8 +95,8 @@ pub fn reinstate(
     transaction::save(state, &document, checkpoint, expected, None, function)
 }
 
-/// A document to which a run goes back, which is locked if it is there. What it has used since stays used. Beside it the
-/// version that must not have moved: nothing locks a run that is not there, and another may be created meanwhile.
+/// A document to which a run goes back, which is locked if it is there. What it has used since stays used. Beside it
+/// the version that must not have moved: nothing locks a run that is not there, and another may be created meanwhile.
 fn with_current_books(state: &StateRef<'_>, document: &[u8]) -> Result<(Vec<u8>, Option<i64>)> {
     let read = || transaction::read_latest(state, &mut IfIntact);
     Ok(match survive_damage(read)? {

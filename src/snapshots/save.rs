@@ -12,15 +12,16 @@ use state_cache_memory::{boxed, copy};
 use std::ffi::CStr;
 
 sql_functions! {
-    /// `state_save(key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version, ttl, class)`
+    /// `state_save(key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version,
+    /// ttl, class)`
     fn state_save(call) {
         let class = call.required_text(8, "class")?;
         let document = call.required_jsonb(1, "state")?;
         save(call, class, document, c"state_save()")
     }
 
-    /// `state_save_text(key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version,
-    /// ttl, on_invalid, class)`
+    /// `state_save_text(key, state, checkpoint_type, agent_phase, recovery_point, execution_context,
+    /// expected_version, ttl, on_invalid, class)`
     fn state_save_text(call) {
         let class = call.required_text(9, "class")?;
         let document = json_text::argument(call, 1, 8)?;

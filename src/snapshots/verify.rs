@@ -210,7 +210,8 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Logs what becomes of a finding, and puts the row aside that it is about if there is an intact version to go back to.
+/// Logs what becomes of a finding, and puts the row aside that it is about if there is an intact version to go back
+/// to.
 fn settle(
     catalog: &Catalog,
     (class, key): (&[u8], &[u8]),

@@ -118,13 +118,15 @@ sql_functions! {
         })?;
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
-        let evicted = evict(&catalog, |of, key| class.is_none_or(|class| of == class) && pattern.matches(key, encoding::character));
+        let evicted = evict(&catalog, |of, key| {
+            class.is_none_or(|class| of == class) && pattern.matches(key, encoding::character)
+        });
         notify::request_invalidation(&catalog, class, text)?;
         Ok(call::count_datum(evicted))
     }
 
-    /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for, compression,
-    /// checkpoint_types, agent_phases)`
+    /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
+    /// compression, checkpoint_types, agent_phases)`
     fn state_class_define(call) {
         // SAFETY: raises the server's own error, before anything is held that needs a destructor.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"state_class_define()".as_ptr()) };
@@ -137,7 +139,10 @@ sql_functions! {
         if let Some(channel) = channel {
             check_name("channel", channel)?;
         }
-        let named = |datum: Option<pg_sys::Datum>| datum.map_or(Setting::Unnamed, |datum| Setting::Value(Some(datum)));
+        let named = |datum: Option<pg_sys::Datum>| match datum {
+            Some(datum) => Setting::Value(Some(datum)),
+            None => Setting::Unnamed,
+        };
         let (mut ttl, mut cache_ttl) = (call.interval(4), call.interval(5));
         let mut keep_for = call.interval(8);
         let settings = [

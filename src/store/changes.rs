@@ -212,7 +212,8 @@ pub fn forget_starts(catalog: &Catalog, below: u64) -> Result<()> {
     write(
         catalog,
         &statements(catalog).forget_starts,
-        "DELETE FROM @extschema@.state_start WHERE system OPERATOR(pg_catalog.=) $1 AND number OPERATOR(pg_catalog.<) $2",
+        "DELETE FROM @extschema@.state_start WHERE system OPERATOR(pg_catalog.=) $1 AND number \
+            OPERATOR(pg_catalog.<) $2",
         [pg_sys::INT8OID, pg_sys::INT8OID],
         [Some(system()), Some(bigint_datum(below as i64))],
     )?;

@@ -83,8 +83,8 @@ fn insert_sql() -> String {
     )
 }
 
-/// Locks the row of a class until the transaction ends: how many snapshots the class keeps (`None` for all), or `None`
-/// if there is no such class.
+/// Locks the row of a class until the transaction ends: how many snapshots the class keeps (`None` for all), or
+/// `None` if there is no such class.
 pub fn lock(catalog: &Catalog, name: pg_sys::Datum) -> Result<Option<Option<i64>>> {
     const SQL: &str = "SELECT keep::pg_catalog.int8 FROM @extschema@.state_class \
          WHERE class OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE";

@@ -208,9 +208,11 @@ pub struct Node {
 /// A run and all below it, parents before their children and those in the order of their creation.
 pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
     const SQL: &str = "WITH RECURSIVE tree AS (\
-         SELECT r.run_id, c.parent_run_id, 0 AS depth, c.created_at, ARRAY[]::pg_catalog.timestamptz[] AS path_times, \
+         SELECT r.run_id, c.parent_run_id, 0 AS depth, c.created_at, ARRAY[]::pg_catalog.timestamptz[] AS \
+         path_times, \
          ARRAY[]::pg_catalog.text[] COLLATE pg_catalog.\"C\" AS path \
-         FROM (VALUES ($1 COLLATE pg_catalog.\"C\")) r (run_id) LEFT JOIN @extschema@.state_context c ON c.run_id OPERATOR(pg_catalog.=) r.run_id \
+         FROM (VALUES ($1 COLLATE pg_catalog.\"C\")) r (run_id) LEFT JOIN @extschema@.state_context c ON c.run_id \
+         OPERATOR(pg_catalog.=) r.run_id \
          UNION ALL \
          SELECT c.run_id, c.parent_run_id, t.depth OPERATOR(pg_catalog.+) 1, c.created_at, \
          t.path_times OPERATOR(pg_catalog.||) c.created_at, t.path OPERATOR(pg_catalog.||) c.run_id \
@@ -306,8 +308,8 @@ pub fn claim(catalog: &Catalog, run: &[u8]) -> Result<Option<Claim>> {
 /// How a claim is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimLock {
-    /// Nobody can take it over. It can be renewed, since the token, which is part of a unique index, does not change by
-    /// that.
+    /// Nobody can take it over. It can be renewed, since the token, which is part of a unique index, does not change
+    /// by that.
     Shared,
     /// Nobody else holds a lock on it.
     Alone,
@@ -337,8 +339,8 @@ pub fn lock_claim(catalog: &Catalog, run: &[u8], lock: ClaimLock) -> Result<Opti
     Ok(claim_of(&rows))
 }
 
-/// Claims a run that nobody else holds; `None` if somebody does. The token is drawn once the row is locked, so that no
-/// claim that came before this one has a greater.
+/// Claims a run that nobody else holds; `None` if somebody does. The token is drawn once the row is locked, so that
+/// no claim that came before this one has a greater.
 pub fn take_claim(
     catalog: &Catalog,
     run: &[u8],

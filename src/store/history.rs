@@ -186,7 +186,8 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
         || {
             format!(
                 "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 {LAST_WRITTEN}"
+                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 \
+                 {LAST_WRITTEN}"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],

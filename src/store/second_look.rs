@@ -1,13 +1,14 @@
 //! What is looked at again once a write is done. A statement that waited for a row writes what was decided before it
-//! waited; meanwhile others may have made versions and deleted them by hand, moved the head row back, deleted what the
-//! new version builds upon, or redefined the class.
+//! waited; meanwhile others may have made versions and deleted them by hand, moved the head row back, deleted what
+//! the new version builds upon, or redefined the class.
 //!
 //! # Contract
 //!
 //! [`put_right`] is called with the head row written, so locked until the transaction ends:
 //! - **What the class keeps now** and the write has taken away, by the settings of before, is put back. A snapshot of
 //!   now that sees of this transaction only what came before the write still sees it.
-//! - **A number** that is not above all versions that the state has, or had, becomes one that is. Nobody has seen it yet.
+//! - **A number** that is not above all versions that the state has, or had, becomes one that is. Nobody has seen it
+//!   yet.
 //! - **A difference** from a version that is gone is stored as a keyframe.
 //!
 //! The first is a comparison in memory. The others cost a query, and are left out where the caller knows that nobody
@@ -157,7 +158,8 @@ fn look(
         &catalog.schema,
         || {
             format!(
-                "SELECT pg_catalog.max(version), pg_catalog.count(*) FILTER (WHERE version OPERATOR(pg_catalog.=) $3), \
+                "SELECT pg_catalog.max(version), pg_catalog.count(*) FILTER (WHERE version OPERATOR(pg_catalog.=) \
+                    $3), \
                  EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
                  AND version OPERATOR(pg_catalog.=) $4) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>=) $3"

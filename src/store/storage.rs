@@ -1,11 +1,12 @@
 //! How a document is put into a snapshot row and taken out of it again.
 //!
 //! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the
-//! snapshot before. Where somebody has put a document into `state` by hand, that counts. Packing is `state_cache_delta`'s; here are the rows. A delta is read together with the
-//! rows that it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between
-//! is seen half-way. A row is never believed: what comes out is compared with the hash beside it. And since
-//! whoever may write rows may pack what he likes, and give it the right hash, what was packed must be a document
-//! that the server could have built before the server sees it. `state` came through jsonb's input function.
+//! snapshot before. Where somebody has put a document into `state` by hand, that counts. Packing is
+//! `state_cache_delta`'s; here are the rows. A delta is read together with the rows that it builds upon, all under
+//! the same snapshot, so that nobody who prunes or packs anew in between is seen half-way. A row is never believed:
+//! what comes out is compared with the hash beside it. And since whoever may write rows may pack what he likes, and
+//! give it the right hash, what was packed must be a document that the server could have built before the server sees
+//! it. `state` came through jsonb's input function.
 
 use super::spi::{Connection, Row, Statement};
 use super::texts::IS_KEYFRAME;
@@ -36,8 +37,8 @@ fn statements(catalog: &Catalog) -> &Statements {
 
 /// Whether a version is a recovery point, in [`Storage`]; the other bits are [`Layout::pack`]'s.
 const RECOVERY_POINT: u64 = 1 << 63;
-/// Whether it was written above all versions that were kept then. A bit of the layout's that says whether the deltas take
-/// a byte more or less.
+/// Whether it was written above all versions that were kept then. A bit of the layout's that says whether the deltas
+/// take a byte more or less.
 const NEWEST: u64 = 1;
 
 /// How a version is stored, as L1 carries it along: what the next version needs to know.
@@ -367,7 +368,8 @@ fn rows_below(
         let columns = Columns::of(&row, 2, 3);
         let created_at = row.bigint(4);
         match found.last_mut() {
-            // Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
+            // Of a version that a partitioned table holds twice, as it should not, the row that was written last
+            // counts.
             Some((same, _)) if *same == number && created_at < written => continue,
             Some(last) if last.0 == number => *last = (number, columns),
             _ => found.try_push((number, columns))?,

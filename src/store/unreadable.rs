@@ -36,7 +36,8 @@ pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Ve
         &catalog.schema,
         || {
             format!(
-                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, NULL::pg_catalog.jsonb, \
+                "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
+                    NULL::pg_catalog.jsonb, \
                  created_at, 0::pg_catalog.int8, NULL::pg_catalog.jsonb, NULL::pg_catalog.bytea \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} \
                  ORDER BY version USING OPERATOR(pg_catalog.>)"

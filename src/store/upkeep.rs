@@ -290,7 +290,8 @@ pub struct LimitedClass {
 /// The classes that do not keep everything.
 pub fn limited_classes(catalog: &Catalog) -> Result<Vec<LimitedClass>> {
     const SQL: &str = "SELECT class, keep::pg_catalog.int8, keep_for FROM \
-         (SELECT DISTINCT ON (class) class, keep, keep_for FROM @extschema@.state_class ORDER BY class, changed DESC) c \
+         (SELECT DISTINCT ON (class) class, keep, keep_for FROM @extschema@.state_class ORDER BY class, changed \
+         DESC) c \
          WHERE keep IS NOT NULL OR keep_for IS NOT NULL ORDER BY class";
     let connection = Connection::open()?;
     let statement = connection.prepare(

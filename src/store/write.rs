@@ -115,8 +115,8 @@ pub struct Replaced {
     /// When it expires, `i64::MAX` for never, where the new expiry depends on that: a touch changes neither of the
     /// others. `None` where it does not matter.
     pub expires_at: Option<i64>,
-    /// Whether it is known that no version is kept above it. Else the statement looks, and writes nothing if the new one
-    /// would not be the highest.
+    /// Whether it is known that no version is kept above it. Else the statement looks, and writes nothing if the new
+    /// one would not be the highest.
     pub is_newest: bool,
 }
 
@@ -454,7 +454,8 @@ pub fn touch(
 fn expire_sql() -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
-         SET version = GREATEST(version OPERATOR(pg_catalog.+) 1, ({FIRST_VERSION})), hash = NULL, size = 0, deleted = true, \
+         SET version = GREATEST(version OPERATOR(pg_catalog.+) 1, ({FIRST_VERSION})), hash = NULL, size = 0, \
+         deleted = true, \
          expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
          WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version){} \
          SELECT version FROM head",
@@ -467,7 +468,8 @@ fn expire_sql() -> String {
     )
 }
 
-/// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its version.
+/// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its
+/// version.
 pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
     run(catalog, &statements(catalog).expire, expire_sql, || {
         [

@@ -10,8 +10,8 @@
 //! also the rows that it then leaves as they are, so whoever looks at those again has them already.
 //!
 //! **What the row must be** that is replaced, and what is to become of it, its UPDATE can know only from the row that
-//! the INSERT has proposed. So that row says more than it would as a row: its `hash` is followed by the expiry and the
-//! hash of the document to be replaced, and its `updated_at` is infinite.
+//! the INSERT has proposed. So that row says more than it would as a row: its `hash` is followed by the expiry and
+//! the hash of the document to be replaced, and its `updated_at` is infinite.
 //!
 //! **A head row that is gone**, where one was to be replaced, is made by the INSERT just so. It is told by its
 //! `updated_at`, which no UPDATE leaves infinite; nothing is written to its name beside it, and the caller must put
@@ -285,8 +285,8 @@ fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
     }
 }
 
-/// The error for a version of which there is a snapshot already that the statement does not see; which state it is says
-/// the server's detail.
+/// The error for a version of which there is a snapshot already that the statement does not see; which state it is
+/// says the server's detail.
 fn raced(items: &[Item<'_>], detail: &str) -> Error {
     let is_it = |item: &&Item<'_>| {
         let (class, key) = (error::text(&item.class.name), error::text(item.key));

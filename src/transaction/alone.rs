@@ -151,8 +151,8 @@ fn check_may_retry(state: &StateRef<'_>, attempts: u32) -> Result<()> {
 /// The version and the writer of a head row that is locked, if there is one.
 type Locked = Option<(i64, pg_sys::TransactionId)>;
 
-/// The head row that is locked now. An attempt that found it locked must have written it: nobody else can have changed
-/// it since.
+/// The head row that is locked now. An attempt that found it locked must have written it: nobody else can have
+/// changed it since.
 fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result<Locked> {
     let head = state.catalog.head_row(&state.class.name, state.key);
     let now = head.map(|head| (head.version, head.xid));

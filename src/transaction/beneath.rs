@@ -1,4 +1,5 @@
-//! Reading what lies beneath the staged changes of a state: what this transaction has flushed, else what is committed.
+//! Reading what lies beneath the staged changes of a state: what this transaction has flushed, else what is
+//! committed.
 
 use super::batch::with;
 use super::known::{Content, Flushed};

@@ -73,8 +73,8 @@ unsafe extern "C-unwind" fn subtransaction(
     }
 }
 
-/// Runs what may fail: its errors abort the transaction, its panics become errors. A transaction that has nothing to do
-/// with us is not even asked for the reserve of memory.
+/// Runs what may fail: its errors abort the transaction, its panics become errors. A transaction that has nothing to
+/// do with us is not even asked for the reserve of memory.
 fn guarded(f: impl FnOnce() -> Result<()>) {
     // SAFETY: called by the server, which expects an ERROR to leave by longjmp.
     unsafe {

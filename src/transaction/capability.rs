@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 /// What a capability adds to a transaction.
 pub trait Capability: Sync {
-    /// Called when the delete of a state is staged, and again by the flush that deletes the state, as the role that has
-    /// staged the delete. May read, and lock rows.
+    /// Called when the delete of a state is staged, and again by the flush that deletes the state, as the role that
+    /// has staged the delete. May read, and lock rows.
     ///
     /// # Errors
     /// Refuses the delete.
@@ -21,8 +21,8 @@ pub trait Capability: Sync {
         Ok(())
     }
 
-    /// Called by the flush of a state that the transaction writes under the claim with this token (`fence`), before the
-    /// state is written. May read, and lock rows.
+    /// Called by the flush of a state that the transaction writes under the claim with this token (`fence`), before
+    /// the state is written. May read, and lock rows.
     ///
     /// # Errors
     /// Refuses the write: the claim is no longer the current one.

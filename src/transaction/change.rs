@@ -267,8 +267,8 @@ fn check_expected(state: &StateRef<'_>, expected: Option<i64>) -> Result<Option<
     }
 }
 
-/// Whether this transaction's own changes are what has moved a state on from this version (0: absent): nobody else has
-/// written, and no retry would come to another end.
+/// Whether this transaction's own changes are what has moved a state on from this version (0: absent): nobody else
+/// has written, and no retry would come to another end.
 fn was_before_own_changes(state: &StateRef<'_>, version: i64) -> Result<bool> {
     let (known, is_staged) = with(|batch| -> Result<_> {
         let known = batch.flushed_of(state)?.map(|it| (it.before, it.number()));

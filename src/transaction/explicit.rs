@@ -1,5 +1,5 @@
-//! Explicit batches, one for each role that has opened one: its rule for conflicts, and what `state_batch_rollback` goes
-//! back to.
+//! Explicit batches, one for each role that has opened one: its rule for conflicts, and what `state_batch_rollback`
+//! goes back to.
 
 use super::known::{OnConflict, State, States, to_change};
 use crate::error::Result;

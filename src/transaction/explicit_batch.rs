@@ -25,7 +25,8 @@ pub fn begin_batch(on_conflict: OnConflict) -> Result<()> {
     with(|batch| batch.begin(on_conflict))
 }
 
-/// Flushes what the current role has staged and closes its explicit batch, if one is open; what was made of each state.
+/// Flushes what the current role has staged and closes its explicit batch, if one is open; what was made of each
+/// state.
 pub fn commit_batch() -> Result<Vec<Outcome>> {
     let outcomes = {
         let _snapshot = PushedSnapshot::transaction();
@@ -106,8 +107,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Drops what the explicit batch of the current role has staged; if it has none open all that the role has staged,
-    /// but what was decided for good. Whether there was a batch or anything staged.
+    /// Drops what the explicit batch of the current role has staged; if it has none open all that the role has
+    /// staged, but what was decided for good. Whether there was a batch or anything staged.
     pub fn roll_back(&mut self) -> Result<bool> {
         let owner = sys::current_user();
         let batch = self.scope.explicit.0.iter().find(|it| it.owner == owner);

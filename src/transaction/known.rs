@@ -21,7 +21,8 @@ const MAX_VIEWS: usize = 16;
 /// A document of this transaction, shared between views, intents and frames.
 pub type Bytes = Rc<Vec<u8>>;
 
-/// States by the hash of class and key; subtransactions and explicit batches that would go back to them share one copy.
+/// States by the hash of class and key; subtransactions and explicit batches that would go back to them share one
+/// copy.
 pub type States = Rc<HashMap<u128, State>>;
 
 /// States to be changed, with room for one more: a copy where what a subtransaction would go back to has them, too.
@@ -155,8 +156,8 @@ pub struct Folded {
 }
 
 impl Pending {
-    /// Whether it is written over whatever others have made of the state. Edits are not, in any batch: their rules hold
-    /// for what is there.
+    /// Whether it is written over whatever others have made of the state. Edits are not, in any batch: their rules
+    /// hold for what is there.
     pub fn overwrites(&self, on_conflict: Option<OnConflict>) -> bool {
         let has_edits = match &self.intent {
             Intent::Apply { operations, .. } => have_edits(operations),
@@ -378,8 +379,8 @@ impl State {
         self.bases.retain(|base| base.reader.user != role);
     }
 
-    /// What is staged, and what the transaction sees of it, is what it was once. The transaction goes on under the token
-    /// that it named last, upon what it has flushed and what its batches have read.
+    /// What is staged, and what the transaction sees of it, is what it was once. The transaction goes on under the
+    /// token that it named last, upon what it has flushed and what its batches have read.
     pub fn go_back_to(&mut self, saved: &Self) {
         let bases = std::mem::take(&mut self.bases);
         let (fence, flushed) = (self.fence, self.flushed.take());

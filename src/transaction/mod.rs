@@ -40,11 +40,11 @@
 //! they allocate nothing and cannot fail.
 //!
 //! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes
-//! cannot wait for each other. It writes all states by one statement where it can (`flush_many`). Only a state with more staged operations than [`staged::MAX_OPERATIONS`]
-//! is locked earlier.
+//! cannot wait for each other. It writes all states by one statement where it can (`flush_many`). Only a state with
+//! more staged operations than [`staged::MAX_OPERATIONS`] is locked earlier.
 //!
-//! **Dropping** what is staged (`state_batch_rollback`) goes back to what was staged when the explicit batch began; without
-//! one, to what was decided for good ([`keep`]). What is flushed is not dropped.
+//! **Dropping** what is staged (`state_batch_rollback`) goes back to what was staged when the explicit batch began;
+//! without one, to what was decided for good ([`keep`]). What is flushed is not dropped.
 //!
 //! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide its version and
 //! write nothing: the version is *left*. It stays here until COMMIT, where L1 takes it or the tables do
@@ -63,15 +63,18 @@
 //!
 //! | step | files | what the step knows |
 //! | --- | --- | --- |
-//! | driven by PostgreSQL | `callbacks` → `commit` | when a transaction ends, and in which order everything else has its turn |
-//! | asked by `sql` and by capabilities | `save`, `lock`, `keep`, `explicit_batch`, `change` → `stage`, `view` | one call: what it stages, what it shows, what it promises until COMMIT |
+//! | driven by PostgreSQL | `callbacks` → `commit` | when a transaction ends, and in which order everything else has
+//! its turn |
+//! | asked by `sql` and by capabilities | `save`, `lock`, `keep`, `explicit_batch`, `change` → `stage`, `view` | one
+//! call: what it stages, what it shows, what it promises until COMMIT |
 //! | before a role meets a state | `meet` | that another role's change must be written first |
 //! | flush | `flush` → `together` → `alone` | the order of row locks, and which states share a statement |
 //! | deferred versions | `deferred` | what L1 takes at COMMIT and what the tables must take |
 //! | plan | `plan` → `step` | what is there now, and what is to be done about one state; it reads and locks nothing |
 //! | put down | `record` | what a flush takes out of the batch and what it puts back |
 //! | beneath | `beneath`, `overrule` | what is committed or flushed; what a change by hand did to it |
-//! | what is known | `batch` → `frames`, `by_hand`, `scope` → `explicit` → `known` → `operation`; `written` | data: no SQL, nothing that waits |
+//! | what is known | `batch` → `frames`, `by_hand`, `scope` → `explicit` → `known` → `operation`; `written` | data:
+//! no SQL, nothing that waits |
 //! | beside the stair | `capability` | what the rooms above add, without their names |
 
 mod alone;

@@ -134,8 +134,8 @@ pub fn are_many(operations: &[Rc<Operation>]) -> bool {
             > bytes
 }
 
-/// Operations applied one after the other to a document, `None` where there is no state. What comes of it is `None` if
-/// that is so and none of them makes one.
+/// Operations applied one after the other to a document, `None` where there is no state. What comes of it is `None`
+/// if that is so and none of them makes one.
 pub fn apply_all(
     state: &StateRef<'_>,
     operations: &[Rc<Operation>],

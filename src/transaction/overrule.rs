@@ -1,8 +1,8 @@
 //! What a change by hand does: to what the transaction knows, and to dirty versions of L1.
 //!
-//! The row triggers say which states changed; these leave L1 when the transaction commits. From the first such statement
-//! on the transaction reads the tables only: a change becomes known here when its statement ends, and a function called
-//! from within the statement may read before.
+//! The row triggers say which states changed; these leave L1 when the transaction commits. From the first such
+//! statement on the transaction reads the tables only: a change becomes known here when its statement ends, and a
+//! function called from within the statement may read before.
 
 use super::batch::{Batch, Phase, with};
 use super::known::{Flushed, Place};
@@ -62,8 +62,8 @@ pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Resul
     }
 }
 
-/// A state has been changed in the tables past this transaction's batch: what becomes of it is what becomes of a change
-/// by hand.
+/// A state has been changed in the tables past this transaction's batch: what becomes of it is what becomes of a
+/// change by hand.
 pub fn note_by_hand(catalog: &Rc<Catalog>, class: &Class, key: &[u8]) -> Result<()> {
     with(|batch| {
         batch

@@ -1,5 +1,6 @@
 //! Writing one staged state. [`plan`] finds out what is there, whether the caller's expectations hold and what is
-//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others (`flush_many`).
+//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others
+//! (`flush_many`).
 //!
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
@@ -110,8 +111,8 @@ impl Current {
         Ok(current)
     }
 
-    /// The head row may be older than what is kept, or of a version that none can be: then somebody has changed it, or
-    /// it is damaged.
+    /// The head row may be older than what is kept, or of a version that none can be: then somebody has changed it,
+    /// or it is damaged.
     fn look_closer(&mut self, state: &StateRef<'_>) -> Result<()> {
         let (catalog, class) = (&state.catalog, &state.class.name);
         let newest = store::newest_kept(catalog, class, state.key)?;
@@ -273,8 +274,8 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
     }
 }
 
-/// What staged operations make of the document that is there now, with its hash; `None` if there is no state and none of
-/// them makes one.
+/// What staged operations make of the document that is there now, with its hash; `None` if there is no state and none
+/// of them makes one.
 fn apply_again(
     state: &StateRef<'_>,
     current: &mut Current,

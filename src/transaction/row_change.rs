@@ -142,8 +142,8 @@ impl RowChange {
         Ok(Some(self.effect(made)))
     }
 
-    /// Puts right what has become wrong while the statement of `command` waited that has written `made`; the version as
-    /// it is then.
+    /// Puts right what has become wrong while the statement of `command` waited that has written `made`; the version
+    /// as it is then.
     pub fn put_right(
         &self,
         state: &StateRef<'_>,
@@ -174,8 +174,8 @@ impl RowChange {
         store::put_right(&state.catalog, &decided, made)
     }
 
-    /// What came of the end of an expired state whose row is locked: if nothing is written, somebody has prolonged it or
-    /// a trigger keeps it, and looking again would not help.
+    /// What came of the end of an expired state whose row is locked: if nothing is written, somebody has prolonged it
+    /// or a trigger keeps it, and looking again would not help.
     fn expired(
         &self,
         state: &StateRef<'_>,

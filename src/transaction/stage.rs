@@ -18,8 +18,8 @@ use pgrx::pg_sys;
 use state_cache_memory::{Grow, collect};
 use std::rc::Rc;
 
-/// Replaces what is pending on a state, and what the transaction sees of it. `touched` is what of the state the change
-/// touches.
+/// Replaces what is pending on a state, and what the transaction sees of it. `touched` is what of the state the
+/// change touches.
 pub fn stage(
     state: &StateRef<'_>,
     touched: &Touched,

@@ -13,8 +13,8 @@
 //! - for a role under row-level security, to whom a row that was not written may only be hidden;
 //! - states of `behind` classes, which have locks and versions of their own, and what such a class has left.
 //!
-//! A group holds states staged by one role: the statement runs as that role. Their `search_path` may differ, it matters
-//! to users' code only.
+//! A group holds states staged by one role: the statement runs as that role. Their `search_path` may differ, it
+//! matters to users' code only.
 
 use super::alone::{check_rules, finish, flush_state, write_alone};
 use super::batch::with;
@@ -165,7 +165,8 @@ impl Group {
         Ok(())
     }
 
-    /// Writes a state by itself of which the common statement has written nothing, or made a row of one that was gone.
+    /// Writes a state by itself of which the common statement has written nothing, or made a row of one that was
+    /// gone.
     fn write_again(
         &self,
         class: &Rc<Class>,

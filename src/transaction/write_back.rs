@@ -61,8 +61,8 @@ pub fn write_above_lost(
     note(catalog, (class, key), info, sys::now(), Wrote::Overruled)
 }
 
-/// Notes what becomes of a dirty entry if this transaction commits, which has written the version back that it read at
-/// `read_at`, or found the version overruled.
+/// Notes what becomes of a dirty entry if this transaction commits, which has written the version back that it read
+/// at `read_at`, or found the version overruled.
 pub fn note(
     catalog: &Catalog,
     (class, key): (&Class, &[u8]),

@@ -1,6 +1,6 @@
-//! Noting what users have put onto the tables and pg_dump leaves out, and saying what a restore has lost of it: after one
-//! everybody with a grant sees what a policy hid before. The same look finds indexes of the extension's own that somebody
-//! has dropped.
+//! Noting what users have put onto the tables and pg_dump leaves out, and saying what a restore has lost of it: after
+//! one everybody with a grant sees what a policy hid before. The same look finds indexes of the extension's own that
+//! somebody has dropped.
 
 use super::pace::SECOND;
 use crate::catalog;
@@ -44,9 +44,12 @@ impl Task for Protections {
                 pgrx::PgLogLevel::WARNING,
                 pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!(
-                    "state_cache worker: {missing} of the policies, indexes, triggers and the like that the tables of state_cache had are missing"
+                    "state_cache worker: {missing} of the policies, indexes, triggers and the like that the tables \
+                        of state_cache had are missing"
                 ),
-                "A restore leaves them out, and indexes can be dropped. Until they are back, whoever has a grant may see more than before, and work may be slow: run the statements of state_protections() where present is false."
+                "A restore leaves them out, and indexes can be dropped. Until they are back, whoever has a grant \
+                    may see more than before, and work may be slow: run the statements of state_protections() where \
+                    present is false."
             );
         }
         self.missing = missing;

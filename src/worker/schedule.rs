@@ -98,8 +98,8 @@ impl Scheduled {
         }
     }
 
-    /// Whether it is to be called in a round at `now`, or in any of a worker that is `leaving`; `woken`: someone has woken the worker, or the clock
-    /// has jumped.
+    /// Whether it is to be called in a round at `now`, or in any of a worker that is `leaving`; `woken`: someone has
+    /// woken the worker, or the clock has jumped.
     pub fn is_due(&self, now: i64, woken: bool, leaving: bool) -> bool {
         if leaving {
             // It is the last chance, whatever has failed before.

@@ -138,9 +138,9 @@ pub type Only<'a> = Option<&'a dyn Fn(&[u8]) -> bool>;
 /// sensitivity alone rose above the parent's. They are in the order in which variables are stored.
 ///
 /// Only what both changed, and differently, is a conflict, for which `strategy_of` is asked by name. A variable that
-/// the child has no more is left alone. Sensitivity never goes down, whichever value is taken: the record that results
-/// has the highest that the three have. It has the timestamp, the source and the mutability of the side whose value was
-/// taken; where both had a part in the value, of the later side, and is mutable only if it is on both.
+/// the child has no more is left alone. Sensitivity never goes down, whichever value is taken: the record that
+/// results has the highest that the three have. It has the timestamp, the source and the mutability of the side whose
+/// value was taken; where both had a part in the value, of the later side, and is mutable only if it is on both.
 ///
 /// `guard` is called at each level when objects are merged. Unchanged variables cost a comparison of bytes.
 ///
@@ -275,9 +275,9 @@ impl<'a> Case<'a> {
         settled.map(Some)
     }
 
-    /// What becomes of a variable that only the child changed, from another value than the parent has. It has never seen
-    /// that one: what it changed is done to the parent's value as far as both have a structure that allows it. Its value
-    /// as a whole would take away what the parent has beyond it.
+    /// What becomes of a variable that only the child changed, from another value than the parent has. It has never
+    /// seen that one: what it changed is done to the parent's value as far as both have a structure that allows it.
+    /// Its value as a whole would take away what the parent has beyond it.
     fn child_changed(self, guard: StackGuard) -> Result<Merged<'a>, ShapeError> {
         let base = self.base.as_ref().map(|variable| &*variable.value);
         let Some(parent) = &self.parent else {

@@ -34,9 +34,9 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Looks at the fields on the outside of the document of the run `key`: that `runId` is the key, that the status is
-    /// known, and that each section is the container that it must be. What the sections hold is looked at when it is
-    /// asked for, or by [`Run::check_all`].
+    /// Looks at the fields on the outside of the document of the run `key`: that `runId` is the key, that the status
+    /// is known, and that each section is the container that it must be. What the sections hold is looked at when it
+    /// is asked for, or by [`Run::check_all`].
     ///
     /// # Errors
     /// A [`ShapeError`] that names the first field that is not as it must be.

@@ -1,7 +1,7 @@
 //! Timestamps as RFC 3339 writes them.
 //!
-//! `jiff` knows the calendar. The grammar is ours: `jiff` reads more than RFC 3339 has, takes a leap second for the second
-//! before, and its timestamps end a day before the year 9999 does.
+//! `jiff` knows the calendar. The grammar is ours: `jiff` reads more than RFC 3339 has, takes a leap second for the
+//! second before, and its timestamps end a day before the year 9999 does.
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, civil};
@@ -13,8 +13,8 @@ const EPOCH: DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
 const FIRST: DateTime = civil::date(0, 1, 1).at(0, 0, 0, 0);
 const LAST: DateTime = civil::date(9999, 12, 31).at(23, 59, 59, 999_999_000);
 
-/// The time as text, in UTC and with all six decimals: `2026-11-21T09:17:05.123456Z`. A time that a text in another zone
-/// means, but none in UTC, becomes the next that one does: what is written can always be read.
+/// The time as text, in UTC and with all six decimals: `2026-11-21T09:17:05.123456Z`. A time that a text in another
+/// zone means, but none in UTC, becomes the next that one does: what is written can always be read.
 #[must_use]
 pub fn rfc3339(micros: i64) -> String {
     let nearest = if micros < 0 { FIRST } else { LAST };

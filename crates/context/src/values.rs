@@ -7,18 +7,18 @@ use state_cache_document::{
 };
 use state_cache_memory::{Grow, room_in_map};
 
-/// The three-way merge of two objects, in depth. `bases` are what the parent and the child have started from, mostly the
-/// same; no base, or one that is no object, is as `{}`.
+/// The three-way merge of two objects, in depth. `bases` are what the parent and the child have started from, mostly
+/// the same; no base, or one that is no object, is as `{}`.
 ///
-/// A member that the parent has as the child began with it, or that one side left as in its base, becomes what the other
-/// made of it, be it gone; but what the child changed of an object or array that the parent never had, and has not
-/// changed since, is done to the one that the parent has. Of a member that both changed, and differently: objects on
-/// both sides are merged in turn; where one side removed it the other's value stays; else the value of the side that is
-/// later is taken.
+/// A member that the parent has as the child began with it, or that one side left as in its base, becomes what the
+/// other made of it, be it gone; but what the child changed of an object or array that the parent never had, and has
+/// not changed since, is done to the one that the parent has. Of a member that both changed, and differently: objects
+/// on both sides are merged in turn; where one side removed it the other's value stays; else the value of the side
+/// that is later is taken.
 ///
 /// # Errors
-/// [`DocumentError::NotAnObject`] if a side is none; [`DocumentError::Damaged`]; [`DocumentError::TooLarge`]; and what
-/// `guard` raises, which is called at each level of the recursion.
+/// [`DocumentError::NotAnObject`] if a side is none; [`DocumentError::Damaged`]; [`DocumentError::TooLarge`]; and
+/// what `guard` raises, which is called at each level of the recursion.
 pub fn merge_objects(
     bases: [Option<&[u8]>; 2],
     parent: &[u8],

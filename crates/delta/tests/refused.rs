@@ -1,4 +1,5 @@
-//! Where there is no memory for something as large as a document, it is neither stored nor read, and not called damaged.
+//! Where there is no memory for something as large as a document, it is neither stored nor read, and not called
+//! damaged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -15,8 +15,8 @@
 //!
 //! The text is read once, by the lexer of `hifijson`, which works on bytes and takes no memory of its own. The
 //! tokens go into a list ([`Token`]); an object's keys are sorted when the object is written, because the binary
-//! form wants the number of pairs and their order before the first of them. Strings without escapes and numbers stay where they are in the text
-//! until they are written.
+//! form wants the number of pairs and their order before the first of them. Strings without escapes and numbers stay
+//! where they are in the text until they are written.
 
 use crate::build::Builder;
 use crate::compose::wrapped;

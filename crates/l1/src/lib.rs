@@ -28,12 +28,16 @@
 //! | free list and its `next[]` links | one atomic head with a tag; lock-free |
 //! | chunks and `next[]` of an unlinked [`Block`] | its only owner |
 //! | buckets, FIFO, hand, dirty list of a partition | lock *n* of the partition, exclusive to change |
-//! | numbers of entries, clean and dirty, of a partition | lock *n*, exclusive to change; read without one to skip an empty list |
-//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text form and domain generation, and for what [`L1::link`], [`L1::unlink`], [`L1::mark_clean`] and [`L1::set_parked`] change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
+//! | numbers of entries, clean and dirty, of a partition | lock *n*, exclusive to change; read without one to skip an
+//! empty list |
+//! | header, bytes and `next[]` of a linked entry | lock *n*: shared to read; written never, but for its links, text
+//! form and domain generation, and for what [`L1::link`], [`L1::unlink`], [`L1::mark_clean`] and [`L1::set_parked`]
+//! change of a dirty entry: its flags, `since`, `base`, version and transaction ids (all exclusive) |
 //! | `visited` of an entry | atomic; set under the shared lock, cleared under the exclusive one |
 //! | class buckets, names and free class records | lock `partitions`, the registry lock |
 //! | gauges and counters of a class | atomics |
-//! | number of dirty chunks in the header | atomic; raised before a dirty block exists or a text form is attached to a dirty entry |
+//! | number of dirty chunks in the header | atomic; raised before a dirty block exists or a text form is attached to
+//! a dirty entry |
 //!
 //! # Order of locks
 //!

@@ -2,12 +2,12 @@
 //!
 //! # Contract
 //!
-//! A subtransaction that aborts takes its values along, and one that commits hands them to its parent. PostgreSQL tells
-//! of both in callbacks which must not fail, so neither allocates: [`Nested::prepare_commit`], called before the
-//! subtransaction commits and while errors may still abort it, makes the room that [`Nested::commit`] needs.
+//! A subtransaction that aborts takes its values along, and one that commits hands them to its parent. PostgreSQL
+//! tells of both in callbacks which must not fail, so neither allocates: [`Nested::prepare_commit`], called before
+//! the subtransaction commits and while errors may still abort it, makes the room that [`Nested::commit`] needs.
 //!
-//! The caller says the level, which is that of the running (sub)transaction: [`TOP`] for the top transaction, one more for
-//! each subtransaction within. Only the running one makes values, so the levels that are kept only rise.
+//! The caller says the level, which is that of the running (sub)transaction: [`TOP`] for the top transaction, one
+//! more for each subtransaction within. Only the running one makes values, so the levels that are kept only rise.
 
 #![forbid(unsafe_code)]
 

@@ -10,7 +10,8 @@ use state_cache_nested::{Nested, TOP};
 #[global_allocator]
 static ALLOCATOR: Refusing = Refusing;
 
-// One test, since the counters are of the process. A request that a commit made would end the process when it is refused.
+// One test, since the counters are of the process. A request that a commit made would end the process when it is
+// refused.
 #[test]
 fn each_large_request_that_is_refused_ends_in_an_error_before_the_commit() {
     let commit = || -> Result<usize, OutOfMemory> {

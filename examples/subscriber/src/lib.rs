@@ -38,8 +38,8 @@
 //! # What it does not do
 //!
 //! Between a commit and its message, memory answers as before the commit: milliseconds, and when a connection
-//! dies in silence at most [`Options::heartbeat`] and three times [`Options::patience`]. A state with a ttl is answered
-//! until the worker has removed it. Reads are not part of the application's transactions. There is no TLS
+//! dies in silence at most [`Options::heartbeat`] and three times [`Options::patience`]. A state with a ttl is
+//! answered until the worker has removed it. Reads are not part of the application's transactions. There is no TLS
 //! here: replace `NoTls` as tokio-postgres describes. The extension's schema must be on the `search_path`.
 
 mod error;

@@ -55,7 +55,8 @@ pub fn floor(room: &str) -> usize {
     found.unwrap_or_else(|| panic!("src/{room} stands on no floor: add the room to FLOORS"))
 }
 
-/// The imports that go up, and those that close a circle between rooms of one floor, each with a sentence that says so.
+/// The imports that go up, and those that close a circle between rooms of one floor, each with a sentence that says
+/// so.
 pub fn violations(imports: &[Import]) -> BTreeMap<FromTo<'_>, Vec<String>> {
     let between = |it: &&Import| it.from_room != it.to_room;
     let level = imports

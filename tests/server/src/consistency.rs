@@ -5,7 +5,8 @@ use postgres::Client;
 
 /// What is wrong with the tables, each row a complaint: a head without its snapshot, a snapshot without a
 /// head or above it, hashes that do not match, more snapshots than the class keeps (deltas go a chain
-/// later); and, once nothing is being written, whatever a read through the functions answers differently from the tables.
+/// later); and, once nothing is being written, whatever a read through the functions answers differently from the
+/// tables.
 pub fn inconsistencies(client: &mut Client) -> Vec<Vec<String>> {
     client.rows(
         "SELECT 'head without its snapshot', class, key, version::text
@@ -21,7 +22,8 @@ pub fn inconsistencies(client: &mut Client) -> Vec<Vec<String>> {
              WHERE NOT h.deleted AND h.hash IS DISTINCT FROM s.hash
          UNION ALL
          SELECT 'hash of the document', class, key, version::text
-             FROM state_snapshot WHERE hash IS DISTINCT FROM state_hash(coalesce(state, state_at(key, version, class)))
+             FROM state_snapshot WHERE hash IS DISTINCT FROM state_hash(coalesce(state, state_at(key, version, \
+             class)))
          UNION ALL
          SELECT 'more snapshots than kept', class, key, count(*)::text
              FROM state_snapshot JOIN state_class c USING (class)

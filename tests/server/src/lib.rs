@@ -1,5 +1,5 @@
-//! What the tests in `tests/suite` share: servers of their own ([`Server`]), a connection pooler ([`Proxy`]), short ways to speak to them
-//! ([`Sql`]), and a check of the tables as a whole ([`inconsistencies`]).
+//! What the tests in `tests/suite` share: servers of their own ([`Server`]), a connection pooler ([`Proxy`]), short
+//! ways to speak to them ([`Sql`]), and a check of the tables as a whole ([`inconsistencies`]).
 //!
 //! `STATE_CACHE_BIN` names the directory of the server's programs, the extension installed beside them
 //! with the feature `fault_injection` (`make crash` sees to it). As root, the servers run as the user

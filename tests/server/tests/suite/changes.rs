@@ -260,7 +260,8 @@ fn random_transaction(client: &mut Client, dice: &mut Dice) {
             5..=6 => format!("SELECT state_delete('{key}')"),
             7 => format!("SELECT state_touch('{key}', '1 day')"),
             8 => "SELECT count(*) FROM state_batch_commit()".into(),
-            9 => format!("DELETE FROM state_head WHERE key = '{key}'; DELETE FROM state_snapshot WHERE key = '{key}'"),
+            9 => format!("DELETE FROM state_head WHERE key = '{key}'; DELETE FROM state_snapshot WHERE key = \
+                '{key}'"),
             10 => format!("UPDATE state_head SET updated_at = now() WHERE key = '{key}'"),
             _ => format!("UPDATE state_snapshot SET state = '{n}', hash = state_hash('{n}') WHERE key = '{key}';
                           UPDATE state_head SET hash = state_hash('{n}') WHERE key = '{key}'"),

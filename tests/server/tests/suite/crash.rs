@@ -23,7 +23,10 @@ fn serves_again(server: &Server) {
 
 /// Both states of the transaction, as another session reads them.
 fn pair(client: &mut Client) -> String {
-    client.text("SELECT concat_ws(' ', state_get('a') -> 'n', state_get('b') -> 'n', state_version('a'), state_version('b'))")
+    client.text(
+        "SELECT concat_ws(' ', state_get('a') -> 'n', state_get('b') -> 'n', state_version('a'), \
+        state_version('b'))",
+    )
 }
 
 /// Kills the backend at a point of its commit.
@@ -177,7 +180,10 @@ fn survives(crash: impl Fn(&Server)) {
         })
         .collect();
     for writer in 0..WRITERS {
-        client.run(&format!("SELECT state_set('left {writer}', '{{\"n\": 0}}'), state_set('right {writer}', '{{\"n\": 0}}')"));
+        client.run(&format!(
+            "SELECT state_set('left {writer}', '{{\"n\": 0}}'), state_set('right {writer}', \
+            '{{\"n\": 0}}')"
+        ));
     }
     drop(client);
     for _ in 0..ROUNDS {

@@ -39,7 +39,8 @@ fn a_database_without_a_place_says_so_and_gets_one_by_a_setting() {
     assert!(server.log().contains("Raise state_cache.max_databases"));
     // A class that is left to the worker elsewhere is written through here.
     let mut client = server.connect_to("b");
-    client.run("SELECT state_class_define('left', write_mode => 'behind'); SELECT state_set('k', '1', class => 'left')");
+    client.run("SELECT state_class_define('left', write_mode => 'behind'); SELECT state_set('k', '1', class => \
+        'left')");
     assert_eq!(
         client.text("SELECT state FROM state_current WHERE class = 'left'"),
         "1"

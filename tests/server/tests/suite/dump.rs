@@ -10,7 +10,8 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
     original.run(
         "SELECT state_class_define('run', keep => 5, channel => 'runs');
          SELECT state_class_define('mine', dedup => false, ttl => '1 day', max_entries => 10);
-         SELECT state_set('k' || n, jsonb_build_object('n', n, 'text', E'\\u00e9\\t\"\\\\ ' || n)) FROM generate_series(1, 50) n;
+         SELECT state_set('k' || n, jsonb_build_object('n', n, 'text', E'\\u00e9\\t\"\\\\ ' || n)) FROM \
+         generate_series(1, 50) n;
          SELECT state_set('mine', '[1.0, 1.00, null]', class => 'mine')",
     );
     original.run("SELECT state_update('k' || n, jsonb_build_object('more', n)) FROM generate_series(1, 20) n");
@@ -43,7 +44,8 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
         assert_eq!(before, after, "{table}");
     }
     assert_eq!(inconsistencies(&mut restored), Vec::<Vec<String>>::new());
-    let states = "SELECT key, class, state_version(key, class), state_get_text(key, class) FROM state_head ORDER BY 1, 2";
+    let states = "SELECT key, class, state_version(key, class), state_get_text(key, class) FROM state_head ORDER BY \
+        1, 2";
     assert_eq!(original.rows(states), restored.rows(states));
 
     // It goes on where the original was.
@@ -91,7 +93,8 @@ fn a_restored_dump_holds_every_kept_version() {
     original.run(DOCUMENT);
     original.run(
         "DO $$ BEGIN FOR n IN 1..60 LOOP
-            PERFORM state_save('run', document('run', n), 'manual', recovery_point => n % 20 = 0, expected_version => n - 1);
+            PERFORM state_save('run', document('run', n), 'manual', recovery_point => n % 20 = 0, expected_version \
+            => n - 1);
         END LOOP; END $$;
         SELECT state_prune('run', keep => 30)",
     );

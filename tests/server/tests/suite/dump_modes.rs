@@ -17,7 +17,8 @@ fn fill(client: &mut Client) {
     client.run(
         "BEGIN;
          ALTER TABLE state_snapshot DISABLE TRIGGER state_cache_changed;
-         UPDATE state_snapshot SET hash = state_hash('0') WHERE key LIKE 'k2_' AND version = 2 OR key = 'k2' AND version = 2;
+         UPDATE state_snapshot SET hash = state_hash('0') WHERE key LIKE 'k2_' AND version = 2 OR key = 'k2' AND \
+         version = 2;
          ALTER TABLE state_snapshot ENABLE ALWAYS TRIGGER state_cache_changed; COMMIT",
     );
     client.run("SELECT state_cache_clear(); SELECT state_verify(repair => true)");
@@ -38,7 +39,8 @@ const TABLES: [&str; 7] = [
 fn compare(original: &mut Client, restored: &mut Client, case: &str) {
     for table in TABLES {
         let rows = match table {
-            "state_class" => "SELECT DISTINCT ON (class) class, t::text FROM state_class t ORDER BY class, changed DESC".into(),
+            "state_class" => "SELECT DISTINCT ON (class) class, t::text FROM state_class t ORDER BY class, changed \
+                DESC".into(),
             _ => format!("SELECT t::text FROM {table} t ORDER BY 1"),
         };
         let before = original.rows(&rows);

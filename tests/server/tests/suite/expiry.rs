@@ -208,7 +208,8 @@ fn snapshots_beyond_keep_are_pruned_and_recovery_points_stay() {
     client.run("UPDATE state_class SET keep = 3 WHERE class = 'run'");
     client.run("SELECT state_cache_test_retain()");
     assert_eq!(
-        client.rows("SELECT key, string_agg(version::text, ' ' ORDER BY version) FROM state_snapshot GROUP BY key ORDER BY key"),
+        client.rows("SELECT key, string_agg(version::text, ' ' ORDER BY version) FROM state_snapshot GROUP BY key \
+            ORDER BY key"),
         [["a", "2 6 7 8"], ["b", "6 7 8"]]
     );
 }
@@ -273,7 +274,8 @@ fn warming_evicts_nothing() {
     assert!((100..250).contains(&filled), "{filled}");
     assert_eq!(client.counter("evictions"), evictions);
     // Those written last.
-    let least = "SELECT min(h.updated_at) > (SELECT percentile_disc(0.4) WITHIN GROUP (ORDER BY updated_at) FROM state_head)
+    let least = "SELECT min(h.updated_at) > (SELECT percentile_disc(0.4) WITHIN GROUP (ORDER BY updated_at) FROM \
+        state_head)
          FROM state_cache_entries e JOIN state_head h USING (class, key)";
     assert!(client.flag(least));
 }

@@ -13,7 +13,8 @@ fn tiny() -> Server {
 fn wrong_reads(client: &mut Client) -> i64 {
     client.number(
         "SELECT count(*) FROM state_current
-             WHERE state_get(key, class) IS DISTINCT FROM state OR state_version(key, class) IS DISTINCT FROM version",
+             WHERE state_get(key, class) IS DISTINCT FROM state OR state_version(key, class) IS DISTINCT FROM \
+             version",
     )
 }
 
@@ -74,7 +75,8 @@ fn large_and_small_states_take_turns_on_one_key() {
     let mut client = server.connect();
     for round in 0..20 {
         let copies = [1, 40_000][round % 2];
-        client.run(&format!("SELECT state_set('k', jsonb_build_object('n', {round}, 'padding', repeat('x', {copies} * 30)))"));
+        client.run(&format!("SELECT state_set('k', jsonb_build_object('n', {round}, 'padding', repeat('x', {copies} \
+            * 30)))"));
         for _ in 0..2 {
             assert_eq!(wrong_reads(&mut client), 0);
             assert_eq!(
@@ -101,7 +103,13 @@ fn ten_thousand_classes_are_only_slower() {
     let mut other = server.connect();
     for client in [&mut client, &mut other] {
         assert_eq!(client.number("SELECT count(*) FROM state_class"), 10_003);
-        assert_eq!(client.number("SELECT count(*) FROM generate_series(1, 10000) n WHERE state_get('k', 'class ' || n) = jsonb_build_object('n', n)"), 10_000);
+        assert_eq!(
+            client.number(
+                "SELECT count(*) FROM generate_series(1, 10000) n WHERE state_get('k', 'class ' || \
+            n) = jsonb_build_object('n', n)"
+            ),
+            10_000
+        );
         assert_eq!(wrong_reads(client), 0);
     }
     // A class beyond those that L1 has room to know is as good as any.
@@ -159,7 +167,13 @@ fn two_hundred_sessions_at_once_lose_nothing() {
         }
     });
     let mut client = server.connect();
-    assert_eq!(client.number("SELECT count(DISTINCT entry) FROM jsonb_array_elements(state_get('shared') -> 'log') entry"), SESSIONS as i64);
+    assert_eq!(
+        client.number(
+            "SELECT count(DISTINCT entry) FROM jsonb_array_elements(state_get('shared') -> 'log') \
+        entry"
+        ),
+        SESSIONS as i64
+    );
     assert_eq!(
         client.number("SELECT jsonb_array_length(state_get('shared') -> 'log')"),
         SESSIONS as i64

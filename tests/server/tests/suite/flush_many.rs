@@ -30,8 +30,10 @@ fn flush(server: &Server, client: &mut Client, round: i32) -> Vec<String> {
         "BEGIN;
          SELECT state_set('set ' || i, jsonb_build_object('n', i * {round}), class => c)
              FROM generate_series(1, 30) i, unnest('{{one,three,all}}'::text[]) c;
-         SELECT state_set('new ' || {round} || i, '{{}}', class => c) FROM generate_series(1, 3) i, unnest('{{one,three,all}}'::text[]) c;
-         SELECT state_set('same', '{{}}', class => c), state_touch('touched', interval '{round} days', class => c), state_delete('deleted', class => c)
+         SELECT state_set('new ' || {round} || i, '{{}}', class => c) FROM generate_series(1, 3) i, \
+         unnest('{{one,three,all}}'::text[]) c;
+         SELECT state_set('same', '{{}}', class => c), state_touch('touched', interval '{round} days', class => c), \
+         state_delete('deleted', class => c)
              FROM unnest('{{one,three,all}}'::text[]) c"
     ));
     let from = server.log().len();
@@ -52,8 +54,10 @@ fn a_flush_is_one_statement_that_looks_rows_up_in_order() {
     ]);
     let mut client = server.connect();
     client.run(
-        "SELECT state_class_define('one', keep => 1), state_class_define('three', keep => 3), state_class_define('all', keep => NULL);
-         SELECT state_set(k, '{}', class => c) FROM unnest('{same,touched,deleted}'::text[]) k, unnest('{one,three,all}'::text[]) c;
+        "SELECT state_class_define('one', keep => 1), state_class_define('three', keep => 3), \
+            state_class_define('all', keep => NULL);
+         SELECT state_set(k, '{}', class => c) FROM unnest('{same,touched,deleted}'::text[]) k, \
+         unnest('{one,three,all}'::text[]) c;
          ANALYZE",
     );
     for round in 1..=4 {

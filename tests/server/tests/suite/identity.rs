@@ -71,7 +71,8 @@ fn a_dropped_and_recreated_extension_reads_nothing_of_before() {
             assert_eq!(session.text("SELECT state_get('a')"), document);
         }
         // What is rolled back leaves everything as it was.
-        client.run("BEGIN; DROP EXTENSION state_cache; CREATE EXTENSION state_cache; SELECT state_set('a', '{\"undone\": true}'); ROLLBACK");
+        client.run("BEGIN; DROP EXTENSION state_cache; CREATE EXTENSION state_cache; SELECT state_set('a', \
+            '{\"undone\": true}'); ROLLBACK");
         for session in [&mut client, &mut other] {
             assert_eq!(session.text("SELECT state_get('a')"), document);
             assert_eq!(session.text("SELECT state_version('a')"), "1");

@@ -33,7 +33,8 @@ fn left_no_mark(server: &Server) {
     );
 }
 
-/// A session that commits `change` and stops at a point of that, while `meanwhile` happens to it; the result of its COMMIT.
+/// A session that commits `change` and stops at a point of that, while `meanwhile` happens to it; the result of its
+/// COMMIT.
 fn stopped_commit(
     server: &Server,
     point: &str,

@@ -77,7 +77,8 @@ fn server() -> Server {
     let mut client = server.connect();
     client.run(ROUNDS);
     client.run("SELECT state_set('k' || n, '{\"n\": 0}') FROM generate_series(0, 39) n");
-    client.run("SELECT state_set('large' || n, jsonb_build_object('n', 0, 'padding', repeat(md5(n::text), 1000))) FROM generate_series(0, 2) n");
+    client.run("SELECT state_set('large' || n, jsonb_build_object('n', 0, 'padding', repeat(md5(n::text), 1000))) \
+        FROM generate_series(0, 2) n");
     server
 }
 
@@ -113,11 +114,13 @@ fn a_read_of_many_states_holds_one_document_at_a_time() {
     writer.run("SELECT state_class_define('many')");
     let write = |text: &str| {
         format!(
-            "SELECT state_set('k' || n, to_jsonb(repeat('{text}', 200000)), class => 'many') FROM generate_series(1, 250) n"
+            "SELECT state_set('k' || n, to_jsonb(repeat('{text}', 200000)), class => 'many') FROM \
+                generate_series(1, 250) n"
         )
     };
     writer.run(&write("a"));
-    let read = "SELECT count(*) FROM state_get_many((SELECT array_agg('k' || n) FROM generate_series(1, 250) n), 'many')
+    let read = "SELECT count(*) FROM state_get_many((SELECT array_agg('k' || n) FROM generate_series(1, 250) n), \
+        'many')
         WHERE length(state::text) = 200002";
     let limited = || {
         let mut client = server.connect();

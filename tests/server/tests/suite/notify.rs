@@ -173,7 +173,10 @@ fn what_did_not_happen_is_not_told() {
     listener.hears_nothing();
     // Half of a transaction undone: half of it told.
     client.run("SET state_cache.notify = commit");
-    client.run("BEGIN; SELECT state_set('b', '{}'); SAVEPOINT s; SELECT state_set('a', '{}'); SELECT state_batch_commit(); ROLLBACK TO s; COMMIT");
+    client.run(
+        "BEGIN; SELECT state_set('b', '{}'); SAVEPOINT s; SELECT state_set('a', '{}'); SELECT \
+        state_batch_commit(); ROLLBACK TO s; COMMIT",
+    );
     let heard = listener.heard();
     assert_eq!(heard.len(), 1);
     assert_eq!(changes(&heard[0].1), [("b".to_string(), 1)]);

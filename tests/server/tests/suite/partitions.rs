@@ -22,7 +22,8 @@ fn partition_two_months_ago(client: &mut Client) {
 fn save(client: &mut Client, key: &str, versions: std::ops::RangeInclusive<i64>) {
     for n in versions {
         client.run(&format!(
-            "SELECT state_save('{key}', jsonb_build_object('n', {n}, 'log', (SELECT jsonb_agg(md5(i::text)) FROM generate_series(1, 40 + {n}) i)))"
+            "SELECT state_save('{key}', jsonb_build_object('n', {n}, 'log', (SELECT jsonb_agg(md5(i::text)) FROM \
+                generate_series(1, 40 + {n}) i)))"
         ));
     }
 }
@@ -62,7 +63,8 @@ fn everything_works_on_a_partitioned_table() {
     // This session has plans and a view of its own of the old table.
     let before = history(&mut other, "k");
     assert_eq!(before.len(), 20);
-    let comments = "SELECT count(*) FROM pg_description d JOIN pg_class c ON c.oid = d.objoid WHERE c.relname IN ('state_snapshot', 'state_current')";
+    let comments = "SELECT count(*) FROM pg_description d JOIN pg_class c ON c.oid = d.objoid WHERE c.relname IN \
+        ('state_snapshot', 'state_current')";
     let described = admin.number(comments);
     partition(&mut admin);
     assert_eq!(admin.number(comments), described);
@@ -124,7 +126,8 @@ fn everything_works_on_a_partitioned_table() {
     );
     // A version is there once in a partition.
     assert_eq!(
-        other.error("INSERT INTO state_snapshot (class, key, version, hash, state) SELECT class, key, version, hash, state FROM state_snapshot WHERE key = 'single'"),
+        other.error("INSERT INTO state_snapshot (class, key, version, hash, state) SELECT class, key, version, \
+            hash, state FROM state_snapshot WHERE key = 'single'"),
         "23505"
     );
     assert_eq!(admin.text("SELECT state_get('single', 'one') -> 'n'"), "3");
@@ -160,7 +163,8 @@ fn old_partitions_go_whole_and_what_is_needed_of_them_stays() {
     save(&mut admin, "moved", 21..=21);
     admin.run("SELECT state_save('rewritten', '{\"n\": 21}', recovery_point => true)");
     admin.run("SELECT state_save('point', '{\"n\": 10}', recovery_point => true)");
-    let encodings = "SELECT key, encoding FROM state_head, state_history(key) s WHERE created_at > now() - interval '1 day' ORDER BY 1, s.version";
+    let encodings = "SELECT key, encoding FROM state_head, state_history(key) s WHERE created_at > now() - interval \
+        '1 day' ORDER BY 1, s.version";
     assert_eq!(
         admin.rows(encodings),
         [
@@ -184,7 +188,10 @@ fn old_partitions_go_whole_and_what_is_needed_of_them_stays() {
         admin.rows("SELECT * FROM state_partitions_drop('90 days')"),
         nothing()
     );
-    let dropped = admin.rows("SELECT rows_kept < 60, rows_dropped > 30, rows_kept + rows_dropped FROM state_partitions_drop('1 day')");
+    let dropped = admin.rows(
+        "SELECT rows_kept < 60, rows_dropped > 30, rows_kept + rows_dropped FROM \
+        state_partitions_drop('1 day')",
+    );
     assert_eq!(dropped, [["t", "t", "92"]]);
     assert_eq!(
         admin.rows("SELECT * FROM state_partitions_drop('1 day')")[0][2],
@@ -234,10 +241,12 @@ fn partitions_of_coming_months_are_made_also_where_versions_of_them_came_before(
     save(&mut client, "early", 1..=1);
     save(&mut client, "earlier", 1..=1);
     client.run(
-        "UPDATE state_snapshot SET created_at = date_trunc('month', now()) + interval '4 months 3 days' WHERE key = 'early';
+        "UPDATE state_snapshot SET created_at = date_trunc('month', now()) + interval '4 months 3 days' WHERE key = \
+            'early';
          UPDATE state_snapshot SET created_at = now() + interval '5 years' WHERE key = 'earlier'",
     );
-    let whereabouts = "SELECT key, tableoid::regclass::text LIKE 'state_snapshot_2%', tableoid::regclass = 'state_snapshot_default'::regclass FROM state_snapshot ORDER BY 1";
+    let whereabouts = "SELECT key, tableoid::regclass::text LIKE 'state_snapshot_2%', tableoid::regclass = \
+        'state_snapshot_default'::regclass FROM state_snapshot ORDER BY 1";
     let rows = |client: &mut Client| client.rows(whereabouts);
     assert_eq!(
         rows(&mut client),
@@ -251,7 +260,10 @@ fn partitions_of_coming_months_are_made_also_where_versions_of_them_came_before(
     );
     check(&mut client);
     // A query about a month looks at that month, and at what belongs to none.
-    let plan = client.rows("EXPLAIN (COSTS OFF) SELECT FROM state_snapshot WHERE created_at >= date_trunc('month', now()) + interval '4 months' AND created_at < 'infinity'");
+    let plan = client.rows(
+        "EXPLAIN (COSTS OFF) SELECT FROM state_snapshot WHERE created_at >= date_trunc('month', \
+        now()) + interval '4 months' AND created_at < 'infinity'",
+    );
     let scans = plan
         .iter()
         .filter(|line| line[0].contains("Scan on state_snapshot"))

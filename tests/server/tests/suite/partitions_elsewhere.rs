@@ -52,7 +52,8 @@ fn the_schema_may_have_any_name_and_get_another_and_settings_do_not_matter() {
         partition_two_months_ago(&mut client);
         // A version of a coming month.
         client.run(&format!(
-            "UPDATE {schema}.state_snapshot SET created_at = date_trunc('month', now()) + interval '4 months 3 days' WHERE key = 'a'"
+            "UPDATE {schema}.state_snapshot SET created_at = date_trunc('month', now()) + interval '4 months 3 \
+                days' WHERE key = 'a'"
         ));
         client.run(&format!("SELECT {schema}.state_delete('b')"));
         client.run(&format!("ALTER SCHEMA {schema} RENAME TO \"moved's\""));
@@ -62,11 +63,13 @@ fn the_schema_may_have_any_name_and_get_another_and_settings_do_not_matter() {
             2
         );
         assert_eq!(
-            client.text("SELECT tableoid::regclass::text LIKE '%default%' FROM \"moved's\".state_snapshot WHERE key = 'a'"),
+            client.text("SELECT tableoid::regclass::text LIKE '%default%' FROM \"moved's\".state_snapshot WHERE key \
+                = 'a'"),
             "f"
         );
         let bounds = "SELECT count(*), count(lower), count(upper),
-            bool_and(upper = date_trunc('month', upper AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') FROM \"moved's\".state_partitions()";
+            bool_and(upper = date_trunc('month', upper AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') FROM \
+            \"moved's\".state_partitions()";
         assert_eq!(client.rows(bounds), [["7", "5", "6", "t"]], "{name}");
         client
             .run("UPDATE \"moved's\".state_snapshot SET created_at = now() - interval '100 days'");
@@ -83,7 +86,8 @@ fn the_schema_may_have_any_name_and_get_another_and_settings_do_not_matter() {
             "{name}"
         );
         assert_eq!(
-            client.error("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM \"moved's\".state_partitions_drop('1 day')"),
+            client.error("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM \"moved's\".state_partitions_drop('1 \
+                day')"),
             "25001"
         );
         client.run("ROLLBACK");
@@ -107,10 +111,11 @@ fn the_base_of_the_next_merge_of_a_child_stays() {
     client.run("SELECT state_context_set('parent/child', 'y', '2')");
     client.run("UPDATE state_snapshot SET created_at = created_at - interval '100 days'");
     partition_two_months_ago(&mut client);
-    // Nothing but the merge needs it: it is not current, no delta builds upon it, and no recovery point, as where a run
-    // came back with state_recover().
+    // Nothing but the merge needs it: it is not current, no delta builds upon it, and no recovery point, as where a
+    // run came back with state_recover().
     client.run("UPDATE state_snapshot SET recovery_point = false WHERE key = 'parent/child'");
-    let kept = "SELECT version, recovery_point, state IS NOT NULL FROM state_snapshot WHERE key = 'parent/child' ORDER BY 1";
+    let kept = "SELECT version, recovery_point, state IS NOT NULL FROM state_snapshot WHERE key = 'parent/child' \
+        ORDER BY 1";
     assert_eq!(
         client.rows(kept),
         [["1", "f", "t"], ["3", "f", "t"], ["5", "f", "t"]]

@@ -9,7 +9,8 @@ const PUT: &str = r#"
     CREATE TABLE mirror (key text);
     CREATE FUNCTION mirror() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
     GRANT SELECT ON state_head, state_snapshot, state_current TO tenant;
-    CREATE POLICY "it's mine" ON state_head AS PERMISSIVE FOR SELECT TO tenant, keeper USING (key LIKE 'mine%' AND class <> 'it''s');
+    CREATE POLICY "it's mine" ON state_head AS PERMISSIVE FOR SELECT TO tenant, keeper
+        USING (key LIKE 'mine%' AND class <> 'it''s');
     CREATE POLICY all_of_it ON state_snapshot TO PUBLIC USING (key LIKE 'mine%') WITH CHECK (key <> '');
     CREATE POLICY never ON state_snapshot AS RESTRICTIVE FOR DELETE USING (false);
     ALTER TABLE state_head ENABLE ROW LEVEL SECURITY;
@@ -114,7 +115,8 @@ fn the_worker_notes_them_and_says_what_a_restore_has_lost() {
     let server = Server::new(&[]);
     let mut original = server.connect();
     original.run("CREATE ROLE tenant; GRANT SELECT ON state_head, state_snapshot TO tenant");
-    original.run("CREATE POLICY mine ON state_head USING (key LIKE 'mine%'); ALTER TABLE state_head ENABLE ROW LEVEL SECURITY");
+    original.run("CREATE POLICY mine ON state_head USING (key LIKE 'mine%'); ALTER TABLE state_head ENABLE ROW \
+        LEVEL SECURITY");
     drop(original);
     // It looks after the start.
     server.stop();
@@ -133,7 +135,8 @@ fn the_worker_notes_them_and_says_what_a_restore_has_lost() {
     eventually("the worker to say so", || server.log().contains(said));
 }
 
-/// What is put onto the table of notes itself runs as its owner, not as the worker; and a statement may be of any length.
+/// What is put onto the table of notes itself runs as its owner, not as the worker; and a statement may be of any
+/// length.
 #[test]
 fn the_worker_notes_them_as_the_owner_of_the_table() {
     let server = Server::new(&[]);
@@ -185,7 +188,8 @@ fn triggers_that_a_restore_has_weakened_are_named() {
     assert!(client.rows("SELECT * FROM state_protections()").is_empty());
 }
 
-/// PostgreSQL lets the indexes of an extension's tables be dropped, and a migration tool that knows nothing of them does.
+/// PostgreSQL lets the indexes of an extension's tables be dropped, and a migration tool that knows nothing of them
+/// does.
 #[test]
 fn own_indexes_that_were_dropped_are_named_by_the_worker_and_made_again_by_the_statements() {
     let server = Server::new(&[]);

@@ -213,7 +213,8 @@ fn every_object_has_a_comment() {
              UNION ALL SELECT 'pg_class'::regclass, i.indexrelid, 0 FROM pg_index i JOIN member ON objid = i.indrelid
                JOIN pg_class c ON c.oid = i.indexrelid
               WHERE NOT c.relispartition
-                AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid AND n.conrelid = i.indrelid)
+                AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid AND n.conrelid = \
+                i.indrelid)
          )
          SELECT pg_describe_object(classid, objid, part) FROM object o
           WHERE NOT EXISTS (SELECT FROM pg_description d

@@ -48,7 +48,11 @@ fn the_cache_of_a_subscriber_follows_what_is_applied() {
 
     let hits = subscriber.counter("hits");
     for n in 1..=100 {
-        publisher.run(&format!("BEGIN; SELECT state_update('k{}', '{{\"n\": {n}}}'); SELECT state_update('k10', '{{\"n\": {n}}}'); COMMIT", 1 + n % 9));
+        publisher.run(&format!(
+            "BEGIN; SELECT state_update('k{}', '{{\"n\": {n}}}'); SELECT state_update('k10', \
+            '{{\"n\": {n}}}'); COMMIT",
+            1 + n % 9
+        ));
         assert_eq!(compare(&mut subscriber), Vec::<Vec<String>>::new());
         if n % 10 == 0 {
             applied(&mut publisher);
@@ -101,7 +105,8 @@ fn a_subscriber_holds_every_kept_version() {
         client.run(DOCUMENT);
         client.run("SELECT state_class_define('run', keep => 40)");
     }
-    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM generate_series";
+    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM \
+        generate_series";
     publisher.run(&format!("{save}(1, 20) n"));
     publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot");
     subscriber.run(&format!(

@@ -1,5 +1,5 @@
-//! A data directory that was put back, a backup that was started as it is, a standby that lagged: what was given out in
-//! the future that is lost means nothing in the one that comes.
+//! A data directory that was put back, a backup that was started as it is, a standby that lagged: what was given out
+//! in the future that is lost means nothing in the one that comes.
 
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually};

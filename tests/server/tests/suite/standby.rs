@@ -15,7 +15,8 @@ fn a_server_that_does_not_preload_works_on_the_tables() {
     client.run("CREATE EXTENSION state_cache");
     client.run("SELECT state_set('a', '{\"n\": 1}'), state_set('b', '{\"log\": []}')");
     other.run("LISTEN state_updated");
-    client.run("BEGIN; SELECT state_update('a', '{\"n\": 2}'); SELECT state_append('b', '{log}', '1'); SAVEPOINT s; SELECT state_delete('a'); ROLLBACK TO s; COMMIT");
+    client.run("BEGIN; SELECT state_update('a', '{\"n\": 2}'); SELECT state_append('b', '{log}', '1'); SAVEPOINT s; \
+        SELECT state_delete('a'); ROLLBACK TO s; COMMIT");
     assert_eq!(other.text("SELECT state_get('a')"), "{\"n\": 2}");
     assert_eq!(other.text("SELECT state_get('b')"), "{\"log\": [1]}");
     assert_eq!(other.text("SELECT state_version('a')"), "2");
@@ -114,7 +115,8 @@ fn a_standby_reads_every_kept_version() {
     let primary = Server::new(&[]);
     let mut writer = primary.connect();
     writer.run(DOCUMENT);
-    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM generate_series";
+    let save = "SELECT state_save('a', document('a', n), 'manual', recovery_point => n % 20 = 0) FROM \
+        generate_series";
     writer.run(&format!("{save}(1, 30) n"));
     let standby = primary.standby();
     let mut reader = standby.connect();

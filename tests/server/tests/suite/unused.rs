@@ -16,9 +16,11 @@ fn wal_of(client: &mut Client, from: &str, transaction: &str) -> Vec<Vec<String>
 fn ordinary_work(settings: &[&str]) -> Vec<Vec<String>> {
     let server = Server::without_extension(&[&["autovacuum = off"], settings].concat());
     let mut client = server.connect();
-    client.run("CREATE EXTENSION pg_walinspect; CREATE TABLE t (id int PRIMARY KEY, value text); CREATE INDEX ON t (value); CHECKPOINT");
+    client.run("CREATE EXTENSION pg_walinspect; CREATE TABLE t (id int PRIMARY KEY, value text); CREATE INDEX ON t \
+        (value); CHECKPOINT");
     let from = client.text("SELECT pg_current_wal_insert_lsn()");
-    client.run("BEGIN; INSERT INTO t SELECT n, 'value ' || n FROM generate_series(1, 100) n; SAVEPOINT s; DELETE FROM t WHERE id < 50; ROLLBACK TO s");
+    client.run("BEGIN; INSERT INTO t SELECT n, 'value ' || n FROM generate_series(1, 100) n; SAVEPOINT s; DELETE \
+        FROM t WHERE id < 50; ROLLBACK TO s");
     client.run("UPDATE t SET value = value || '!' WHERE id % 2 = 0; NOTIFY something");
     let transaction = client.text("SELECT pg_current_xact_id()");
     client.run("COMMIT; SELECT count(*) FROM t");
@@ -29,13 +31,16 @@ fn ordinary_work(settings: &[&str]) -> Vec<Vec<String>> {
     assert!(seen.len() > 100);
     for sql in [
         "SELECT count(*), md5(string_agg(value, ',' ORDER BY id)) FROM t",
-        "SELECT relname, relnamespace::regnamespace, relkind FROM pg_class WHERE relname NOT LIKE 'pg_toast%' ORDER BY 1, 2",
+        "SELECT relname, relnamespace::regnamespace, relkind FROM pg_class WHERE relname NOT LIKE 'pg_toast%' ORDER \
+            BY 1, 2",
         "SELECT count(*), max(oid::int) FROM pg_proc",
         "SELECT extname FROM pg_extension ORDER BY 1",
         "SELECT count(*) FROM pg_trigger",
         "SELECT count(*) FROM pg_event_trigger",
-        "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'state\\_cache.%' AND name <> 'shared_preload_libraries'
-             AND name NOT LIKE 'shared_memory_size%' AND name NOT IN ('config_file', 'data_directory', 'hba_file', 'ident_file', 'unix_socket_directories')
+        "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'state\\_cache.%' AND name <> \
+            'shared_preload_libraries'
+             AND name NOT LIKE 'shared_memory_size%' AND name NOT IN ('config_file', 'data_directory', 'hba_file', \
+             'ident_file', 'unix_socket_directories')
              ORDER BY 1",
         // The launcher is there, and a worker looks into each database once.
         "SELECT backend_type FROM pg_stat_activity WHERE backend_type NOT LIKE 'state\\_cache %' ORDER BY 1",
@@ -111,7 +116,8 @@ fn transactions_that_change_nothing_write_no_wal() {
         "CREATE TEMP TABLE ours AS WITH members AS (
              SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_class'::regclass AND refobjid =
                  (SELECT oid FROM pg_extension WHERE extname = 'state_cache')),
-         tables AS (SELECT objid AS id FROM members UNION ALL SELECT reltoastrelid FROM pg_class JOIN members ON oid = objid),
+         tables AS (SELECT objid AS id FROM members UNION ALL SELECT reltoastrelid FROM pg_class JOIN members ON \
+         oid = objid),
          relations AS (SELECT id FROM tables UNION ALL SELECT indexrelid FROM pg_index JOIN tables ON indrelid = id)
          SELECT pg_relation_filenode(id) AS filenode FROM relations WHERE pg_relation_filenode(id) IS NOT NULL",
     );

@@ -29,7 +29,8 @@ fn versions_that_wait_for_vacuum_do_not_slow_writes() {
         client.run("CALL write(10001, 20000)");
         let mut visited = || {
             client.run("SELECT pg_stat_force_next_flush()");
-            client.number("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN ('state_snapshot', 'state_head')")
+            client.number("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN ('state_snapshot', \
+                'state_head')")
         };
         let before = visited();
         let mut writer = server.connect();

@@ -3,9 +3,9 @@
 use postgres::Client;
 use state_cache_server_tests::{Dice, Server, Sql, code, eventually};
 
-/// A server on which version `lost` of the state `k` of class `mine` is stored out of line and nothing of that is there
-/// any more; `k` has five versions, of which 2 is a recovery point, and `sound` two. What else was stored nearby
-/// is of class `other`, and may be lost too.
+/// A server on which version `lost` of the state `k` of class `mine` is stored out of line and nothing of that is
+/// there any more; `k` has five versions, of which 2 is a recovery point, and `sound` two. What else was stored
+/// nearby is of class `other`, and may be lost too.
 fn with_lost_value(lost: i64, compression: bool) -> Server {
     let server = Server::new(&["autovacuum = off"]);
     let mut client = server.connect();
@@ -18,7 +18,8 @@ fn with_lost_value(lost: i64, compression: bool) -> Server {
     let mut dice = Dice::new(7);
     let mut save = |client: &mut Client, class: &str, key: &str, n: i64| {
         client.run(&format!(
-            "SELECT state_save('{key}', jsonb_build_object('n', {n}, 'text', '{}'), recovery_point => {}, class => '{class}')",
+            "SELECT state_save('{key}', jsonb_build_object('n', {n}, 'text', '{}'), recovery_point => {}, class => \
+                '{class}')",
             dice.digits(30_000),
             n == 2,
         ));
@@ -153,7 +154,8 @@ fn shown(client: &mut Client) -> Vec<Vec<String>> {
 fn await_lock(client: &mut Client) -> u32 {
     eventually("the command to wait for a row", || {
         client.flag(
-            "SELECT count(*) = 1 FROM state_progress JOIN pg_stat_activity USING (pid) WHERE wait_event_type = 'Lock'",
+            "SELECT count(*) = 1 FROM state_progress JOIN pg_stat_activity USING (pid) WHERE wait_event_type = \
+                'Lock'",
         )
     });
     client
@@ -251,7 +253,8 @@ fn a_command_that_finds_no_free_slot_runs_unseen() {
         .collect();
     eventually("all to wait", || {
         admin.flag(
-            "SELECT count(*) = 66 FROM pg_stat_activity WHERE query LIKE 'SELECT state_prune%' AND wait_event_type = 'Lock'",
+            "SELECT count(*) = 66 FROM pg_stat_activity WHERE query LIKE 'SELECT state_prune%' AND wait_event_type \
+                = 'Lock'",
         )
     });
     assert_eq!(admin.text("SELECT count(*) FROM state_progress"), "64");

@@ -25,13 +25,15 @@ fn five_versions_in_another_month(client: &mut Client) {
 
 fn set(client: &mut Client, n: i64) {
     client.run(&format!(
-        "SELECT state_set('k', jsonb_build_object('n', {n}, 'log', (SELECT jsonb_agg(md5(i::text)) FROM generate_series(1, 60) i)), class => 't')"
+        "SELECT state_set('k', jsonb_build_object('n', {n}, 'log', (SELECT jsonb_agg(md5(i::text)) FROM \
+            generate_series(1, 60) i)), class => 't')"
     ));
 }
 
 fn move_head_back(client: &mut Client, version: i64) {
     client.run(&format!(
-        "UPDATE state_head SET version = {version}, hash = (SELECT hash FROM state_snapshot s WHERE s.class = 't' AND s.version = {version} ORDER BY created_at LIMIT 1)
+        "UPDATE state_head SET version = {version}, hash = (SELECT hash FROM state_snapshot s WHERE s.class = 't' \
+            AND s.version = {version} ORDER BY created_at LIMIT 1)
          WHERE class = 't'"
     ));
 }
@@ -39,7 +41,8 @@ fn move_head_back(client: &mut Client, version: i64) {
 /// Version and number of each that is kept, newest first.
 fn history(client: &mut Client) -> String {
     client.text(
-        "SELECT string_agg(version || ':' || (state_at('k', version, 't') ->> 'n'), ' ' ORDER BY version DESC) FROM state_history('k', 't')",
+        "SELECT string_agg(version || ':' || (state_at('k', version, 't') ->> 'n'), ' ' ORDER BY version DESC) FROM \
+            state_history('k', 't')",
     )
 }
 
@@ -79,12 +82,14 @@ fn a_partitioned_table_makes_no_version_twice_while_a_flush_waits() {
         set(&mut client, 9);
         client
     });
-    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT state_set%' AND pid <> pg_backend_pid())";
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT \
+        state_set%' AND pid <> pg_backend_pid())";
     let mut watch = server.connect();
     eventually("the flush waits", || watch.flag(waits));
     set(&mut other, 4);
     other.run("SELECT state_batch_commit()");
-    other.run("SET LOCAL session_replication_role = replica; UPDATE state_snapshot SET created_at = now() + interval '1 month' WHERE class = 't'");
+    other.run("SET LOCAL session_replication_role = replica; UPDATE state_snapshot SET created_at = now() + \
+        interval '1 month' WHERE class = 't'");
     other.run("SET LOCAL session_replication_role = origin");
     move_head_back(&mut other, 3);
     other.run("COMMIT");

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_millis(4500);
 
 /// Declares what calls the worker of a session's database.
-const CALL: &str = "CREATE FUNCTION call_worker() RETURNS void LANGUAGE c AS 'state_cache', 'state_cache_test_call_worker'";
+const CALL: &str = "CREATE FUNCTION call_worker() RETURNS void LANGUAGE c AS 'state_cache', \
+    'state_cache_test_call_worker'";
 
 /// A server whose worker can be called.
 fn server(settings: &[&str]) -> Server {
@@ -240,7 +241,8 @@ fn a_drop_that_fails_loses_nothing() {
     called(&server, "other");
     drop(inside);
     eventually("the session to be gone", || {
-        client.flag("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'client backend')")
+        client.flag("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'other' AND backend_type = \
+            'client backend')")
     });
     client.run("DROP DATABASE other");
     assert_eq!(shown(&mut client, "other", "state"), "no row");

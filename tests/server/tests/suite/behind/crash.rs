@@ -31,15 +31,20 @@ struct Ledger {
 }
 
 /// A document that says whether it is whole.
-const DOCUMENT: &str = "SELECT jsonb_build_object('n', $1::bigint, 'padding', repeat($1::bigint::text || ' ', $2::int),
+const DOCUMENT: &str =
+    "SELECT jsonb_build_object('n', $1::bigint, 'padding', repeat($1::bigint::text || ' ', \
+    $2::int),
     'check', md5(repeat($1::bigint::text || ' ', $2::int)))";
 
 /// Complaints about documents that are not whole, in all that L3 holds and all that readers get.
 const TORN: &str = "SELECT class, key, version FROM state_current WHERE state ? 'check'
-        AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> 'n')
+        AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> \
+        'n')
     UNION ALL
-    SELECT class, key, version FROM state_head h, state_get(h.key, h.class) state WHERE NOT deleted AND state ? 'check'
-        AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> 'n')";
+    SELECT class, key, version FROM state_head h, state_get(h.key, h.class) state WHERE NOT deleted AND state ? \
+    'check'
+        AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> \
+        'n')";
 
 /// Writes until the connection is lost.
 fn write(server: &Server, writer: usize, round: usize, ledger: &Mutex<Ledger>) {

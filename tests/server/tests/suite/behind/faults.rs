@@ -91,7 +91,10 @@ fn a_table_that_somebody_locks_keeps_nobody_from_reading_and_loses_nothing() {
                 waited = true;
             }
         }
-        let seen = client.rows("SELECT DISTINCT state_get_text('doc ' || i, class => 'left') FROM generate_series(1, 5) i");
+        let seen = client.rows(
+            "SELECT DISTINCT state_get_text('doc ' || i, class => 'left') FROM \
+            generate_series(1, 5) i",
+        );
         assert_eq!(seen, [[newest.to_string()]]);
         waited
     });
@@ -131,7 +134,8 @@ fn changes_are_left_to_the_worker_again_after_trouble_that_sessions_have_mended(
                 "SELECT count(state_set('doc ' || i, '3', class => 'left')) FROM generate_series(1, 5) i",
             );
         });
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND wait_event_type = 'Lock')";
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND \
+            wait_event_type = 'Lock')";
         eventually("it to wait", || client.flag(waits));
         holder.run("COMMIT");
     });
@@ -263,7 +267,10 @@ fn a_backend_killed_before_it_has_left_its_change_has_left_nothing() {
         client.run("SELECT state_set('doc', '1', class => 'left')");
         client.run("SELECT state_flush()");
         let times_up = server.times_up();
-        client.run(&format!("BEGIN; SET LOCAL state_cache.test_kill_at = '{point}'; SELECT state_set('doc', '2', class => 'left')"));
+        client.run(&format!(
+            "BEGIN; SET LOCAL state_cache.test_kill_at = '{point}'; SELECT state_set('doc', '2', \
+            class => 'left')"
+        ));
         assert_eq!(client.error("COMMIT"), "connection lost", "{point}");
         server.await_recovery(times_up);
         let mut client = server.connect();

@@ -131,7 +131,8 @@ fn a_drop_of_the_database_that_fails_loses_nothing() {
 fn what_a_dropped_role_has_left_is_written() {
     let server = server(&[LONG]);
     let mut client = server.connect();
-    client.run("CREATE ROLE writer; GRANT SELECT, INSERT, UPDATE, DELETE ON state_class, state_head, state_snapshot TO writer");
+    client.run("CREATE ROLE writer; GRANT SELECT, INSERT, UPDATE, DELETE ON state_class, state_head, state_snapshot \
+        TO writer");
     client.run("SET ROLE writer; SELECT state_set('doc', '1', class => 'left'); RESET ROLE");
     assert_eq!(unwritten(&mut client), ["doc"]);
     client
@@ -139,7 +140,8 @@ fn what_a_dropped_role_has_left_is_written() {
     // From here on somebody's code runs on the tables, as the role that made the change, if there is one.
     client.run(
         "CREATE TABLE seen(who text);
-         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES \
+         (current_user); RETURN NULL; END $$;
          CREATE TRIGGER note AFTER INSERT ON state_head FOR EACH ROW EXECUTE FUNCTION note()",
     );
     reload(&server, "state_cache.flush_interval = '10ms'");
@@ -152,11 +154,13 @@ fn what_a_dropped_role_has_left_is_written() {
 fn triggers_see_the_role_that_left_the_change() {
     let server = server(&[LONG]);
     let mut client = server.connect();
-    client.run("CREATE ROLE writer; GRANT SELECT, INSERT, UPDATE, DELETE ON state_class, state_head, state_snapshot TO writer");
+    client.run("CREATE ROLE writer; GRANT SELECT, INSERT, UPDATE, DELETE ON state_class, state_head, state_snapshot \
+        TO writer");
     client.run("SET ROLE writer; SELECT state_set('doc', '1', class => 'left'); RESET ROLE");
     client.run(
         "CREATE TABLE seen(who text); GRANT INSERT ON seen TO writer;
-         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user); RETURN NULL; END $$;
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES \
+         (current_user); RETURN NULL; END $$;
          CREATE TRIGGER note AFTER INSERT ON state_head FOR EACH ROW EXECUTE FUNCTION note()",
     );
     reload(&server, "state_cache.flush_interval = '10ms'");

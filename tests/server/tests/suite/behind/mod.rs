@@ -62,7 +62,8 @@ fn await_written(client: &mut Client) -> Duration {
 /// Version and document of a state of the class as the functions have them, and as the tables do.
 fn seen_and_stored(client: &mut Client, key: &str) -> (String, String) {
     let seen = client.text(&format!(
-        "SELECT coalesce('v' || state_version('{key}', class => 'left') || ' ' || state_get_text('{key}', class => 'left'), 'absent')"
+        "SELECT coalesce('v' || state_version('{key}', class => 'left') || ' ' || state_get_text('{key}', class => \
+            'left'), 'absent')"
     ));
     let stored = client.text(&format!(
         "SELECT coalesce((SELECT 'v' || version || ' ' || state FROM state_current

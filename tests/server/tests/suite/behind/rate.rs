@@ -28,7 +28,8 @@ fn rows_written(client: &mut Client) -> i64 {
 /// The age of the oldest change that is not written.
 fn oldest(client: &mut Client) -> Duration {
     let ms = client.number(
-        "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - since) * 1000), 0)::bigint FROM state_cache_unwritten",
+        "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - since) * 1000), 0)::bigint FROM \
+            state_cache_unwritten",
     );
     Duration::from_millis(ms.max(0).unsigned_abs())
 }

@@ -22,7 +22,8 @@ fn a_class_that_goes_takes_no_change_along_that_is_on_its_way() {
             over.store(true, Ordering::SeqCst);
         });
         let mut other = server.connect();
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%TRUNCATE%' AND pid <> pg_backend_pid())";
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE \
+            '%TRUNCATE%' AND pid <> pg_backend_pid())";
         eventually("it to wait for the commit, or to be over", || {
             over.load(Ordering::SeqCst) || other.flag(waits)
         });

@@ -361,7 +361,8 @@ fn stress(reads: u64, mode: Mode) {
     for (state, acknowledged) in board.acknowledged().into_iter().enumerate() {
         let key = name(state);
         let sql = format!(
-            "SELECT coalesce(state_version('{key}', class => 'left'), (SELECT version FROM state_head WHERE class = 'left' AND key = '{key}'), 0)"
+            "SELECT coalesce(state_version('{key}', class => 'left'), (SELECT version FROM state_head WHERE class = \
+                'left' AND key = '{key}'), 0)"
         );
         let version = client.number(&sql);
         assert!(version >= acknowledged, "{key}: {version} < {acknowledged}");
@@ -372,7 +373,8 @@ fn stress(reads: u64, mode: Mode) {
     let mut appended = board.appended.lock().unwrap().clone();
     appended.sort();
     let found = "SELECT e FROM generate_series(0, 3) i,
-        jsonb_array_elements_text((SELECT state -> 'log' FROM state_current WHERE class = 'left' AND key = 'log ' || i)) e";
+        jsonb_array_elements_text((SELECT state -> 'log' FROM state_current WHERE class = 'left' AND key = 'log ' \
+        || i)) e";
     let mut found: Vec<String> = client
         .rows(found)
         .into_iter()

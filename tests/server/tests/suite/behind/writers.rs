@@ -63,7 +63,8 @@ fn a_trigger_puts_nothing_off_to_the_commit_of_the_worker() {
     for trick in [
         "CREATE FUNCTION m.trick() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN SET CONSTRAINTS ALL DEFERRED; RETURN NEW; END $$;
-         CREATE CONSTRAINT TRIGGER later AFTER INSERT ON state_head DEFERRABLE FOR EACH ROW EXECUTE FUNCTION m.note()",
+         CREATE CONSTRAINT TRIGGER later AFTER INSERT ON state_head DEFERRABLE FOR EACH ROW EXECUTE FUNCTION \
+         m.note()",
         "CREATE FUNCTION m.later() RETURNS text LANGUAGE sql AS
              $$ INSERT INTO public.log VALUES ('cursor', current_user); SELECT '' $$;
          CREATE FUNCTION m.trick() RETURNS trigger LANGUAGE plpgsql AS

@@ -1,5 +1,6 @@
-//! Functions and operators that somebody has planted where our scripts and statements could find them: in the schema of
-//! the extension and in `public`, which come first in everybody's `search_path`. A superuser must call none of them.
+//! Functions and operators that somebody has planted where our scripts and statements could find them: in the schema
+//! of the extension and in `public`, which come first in everybody's `search_path`. A superuser must call none of
+//! them.
 //!
 //! What is planted is derived from what our scripts and sources say, see [`names_called`] and `plant.sql`.
 
@@ -160,9 +161,12 @@ fn nothing_planted_is_called() {
     let mut client = server.connect();
     client.run("CREATE EXTENSION state_cache SCHEMA target");
     // What PostgreSQL has of its own is pinned, and nothing depends on it; on what is planted something would.
-    let dependent = "SELECT pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, 0)
-         FROM pg_depend d WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND d.deptype = 'n' AND d.refobjid >= 16384
-         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
+    let dependent = "SELECT pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, \
+        d.refobjid, 0)
+         FROM pg_depend d WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND d.deptype = 'n' \
+         AND d.refobjid >= 16384
+         AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND \
+         e.deptype = 'e')
          AND d.classid <> 'pg_operator'::regclass";
     assert_eq!(observer.rows(dependent), Vec::<Vec<String>>::new());
 

@@ -1,5 +1,5 @@
-//! A call of every function, and what fires every trigger. The statements use nothing of PostgreSQL's by name, and give
-//! arguments their types where a decoy would match better, so that only ours could call one.
+//! A call of every function, and what fires every trigger. The statements use nothing of PostgreSQL's by name, and
+//! give arguments their types where a decoy would match better, so that only ours could call one.
 
 use postgres::Client;
 use state_cache_server_tests::Sql;
@@ -18,7 +18,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_set('f$', '3', class => 'few-$')",
     "SELECT state_set('f$', '4', class => 'few-$'), state_set('o$', '2', class => 'one-$'),
         state_set('b$', '{\"x\": 1}', class => 'behind-$')",
-    "SELECT state_get('k$'::pg_catalog.text, 'run'::pg_catalog.text), state_get_text('k$'), state_get_path('k$', '{a}'),
+    "SELECT state_get('k$'::pg_catalog.text, 'run'::pg_catalog.text), state_get_text('k$'), state_get_path('k$', \
+        '{a}'),
         state_get_section('k$', 's'), state_version('k$'), state_exists('k$')",
     "SELECT * FROM state_get_many('{k$,nothing}')",
     "SELECT * FROM state_get_if_newer('k$', 0)",
@@ -35,11 +36,13 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_verify()",
     "UPDATE state_snapshot SET state = '666', delta = NULL WHERE key OPERATOR(pg_catalog.=) 's$'",
     "SELECT * FROM state_verify('run', repair => true)",
-    "SELECT state_context_create('r$', inputs => '{\"v\": 1, \"l\": []}', resource_limits => '{\"maxCredits\": 10}', swarm_id => 'w$')",
+    "SELECT state_context_create('r$', inputs => '{\"v\": 1, \"l\": []}', resource_limits => '{\"maxCredits\": \
+        10}', swarm_id => 'w$')",
     "SELECT state_context_child('r$', 'c$', inputs => '{\"w\": 1}')",
     "SELECT state_context_set('c$', 'v', '2'), state_context_set_many('c$', '{\"x\": {}}'),
         state_context_append('c$', 'l', '1'), state_context_patch('c$', 'x', '{\"y\": 1}')",
-    "SELECT state_context_get('c$'), state_context_visible('c$', 'internal'), state_context_spend('c$', 'credits', 1)",
+    "SELECT state_context_get('c$'), state_context_visible('c$', 'internal'), state_context_spend('c$', 'credits', \
+        1)",
     "SELECT * FROM state_context_tree('r$')",
     "SELECT state_context_set('r$', 'v', '3')",
     "SELECT * FROM state_context_merge('c$', 'manual_review')",
@@ -50,7 +53,8 @@ const STATEMENTS: &[&str] = &[
         state_context_mark_export('c$', 'x', 'blackboard')",
     "SELECT state_context_unmark_export('c$', 'x')",
     "BEGIN; SELECT state_context_claim('r$', 'me', '1 hour');
-        SELECT state_context_renew('r$', token, '1 hour'), state_context_fence('r$', token) FROM state_claim WHERE run_id OPERATOR(pg_catalog.=) 'r$';
+        SELECT state_context_renew('r$', token, '1 hour'), state_context_fence('r$', token) FROM state_claim WHERE \
+        run_id OPERATOR(pg_catalog.=) 'r$';
         SELECT state_context_set('r$', 'z', '1'); COMMIT",
     "SELECT state_context_release('r$', token) FROM state_claim WHERE run_id OPERATOR(pg_catalog.=) 'r$'",
     "SELECT * FROM state_context_complete('c$')",
@@ -59,7 +63,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_blackboard_add('w$', 'i', '1', tags => '{t}'), state_blackboard_add('w$', 'j', '1')",
     "SELECT state_blackboard_update('w$', 'i', '2'), state_blackboard_remove('w$', 'j')",
     "SELECT * FROM state_blackboard_query('w$')",
-    "SELECT state_blackboard_items('w$'::pg_catalog.text, '{}'::pg_catalog.jsonb, NULL::pg_catalog.text, NULL::pg_catalog.text,
+    "SELECT state_blackboard_items('w$'::pg_catalog.text, '{}'::pg_catalog.jsonb, NULL::pg_catalog.text, \
+        NULL::pg_catalog.text,
         NULL::pg_catalog.text, NULL::pg_catalog.text)",
     "SELECT * FROM state_changes()",
     "SELECT state_changes(cursor) FROM state_cursor()",
@@ -75,15 +80,18 @@ const STATEMENTS: &[&str] = &[
         SELECT * FROM state_cache_workers(); SELECT * FROM state_cache_workers; SELECT * FROM state_progress();
         SELECT * FROM state_progress; SELECT * FROM state_current",
     // By hand, and in class `run`, which a trigger of its own watches.
-    "SET session_replication_role = replica; INSERT INTO state_floor VALUES ('run', 1, 5); RESET session_replication_role",
+    "SET session_replication_role = replica; INSERT INTO state_floor VALUES ('run', 1, 5); RESET \
+        session_replication_role",
     "UPDATE state_head SET updated_at = DEFAULT WHERE key OPERATOR(pg_catalog.=) 'k$'",
-    "DELETE FROM state_snapshot WHERE key OPERATOR(pg_catalog.=) 'o$'; DELETE FROM state_head WHERE key OPERATOR(pg_catalog.=) 'o$'",
+    "DELETE FROM state_snapshot WHERE key OPERATOR(pg_catalog.=) 'o$'; DELETE FROM state_head WHERE key \
+        OPERATOR(pg_catalog.=) 'o$'",
     "SET search_path = ''; INSERT INTO target.state_class (class, keep, changed) VALUES ('config', 4, true)",
     "UPDATE state_class SET keep = 1 WHERE class OPERATOR(pg_catalog.=) 'config'",
     // Many at once, of every kind.
     "SELECT state_set('k$', '5'), state_delete('f$', class => 'few-$'), state_touch('t$', '1 second', 'ends-$'),
         state_set('o$', '5', class => 'one-$'), state_set('new$', '1'), state_set('newer$', '1')",
-    "SELECT state_set('o$', '6', class => 'one-$'), state_set('k$', '6'), state_set('new$', '6'), state_delete('newer$')",
+    "SELECT state_set('o$', '6', class => 'one-$'), state_set('k$', '6'), state_set('new$', '6'), \
+        state_delete('newer$')",
     "SELECT state_cache_test_expire(), state_cache_test_retain()",
     "TRUNCATE state_trace",
 ];

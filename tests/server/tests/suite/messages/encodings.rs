@@ -78,7 +78,8 @@ fn a_listener_whose_encoding_lacks_a_character_hears_of_it() {
                 [
                     json!({"class": NAME, "op": "update", "changes": [{"key": NAME, "version": 1}]}),
                     json!({"class": NAME, "op": "delete", "changes": [{"key": NAME, "version": 2}]}),
-                    json!({"class": "swarm", "op": "update", "changes": [{"key": "board", "version": 1, "items": [NAME]}]}),
+                    json!({"class": "swarm", "op": "update",
+                        "changes": [{"key": "board", "version": 1, "items": [NAME]}]}),
                     json!({"class": NAME, "op": "invalidate", "pattern": format!("?{NAME}\\")}),
                 ],
                 "{notify}"
@@ -128,7 +129,8 @@ fn names_are_told_in_unicode_whatever_the_encoding_of_the_database() {
         // Keys of as many characters as there may be, each escaped: several messages, none too long.
         let letter = name.chars().find(|letter| !letter.is_ascii()).unwrap();
         client.run(&format!(
-            "SELECT state_set(n || repeat('{letter}', 250 / octet_length('{letter}')), '1') FROM generate_series(1, 20) n"
+            "SELECT state_set(n || repeat('{letter}', 250 / octet_length('{letter}')), '1') FROM generate_series(1, \
+                20) n"
         ));
         client.run("SELECT state_invalidate('end')");
         let told = heard(&mut listener, "end");

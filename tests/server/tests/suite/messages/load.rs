@@ -40,7 +40,8 @@ fn transaction(dice: &mut Dice, modes: &[&str]) -> String {
                  SELECT state_invalidate('never'); SELECT count(*) FROM state_batch_commit(); ROLLBACK TO s;"
             ),
             _ => format!(
-                "SELECT state_set('k{key}', '{{\"n\": {n}}}', class => '{class}'); SELECT count(*) FROM state_batch_commit();"
+                "SELECT state_set('k{key}', '{{\"n\": {n}}}', class => '{class}'); SELECT count(*) FROM \
+                    state_batch_commit();"
             ),
         };
     }
@@ -161,7 +162,8 @@ fn are_told_well(settings: &[&str], modes: &[&str], end_workers: bool) {
                 let mut client = server.connect();
                 while !written.load(Ordering::SeqCst) {
                     await_worker(&mut client);
-                    client.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'state_cache worker'");
+                    client.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = \
+                        'state_cache worker'");
                 }
             });
         }

@@ -14,7 +14,8 @@ const TRANSACTIONS: u64 = 40;
 pub const FUNCTIONS: &str = r#"
     CREATE FUNCTION by_hand(k text, v jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
         UPDATE state_snapshot s SET state = v, hash = state_hash(v), version = s.version + 1
-            FROM state_head h WHERE s.class = 'run' AND s.key = k AND (h.class, h.key, h.version) = ('run', k, s.version);
+            FROM state_head h WHERE s.class = 'run' AND s.key = k
+                AND (h.class, h.key, h.version) = ('run', k, s.version);
         UPDATE state_head SET hash = state_hash(v), version = version + 1 WHERE class = 'run' AND key = k;
     END $$;
     CREATE FUNCTION append_many(k text, v jsonb, times bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN

@@ -10,8 +10,10 @@ impl Case {
         let sql = format!(
             "SELECT state_get(k), state_get_text(k), state_version(k), state_exists(k) /* of every state */
                  , (SELECT (m.version, m.state) FROM state_get_many(ARRAY[k]) m),
-                 h.version, CASE WHEN s.version > 0 THEN coalesce(s.state, state_at(k, s.version)) END, h.expires_at IS NOT NULL
-             FROM unnest('{{{}}}'::text[]) WITH ORDINALITY k (k, n) LEFT JOIN state_head h ON (h.class, h.key) = ('run', k)
+                 h.version, CASE WHEN s.version > 0 THEN coalesce(s.state, state_at(k, s.version)) END, \
+                 h.expires_at IS NOT NULL
+             FROM unnest('{{{}}}'::text[]) WITH ORDINALITY k (k, n) LEFT JOIN state_head h ON (h.class, h.key) = \
+             ('run', k)
                  LEFT JOIN state_snapshot s ON (s.class, s.key, s.version) = ('run', k, h.version) AND NOT h.deleted
              ORDER BY n",
             names.join(",")
@@ -68,7 +70,8 @@ impl Case {
             ];
             if let Some((what, _)) = said.iter().find(|(_, right)| !right) {
                 return Err(self.differs(&format!(
-                    "{what} is wrong for {who} and state {}: it says {row:?}; the model sees {document:?} in version {versions:?} over {table:?}",
+                    "{what} is wrong for {who} and state {}: it says {row:?}; the model sees {document:?} in \
+                        version {versions:?} over {table:?}",
                     self.key(key)
                 )));
             }

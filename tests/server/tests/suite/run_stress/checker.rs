@@ -127,7 +127,8 @@ fn check_variables(client: &mut Client, board: &Board, root: Number) {
 fn check_log(client: &mut Client, board: &Board, root: Number) {
     let doubtful = board.log_in_doubt();
     let found = client.rows(&format!(
-        "SELECT e FROM jsonb_array_elements_text(state_context_get('{}')#>'{{variables,log,value}}') e ORDER BY e COLLATE \"C\"",
+        "SELECT e FROM jsonb_array_elements_text(state_context_get('{}')#>'{{variables,log,value}}') e ORDER BY e \
+            COLLATE \"C\"",
         board.run(root).name
     ));
     let mut found = found.concat();
@@ -140,7 +141,8 @@ fn check_tokens(client: &mut Client, board: &Board, number: Number) {
     let name = board.run(number).name;
     let tokens: Vec<i64> = client
         .rows(&format!(
-            "SELECT t FROM jsonb_array_elements(coalesce(state_context_get('{name}')#>ARRAY['variables', 'tokens of {name}', 'value'], '[]')) t"
+            "SELECT t FROM jsonb_array_elements(coalesce(state_context_get('{name}')#>ARRAY['variables', 'tokens of \
+                {name}', 'value'], '[]')) t"
         ))
         .concat()
         .iter()

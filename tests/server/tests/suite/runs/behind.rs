@@ -5,7 +5,8 @@ use crate::behind::{LONG, await_accepting};
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql};
 
-const DEFINE: &str = "SELECT state_class_define('run', write_mode => 'behind'), state_class_define('left', write_mode => 'behind')";
+const DEFINE: &str = "SELECT state_class_define('run', write_mode => 'behind'), state_class_define('left', \
+    write_mode => 'behind')";
 
 /// A server whose runs are left to a worker that does not come by itself.
 fn server() -> (Server, Client) {
@@ -73,7 +74,8 @@ fn the_end_of_a_run_is_written_at_once() {
 #[test]
 fn what_a_completion_hands_on_is_written_with_it() {
     let (server, mut client) = server();
-    client.run("SELECT state_context_create('root', inputs => '{\"plan\": 1}', resource_limits => '{\"maxCredits\": 5}')");
+    client.run("SELECT state_context_create('root', inputs => '{\"plan\": 1}', resource_limits => '{\"maxCredits\": \
+        5}')");
     client.run(
         "SELECT state_context_child('root', 'child', resource_limits => '{\"maxCredits\": 2}')",
     );

@@ -21,7 +21,8 @@ const POINTS: [(&str, bool); 5] = [
 fn family(client: &mut Client) {
     client.run(
         "SELECT state_class_define('kept');
-         SELECT state_context_create('root', inputs => '{\"free\": 1, \"both\": 1}', resource_limits => '{\"maxCredits\": 10}', swarm_id => 'swarm')",
+         SELECT state_context_create('root', inputs => '{\"free\": 1, \"both\": 1}', resource_limits => \
+         '{\"maxCredits\": 10}', swarm_id => 'swarm')",
     );
     client.run(
         "SELECT state_context_child('root', 'child', resource_limits => '{\"maxCredits\": 4}')",
@@ -44,10 +45,12 @@ const PICTURE: &str = "SELECT jsonb_build_array(
         state_get('child') - 'completedAt', state_get('root'), state_get('child/free', 'kept'),
         state_get('swarm', 'swarm') #> '{blackboard,free,value}',
         (SELECT jsonb_agg(jsonb_build_array(key, target, value) ORDER BY id) FROM state_outbox),
-        (SELECT jsonb_agg(jsonb_build_array(run_id, variable, status, parent_value, child_value) ORDER BY id) FROM state_conflict),
+        (SELECT jsonb_agg(jsonb_build_array(run_id, variable, status, parent_value, child_value) ORDER BY id) FROM \
+        state_conflict),
         (SELECT jsonb_agg(to_jsonb(c) - 'created_at' ORDER BY run_id) FROM state_context c),
         (SELECT jsonb_agg(owner ORDER BY token) FROM state_claim),
-        (SELECT jsonb_agg(jsonb_build_array(class, key, version, recovery_point) ORDER BY class, key, version) FROM state_snapshot))";
+        (SELECT jsonb_agg(jsonb_build_array(class, key, version, recovery_point) ORDER BY class, key, version) FROM \
+        state_snapshot))";
 
 /// Conflicts are named by a sequence, which a crash need not take back.
 const UNNUMBERED: &str =
@@ -71,8 +74,10 @@ fn after(change: &str) -> (String, Vec<Vec<String>>) {
 fn parts(client: &mut Client) -> Vec<Vec<String>> {
     client.rows(
         "SELECT state_get('child') ->> 'status', state_get('root') #>> '{variables,free,value}',
-            state_get('root') #> '{conflicts,both}' IS NOT NULL, state_get('root') #>> '{usage,credits}', state_get('root') ->> 'reservations',
-            (SELECT count(*) FROM state_outbox), (SELECT count(*) FROM state_conflict), state_get('child/free', 'kept')",
+            state_get('root') #> '{conflicts,both}' IS NOT NULL, state_get('root') #>> '{usage,credits}', \
+            state_get('root') ->> 'reservations',
+            (SELECT count(*) FROM state_outbox), (SELECT count(*) FROM state_conflict), state_get('child/free', \
+            'kept')",
     )
 }
 
@@ -166,7 +171,8 @@ fn run_children(server: &Server, runner: usize, ended: &Mutex<i64>, over: &Atomi
         return;
     };
     let last = format!(
-        "SELECT coalesce(max(split_part(run_id, '/', 3)::bigint), 0) FROM state_context WHERE run_id LIKE 'root/{runner}/%'"
+        "SELECT coalesce(max(split_part(run_id, '/', 3)::bigint), 0) FROM state_context WHERE run_id LIKE \
+            'root/{runner}/%'"
     );
     let Ok(row) = client.query_one(&last, &[]) else {
         return;
@@ -177,7 +183,8 @@ fn run_children(server: &Server, runner: usize, ended: &Mutex<i64>, over: &Atomi
         let child = format!("root/{runner}/{number}");
         let steps = [
             format!("SELECT state_context_child('root', '{child}', resource_limits => '{{\"maxCredits\": 1}}')"),
-            format!("SELECT state_context_set('{child}', 'of {runner}', '{number}'), state_context_spend('{child}', 'credits', 0.25)"),
+            format!("SELECT state_context_set('{child}', 'of {runner}', '{number}'), state_context_spend('{child}', \
+                'credits', 0.25)"),
             format!(
                 "SELECT state_context_mark_export('{child}', 'of {runner}', 'parent_context'),
                     state_context_mark_export('{child}', 'of {runner}', 'persistent_store', target => 'kept'),
@@ -202,14 +209,18 @@ fn run_children(server: &Server, runner: usize, ended: &Mutex<i64>, over: &Atomi
 
 /// Children of which a part has ended and another has not, and what the root does not know or knows too much of.
 const HALVES: &str = "WITH child AS (
-        SELECT run_id, state_context_get(run_id) ->> 'status' = 'completed' AS ended, split_part(run_id, '/', 2) AS runner,
-            split_part(run_id, '/', 3)::bigint AS number, state_context_get('root') AS root FROM state_context WHERE parent_run_id = 'root')
-    SELECT run_id, 'outbox' FROM child c WHERE (SELECT count(*) FROM state_outbox o WHERE o.run_id = c.run_id) <> ended::int
+        SELECT run_id, state_context_get(run_id) ->> 'status' = 'completed' AS ended, split_part(run_id, '/', 2) AS \
+        runner,
+            split_part(run_id, '/', 3)::bigint AS number, state_context_get('root') AS root FROM state_context \
+            WHERE parent_run_id = 'root')
+    SELECT run_id, 'outbox' FROM child c WHERE (SELECT count(*) FROM state_outbox o WHERE o.run_id = c.run_id) <> \
+    ended::int
     UNION ALL SELECT run_id, 'kept' FROM child WHERE state_exists(run_id || '/of ' || runner, 'kept') <> ended
     UNION ALL SELECT run_id, 'reserved' FROM child WHERE root -> 'reservations' ? run_id = ended
     UNION ALL SELECT max(run_id), 'merged' FROM child WHERE ended GROUP BY runner, root
         HAVING max(number) IS DISTINCT FROM (root #>> ARRAY['variables', 'of ' || runner, 'value'])::bigint
-    UNION ALL SELECT 'root', 'credits' FROM child WHERE ended GROUP BY root HAVING count(*) * 0.25 <> (root #>> '{usage,credits}')::numeric";
+    UNION ALL SELECT 'root', 'credits' FROM child WHERE ended GROUP BY root HAVING count(*) * 0.25 <> (root #>> \
+    '{usage,credits}')::numeric";
 
 #[test]
 fn crashes_under_load_leave_no_half_of_an_end() {

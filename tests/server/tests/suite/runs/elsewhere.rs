@@ -14,7 +14,8 @@ const TABLES: [&str; 4] = [
 ];
 const READS: [&str; 5] = [
     "SELECT run_id, state_context_get(run_id) FROM state_context ORDER BY 1",
-    "SELECT run_id, m, state_context_visible(run_id, m) FROM state_context, unnest(ARRAY['public', 'internal', 'pii']) m ORDER BY 1, 2",
+    "SELECT run_id, m, state_context_visible(run_id, m) FROM state_context, unnest(ARRAY['public', 'internal', \
+        'pii']) m ORDER BY 1, 2",
     "SELECT * FROM state_context_tree('root')",
     "SELECT * FROM state_context_tree('root/a')",
     "SELECT * FROM state_blackboard_query('swarm root')",
@@ -93,7 +94,8 @@ fn a_standby_shows_its_runs_and_goes_on_with_them_once_promoted() {
     let standby = primary.standby();
     let mut reader = standby.connect();
     assert_eq!(said(&mut reader), said(&mut writer));
-    writer.run("SELECT state_context_set('root/b', 'new', '1'); SELECT * FROM state_context_merge('root/b'); SELECT state_context_child('root/b', 'root/b/c')");
+    writer.run("SELECT state_context_set('root/b', 'new', '1'); SELECT * FROM state_context_merge('root/b'); SELECT \
+        state_context_child('root/b', 'root/b/c')");
     standby.catch_up_with(&primary);
     assert_eq!(said(&mut reader), said(&mut writer));
     for change in CHANGES {
@@ -118,7 +120,8 @@ fn a_subscriber_shows_the_runs_that_it_is_sent() {
     let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
     let (mut publisher, mut subscriber) = (source.connect(), target.connect());
     begin(&mut publisher, "root");
-    publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot, state_context, state_claim, state_conflict, state_outbox");
+    publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot, state_context, state_claim, \
+        state_conflict, state_outbox");
     subscriber.run(&format!(
         "CREATE SUBSCRIPTION states CONNECTION 'host={} port=5432 user=postgres dbname=postgres' PUBLICATION states",
         source.host().display()

@@ -9,12 +9,13 @@ mod reinstalled;
 use postgres::Client;
 use state_cache_server_tests::{Sql, inconsistencies};
 
-/// A root `{name}` with a running child `{name}/a` that has a claim, one `{name}/b` that has changed several times since
-/// it was created, a conflict of the root that was resolved, an open one that took another's place, and an export of
-/// the completed child `{name}/c` in the outbox.
+/// A root `{name}` with a running child `{name}/a` that has a claim, one `{name}/b` that has changed several times
+/// since it was created, a conflict of the root that was resolved, an open one that took another's place, and an
+/// export of the completed child `{name}/c` in the outbox.
 fn begin(client: &mut Client, name: &str) {
     client.run(&format!(
-        "SELECT state_context_create('{name}', 'main', '{{\"plan\": {{\"a\": 0, \"b\": 0}}, \"left\": 1, \"right\": 1}}',
+        "SELECT state_context_create('{name}', 'main', '{{\"plan\": {{\"a\": 0, \"b\": 0}}, \"left\": 1, \"right\": \
+            1}}',
             ARRAY['read:pii'], '{{\"maxCredits\": 10}}', 'swarm {name}');
          SELECT state_context_child('{name}', '{name}/a', resource_limits => '{{\"maxCredits\": 2}}');
          SELECT state_context_child('{name}', '{name}/b');
@@ -93,9 +94,17 @@ fn go_on(client: &mut Client, name: &str) {
 
     // A merge finds what the child began with.
     assert_eq!(
-        client.rows(&format!("SELECT variable, value, strategy, reason FROM state_context_merge('{name}/b') ORDER BY 1")),
+        client.rows(&format!(
+            "SELECT variable, value, strategy, reason FROM state_context_merge('{name}/b') ORDER \
+            BY 1"
+        )),
         [
-            ["plan", "{\"a\": 1, \"b\": 1}", "merge_objects", "both changed it, the objects were merged"],
+            [
+                "plan",
+                "{\"a\": 1, \"b\": 1}",
+                "merge_objects",
+                "both changed it, the objects were merged"
+            ],
             ["right", "4", "NULL", "only the child changed it"],
         ]
     );
@@ -127,7 +136,8 @@ fn go_on(client: &mut Client, name: &str) {
 
     // What was sent before is acknowledged, and more is sent.
     let sent = format!(
-        "SELECT id FROM state_outbox WHERE run_id = '{name}/c' AND target = 'mail' AND acknowledged_at IS NULL FOR UPDATE SKIP LOCKED"
+        "SELECT id FROM state_outbox WHERE run_id = '{name}/c' AND target = 'mail' AND acknowledged_at IS NULL FOR \
+            UPDATE SKIP LOCKED"
     );
     let (sent, newest) = (
         client.number(&sent),
@@ -137,7 +147,8 @@ fn go_on(client: &mut Client, name: &str) {
         "UPDATE state_outbox SET acknowledged_at = now() WHERE id = {sent}"
     ));
     client.run(&format!(
-        "SELECT state_context_mark_export('{name}/a', 'right', 'external_system', target => 'mail', token => {stolen});
+        "SELECT state_context_mark_export('{name}/a', 'right', 'external_system', target => 'mail', token => \
+            {stolen});
          SELECT state_context_mark_export('{name}/a', 'right', 'parent_context', token => {stolen});
          SELECT * FROM state_context_complete('{name}/a', 'completed', 'child_wins', {stolen});
          SELECT * FROM state_context_complete('{name}/b', 'cancelled')"
@@ -154,7 +165,10 @@ fn go_on(client: &mut Client, name: &str) {
     );
     client.run(&format!("SELECT * FROM state_context_complete('{name}')"));
     assert_eq!(
-        client.rows(&format!("SELECT run_id, parent_run_id, depth, status FROM state_context_tree('{name}') ORDER BY 1")),
+        client.rows(&format!(
+            "SELECT run_id, parent_run_id, depth, status FROM state_context_tree('{name}') ORDER \
+            BY 1"
+        )),
         [
             [name, "NULL", "0", "completed"],
             [&format!("{name}/a"), name, "1", "completed"],

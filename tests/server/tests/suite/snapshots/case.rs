@@ -280,7 +280,8 @@ impl Case {
         let updates = self.next_document();
         let truth = self.truth(self.model.last);
         let merged = self.one(&format!(
-            "SELECT CASE WHEN jsonb_typeof({truth}) = 'object' AND jsonb_typeof({0}) = 'object' THEN {truth} || {0} END",
+            "SELECT CASE WHEN jsonb_typeof({truth}) = 'object' AND jsonb_typeof({0}) = 'object' THEN {truth} || {0} \
+                END",
             format_args!("{}::jsonb", quoted(&updates))
         ))?;
         if merged == "NULL" {
@@ -468,7 +469,8 @@ impl Case {
     fn end(&mut self) -> Result<(), String> {
         self.ask(&format!(
             "SELECT state_class_define({class}, write_mode => 'through');
-             BEGIN; DELETE FROM state_head WHERE class = {class}; DELETE FROM state_snapshot WHERE class = {class}; COMMIT;
+             BEGIN; DELETE FROM state_head WHERE class = {class}; DELETE FROM state_snapshot WHERE class = {class}; \
+             COMMIT;
              DELETE FROM state_floor WHERE class = {class}",
             class = quoted(&self.class)
         ))?;

@@ -238,7 +238,8 @@ impl Case<'_> {
     /// Makes the class empty for the next case, which begins with version 1.
     fn forget(&mut self) {
         self.run(
-            "BEGIN; DELETE FROM state_head WHERE class = 'sick'; DELETE FROM state_snapshot WHERE class = 'sick'; COMMIT;
+            "BEGIN; DELETE FROM state_head WHERE class = 'sick'; DELETE FROM state_snapshot WHERE class = 'sick'; \
+                COMMIT;
              DELETE FROM state_floor WHERE class = 'sick'; TRUNCATE truth",
         );
     }

@@ -91,7 +91,8 @@ fn repair(server: &Server, seed: u64, repaired: &Mutex<i64>) {
         for _ in 0..20 {
             let patient = quoted(&format!("patient {}", dice.roll(PATIENTS as u64)));
             statements.push(format!(
-                "SELECT state_save({patient}, document({patient}, {}), 'manual', recovery_point => {}, class => 'sick')",
+                "SELECT state_save({patient}, document({patient}, {}), 'manual', recovery_point => {}, class => \
+                    'sick')",
                 dice.roll(1000),
                 dice.roll(10) == 0
             ));
@@ -149,14 +150,16 @@ fn look_at_repaired(client: &mut Client) {
     client.run("SELECT state_verify('sick', repair => true)");
     assert_eq!(findings(client, "sick"), Vec::<Vec<String>>::new());
     let wrong = client.rows(
-        "SELECT h.key, v.version FROM state_head h, state_history(h.key, h.class) v, state_at(h.key, v.version, h.class) s
+        "SELECT h.key, v.version FROM state_head h, state_history(h.key, h.class) v, state_at(h.key, v.version, \
+            h.class) s
             WHERE h.class = 'sick' AND s IS DISTINCT FROM document(h.key, (s ->> 'n')::bigint)
          UNION ALL
          SELECT key, version FROM state_head h, state_get(h.key, h.class) s
             WHERE h.class = 'sick' AND s IS DISTINCT FROM document(h.key, (s ->> 'n')::bigint)
          UNION ALL
          SELECT key, version FROM state_damaged d
-            WHERE EXISTS (SELECT FROM state_snapshot s WHERE (s.class, s.key, s.version) = (d.class, d.key, d.version))",
+            WHERE EXISTS (SELECT FROM state_snapshot s WHERE (s.class, s.key, s.version) = (d.class, d.key, \
+            d.version))",
     );
     assert_eq!(wrong, Vec::<Vec<String>>::new());
 }

@@ -41,7 +41,8 @@ fn await_upkeep(server: &Server) {
     client.run(
         "BEGIN; SELECT state_set('two', '1', class => 'swarm'); COMMIT;
          BEGIN; SELECT state_set('two', '2', class => 'swarm'); COMMIT;
-         INSERT INTO state_snapshot (class, key, version, hash, state) VALUES ('swarm', 'two', 1, state_hash('1'), '1')",
+         INSERT INTO state_snapshot (class, key, version, hash, state) VALUES ('swarm', 'two', 1, state_hash('1'), \
+         '1')",
     );
     drop(client);
     server.stop();

@@ -170,7 +170,8 @@ fn read(server: &Server, board: &Board, number: u64) {
         while !versions.is_empty() && !board.is_over() {
             let version = versions.swap_remove(dice.roll(versions.len() as u64) as usize);
             let right = format!(
-                "SELECT CASE WHEN state_at({state}, version => {version}) = document({}, {version}) THEN 1 ELSE 0 END",
+                "SELECT CASE WHEN state_at({state}, version => {version}) = document({}, {version}) THEN 1 ELSE 0 \
+                    END",
                 quoted(key)
             );
             match board.numbers(&mut client, &right) {
@@ -192,10 +193,12 @@ fn read_committed(server: &Server, board: &Board) {
     while !board.is_over() {
         let (class, key) = STATES[dice.roll(STATES.len() as u64) as usize];
         let wrong = format!(
-            "SELECT v FROM generate_series(greatest(1, state_version({key}, {class}) - 15), state_version({key}, {class})) v
+            "SELECT v FROM generate_series(greatest(1, state_version({key}, {class}) - 15), state_version({key}, \
+                {class})) v
                 WHERE coalesce(state_at({key}, v, {class}) <> document({key}, v), false)
              UNION ALL
-             SELECT (s ->> 'n')::bigint FROM state_get({key}, {class}) s WHERE s <> document({key}, (s ->> 'n')::bigint)",
+             SELECT (s ->> 'n')::bigint FROM state_get({key}, {class}) s WHERE s <> document({key}, (s ->> \
+             'n')::bigint)",
             key = quoted(key),
             class = quoted(class)
         );

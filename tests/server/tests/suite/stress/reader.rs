@@ -113,7 +113,10 @@ impl Reader {
             let (same, undone): (bool, bool) = (row.get(3), row.get(4));
             let place = names.iter().position(|name| *name == key).unwrap();
             if !same || by_function != by_table {
-                board.differs(format!("{key}: version {by_function:?} by function, {by_table:?} by table, same document: {same}; comparison {way}"));
+                board.differs(format!(
+                    "{key}: version {by_function:?} by function, {by_table:?} by table, same \
+                    document: {same}; comparison {way}"
+                ));
             }
             if undone {
                 board.differs(format!("{key}: holds what was rolled back"));

@@ -111,7 +111,8 @@ const FUNCTIONS: &str = r#"
         IF next IS NULL THEN
             RETURN true;
         END IF;
-        UPDATE state_snapshot SET version = next, parent_version = next - 1, state = document, hash = state_hash(document)
+        UPDATE state_snapshot SET version = next, parent_version = next - 1, state = document,
+                hash = state_hash(document)
             WHERE class = 'run' AND key = changed AND version = next - 1;
         RETURN state_get(changed) = document AND state_version(changed) = next;
     END $$;

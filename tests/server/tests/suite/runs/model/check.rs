@@ -28,17 +28,22 @@ impl History {
         let prefix = &self.prefix;
         let sql = format!(
             "SELECT jsonb_build_object(
-                'runs', (SELECT jsonb_agg(state_context_get(r) ORDER BY n) FROM unnest(ARRAY[{runs}]) WITH ORDINALITY r(r, n)),
+                'runs', (SELECT jsonb_agg(state_context_get(r) ORDER BY n) FROM unnest(ARRAY[{runs}]) WITH \
+                ORDINALITY r(r, n)),
                 'visible', (SELECT jsonb_agg(state_context_visible(r, '{level}') ORDER BY n)
                     FROM unnest(ARRAY[{runs}]) WITH ORDINALITY r(r, n)),
                 'tree', (SELECT jsonb_agg(jsonb_build_array(run_id, parent_run_id, depth, status) ORDER BY run_id)
                     FROM state_context_tree('{prefix}0')),
-                'conflicts', (SELECT jsonb_agg(to_jsonb(c) ORDER BY id) FROM state_conflict c WHERE run_id LIKE '{prefix}%'),
-                'outbox', (SELECT jsonb_agg(jsonb_build_array(run_id, key, target, target_key, value, sensitivity) ORDER BY id)
+                'conflicts', (SELECT jsonb_agg(to_jsonb(c) ORDER BY id) FROM state_conflict c WHERE run_id LIKE \
+                '{prefix}%'),
+                'outbox', (SELECT jsonb_agg(jsonb_build_array(run_id, key, target, target_key, value, sensitivity) \
+                ORDER BY id)
                     FROM state_outbox WHERE run_id LIKE '{prefix}%'),
-                'board', (SELECT jsonb_agg(jsonb_build_array(k, v -> 'value', v -> 'createdBy', v -> 'type', v -> 'accessLevel') ORDER BY k)
+                'board', (SELECT jsonb_agg(jsonb_build_array(k, v -> 'value', v -> 'createdBy', v -> 'type', v -> \
+                'accessLevel') ORDER BY k)
                     FROM jsonb_each(state_get('{prefix}swarm', 'swarm') -> 'blackboard') b(k, v)),
-                'kept', (SELECT jsonb_agg(state_get(k, 'kept') ORDER BY n) FROM unnest(ARRAY[{kept}]::text[]) WITH ORDINALITY k(k, n)))",
+                'kept', (SELECT jsonb_agg(state_get(k, 'kept') ORDER BY n) FROM unnest(ARRAY[{kept}]::text[]) WITH \
+                ORDINALITY k(k, n)))",
             runs = names.join(","),
             level = LEVELS[self.shown()],
             kept = kept.join(","),

@@ -16,7 +16,8 @@ fn most(destination: &str) -> usize {
     }
 }
 
-/// What of a value travels: all of it, or what the SQL/JSON path `$.a` finds first, to which an array is its elements.
+/// What of a value travels: all of it, or what the SQL/JSON path `$.a` finds first, to which an array is its
+/// elements.
 fn transformed(value: &Value, takes_member: bool) -> Option<Value> {
     let found = match value {
         _ if !takes_member => Some(value),

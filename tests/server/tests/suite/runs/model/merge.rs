@@ -140,7 +140,8 @@ impl Outcome {
     }
 }
 
-/// What the parent's variable becomes, but for its sensitivity, and why; `None` if the child has not changed the value.
+/// What the parent's variable becomes, but for its sensitivity, and why; `None` if the child has not changed the
+/// value.
 fn chosen(
     [base, ours, theirs]: [Option<&Variable>; 3],
     began: Option<&Value>,

@@ -186,7 +186,8 @@ impl Step {
             } => {
                 let per_variable: Vec<_> = per_variable.clone().into_iter().collect();
                 format!(
-                    "SELECT variable, value, strategy, reason, conflict IS NOT NULL FROM state_context_merge('{}', '{strategy}', {})",
+                    "SELECT variable, value, strategy, reason, conflict IS NOT NULL FROM state_context_merge('{}', \
+                        '{strategy}', {})",
                     name_of(child),
                     quoted(&object(&per_variable))
                 )
@@ -213,12 +214,14 @@ impl Step {
                 outcome,
                 strategy,
             } => format!(
-                "SELECT key, destination, strategy, reason FROM state_context_complete('{}', '{outcome}', '{strategy}')",
+                "SELECT key, destination, strategy, reason FROM state_context_complete('{}', '{outcome}', \
+                    '{strategy}')",
                 name_of(run)
             ),
             Step::Resolve { conflict, value } => format!(
                 "SELECT state_conflict_resolve(id, {}, 'decided')
-                    FROM (SELECT id FROM state_conflict WHERE run_id LIKE '{prefix}%' ORDER BY id OFFSET {conflict} LIMIT 1) c",
+                    FROM (SELECT id FROM state_conflict WHERE run_id LIKE '{prefix}%' ORDER BY id OFFSET {conflict} \
+                    LIMIT 1) c",
                 quoted(value)
             ),
         }

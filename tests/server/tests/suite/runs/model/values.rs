@@ -23,8 +23,9 @@ pub fn patched(target: Option<&Value>, patch: &Value) -> Value {
     result.into()
 }
 
-/// The three-way merge of objects, against what the parent and what the child have started from: each member is as the side has it that changed it; where both did, objects are
-/// merged in turn, a value wins over a removal, and else the side that is later wins.
+/// The three-way merge of objects, against what the parent and what the child have started from: each member is as
+/// the side has it that changed it; where both did, objects are merged in turn, a value wins over a removal, and else
+/// the side that is later wins.
 pub fn merged_objects(
     bases: [Option<&Value>; 2],
     parent: &Value,
