@@ -145,12 +145,53 @@ fn every_column_is_named_where_its_table_or_view_is_explained() {
     assert_eq!(missing, Vec::<String>::new());
 }
 
+/// What a setting written like `64MB` or `5min` is in its own unit, as `pg_settings` counts. `None` for other words.
+fn in_unit(text: &str, unit: &str) -> Option<f64> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (digits, suffix) = text.split_at(end.unwrap_or(text.len()));
+    let number: f64 = digits.parse().ok()?;
+    let size = |word: &str| match word {
+        "" => Some(1.0),
+        "kB" => Some(1024.0),
+        "MB" => Some(1024f64.powi(2)),
+        "GB" => Some(1024f64.powi(3)),
+        "TB" => Some(1024f64.powi(4)),
+        "ms" => Some(1.0),
+        "s" => Some(1e3),
+        "min" => Some(60e3),
+        "h" => Some(3_600e3),
+        "d" => Some(86_400e3),
+        " years" => Some(365.25 * 86_400e3),
+        _ => None,
+    };
+    Some(number * size(suffix)? / size(if suffix.is_empty() { "" } else { unit })?)
+}
+
+/// Whether a range that the page shows is that of the server: `1MB to 1TB`, or the words that are taken. Years are
+/// rounded.
+fn is_range(said: &str, setting: &[String]) -> bool {
+    let (least, most, unit, words) = (&setting[4], &setting[5], &setting[6], &setting[7]);
+    if let Some((from, to)) = said.split_once(" to ") {
+        let is = |said: &str, bound: &str| {
+            let (Some(said), Ok(bound)) = (in_unit(said, unit), bound.parse::<f64>()) else {
+                return false;
+            };
+            (said - bound).abs() <= 0.01 * bound
+        };
+        return is(from, least) && is(to, most);
+    }
+    // The levels of sensitivity stand elsewhere.
+    said.contains("levels") || said == words
+}
+
 #[test]
-fn settings_have_the_defaults_that_the_reference_says() {
+fn settings_are_what_the_reference_says() {
     let server = Server::new(&[]);
     let mut client = server.connect();
     let settings = client.rows(
-        "SELECT name, current_setting(name), context, short_desc FROM pg_settings
+        "SELECT name, current_setting(name), context, short_desc, min_val, max_val, coalesce(unit, ''),
+                coalesce(array_to_string(enumvals, ', '), 'on, off')
+           FROM pg_settings
           WHERE name LIKE 'state\\_cache.%' AND name NOT LIKE 'state\\_cache.test\\_%'",
     );
     assert!(settings.len() > 15, "{}", settings.len());
@@ -171,6 +212,12 @@ fn settings_have_the_defaults_that_the_reference_says() {
             differences.push(format!(
                 "{name} is {} by default, not {}",
                 setting[1], row[2]
+            ));
+        }
+        if !is_range(row[3], setting) {
+            differences.push(format!(
+                "{name} takes {} to {} {}, or {}, not {}",
+                setting[4], setting[5], setting[6], setting[7], row[3]
             ));
         }
         let who = match setting[2].as_str() {
