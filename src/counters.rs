@@ -60,8 +60,8 @@ pub enum Counter {
     Conflicts,
     /// Messages queued for subscribers.
     Notifications,
-    /// Changes in `behind` classes that were left to the worker.
-    LeftBehind,
+    /// Changes in `behind` classes that were deferred: the worker writes them back.
+    Deferred,
     /// Changes in `behind` classes that were written through.
     WrittenThrough,
     /// Dirty states that the worker has written.

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 const AT_ONCE: usize = 16;
 
 /// Drops the dirty entries of installations in this database whose tables are gone. Runs in a transaction.
-pub fn forget_dropped() {
+pub fn drop_orphaned() {
     let Some(l1) = shared::l1() else { return };
     let mut found = [0_u64; AT_ONCE];
     let mut count = 0;

@@ -117,7 +117,7 @@ impl Task for Flusher {
         self.holds_work = is_anything_dirty();
         database.set_flush_wanted(false);
         let catalog = worker::transaction(|| {
-            super::forget_dropped();
+            super::drop_orphaned();
             // What is gone with the extension is nobody's work.
             self.holds_work = is_anything_dirty();
             catalog::installed()?.ok_or(Error::NotInstalled)

@@ -58,7 +58,7 @@ use crate::{shared, sys};
 use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
 pub use dirty::dirty_states;
-pub use dropped::forget_dropped;
+pub use dropped::drop_orphaned;
 pub use flusher::Flusher;
 pub use lock::{forget as forget_locks, is_many, lock, lock_class, lock_for_many};
 pub use write::{

@@ -1,7 +1,7 @@
 //! How a commit publishes: marks before the commit record, entries after it.
 //!
 //! A [`Publication`] is built before the commit record, where it may evict and fail. Once it exists it
-//! ends in exactly one of [`Publication::commit`] and [`Publication::abort`], which allocate nothing
+//! ends in exactly one of [`Publication::publish`] and [`Publication::withdraw`], which allocate nothing
 //! and cannot fail; should one of them panic, [`Publication::withdraw`] ends it.
 //!
 //! # The order of events
@@ -22,13 +22,13 @@
 //!
 //! - **Link** (a version written through) and **remove** (delete, touch, no room): as said there.
 //! - **A change by hand** removes a clean entry; a dirty one stays and is marked as overtaken.
-//! - **A version left to the worker** is linked in every case: its state lock is held until 6, and changes
+//! - **A deferred version** is linked in every case: its state lock is held until 6, and changes
 //!   of the state by hand take that lock before 2.
-//! - **A settlement** takes no lock of the state. It makes its entry clean only if nobody has changed the
+//! - **Marking clean** takes no lock of the state. It makes its entry clean only if nobody has changed the
 //!   rows since the entry was linked, and removes it else.
 //! - **The domain** (TRUNCATE, many changes by hand): raising its generation makes every entry linked or
 //!   noted before unreadable, so a version noted before and linked after is never read. TRUNCATE holds
-//!   its table lock until 6, and takes the class locks before 2, so nothing is left to the worker meanwhile.
+//!   its table lock until 6, and takes the class locks before 2, so nothing is deferred meanwhile.
 //!
 //! A dirty entry leaves L1, or becomes clean, only when a transaction has committed that wrote the state
 //! through, or wrote that very entry ([`WrittenBack`]), or truncated the tables.
@@ -96,7 +96,7 @@ pub enum Wrote {
 
 impl WrittenBack {
     /// The transaction has committed. Allocates nothing, cannot fail.
-    pub fn commit(&self) {
+    pub fn mark_clean(&self) {
         let Some(l1) = shared::l1() else { return };
         let key = shared::key(self.database, self.incarnation, &self.class, &self.key);
         match self.wrote {
@@ -144,8 +144,8 @@ pub struct Publication {
     truncated: Option<(u32, u64)>,
     /// When the first of the states expires; the worker is to remove it then.
     expires: Option<(&'static Database, i64)>,
-    /// Whether a version is left to the worker, which must wait for it before it leaves.
-    leaving_behind: Option<&'static Database>,
+    /// The database whose worker waits for this transaction before it leaves, since the transaction defers a version.
+    deferring: Option<&'static Database>,
 }
 
 struct Entry {
@@ -202,8 +202,8 @@ impl Publication {
         Ok(())
     }
 
-    /// Reserves room for a version that is left to the worker, and marks the state as about to change;
-    /// whether L1 takes it. If so [`Publication::enter_behind`] was called before.
+    /// Reserves room for a version that is deferred, and marks the state as about to change;
+    /// whether L1 takes it. If so [`Publication::begin_deferring`] was called before.
     ///
     /// # Errors
     /// [`OutOfMemory`]; nothing is reserved or marked then.
@@ -245,18 +245,18 @@ impl Publication {
         }
     }
 
-    /// Asks whether versions may be left to the worker; from then on it waits for this transaction.
-    pub fn enter_behind(&mut self) -> bool {
-        if self.leaving_behind.is_none() {
-            self.leaving_behind = shared::database().filter(|database| database.enter_behind());
+    /// Asks whether versions may be deferred; from then on the worker waits for this transaction.
+    pub fn begin_deferring(&mut self) -> bool {
+        if self.deferring.is_none() {
+            self.deferring = shared::database().filter(|database| database.begin_deferring());
         }
-        self.leaving_behind.is_some()
+        self.deferring.is_some()
     }
 
     fn push(&mut self, l1: &SharedL1, key: shared::Key<'_>, block: Option<Block>, before: Before) {
         let (class, name) = (key.class.into(), key.key.into());
         if !crate::fault::leaves_out!(WritersMark) {
-            l1.stripe(key.id).enter();
+            l1.stripe(key.id).raise();
         }
         self.entries.push(Entry {
             database: key.db,
@@ -289,7 +289,7 @@ impl Publication {
     /// Marks everything in this database as about to change.
     pub fn add_all(&mut self, catalog: &Catalog) {
         if let (Some(l1), None) = (shared::l1(), self.domain) {
-            l1.domain(catalog.database).enter();
+            l1.domain(catalog.database).raise();
             self.domain = Some(catalog.database);
         }
     }
@@ -307,7 +307,7 @@ impl Publication {
     }
 
     /// Publishes; the commit is visible to others.
-    pub fn commit(&mut self) {
+    pub fn publish(&mut self) {
         let Some(l1) = shared::l1() else { return };
         self.reserved = 0;
         if let Some((database, incarnation)) = self.truncated.take() {
@@ -316,7 +316,7 @@ impl Publication {
         if let Some(database) = self.domain.take() {
             let domain = l1.domain(database);
             domain.publish();
-            domain.leave();
+            domain.lower();
         }
         // How often this transaction itself has published in the stripe that it is at.
         let mut own = (usize::MAX, 0);
@@ -331,44 +331,44 @@ impl Publication {
         if let Some((database, time)) = self.expires.take() {
             database.need_worker_by(time);
         }
-        if let Some(database) = self.leaving_behind {
+        if let Some(database) = self.deferring {
             database.want_flush();
         }
-        self.leave_behind();
+        self.end_deferring();
     }
 
-    fn leave_behind(&mut self) {
-        if let Some(database) = self.leaving_behind.take() {
-            database.leave_behind();
+    fn end_deferring(&mut self) {
+        if let Some(database) = self.deferring.take() {
+            database.end_deferring();
         }
     }
 
     /// Takes everything back; the transaction has failed.
-    pub fn abort(&mut self) {
+    pub fn withdraw(&mut self) {
         let Some(l1) = shared::l1() else { return };
         self.reserved = 0;
         self.truncated = None;
         self.expires = None;
-        self.leave_behind();
+        self.end_deferring();
         if let Some(database) = self.domain.take() {
-            l1.domain(database).leave();
+            l1.domain(database).lower();
         }
         while let Some(entry) = self.entries.last_mut() {
-            entry.take_back(l1);
+            entry.withdraw(l1);
             self.entries.pop();
         }
     }
 
-    /// Takes the marks back of what neither [`Publication::commit`] nor [`Publication::abort`] has come to,
+    /// Takes the marks back of what neither [`Publication::publish`] nor [`Publication::withdraw`] has come to,
     /// and the entries of those states out of L1: whether they are right nobody knows. Versions of these
     /// states that only L1 held are lost with them.
-    pub fn withdraw(&mut self) {
+    pub fn give_up(&mut self) {
         if let Some(l1) = shared::l1() {
             for entry in &self.entries {
                 l1.unlink(&entry.key(), entry.noted, Removes::Any);
             }
         }
-        self.abort();
+        self.withdraw();
     }
 }
 
@@ -390,20 +390,21 @@ impl Entry {
             (None, Before::Spared) => drop(l1.unlink(&key, noted, Removes::Clean)),
             (None, Before::Replaced | Before::Ended) => drop(l1.unlink(&key, noted, Removes::Any)),
         }
-        self.leave(l1);
+        self.lower(l1);
     }
 
     /// The transaction has failed.
-    fn take_back(&mut self, l1: &SharedL1) {
+    fn withdraw(&mut self, l1: &SharedL1) {
         if let Some(block) = self.block.take() {
             l1.discard(block);
         }
-        self.leave(l1);
+        self.lower(l1);
     }
 
-    fn leave(&self, l1: &SharedL1) {
+    /// Lowers the mark of the state's stripe.
+    fn lower(&self, l1: &SharedL1) {
         if !crate::fault::leaves_out!(WritersMark) {
-            l1.stripe(self.key().id).leave();
+            l1.stripe(self.key().id).lower();
         }
     }
 }

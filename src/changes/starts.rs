@@ -99,7 +99,7 @@ pub fn note(catalog: &Catalog) -> Result<()> {
     {
         let _snapshot = PushedSnapshot::transaction();
         let _owner = Impersonation::owner_of(catalog.start);
-        store::note_start(catalog, &this)?;
+        store::insert_start(catalog, &this)?;
     }
     // A crash must not take the note and leave the cursor.
     // SAFETY: sets a flag of this transaction.
@@ -128,7 +128,7 @@ impl Task for Starts {
             if let Some(this) = this_start() {
                 let _owner = Impersonation::owner_of(catalog.start);
                 store::set_constraints_immediate();
-                store::forget_starts(&catalog, this.number.saturating_sub(REMEMBERED))?;
+                store::delete_starts(&catalog, this.number.saturating_sub(REMEMBERED))?;
             }
             Ok(())
         })?;

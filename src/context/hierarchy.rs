@@ -167,9 +167,9 @@ pub fn clear_place(state: &StateRef<'_>) -> Result<()> {
     check_no_children(state)?;
     let _owner = Impersonation::owner_of(catalog.context);
     if former.is_some() {
-        store::forget_context(catalog, state.key)?;
+        store::delete_place(catalog, state.key)?;
     }
-    store::forget_children(catalog, state.key)
+    store::delete_children(catalog, state.key)
 }
 
 /// Gives a new run its place.
@@ -193,7 +193,7 @@ pub fn base_version(catalog: &Catalog, run: &[u8]) -> Result<Option<i64>> {
 /// Deletes the place and the claim of a run that was deleted.
 pub fn delete_place(catalog: &Catalog, run: &[u8]) -> Result<()> {
     let _owner = Impersonation::owner_of(catalog.context);
-    store::forget_context(catalog, run)
+    store::delete_place(catalog, run)
 }
 
 sql_functions! {

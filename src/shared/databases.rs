@@ -11,8 +11,8 @@
 //! worker that leaves gives up its place before it wakes the launcher, which looks at the wishes. So a wish
 //! is seen by the worker or by the launcher, whenever it comes.
 //!
-//! Write-behind: a committer that leaves a change to the worker calls [`Database::enter_behind`] before its
-//! commit record and [`Database::leave_behind`] after its change is in L1 (or given up). The worker stops
+//! Write-behind: a committer that defers a change calls [`Database::begin_deferring`] before its
+//! commit record and [`Database::end_deferring`] after its change is in L1 (or given up). The worker stops
 //! accepting before it leaves and then waits until nobody is in between, so nothing is left behind it.
 //!
 //! Memory order. Both sides store and then load what the other one stores: a committer raises `committing` and then
@@ -22,7 +22,7 @@
 //! same goes for `flush_wanted`: a committer links its entry and then raises it, the worker lowers it and then looks
 //! for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes in what came
 //! before the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is
-//! anything to lose: `enter_behind` asks again.
+//! anything to lose: `begin_deferring` asks again.
 
 use super::locks::SlotsLock;
 use super::report::{Report, Stage};
@@ -45,7 +45,7 @@ pub struct Database {
     /// The worker's latch while `worker` is set. It lives in the server's array of processes, so a stale one
     /// wakes somebody else, which is harmless.
     latch: AtomicPtr<pg_sys::Latch>,
-    /// Whether commits may leave changes to the worker.
+    /// Whether commits may defer changes.
     accepting: AtomicBool,
     /// Whether a session wants a worker.
     wanted: AtomicBool,
@@ -61,7 +61,7 @@ pub struct Database {
     pub report: Report,
     /// Whether the worker knows that L1 holds dirty entries, or has been told.
     flush_wanted: AtomicBool,
-    /// Committers between [`Database::enter_behind`] and [`Database::leave_behind`].
+    /// Committers between [`Database::begin_deferring`] and [`Database::end_deferring`].
     committing: AtomicU32,
     /// Which run of numbers the messages belong to; microseconds since 2000 at its beginning.
     epoch: AtomicU64,
@@ -352,23 +352,23 @@ impl Database {
         self.report.set_stage(stage);
     }
 
-    /// Whether commits may leave changes to the worker from here on.
+    /// Whether commits may defer changes from here on.
     pub fn set_accepting(&self, accepting: bool) {
         self.accepting.store(accepting, SeqCst);
     }
 
-    /// Whether commits may leave changes to the worker, as it seems: [`Database::enter_behind`] knows.
+    /// Whether commits may defer changes, as it seems: [`Database::begin_deferring`] knows.
     pub fn is_accepting(&self) -> bool {
         self.accepting.load(Relaxed)
     }
 
-    /// A commit wants to leave changes to the worker; whether it may. If so it calls
-    /// [`Database::leave_behind`] once.
-    pub fn enter_behind(&self) -> bool {
+    /// A commit wants to defer changes; whether it may. If so it calls
+    /// [`Database::end_deferring`] once.
+    pub fn begin_deferring(&self) -> bool {
         self.committing.fetch_add(1, SeqCst);
         let may = self.accepting.load(SeqCst);
         if !may {
-            self.leave_behind();
+            self.end_deferring();
         }
         may
     }
@@ -394,11 +394,11 @@ impl Database {
     }
 
     /// The changes are in L1, or given up.
-    pub fn leave_behind(&self) {
+    pub fn end_deferring(&self) {
         self.committing.fetch_sub(1, SeqCst);
     }
 
-    /// Whether a commit is leaving changes to the worker right now.
+    /// Whether a commit is deferring changes right now.
     pub fn has_committing(&self) -> bool {
         // Not before the store of `accepting` that came before it: see the contract.
         self.committing.load(SeqCst) != 0

@@ -81,7 +81,7 @@ fn give_back(dropped: Dropped) {
     if dropped.database != 0
         && let Some(l1) = l1()
     {
-        l1.forget_database(dropped.database);
+        l1.remove_database(dropped.database);
         free_slot(dropped.database);
     }
     if dropped.extension

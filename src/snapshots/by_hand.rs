@@ -38,7 +38,7 @@ pub fn check_not_needed(catalog: &Catalog, class: &[u8], key: &[u8], version: i6
 }
 
 /// Stores a version as a keyframe that was made a recovery point: others may go that it builds upon.
-pub fn settle_recovery_point(
+pub fn make_recovery_point_whole(
     catalog: &Catalog,
     class: &[u8],
     key: &[u8],

@@ -200,7 +200,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
         .iter()
         .partition(|finding| finding.row == BadRow::Doubled);
     for finding in doubled.into_iter().chain(others) {
-        settle(catalog, (class, key), finding, is_defined, intact.as_ref())?;
+        log_and_put_aside(catalog, (class, key), finding, is_defined, intact.as_ref())?;
     }
     if let (true, Some((version, kept))) = (current_is_damaged, intact) {
         let label = label(&state, version.number)?;
@@ -212,7 +212,7 @@ fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
 
 /// Logs what becomes of a finding, and puts the row aside that it is about if there is an intact version to go back
 /// to.
-fn settle(
+fn log_and_put_aside(
     catalog: &Catalog,
     (class, key): (&[u8], &[u8]),
     finding: &Finding,

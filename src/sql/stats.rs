@@ -66,7 +66,7 @@ sql_functions! {
                 datum(row, Counter::DuplicatesSkipped),
                 datum(row, Counter::Conflicts),
                 datum(row, Counter::Notifications),
-                datum(row, Counter::LeftBehind),
+                datum(row, Counter::Deferred),
                 datum(row, Counter::WrittenThrough),
                 datum(row, Counter::BehindFlushed),
                 Some(call::count_datum(row.dirty)),

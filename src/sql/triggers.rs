@@ -190,7 +190,7 @@ impl ChangedRows {
                 return Err(Error::PartialView);
             }
             if self.is_recovery_point {
-                snapshots::by_hand::settle_recovery_point(catalog, class, key, version)?;
+                snapshots::by_hand::make_recovery_point_whole(catalog, class, key, version)?;
             }
         }
         Ok(())

@@ -18,8 +18,8 @@ struct Statements {
     trace: OnceCell<Statement>,
     raise_floor: OnceCell<Statement>,
     raise_horizon: OnceCell<Statement>,
-    note_start: OnceCell<Statement>,
-    forget_starts: OnceCell<Statement>,
+    insert_start: OnceCell<Statement>,
+    delete_starts: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -184,10 +184,10 @@ pub fn raise_horizon(catalog: &Catalog, xid: u64) -> Result<()> {
 }
 
 /// Notes a start of this server.
-pub fn note_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
+pub fn insert_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
     write(
         catalog,
-        &statements(catalog).note_start,
+        &statements(catalog).insert_start,
         "INSERT INTO @extschema@.state_start (system, name, timeline, number, position) VALUES ($1, $2, $3, $4, $5)",
         [
             pg_sys::INT8OID,
@@ -207,11 +207,11 @@ pub fn note_start(catalog: &Catalog, start: &KnownStart) -> Result<()> {
     Ok(())
 }
 
-/// Forgets the starts of this server with lower numbers.
-pub fn forget_starts(catalog: &Catalog, below: u64) -> Result<()> {
+/// Deletes the starts of this server with lower numbers.
+pub fn delete_starts(catalog: &Catalog, below: u64) -> Result<()> {
     write(
         catalog,
-        &statements(catalog).forget_starts,
+        &statements(catalog).delete_starts,
         "DELETE FROM @extschema@.state_start WHERE system OPERATOR(pg_catalog.=) $1 AND number \
             OPERATOR(pg_catalog.<) $2",
         [pg_sys::INT8OID, pg_sys::INT8OID],

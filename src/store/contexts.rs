@@ -20,9 +20,9 @@ struct Statements {
     base_version: OnceCell<Statement>,
     count_children: OnceCell<Statement>,
     subtree: OnceCell<Statement>,
-    forget_place: OnceCell<Statement>,
-    forget_children: OnceCell<Statement>,
-    forget_claim: OnceCell<Statement>,
+    delete_place: OnceCell<Statement>,
+    delete_children: OnceCell<Statement>,
+    delete_claim: OnceCell<Statement>,
     claim: OnceCell<Statement>,
     lock_claim: [OnceCell<Statement>; 2],
     claim_again: OnceCell<Statement>,
@@ -236,11 +236,11 @@ pub fn subtree(catalog: &Catalog, run: &[u8]) -> Result<Vec<Node>> {
     Ok(collect(nodes)?)
 }
 
-/// Forgets the places of the children of a run that is gone: another of the same name does not inherit them.
-pub fn forget_children(catalog: &Catalog, run: &[u8]) -> Result<()> {
+/// Deletes the places of the children of a run that is gone: another of the same name does not inherit them.
+pub fn delete_children(catalog: &Catalog, run: &[u8]) -> Result<()> {
     write(
         catalog,
-        &statements(catalog).forget_children,
+        &statements(catalog).delete_children,
         "DELETE FROM @extschema@.state_context WHERE parent_run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [Some(varlena_datum(run))],
@@ -248,20 +248,20 @@ pub fn forget_children(catalog: &Catalog, run: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Forgets the place and the claim of a run that is gone; the conflicts that it waits for are abandoned.
-pub fn forget(catalog: &Catalog, run: &[u8]) -> Result<()> {
+/// Deletes the place and the claim of a run that is gone; the conflicts that it waits for are abandoned.
+pub fn delete_place(catalog: &Catalog, run: &[u8]) -> Result<()> {
     super::abandon_conflicts(catalog, run)?;
     let run = Some(varlena_datum(run));
     write(
         catalog,
-        &statements(catalog).forget_place,
+        &statements(catalog).delete_place,
         "DELETE FROM @extschema@.state_context WHERE run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [run],
     )?;
     write(
         catalog,
-        &statements(catalog).forget_claim,
+        &statements(catalog).delete_claim,
         "DELETE FROM @extschema@.state_claim WHERE run_id OPERATOR(pg_catalog.=) $1",
         [pg_sys::TEXTOID],
         [run],

@@ -25,7 +25,7 @@ mod write_many;
 mod write_many_sql;
 
 pub use changes::{
-    Head, count, forget_starts, head, heads, newest_keys, note_start, raise_floor, raise_horizon,
+    Head, count, delete_starts, head, heads, insert_start, newest_keys, raise_floor, raise_horizon,
     trace,
 };
 pub use class::{Setting, define as define_class, lock as lock_class_row};
@@ -35,8 +35,8 @@ pub use conflicts::{
 };
 pub use contexts::{
     Claim, ClaimLock, Place, PlaceLock, base_version, children, claim, count_children,
-    forget as forget_context, forget_children, lock_claim, lock_place, put_place, release_claim,
-    renew_claim, set_base, subtree, take_claim,
+    delete_children, delete_place, lock_claim, lock_place, put_place, release_claim, renew_claim,
+    set_base, subtree, take_claim,
 };
 pub use history::{
     Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label,
@@ -53,7 +53,7 @@ pub use storage::{Base, Fault, Storage};
 pub use unreadable::{put_aside_unread, version, versions_unread};
 pub use upkeep::{
     Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,
-    limited_classes, lock_expired, note_protections, set_constraints_immediate, tombstones,
+    limited_classes, lock_expired, save_protections, set_constraints_immediate, tombstones,
 };
 pub use write::{
     AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, insert, insert_tombstone,

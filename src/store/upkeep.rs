@@ -14,7 +14,7 @@ use std::cell::OnceCell;
 /// The prepared statements of this file.
 #[derive(Default)]
 struct Statements {
-    note_protections: OnceCell<Statement>,
+    save_protections: OnceCell<Statement>,
     lost_protections: OnceCell<Statement>,
     lock_expired: OnceCell<Statement>,
     earliest_expiry: OnceCell<Statement>,
@@ -254,10 +254,10 @@ pub fn drop_traces(
 }
 
 /// Notes what users have put onto the tables, for the dumps to come; how much of that a restore has lost.
-pub fn note_protections(catalog: &Catalog) -> Result<i64> {
+pub fn save_protections(catalog: &Catalog) -> Result<i64> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
-        &statements(catalog).note_protections,
+        &statements(catalog).save_protections,
         &catalog.schema,
         || "SELECT @extschema@.state_protections_note()".to_owned(),
         &[],

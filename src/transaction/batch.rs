@@ -279,9 +279,9 @@ fn collision() -> Error {
 }
 
 /// Notes what becomes of a dirty entry if this transaction commits, which has written the entry's version back.
-pub fn note_written_back(settlement: WrittenBack) -> Result<()> {
+pub fn note_written_back(entry: WrittenBack) -> Result<()> {
     with(|batch| {
         let here = batch.written_back.at(sys::nest_level(), Vec::new)?;
-        Ok(here.try_push(settlement)?)
+        Ok(here.try_push(entry)?)
     })
 }

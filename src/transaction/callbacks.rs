@@ -27,15 +27,15 @@ unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi
         XactEvent::XACT_EVENT_COMMIT => {
             end(|batch| {
                 crate::fault::stop_at!(Visible);
-                for settlement in batch.written_back.layers().flat_map(|(_, all)| all) {
-                    settlement.commit();
+                for entry in batch.written_back.layers().flat_map(|(_, all)| all) {
+                    entry.mark_clean();
                 }
-                batch.publication.commit();
+                batch.publication.publish();
             });
             shielded(notify::commit);
         }
         XactEvent::XACT_EVENT_ABORT => {
-            end(|batch| batch.publication.abort());
+            end(|batch| batch.publication.withdraw());
             shielded(notify::clear);
         }
         XactEvent::XACT_EVENT_PREPARE => {
@@ -101,7 +101,7 @@ fn is_ours() -> bool {
 /// the states that were not published: others then read them from L3.
 fn end(f: impl FnOnce(&mut Batch)) {
     if !shielded(|| last_look(f)) {
-        shielded(|| last_look(|batch| batch.publication.withdraw()));
+        shielded(|| last_look(|batch| batch.publication.give_up()));
     }
     shielded(counters::flush);
 }

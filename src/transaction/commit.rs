@@ -37,7 +37,7 @@ pub fn prepare() -> Result<()> {
             break catalog;
         }
         // Triggers on what was written have staged more, perhaps on the same states.
-        with(|batch| batch.publication.abort());
+        with(|batch| batch.publication.withdraw());
     };
     if !crate::fault::leaves_out!(ClassCheck) {
         deferred::check_classes(&catalog)?;

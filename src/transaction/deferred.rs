@@ -25,7 +25,7 @@ pub fn hand_over(catalog: &Rc<Catalog>) -> Result<bool> {
     let by_hand = with(|batch| batch.by_hand.any());
     // What was changed by hand as well is in the tables; there the two are put in order.
     let accepted =
-        !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.enter_behind());
+        !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.begin_deferring());
     let mut wrote = false;
     for id in left {
         if by_hand && is_overruled(catalog, id)? {
@@ -229,7 +229,7 @@ impl Batch {
         let name = (&*state.class.name, &*state.key);
         let taken = self.publication.defer(catalog, name, &new, deferred_by)?;
         if taken {
-            state.class.counters.count(Counter::LeftBehind);
+            state.class.counters.count(Counter::Deferred);
         }
         Ok(taken)
     }

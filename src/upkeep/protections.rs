@@ -36,7 +36,7 @@ impl Task for Protections {
             // What others have put onto that table runs with its owner's privileges, not with the worker's.
             let _owner = Impersonation::owner_of(catalog.protection);
             store::set_constraints_immediate();
-            store::note_protections(&catalog)
+            store::save_protections(&catalog)
         })?;
         self.looked = Some(round.now);
         if missing > 0 && missing != self.missing {

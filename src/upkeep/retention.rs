@@ -54,7 +54,7 @@ pub struct Retention {
     /// When the oldest tombstone that stays was written.
     oldest: Option<i64>,
     /// Whether something that is due had to stay.
-    left: bool,
+    unfinished: bool,
     /// When the last pass began, and when something is due.
     looked: i64,
     due: i64,
@@ -69,7 +69,7 @@ impl Default for Retention {
             beyond: None,
             page: PAGE,
             oldest: None,
-            left: false,
+            unfinished: false,
             looked: i64::MIN,
             due: i64::MIN,
             looked_at_snapshots: None,
@@ -124,7 +124,7 @@ impl Retention {
     pub(super) fn begin_pass(&mut self, now: i64) {
         self.stage = Stage::Traces;
         self.page = PAGE;
-        (self.oldest, self.left) = (None, false);
+        (self.oldest, self.unfinished) = (None, false);
         self.looked = now;
     }
 
@@ -136,7 +136,7 @@ impl Retention {
             Some(beyond) => {
                 self.stage = beyond;
                 self.page = PAGE;
-                self.left = true;
+                self.unfinished = true;
             }
         }
     }
@@ -162,7 +162,7 @@ impl Retention {
         }
         let retention = settings::tombstone_retention();
         let due = self.oldest.map(|time| time.saturating_add(retention));
-        let retry = self.left.then(|| now.saturating_add(look()));
+        let retry = self.unfinished.then(|| now.saturating_add(look()));
         // What is deleted from now on is due then; nobody wakes the worker for it.
         let later = now.saturating_add(retention.max(RELOOK));
         self.due = due.into_iter().chain(retry).fold(later, i64::min);
@@ -187,7 +187,7 @@ impl Retention {
         Ok(if dropped > 0 && dropped == found {
             Stage::Traces
         } else {
-            self.left |= found > 0;
+            self.unfinished |= found > 0;
             Stage::first_tombstone()
         })
     }
@@ -229,7 +229,7 @@ impl Retention {
                     let floor = floors.entry(bucket).or_insert(tombstone.version);
                     *floor = tombstone.version.max(*floor);
                 } else {
-                    self.left = true;
+                    self.unfinished = true;
                 }
             }
         }

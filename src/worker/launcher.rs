@@ -19,7 +19,7 @@ const RESTART_SECONDS: i32 = 5;
 /// The longest pause after a worker died, or could not be started.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A worker that has had nothing to do for so long may go when another database wants one, in microseconds.
-const SETTLED: i64 = 1_000_000;
+const IDLE_LONG_ENOUGH: i64 = 1_000_000;
 /// A worker that has lived so long did not die of what it met at its start, in microseconds.
 const PROVEN: i64 = 60_000_000;
 
@@ -373,7 +373,7 @@ impl Launcher {
             (surplus + for_others).saturating_sub(leaving),
         );
         for (n, (idle_since, slot)) in staying.into_iter().enumerate() {
-            let is_idle = idle_since.saturating_add(SETTLED) <= now;
+            let is_idle = idle_since.saturating_add(IDLE_LONG_ENOUGH) <= now;
             if n < must || n < may && is_idle {
                 slot.dismiss();
             }
@@ -396,7 +396,7 @@ impl Launcher {
             .filter_map(Backoff::until)
             .map(|until| until.saturating_duration_since(instant))
             .filter(|pause| !pause.is_zero());
-        let settled = somebody_waits.then_some(Duration::from_micros(SETTLED as u64));
+        let settled = somebody_waits.then_some(Duration::from_micros(IDLE_LONG_ENOUGH as u64));
         due.chain(pauses)
             .chain(settled)
             .fold(LONGEST_WAIT, Duration::min)

@@ -297,7 +297,7 @@ impl<K: Locks> L1<K> {
     }
 
     /// Sets aside the records of a database for reuse.
-    pub(crate) fn forget_classes(&self, db: u32) {
+    pub(crate) fn free_classes(&self, db: u32) {
         let _registry = Guard::exclusive(&self.locks, self.registry());
         let header = self.arena.header();
         let most = self.arena.class_records();

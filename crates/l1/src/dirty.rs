@@ -387,7 +387,7 @@ mod tests {
             let class = l1.class_record(1, b"run");
             link(l1, 3, class, Some(1));
             l1.class(class).dirty.fetch_add(1, Relaxed);
-            l1.forget_database(1);
+            l1.remove_database(1);
             assert_eq!(l1.class_record(2, b"run"), class);
             assert_eq!(l1.dirty(class), 0);
         });

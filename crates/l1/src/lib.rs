@@ -62,7 +62,7 @@
 //! - [`L1::link_if_unchanged`], [`L1::remove_if`] and [`L1::unlink`] with [`Removes::Clean`] leave it.
 //!
 //! It goes when its key is linked again or removed by whoever has written something newer to the tables
-//! ([`L1::link`], [`L1::unlink`]), with its database ([`L1::forget_database`]), or on request
+//! ([`L1::link`], [`L1::unlink`]), with its database ([`L1::remove_database`]), or on request
 //! ([`L1::drop_dirty`]). Linked again dirty, it hands on what the tables hold and since when they have
 //! been behind.
 //!

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// What committers tell readers and fillers about the keys of one stripe, or about a whole domain.
 ///
-/// A committer calls [`enter`](Mark::enter) before its transaction can become visible; after it has
+/// A committer calls [`raise`](Mark::raise) before its transaction can become visible; after it has
 /// become visible it links or removes its entries, then calls [`publish`](Mark::publish), then
-/// [`leave`](Mark::leave). A transaction that aborts only leaves.
+/// [`lower`](Mark::lower). A transaction that aborts only lowers the mark.
 ///
 /// All accesses are sequentially consistent. A reader takes its snapshot and then looks at `writers`; a
 /// committer raises `writers` and then becomes visible: two locations, written and read in opposite
@@ -21,7 +21,7 @@ pub struct Mark {
 
 impl Mark {
     /// Announces a commit that may become visible from now on.
-    pub fn enter(&self) {
+    pub fn raise(&self) {
         self.writers.fetch_add(1, SeqCst);
     }
 
@@ -30,8 +30,8 @@ impl Mark {
         self.generation.fetch_add(1, SeqCst);
     }
 
-    /// Takes back one [`enter`](Mark::enter).
-    pub fn leave(&self) {
+    /// Takes back one [`raise`](Mark::raise).
+    pub fn lower(&self) {
         self.writers.fetch_sub(1, SeqCst);
     }
 
@@ -47,9 +47,9 @@ impl Mark {
 
     /// The generation, if no commit is in progress.
     ///
-    /// `writers` must be read first. A committer publishes before it leaves, so whoever finds no
-    /// writers then reads a generation that counts all who have left. In the other order a commit
-    /// could publish and leave between the two reads, unseen by both.
+    /// `writers` must be read first. A committer publishes before it lowers the mark, so whoever finds no
+    /// writers then reads a generation that counts all who have lowered it. In the other order a commit
+    /// could publish and lower the mark between the two reads, unseen by both.
     pub(crate) fn quiet_generation(&self) -> Option<u64> {
         if self.has_writers() {
             return None;
@@ -67,10 +67,10 @@ mod tests {
     fn a_mark_with_a_writer_is_not_quiet() {
         let mark = Mark::default();
         let before = mark.quiet_generation().unwrap();
-        mark.enter();
+        mark.raise();
         assert_eq!(mark.quiet_generation(), None);
         mark.publish();
-        mark.leave();
+        mark.lower();
         assert_eq!(mark.quiet_generation(), Some(before + 1));
     }
 }

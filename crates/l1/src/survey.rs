@@ -1,4 +1,4 @@
-//! What looks at all entries: removal by predicate, listing, forgetting a database, memory in use.
+//! What looks at all entries: removal by predicate, listing, removing a database, memory in use.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -227,13 +227,13 @@ impl<K: Locks> L1<K> {
 
     /// Removes the entries, dirty ones too, and the class records of a database that no longer exists.
     /// No process may be at work in that database.
-    pub fn forget_database(&self, db: u32) {
+    pub fn remove_database(&self, db: u32) {
         for (n, partition) in self.arena.partitions().iter().enumerate() {
             for list in [&partition.dirty, &partition.clean] {
                 self.remove_in(n, list, |_, _, entry| entry.db == db);
             }
         }
-        self.forget_classes(db);
+        self.free_classes(db);
     }
 
     /// How the memory is used. Exact only while nothing changes.

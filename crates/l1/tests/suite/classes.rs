@@ -199,7 +199,7 @@ fn removing_by_predicate_sees_every_entry_of_the_incarnation() {
 }
 
 #[test]
-fn a_forgotten_database_leaves_nothing_and_its_records_are_used_again() {
+fn a_removed_database_leaves_nothing_and_its_records_are_used_again() {
     let cache = Cache::new(MIN_MEMORY);
     let mut ids = HashSet::new();
     for name in [b"run".as_slice(), b"swarm", b"config"] {
@@ -214,7 +214,7 @@ fn a_forgotten_database_leaves_nothing_and_its_records_are_used_again() {
     let elsewhere = key_in(DB + 1, INCARNATION, b"run", b"k");
     let kept = cache.class_record(DB + 1, b"run");
     link(&cache, &new_entry(elsewhere, kept, 1, b"v"));
-    cache.forget_database(DB);
+    cache.remove_database(DB);
     assert_eq!(classes_of(&cache, DB), HashSet::new());
     assert_eq!((cache.memory().entries, cache.has(&elsewhere)), (1, true));
     let chunks = cache.verify().unwrap().in_classes;

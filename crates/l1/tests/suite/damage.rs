@@ -87,7 +87,7 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                 .unwrap();
             cache.class_record(DB, names[round as usize].as_bytes());
             if round % 10 == 9 {
-                cache.forget_database(DB);
+                cache.remove_database(DB);
             }
             // Past the header and the marks, which are counters: indices and entries.
             let from = 256 + 1024 * 16;

@@ -138,7 +138,7 @@ fn chunks_count_as_dirty_until_the_entry_is_clean_replaced_or_removed() {
         ("dropped", |cache, _| {
             assert_eq!(cache.drop_dirty(DB, |_, _, _| true), 1);
         }),
-        ("forgotten", |cache, _| cache.forget_database(DB)),
+        ("forgotten", |cache, _| cache.remove_database(DB)),
     ];
     for (end, does) in ends {
         let cache = Cache::new(MIN_MEMORY);

@@ -73,7 +73,7 @@ impl Test {
             parked: false,
         };
         let stripe = self.cache.stripe(key(name).id);
-        stripe.enter();
+        stripe.raise();
         let noted = self.cache.note(&key(name));
         let entry = NewEntry {
             dirty: (!through).then_some(dirty),
@@ -93,7 +93,7 @@ impl Test {
                 tally.through += 1;
             }
         }
-        stripe.leave();
+        stripe.lower();
         self.tables.acknowledged[row].store(version, SeqCst);
     }
 

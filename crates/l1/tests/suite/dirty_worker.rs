@@ -40,7 +40,7 @@ fn an_entry_marked_clean_is_a_victim_like_any() {
 }
 
 #[test]
-fn settling_an_older_version_leaves_the_newer_one_dirty() {
+fn marking_an_older_version_leaves_the_newer_one_dirty() {
     let cache = Cache::new(MIN_MEMORY);
     let old = link(&cache, &dirty_entry("k", 5, b"a", behind(100, 4)));
     let new = link(&cache, &dirty_entry("k", 8, b"b", behind(300, 4)));
@@ -165,7 +165,7 @@ fn dirty_entries_are_listed_by_incarnation_the_oldest_first() {
 }
 
 #[test]
-fn a_forgotten_database_leaves_no_dirty_entries() {
+fn a_removed_database_leaves_no_dirty_entries() {
     let cache = Cache::new(4 << 20);
     let class = cache.class_record(DB, b"run");
     for i in 0..20 {
@@ -182,7 +182,7 @@ fn a_forgotten_database_leaves_no_dirty_entries() {
     };
     link(&cache, &elsewhere);
     assert_eq!(cache.dirty(class), 20);
-    cache.forget_database(DB);
+    cache.remove_database(DB);
     assert_eq!(cache.class_record(DB + 2, b"again"), class);
     assert_eq!(cache.dirty(class), 0);
     let report = cache.verify().unwrap();

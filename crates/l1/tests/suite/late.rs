@@ -16,7 +16,7 @@ struct Commit<'a> {
 
 impl<'a> Commit<'a> {
     fn enter(cache: &'a Cache, name: &'a str) -> Self {
-        cache.stripe(key(name).id).enter();
+        cache.stripe(key(name).id).raise();
         let noted = cache.note(&key(name));
         Commit { cache, name, noted }
     }
@@ -29,17 +29,17 @@ impl<'a> Commit<'a> {
     fn link_entry(self, entry: &NewEntry<'_>) {
         let block = self.cache.reserve(entry).unwrap();
         self.cache.link(block, self.noted, false);
-        self.leave();
+        self.lower();
     }
 
     fn remove(self, removes: Removes) -> bool {
         let removed = self.cache.unlink(&key(self.name), self.noted, removes);
-        self.leave();
+        self.lower();
         removed
     }
 
-    fn leave(self) {
-        self.cache.stripe(key(self.name).id).leave();
+    fn lower(self) {
+        self.cache.stripe(key(self.name).id).lower();
     }
 }
 

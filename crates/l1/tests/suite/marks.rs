@@ -31,31 +31,31 @@ fn a_fill_that_nothing_disturbs_is_linked() {
 
 #[test]
 fn a_fill_is_refused_while_a_commit_is_in_progress() {
-    assert!(!fill_despite(|cache| cache.stripe(key("k").id).enter()));
+    assert!(!fill_despite(|cache| cache.stripe(key("k").id).raise()));
 }
 
 #[test]
 fn a_fill_is_refused_after_a_commit_has_published() {
     assert!(!fill_despite(|cache| {
         let stripe = cache.stripe(key("k").id);
-        stripe.enter();
+        stripe.raise();
         cache.put(&key("k"), 2, b"committed").unwrap();
         stripe.publish();
-        stripe.leave();
+        stripe.lower();
     }));
 }
 
 #[test]
 fn a_fill_is_linked_after_a_commit_has_aborted() {
     assert!(fill_despite(|cache| {
-        cache.stripe(key("k").id).enter();
-        cache.stripe(key("k").id).leave();
+        cache.stripe(key("k").id).raise();
+        cache.stripe(key("k").id).lower();
     }));
 }
 
 #[test]
 fn a_fill_is_refused_while_its_domain_changes() {
-    assert!(!fill_despite(|cache| cache.domain(DB).enter()));
+    assert!(!fill_despite(|cache| cache.domain(DB).raise()));
 }
 
 #[test]
@@ -67,9 +67,9 @@ fn a_fill_is_refused_after_its_domain_has_changed() {
 fn no_fill_begins_while_a_commit_is_in_progress() {
     let cache = Cache::new(MIN_MEMORY);
     for mark in [cache.stripe(key("k").id), cache.domain(DB)] {
-        mark.enter();
+        mark.raise();
         assert_eq!(cache.fill_token(&key("k")), None);
-        mark.leave();
+        mark.lower();
     }
     let token = FillToken {
         stripe_generation: 0,

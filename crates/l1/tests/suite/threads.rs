@@ -51,13 +51,13 @@ impl Worker<'_> {
         let value = value(number, version);
         let block = self.cache.reserve(&self.entry(name, version, &value)).ok();
         let stripe = self.cache.stripe(key(name).id);
-        stripe.enter();
+        stripe.raise();
         let noted = self.cache.note(&key(name));
         if self.random.below(4) == 0 {
             if let Some(block) = block {
                 self.cache.discard(block);
             }
-            stripe.leave();
+            stripe.lower();
             return;
         }
         self.tables.visible[number as usize].store(version, SeqCst);
@@ -70,7 +70,7 @@ impl Worker<'_> {
             Some(block) => self.cache.link(block, noted, false),
             None => drop(self.cache.unlink(&key(name), noted, Removes::Any)),
         }
-        stripe.leave();
+        stripe.lower();
     }
 
     /// Reads what a snapshot taken now must see.
