@@ -5,7 +5,7 @@
 //! are written along. A batch is one transaction; if it fails its states are tried one by one, and one that
 //! fails alone is parked: shown in `state_cache_unwritten`, tried again later and later, and written through
 //! by whoever changes it next, who then gets the error. Where one after the other fails it is hardly their
-//! fault: then no more changes are left to this worker for a while.
+//! fault: then no more changes are deferred to this worker for a while.
 
 use super::dirty::dirty_states;
 use crate::catalog::{self, Catalog};
@@ -51,7 +51,7 @@ pub struct Flusher {
     next: Option<i64>,
     /// Whether a state is dirty that is not parked: then others that become dirty are due later.
     knows_of_fresh: bool,
-    /// Until when no changes are left to this worker.
+    /// Until when no changes are deferred to this worker.
     refusing: Option<Parked>,
     /// Fresh states that have failed since one was written.
     in_a_row: usize,
@@ -253,7 +253,7 @@ impl Flusher {
         self.next.map_or(Next::Woken, Next::At)
     }
 
-    /// When changes will be left to this worker again, if they are not now.
+    /// When changes will be deferred to this worker again, if they are not now.
     fn accepts_again_at(&self, now: i64) -> Option<i64> {
         let refusing = self.refusing.as_ref()?;
         (refusing.retry_at > now).then_some(refusing.retry_at)

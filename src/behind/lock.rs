@@ -8,7 +8,7 @@
 //!   this transaction does not share it already. Until then it holds locks of classes before this one only.
 //! - a transaction that has come to so many states little by little takes it alone if nobody else has it just then,
 //!   and else goes on with one lock for each state.
-//!
+
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 use crate::shared;
@@ -32,7 +32,7 @@ thread_local! {
 /// Takes the locks under which a flush decides what becomes of a state, if its class is a `behind` class;
 /// the class as it is then.
 pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Class>> {
-    // Without L1 nothing is ever left to a worker.
+    // Without L1 nothing is ever deferred.
     if !class.behind || shared::l1().is_none() {
         return Ok(class);
     }

@@ -1,5 +1,9 @@
-//! Write-behind: a commit in a class of write mode `behind` leaves its change in L1, dirty, and the worker
-//! of the database writes it to L3 later.
+//! Write-behind: a commit in a class of write mode `behind` defers its change, which L1 holds as a dirty entry, and
+//! the worker of the database writes it back to L3 later.
+//!
+//! This room works on data that it is given: it knows no batch. What must be noted in the transaction that writes
+//! back is noted there (`transaction::write_back`); the worker's task is given the function that writes one state
+//! back.
 //!
 //! # Contract
 //!
@@ -15,9 +19,9 @@
 //!    For very many states the class lock, held alone, takes its place (see [`lock`]).
 //! 3. Row locks of L3, by what writes there.
 //!
-//! **A flush** that may leave its change ([`may_defer`]) decides version and document under these locks and
-//! writes nothing. At COMMIT, before the commit record, L1 memory for it is reserved; what L1 does not take
-//! is written to L3 then. After the commit record the entry is linked, dirty. A transaction that has done
+//! **A flush** that may defer its change ([`may_defer`]) decides version and document under these locks and
+//! writes nothing. At COMMIT, before the commit record, L1 memory for the version is reserved; a version that L1 does
+//! not take is written to L3 then. After the commit record the entry is linked, dirty. A transaction that has done
 //! nothing else has no transaction id and writes no WAL.
 //!
 //! **A change that is written through** in such a class (a delete, one that L1 has no room for, one that
@@ -29,12 +33,12 @@
 //! **Writing a dirty version** ([`write`]) takes no state lock, so committers do not wait for it. It holds
 //! L3's row lock and never writes below what is there:
 //! - L3 holds a higher version, or held a row when the state became dirty and holds none now: a change by
-//!   hand has the last word, the dirty version is dropped.
+//!   hand has overruled the dirty version, which is dropped.
 //! - L3 holds this version and this document: somebody else has written it.
 //! - L3 holds this version and another document: a change by hand, which is overwritten by the next version.
 //!
-//! A change by hand that is about to commit decides itself whether it has the last word (`by_hand`), under
-//! the state locks, so that nobody builds upon a version that it drops.
+//! A change by hand that is about to commit decides itself whether it overrules a dirty version
+//! (`transaction::commit_by_hand`), under the state locks, so that nobody builds upon a version that is dropped.
 //!
 //! After the commit of a written version the entry becomes clean if it is still the one that was written; a newer one
 //! stays dirty, counted from when the other was read. If the transaction fails the entry stays as it is.

@@ -45,10 +45,11 @@ pub struct Batch {
     /// Bytes staged since `held` was last counted, and what was counted then.
     pub grown: usize,
     pub held: usize,
-    /// Bytes of the documents that this transaction leaves to the worker, as things stand: what is replaced, written
-    /// or rolled back counts no more.
+    /// Bytes of the documents of deferred versions. A version that was replaced, written or rolled back counts no
+    /// more.
     pub deferred_bytes: usize,
-    /// Of the states of `behind` classes that this transaction has read under one snapshot, what it found first.
+    /// Of the states of `behind` classes that this transaction has read under its one snapshot: what the first read
+    /// found.
     pub read_behind: HashMap<u128, Ground>,
     pub publication: Publication,
     pub phase: Phase,
@@ -116,7 +117,7 @@ impl Batch {
         Ok(flushed || self.by_hand.any())
     }
 
-    /// What this transaction has flushed of a state and left to the worker, if that is so.
+    /// The version of a state that a flush of this transaction has deferred, if there is one.
     pub fn deferred(&self, state: &StateRef<'_>) -> Result<Option<Flushed>> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         let known = self.known(id, &state.class.name, state.key)?;

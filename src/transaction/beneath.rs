@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Reads what lies beneath the staged changes of a state: what this transaction has flushed, else what is
 /// committed.
 pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {
-    let (left, own_rows) =
+    let (deferred, own_rows) =
         with(|batch| -> Result<_> { Ok((batch.deferred(state)?, batch.has_own_rows(state)?)) })?;
     let Some(Flushed {
         version,
@@ -25,7 +25,7 @@ pub fn read_beneath<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found
                 storage,
             },
         ..
-    }) = left
+    }) = deferred
     else {
         return read_committed(state, Reader::Change, own_rows, form);
     };

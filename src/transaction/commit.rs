@@ -82,7 +82,7 @@ fn flush_all() -> Result<()> {
     Ok(())
 }
 
-/// Hands over what flushes have left. Whether that has led to new staged changes.
+/// Hands over deferred versions; whether that has led to new staged changes.
 fn hand_over_deferred(catalog: &Rc<Catalog>) -> Result<bool> {
     let wrote = {
         let _snapshot = PushedSnapshot::transaction();
@@ -143,7 +143,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     }
     if with(|batch| batch.by_hand.all()) {
         commit_by_hand::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
-        // What is left to the worker becomes visible after the rest, so it is told by itself.
+        // Deferred versions become visible after the rest, so they are told by themselves.
         news.retain(|news| news.behind);
         news.push(News::everything());
     }
@@ -154,81 +154,83 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
 fn mark(catalog: &Rc<Catalog>) -> Result<()> {
     with(|batch| {
         // The marks go straight into the batch, whose abort takes them back whatever happens here.
-        let Batch {
-            states,
-            by_hand,
-            publication,
-            ..
-        } = batch;
-        for (id, state) in &*states {
-            let Some(flushed) = &state.flushed else {
-                continue;
-            };
-            if !state.belongs_to(catalog, *id) {
-                continue;
-            }
-            memory::check()?;
-            publication.needs_worker_by(flushed.expires_at);
-            if flushed.is_deferred() {
-                // Marked when L1 took it.
-                continue;
-            }
-            let new = match &flushed.content {
-                // What was flushed may have been changed by hand since.
-                _ if by_hand.all() => New::Nothing,
-                Content::Document {
-                    document,
-                    hash,
-                    storage,
-                } => New::Version(NewValue {
-                    class: &state.class,
-                    version: Version {
-                        number: flushed.version,
-                        expires_at: flushed.expires_at,
-                        hash: *hash,
-                        storage: *storage,
-                    },
-                    document,
-                }),
-                Content::Unkept | Content::Deleted | Content::Touched => New::Nothing,
-            };
-            if !by_hand.has(&state.class.name, &state.key) {
-                publication.add(
-                    catalog,
-                    &Changed {
-                        class: &state.class.name,
-                        key: &state.key,
-                        new,
-                    },
-                )?;
-            }
-        }
-        for (class, key) in by_hand.keys()? {
-            memory::check()?;
-            let known = states.get(&Batch::id(catalog, &class, &key));
-            // What this transaction has flushed as well has taken in what only L1 held.
-            let new = match known.is_some_and(State::is_in_tables) {
-                true => New::Nothing,
-                false => New::NothingClean,
-            };
-            publication.add(
-                catalog,
-                &Changed {
-                    class: &class,
-                    key: &key,
-                    new,
-                },
-            )?;
-        }
-        if by_hand.all() {
-            publication.add_all(catalog);
-        }
-        if by_hand.truncated() {
-            publication.truncate(catalog);
-        }
-        publication.seal();
+        mark_flushed(batch, catalog)?;
+        mark_by_hand(batch, catalog)?;
+        batch.publication.seal();
         Ok(())
     })
+}
+
+/// Raises the marks of the states that flushes have written.
+fn mark_flushed(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
+    let (by_hand, publication) = (&batch.by_hand, &mut batch.publication);
+    for (id, state) in &batch.states {
+        let Some(flushed) = &state.flushed else {
+            continue;
+        };
+        if !state.belongs_to(catalog, *id) {
+            continue;
+        }
+        memory::check()?;
+        publication.needs_worker_by(flushed.expires_at);
+        // The mark of a deferred version was raised when L1 took it.
+        if flushed.is_deferred() || by_hand.has(&state.class.name, &state.key) {
+            continue;
+        }
+        let new = match &flushed.content {
+            // What was flushed may have been changed by hand since.
+            _ if by_hand.all() => New::Nothing,
+            Content::Document {
+                document,
+                hash,
+                storage,
+            } => New::Version(NewValue {
+                class: &state.class,
+                version: Version {
+                    number: flushed.version,
+                    expires_at: flushed.expires_at,
+                    hash: *hash,
+                    storage: *storage,
+                },
+                document,
+            }),
+            Content::Unkept | Content::Deleted | Content::Touched => New::Nothing,
+        };
+        let changed = Changed {
+            class: &state.class.name,
+            key: &state.key,
+            new,
+        };
+        publication.add(catalog, &changed)?;
+    }
+    Ok(())
+}
+
+/// Raises the marks of the states that were changed by hand.
+fn mark_by_hand(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
+    let (by_hand, publication) = (&batch.by_hand, &mut batch.publication);
+    for (class, key) in by_hand.keys()? {
+        memory::check()?;
+        let known = batch.states.get(&Batch::id(catalog, &class, &key));
+        // A flush of this transaction has taken in what only L1 held.
+        let new = match known.is_some_and(State::is_in_tables) {
+            true => New::Nothing,
+            false => New::NothingClean,
+        };
+        let changed = Changed {
+            class: &class,
+            key: &key,
+            new,
+        };
+        publication.add(catalog, &changed)?;
+    }
+    if by_hand.all() {
+        publication.add_all(catalog);
+    }
+    if by_hand.truncated() {
+        publication.truncate(catalog);
+    }
+    Ok(())
 }
 
 /// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives

@@ -16,18 +16,18 @@ use crate::identity::Impersonation;
 use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
-/// Gives what is left to L1; what L1 does not take is written to the tables. Whether something was written.
+/// Hands deferred versions to L1, and writes those that L1 does not take; whether something was written.
 pub fn hand_over(catalog: &Rc<Catalog>) -> Result<bool> {
-    let left = with(|batch| batch.all_deferred(catalog))?;
-    if left.is_empty() {
+    let deferred = with(|batch| batch.all_deferred(catalog))?;
+    if deferred.is_empty() {
         return Ok(false);
     }
     let by_hand = with(|batch| batch.by_hand.any());
-    // What was changed by hand as well is in the tables; there the two are put in order.
+    // A state that was changed by hand as well has that change in the tables, where the two are put in order.
     let accepted =
         !by_hand && !catalog.runs_user_code() && with(|batch| batch.publication.begin_deferring());
     let mut wrote = false;
-    for id in left {
+    for id in deferred {
         if by_hand && is_overruled(catalog, id)? {
             with(|batch| batch.overrule(id))?;
             continue;
@@ -42,8 +42,8 @@ pub fn hand_over(catalog: &Rc<Catalog>) -> Result<bool> {
     Ok(wrote)
 }
 
-/// Whether the class of a state that was left is a `behind` class now. Nobody else has changed that: this transaction
-/// holds the class lock.
+/// Whether the class of a deferred version is a `behind` class now. Only this transaction can have changed the class:
+/// it holds the class lock.
 fn is_behind(catalog: &Catalog, id: u128) -> Result<bool> {
     let class = with(|batch| Some(Rc::clone(&batch.states.get(&id)?.class)));
     match class {
@@ -52,9 +52,9 @@ fn is_behind(catalog: &Catalog, id: u128) -> Result<bool> {
     }
 }
 
-/// Writes what this transaction has left of a class, or of all; how many states.
+/// Writes the deferred versions of a class, or of all; how many.
 pub fn write_all_deferred(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result<u64> {
-    let left = with(|batch| {
+    let deferred = with(|batch| {
         let all = batch.all_deferred(catalog)?.into_iter();
         let wanted = all.filter(|id| {
             let state = batch.states.get(id);
@@ -62,10 +62,10 @@ pub fn write_all_deferred(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result
         });
         Ok::<_, Error>(collect(wanted)?)
     })?;
-    for &id in &left {
+    for &id in &deferred {
         write_deferred(catalog, id)?;
     }
-    Ok(left.len() as u64)
+    Ok(deferred.len() as u64)
 }
 
 /// `40001` if a state was written through without the locks of a `behind` class, and its class has become
@@ -99,7 +99,7 @@ pub fn check_classes(catalog: &Catalog) -> Result<()> {
 }
 
 /// Before a state of a `behind` class is written through: writes the version that only L1 or this
-/// transaction holds. From here on the tables are what the change builds upon.
+/// transaction holds. From then on the change builds upon the tables.
 pub fn write_back(state: &StateRef<'_>, id: u128) -> Result<()> {
     let (catalog, class) = (&state.catalog, &state.class);
     if with(|batch| batch.deferred(state))?.is_some() {
@@ -128,7 +128,7 @@ pub fn write_back(state: &StateRef<'_>, id: u128) -> Result<()> {
     Ok(())
 }
 
-/// Writes a version that this transaction has left, if it has.
+/// Writes the deferred version of a state, if there is one.
 pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
         return Ok(());
@@ -177,7 +177,7 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
 }
 
 impl Batch {
-    /// The states whose versions are left, in the order in which states are locked.
+    /// The states with deferred versions, in the order in which states are locked.
     fn all_deferred(&self, catalog: &Catalog) -> Result<Vec<u128>> {
         in_order(self.states.iter().filter(|(id, state)| {
             state.belongs_to(catalog, **id)
@@ -185,7 +185,7 @@ impl Batch {
         }))
     }
 
-    /// Whether L1 takes a version that is left.
+    /// Hands a deferred version to L1; whether L1 takes it.
     fn defer_to_l1(&mut self, catalog: &Catalog, id: u128) -> Result<bool> {
         let Some(state) = self.states.get(&id) else {
             return Ok(false);

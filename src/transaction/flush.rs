@@ -1,7 +1,7 @@
 //! The flush: staged changes become rows.
 //!
 //! A state is written by a statement that names the version it replaces; several are written by one statement
-//! where they can (`flush_many`), and what is said here holds for each. The first attempt takes no
+//! where they can (`together`), and what is said here holds for each. The first attempt takes no
 //! lock of its own and succeeds unless somebody else has just changed the state; the next ones lock the
 //! row first and look again, so that they cannot lose twice. What somebody else did in between is a
 //! conflict where the caller relied on a version, and otherwise the ground that operations are applied

@@ -1,4 +1,4 @@
-//! Decisions for good: what dropping a batch does not take back.
+//! Keeping what is staged: dropping a batch does not take it back.
 
 use super::batch::{Batch, with};
 use super::flush::write_staged;
@@ -6,8 +6,8 @@ use super::known::to_change;
 use crate::cache::StateRef;
 use crate::error::Result;
 
-/// Sees to it that what is staged of a state stands or falls with something that was written at once: it is kept, as
-/// by [`keep`], and not left to the worker.
+/// Makes what is staged of a state stand or fall with something that was written at once: the staged change is kept,
+/// as by [`keep`], and never deferred.
 pub fn keep_staged(state: &StateRef<'_>) -> Result<()> {
     with(|batch| batch.belongs_to_written(state))?;
     keep(state)
@@ -22,8 +22,8 @@ pub fn keep_for_commit(state: &StateRef<'_>) -> Result<()> {
     })
 }
 
-/// Sees to it that only a rollback of the transaction, or of the subtransaction, takes back what is staged of a
-/// state: dropping what is staged does not. An explicit batch writes it.
+/// Keeps what is staged of a state: only a rollback of the transaction, or of the subtransaction, takes it back, and
+/// dropping what is staged does not. In an explicit batch the change is written at once.
 pub fn keep(state: &StateRef<'_>) -> Result<()> {
     match with(|batch| batch.scope.explicit.own_rule().is_some()) {
         true => write_staged(state),

@@ -156,8 +156,8 @@ pub struct Folded {
 }
 
 impl Pending {
-    /// Whether it is written over whatever others have made of the state. Edits are not, in any batch: their rules
-    /// hold for what is there.
+    /// Whether the change is written over whatever others have made of the state. Edits never are: their rules hold
+    /// for the document that is there.
     pub fn overwrites(&self, on_conflict: Option<OnConflict>) -> bool {
         let has_edits = match &self.intent {
             Intent::Apply { operations, .. } => have_edits(operations),
@@ -167,8 +167,8 @@ impl Pending {
         on_conflict == Some(OnConflict::Overwrite) && !has_edits
     }
 
-    /// Whether it must not be left to the worker: L1 keeps nothing beside the document, and what the worker tells
-    /// of a change has no room for items.
+    /// Whether the change must not be deferred: L1 keeps nothing beside the document, and the ring through which the
+    /// worker tells of a change has no room for items.
     pub fn is_urgent(&self) -> bool {
         let has_label = |it: &Checkpoint| {
             *it.checkpoint_type != *AUTO
@@ -247,7 +247,7 @@ pub struct Flushed {
 pub enum Place {
     /// In the tables, as rows of this transaction. The flag says that the locks of a `behind` class were held.
     Tables { locked: bool },
-    /// Here only: it is left to the worker.
+    /// In the batch only: the version is deferred.
     Deferred {
         /// Who staged it.
         stager: Identity,
@@ -268,7 +268,7 @@ impl Flushed {
         !matches!(self.place, Place::Deferred { is_news: false, .. })
     }
 
-    /// Whether it is left to the worker.
+    /// Whether the version is deferred.
     pub fn is_deferred(&self) -> bool {
         matches!(self.place, Place::Deferred { .. })
     }
@@ -333,7 +333,7 @@ impl State {
             .is_some_and(|flushed| !flushed.is_deferred())
     }
 
-    /// Bytes of the document that is left to the worker, 0 if none is.
+    /// Bytes of the document of the deferred version, 0 if there is none.
     pub fn deferred_bytes(&self) -> usize {
         match &self.flushed {
             Some(Flushed {
@@ -379,8 +379,8 @@ impl State {
         self.bases.retain(|base| base.reader.user != role);
     }
 
-    /// What is staged, and what the transaction sees of it, is what it was once. The transaction goes on under the
-    /// token that it named last, upon what it has flushed and what its batches have read.
+    /// Goes back to what was staged once, and to what the transaction saw of it. The token that the transaction named
+    /// last stays, and so does what it has flushed and what its batches have read.
     pub fn go_back_to(&mut self, saved: &Self) {
         let bases = std::mem::take(&mut self.bases);
         let (fence, flushed) = (self.fence, self.flushed.take());
@@ -403,7 +403,7 @@ impl State {
         self.views.last().is_some_and(|(made, _)| *made < command)
     }
 
-    /// What the newest change left.
+    /// What the transaction sees of the state after its newest change.
     pub fn newest(&self) -> Option<&View> {
         self.views.last().map(|(_, view)| view)
     }
@@ -413,7 +413,7 @@ impl State {
         self.views.last_mut().map(|(_, view)| view)
     }
 
-    /// What command `command` has left.
+    /// From command `command` on, the transaction sees this.
     pub fn push_view(&mut self, command: pg_sys::CommandId, view: View) {
         match self.views.last_mut() {
             Some((made, newest)) if *made == command => *newest = view,
@@ -446,7 +446,7 @@ impl State {
         else {
             return self.forget_views();
         };
-        // What was left is here only. Of many views the one of it may have been given up.
+        // A deferred version is in the batch only, and its view may have been given up among many.
         let (command, version) = (*command, Some(*version));
         let view = View::Document {
             document: Rc::clone(document),

@@ -22,8 +22,8 @@ pub fn lock(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     change::begin(state, function)?;
     behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
-    // Outside an explicit batch, operations that are staged are shown on top of what is there. In a batch that says
-    // no of what has moved that is said now, and one that would not look does.
+    // Outside an explicit batch, staged operations are shown on top of what is there. In a batch, the staged changes
+    // are written now: one that fails on conflicts says so here, and one that would overwrite looks here.
     let on_conflict = with(|batch| batch.scope.explicit.own_rule());
     match on_conflict {
         None => Ok(()),
@@ -41,15 +41,15 @@ pub fn read_locked<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<
     read_newest(state, form)
 }
 
-/// Stages an operation on a state that is locked, upon what [`read_locked`] finds: the caller's snapshot may be
-/// older, and a batch that overwrites would write what the operation makes of that.
+/// Stages an operation on a state that is locked, upon what [`read_locked`] finds. The caller's snapshot may be older
+/// than the lock, and a batch that overwrites would write what the operation makes of the older document.
 pub fn apply_locked(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
     let _snapshot = PushedSnapshot::transaction();
     change::apply(state, operation, function)
 }
 
-/// Before somebody looks at the kept versions in order to go back: what this transaction has staged or left of the
-/// state, and what L1 alone holds of it, is written.
+/// Before somebody looks at the kept versions in order to go back: writes what this transaction has staged or
+/// deferred of the state, and what L1 alone holds of it.
 pub fn write_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     change::begin(state, function)?;
     flush::flush_now(state, None)?;

@@ -39,43 +39,49 @@
 //! `XACT_EVENT_COMMIT` and `XACT_EVENT_ABORT` publish or take back the marks and forget everything;
 //! they allocate nothing and cannot fail.
 //!
-//! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes
-//! cannot wait for each other. It writes all states by one statement where it can (`flush_many`). Only a state with
-//! more staged operations than [`staged::MAX_OPERATIONS`] is locked earlier.
+//! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes cannot wait for
+//! each other. The flush writes all states by one statement where it can (`together`). Only a state with more staged
+//! operations than [`operation::MAX_OPERATIONS`] is locked earlier.
 //!
 //! **Dropping** what is staged (`state_batch_rollback`) goes back to what was staged when the explicit batch began;
 //! without one, to what was decided for good ([`keep`]). What is flushed is not dropped.
 //!
-//! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide its version and
-//! write nothing: the version is *left*. It stays here until COMMIT, where L1 takes it or the tables do
-//! (`leave`). What a transaction has left it reads here, never in the tables.
+//! **Write-behind** (`behind` says more). A flush of a state of a `behind` class may decide the version and write
+//! nothing: the version is *deferred*. It stays in the batch until COMMIT, where L1 takes it or the tables do
+//! (`deferred`). The transaction reads its deferred versions in the batch, never in the tables.
 //!
-//! **Memory.** A transaction that holds more than [`MAX_HELD`] bytes of documents flushes early; a role with an
-//! explicit batch, which must be able to drop what it staged, is refused more.
+//! **Memory.** A transaction that holds more than [`batch::MAX_HELD`] bytes of documents flushes early; a role with
+//! an explicit batch, which must be able to drop what it staged, is refused more.
 //!
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
 //! ours may fire a user's trigger that calls us again.
 //!
 //! # The stair
 //!
-//! A file calls files of lower steps, and of its own step only downwards in the order given here. This file holds the
-//! contract and hands names on; it has no code.
+//! A file calls files of lower steps only, and within a step those that stand to its right. No file below calls
+//! `commit` or `callbacks`. This file holds the contract and hands names on; it has no code.
 //!
-//! | step | files | what the step knows |
+//! | step | files | may know |
 //! | --- | --- | --- |
-//! | driven by PostgreSQL | `callbacks` → `commit` | when a transaction ends, and in which order everything else has
-//! its turn |
-//! | asked by `sql` and by capabilities | `save`, `lock`, `keep`, `explicit_batch`, `change` → `stage`, `view` | one
-//! call: what it stages, what it shows, what it promises until COMMIT |
-//! | before a role meets a state | `meet` | that another role's change must be written first |
-//! | flush | `flush` → `together` → `alone` | the order of row locks, and which states share a statement |
-//! | deferred versions | `deferred` | what L1 takes at COMMIT and what the tables must take |
-//! | plan | `plan` → `step` | what is there now, and what is to be done about one state; it reads and locks nothing |
-//! | put down | `record` | what a flush takes out of the batch and what it puts back |
-//! | beneath | `beneath`, `overrule` | what is committed or flushed; what a change by hand did to it |
-//! | what is known | `batch` → `frames`, `by_hand`, `scope` → `explicit` → `known` → `operation`; `written` | data:
-//! no SQL, nothing that waits |
-//! | beside the stair | `capability` | what the rooms above add, without their names |
+//! | driven by PostgreSQL | `callbacks`, `commit` | the end of a transaction, and the order of all that it needs |
+//! | before the commit | `commit_by_hand` | which dirty versions a change by hand overrules |
+//! | one call | `save`, `lock`, `explicit_batch`, `keep`, `change`, `stage`, `view` | one state, one promise |
+//! | one class | `redefine` | that dirty versions of the class go first |
+//! | meeting a state | `meet` | that another role's change is written first |
+//! | flush | `flush`, `together`, `alone` | the order of row locks, and which states share a statement |
+//! | deferred | `deferred` | what L1 takes at COMMIT, and what the tables must take |
+//! | plan | `plan`, `row_change` | what is there, and what is to be done about one state; takes no lock |
+//! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
+//! | beneath | `beneath`, `recovery`, `overrule` | what is committed or flushed; what was changed by hand |
+//! | record | `record` | what a flush takes out of the batch, and what it puts back |
+//! | the batch | `effect`, `batch`, `frames`, `scope`, `explicit`, `by_hand`, `known`, `operation` | data only |
+//!
+//! Beside the stair stands `capability`: what the rooms above add to a step, without their names.
+//!
+//! What a flush makes of a staged change has a name at each step. `Taken` is the change as it leaves the batch;
+//! `Plan` is what is to be done about it, as a rule a `RowChange`; `Made` is the row that a statement made (`store`);
+//! `Effect` is what became of the state; `Flushed` is what the batch keeps of that until the transaction ends;
+//! `Outcome` is what callers are told.
 
 mod alone;
 mod batch;

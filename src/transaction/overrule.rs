@@ -1,8 +1,8 @@
 //! What a change by hand does: to what the transaction knows, and to dirty versions of L1.
 //!
-//! The row triggers say which states changed; these leave L1 when the transaction commits. From the first such
-//! statement on the transaction reads the tables only: a change becomes known here when its statement ends, and a
-//! function called from within the statement may read before.
+//! The row triggers say which states changed; their entries are evicted when the transaction commits. From the first
+//! such statement on the transaction reads the tables only: a change becomes known here when its statement ends, and
+//! a function that is called within the statement may read before.
 
 use super::batch::{Batch, Phase, with};
 use super::known::{Flushed, Place};
@@ -62,8 +62,7 @@ pub fn note_change_by_hand(catalog: &Rc<Catalog>, change: ChangeByHand) -> Resul
     }
 }
 
-/// A state has been changed in the tables past this transaction's batch: what becomes of it is what becomes of a
-/// change by hand.
+/// Notes that a state was changed in the tables past what is staged: for all that follows, a change by hand.
 pub fn note_by_hand(catalog: &Rc<Catalog>, class: &Class, key: &[u8]) -> Result<()> {
     with(|batch| {
         batch
@@ -94,8 +93,8 @@ pub fn subject<'a>(catalog: &'a Catalog, class: &'a Class, key: &'a [u8]) -> Sub
     }
 }
 
-/// Before a state is read or changed: a version that this transaction has left, and that it has changed by
-/// hand since, is forgotten if the change by hand has the last word (see `behind`).
+/// Before a state is read or changed: a deferred version that a change by hand of this transaction has overruled
+/// since is discarded (see `behind`).
 pub fn overrule_deferred(state: &StateRef<'_>) -> Result<()> {
     let may_be = with(|batch| -> Result<_> {
         let by_hand = &batch.by_hand;
@@ -109,7 +108,7 @@ pub fn overrule_deferred(state: &StateRef<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a change by hand in this transaction has the last word over a version that it has left.
+/// Whether a change by hand in this transaction overrules its deferred version of a state.
 pub fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
     let Some(known) = with(|batch| batch.states.get(&id).cloned()) else {
         return Ok(false);
@@ -138,7 +137,7 @@ pub fn is_overruled(catalog: &Catalog, id: u128) -> Result<bool> {
 }
 
 impl Batch {
-    /// A version that was left has been overruled: the tables count.
+    /// A change by hand has overruled the deferred version: the tables count.
     pub fn overrule(&mut self, id: u128) -> Result<()> {
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {

@@ -1,6 +1,5 @@
 //! Writing one staged state. [`plan`] finds out what is there, whether the caller's expectations hold and what is
-//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others
-//! (`flush_many`).
+//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others (`together`).
 //!
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
@@ -202,23 +201,19 @@ struct Next {
 /// What is to be done about a staged change.
 pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result<Plan> {
     let pending = &taken.pending;
-    let defers = way == Way::Defer;
     let staged = match &pending.intent {
         Intent::Replace(document)
         | Intent::Apply {
             result: document, ..
-        } => Some(document),
-        // What the tables hold has been overtaken; it is written soon, and looked at again.
-        Intent::Expire(_) if defers && !is_in_tables(state)? => {
+        } => Some((document, state_cache_document::hash(document))),
+        // The tables' version has been overtaken; the newest is written soon, and looked at again.
+        Intent::Expire(_) if way == Way::Defer && !is_in_tables(state)? => {
             return Ok(Plan::Done(Effect::Nothing { version: 0 }));
         }
         Intent::Expire(now) => return Ok(Plan::Write(RowChange::Expire(*now))),
         Intent::Delete | Intent::Touch => None,
     };
-    let wanted = staged.map(|document| SameAs {
-        document,
-        hash: state_cache_document::hash(document),
-    });
+    let wanted = staged.map(|(document, hash)| SameAs { document, hash });
     // Row-level security may hide what is kept from the statement, which would compare the number with it.
     let look = match state.catalog.access().row_security {
         true => Look::Close,
@@ -230,14 +225,7 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
     current.highest = current.highest.max(current.lost);
     // What others may have seen is gone: the document that takes its place is a new version, whatever it is.
     current.same &= current.lost == 0;
-    let wanted = wanted.map(|wanted| wanted.hash);
-    let (document, hash) = match (&pending.intent, staged.zip(wanted)) {
-        (Intent::Delete, _) if defers => return delete_behind(state, &current).map(Plan::Done),
-        (Intent::Touch, _) if defers && !is_in_tables(state)? => {
-            return touch_behind(state, &current, pending).map(Plan::Done);
-        }
-        (Intent::Delete, _) => return Ok(delete(state, &current)),
-        (Intent::Touch, _) => return Ok(touch(&current, pending)),
+    let (document, hash) = match (&pending.intent, staged) {
         (
             Intent::Apply {
                 operations, base, ..
@@ -250,11 +238,7 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
             }
         }
         (_, Some((document, hash))) => (Rc::clone(document), hash),
-        (_, None) => {
-            return Ok(Plan::Done(Effect::Nothing {
-                version: current.number,
-            }));
-        }
+        (_, None) => return plan_without_document(state, &current, pending, way),
     };
     let next = Next {
         document,
@@ -271,6 +255,23 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
         }
         (false, Way::Defer) => defer_version(state, &current, next).map(Plan::Done),
         (false, Way::WriteThrough) => next_version(state, pending, current, next).map(Plan::Write),
+    }
+}
+
+/// What is to be done about a staged delete, or about a new expiry alone.
+fn plan_without_document(
+    state: &StateRef<'_>,
+    current: &Current,
+    pending: &Pending,
+    way: Way,
+) -> Result<Plan> {
+    match (&pending.intent, way) {
+        (Intent::Delete, Way::Defer) => delete_behind(state, current).map(Plan::Done),
+        (Intent::Delete, Way::WriteThrough) => Ok(delete(state, current)),
+        (_, Way::Defer) if !is_in_tables(state)? => {
+            touch_behind(state, current, pending).map(Plan::Done)
+        }
+        _ => Ok(touch(current, pending)),
     }
 }
 
@@ -350,7 +351,7 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
         return Ok(false);
     }
     if !is_in_tables(state)? {
-        // What was left is no more than its document.
+        // A deferred version is no more than its document.
         return Ok(!pending.is_urgent());
     }
     let is_intact = match from_table(state, &mut IfIntact)? {

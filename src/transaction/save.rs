@@ -27,7 +27,7 @@ pub enum SaveAction {
     Saved,
     /// The state is stored like that already, and intact.
     Unchanged,
-    /// The version is left to the worker.
+    /// The version is deferred.
     Deferred,
 }
 

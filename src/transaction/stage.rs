@@ -100,54 +100,63 @@ pub fn with_operation(
         base: ground_of(found),
         result,
     };
-    Ok(match pending {
-        None => new_pending(state, first(operation, result), expiry, None),
-        Some(pending) => {
-            // Staged and gone again, deleted or expired: what comes now starts from nothing.
-            let starts_anew =
-                pending.has_ended() || matches!(pending.intent, Intent::Delete | Intent::Expire(_));
-            let is_edit = operation.is_edit();
-            let folded = pending.folded.map(|folded| Folded {
-                has_edits: folded.has_edits || is_edit,
-                ..folded
-            });
-            let intent = match pending.intent {
-                _ if starts_anew => Intent::Replace(result),
-                Intent::Replace(_) | Intent::Delete | Intent::Expire(_) => Intent::Replace(result),
-                Intent::Touch => first(operation, result),
-                Intent::Apply {
-                    mut operations,
-                    base,
-                    ..
-                } => {
-                    if Rc::get_mut(&mut operations).is_none() {
-                        // What a subtransaction would go back to has them, too.
-                        let copied = operations.iter().map(Rc::clone);
-                        operations = Rc::new(collect(copied)?);
-                    }
-                    Rc::make_mut(&mut operations).try_push(Rc::new(operation))?;
-                    Intent::Apply {
-                        operations,
-                        base,
-                        result,
-                    }
-                }
-            };
-            let expiry = match (pending.expiry, expiry) {
-                (_, expiry) if starts_anew => Expiry::At(expiry.after(None)),
-                (Expiry::At(at), Expiry::AtLeast(least)) => Expiry::At(at.max(least)),
-                (before, Expiry::Keep) => before,
-                (_, after) => after,
-            };
-            Pending {
-                intent,
-                expiry,
-                expected: pending.expected,
-                folded,
-                ..new_pending(state, Intent::Touch, expiry, None)
-            }
-        }
+    let Some(pending) = pending else {
+        return Ok(new_pending(state, first(operation, result), expiry, None));
+    };
+    // Staged and gone again, deleted or expired: what comes now starts from nothing.
+    let starts_anew =
+        pending.has_ended() || matches!(pending.intent, Intent::Delete | Intent::Expire(_));
+    let expiry = match starts_anew {
+        true => Expiry::At(expiry.after(None)),
+        false => pending.expiry.followed_by(expiry),
+    };
+    let is_edit = operation.is_edit();
+    let folded = pending.folded.map(|folded| Folded {
+        has_edits: folded.has_edits || is_edit,
+        ..folded
+    });
+    let intent = match pending.intent {
+        _ if starts_anew => Intent::Replace(result),
+        Intent::Replace(_) | Intent::Delete | Intent::Expire(_) => Intent::Replace(result),
+        Intent::Touch => first(operation, result),
+        Intent::Apply {
+            operations, base, ..
+        } => Intent::Apply {
+            operations: with_one_more(operations, operation)?,
+            base,
+            result,
+        },
+    };
+    Ok(Pending {
+        intent,
+        expiry,
+        expected: pending.expected,
+        folded,
+        ..new_pending(state, Intent::Touch, expiry, None)
     })
+}
+
+/// Operations with one more at the end: in a copy, where a subtransaction would go back to those before.
+fn with_one_more(
+    mut operations: Rc<Vec<Rc<Operation>>>,
+    operation: Operation,
+) -> Result<Rc<Vec<Rc<Operation>>>> {
+    if Rc::get_mut(&mut operations).is_none() {
+        operations = Rc::new(collect(operations.iter().map(Rc::clone))?);
+    }
+    Rc::make_mut(&mut operations).try_push(Rc::new(operation))?;
+    Ok(operations)
+}
+
+impl Expiry {
+    /// What both come to, if an operation with the second follows.
+    fn followed_by(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::At(at), Self::AtLeast(least)) => Self::At(at.max(least)),
+            (before, Self::Keep) => before,
+            (_, after) => after,
+        }
+    }
 }
 
 impl Pending {

@@ -11,7 +11,7 @@
 //! order of locks stays:
 //! - where users' code runs on the tables: it would see that the states are written together;
 //! - for a role under row-level security, to whom a row that was not written may only be hidden;
-//! - states of `behind` classes, which have locks and versions of their own, and what such a class has left.
+//! - states of `behind` classes, which have locks and versions of their own, and states with deferred versions.
 //!
 //! A group holds states staged by one role: the statement runs as that role. Their `search_path` may differ, it
 //! matters to users' code only.
