@@ -42,7 +42,7 @@ pub struct Batch {
     pub by_hand: ByHand,
     /// What becomes of dirty entries of L1 that this transaction has written back, once it has committed.
     pub written_back: Nested<Vec<WrittenBack>>,
-    /// Bytes staged since `held` was last counted, and what was counted then.
+    /// Bytes staged since `held` was last counted, and the bytes counted then.
     pub grown: usize,
     pub held: usize,
     /// Bytes of the documents of deferred versions. A version that was replaced, written or rolled back counts no
@@ -83,8 +83,8 @@ impl Batch {
         }
     }
 
-    /// What is known of a state, to be changed under this command: saved first for the subtransaction
-    /// that is running.
+    /// What is known of a state, to be changed under this command. The running subtransaction first saves what it
+    /// would go back to.
     pub fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
         let id = Self::id(&state.catalog, &state.class.name, state.key);
         self.known(id, &state.class.name, state.key)?;
@@ -248,7 +248,7 @@ impl Batch {
         Ok(())
     }
 
-    /// What was noted of a state.
+    /// What the first read of a state of a `behind` class found, where that was noted.
     pub fn read_behind(&self, state: &StateRef<'_>) -> Option<Ground> {
         if self.read_behind.is_empty() {
             return None;

@@ -73,8 +73,8 @@ unsafe extern "C-unwind" fn subtransaction(
     }
 }
 
-/// Runs what may fail: its errors abort the transaction, its panics become errors. A transaction that has nothing to
-/// do with us is not even asked for the reserve of memory.
+/// Runs something that may fail: its errors abort the transaction, its panics become errors. A transaction with
+/// nothing to do with us is not even asked for the reserve of memory.
 fn guarded(f: impl FnOnce() -> Result<()>) {
     // SAFETY: called by the server, which expects an ERROR to leave by longjmp.
     unsafe {
@@ -97,8 +97,8 @@ fn is_ours() -> bool {
     is_known || notify::has_requests()
 }
 
-/// The last look at the batch of this transaction. Should it panic, the marks are taken back, and L1 forgets
-/// the states that were not published: others then read them from L3.
+/// The last look at the batch of this transaction. Should the closure panic, the marks are lowered and the
+/// states that were not published are evicted: others then read them from L3.
 fn end(f: impl FnOnce(&mut Batch)) {
     if !shielded(|| last_look(f)) {
         shielded(|| last_look(|batch| batch.publication.give_up()));

@@ -178,7 +178,7 @@ fn mark_flushed(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
             continue;
         }
         let new = match &flushed.content {
-            // What was flushed may have been changed by hand since.
+            // The state may have been changed by hand since the flush.
             _ if by_hand.all() => New::Nothing,
             Content::Document {
                 document,

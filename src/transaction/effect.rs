@@ -59,7 +59,7 @@ impl Effect {
         }
     }
 
-    /// Whether it is the first version of a state that had others before, and then was deleted or expired.
+    /// Whether the version is the first of a state that had others before, and then was deleted or expired.
     pub fn starts_anew(&self) -> bool {
         matches!(self, Self::Document { made, parent: None, .. } if made.version > 1)
     }

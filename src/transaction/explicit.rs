@@ -33,7 +33,7 @@ impl Explicits {
         owned.map(|batch| batch.on_conflict)
     }
 
-    /// That of the current role.
+    /// The rule of the current role's batch, if the role has opened one.
     pub fn own_rule(&self) -> Option<OnConflict> {
         match self.any() {
             true => self.rule_of(sys::current_user()),
@@ -50,7 +50,7 @@ impl Explicits {
         Ok(())
     }
 
-    /// What is staged of a state is about to be written: dropping a batch does not bring back what was staged before.
+    /// The staged change of a state is about to be written: dropping a batch does not bring back an earlier one.
     pub fn forget_staged_before(&mut self, id: u128) -> Result<()> {
         for batch in &mut self.0 {
             if batch.before.contains_key(&id) {

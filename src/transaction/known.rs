@@ -25,7 +25,7 @@ pub type Bytes = Rc<Vec<u8>>;
 /// copy.
 pub type States = Rc<HashMap<u128, State>>;
 
-/// States to be changed, with room for one more: a copy where what a subtransaction would go back to has them, too.
+/// States to be changed, with room for one more; they are copied first where a subtransaction would go back to them.
 pub fn to_change(states: &mut States) -> Result<&mut HashMap<u128, State>> {
     if Rc::get_mut(states).is_none() {
         let mut copied = HashMap::new();
@@ -48,7 +48,7 @@ pub enum OnConflict {
     Error,
     /// Applies operations to the new version; a whole document set after a read still fails.
     Reapply,
-    /// Writes what is staged; edits as with `Reapply`.
+    /// Writes what is staged, whatever others have written; edits are applied to the new version, as with `Reapply`.
     Overwrite,
 }
 
@@ -132,7 +132,7 @@ pub struct Pending {
     pub expiry: Expiry,
     /// The role that staged it, and its `search_path`: triggers on the tables run under both.
     pub stager: Identity,
-    /// Whether it is skipped if the state is stored like that already.
+    /// Whether the change is skipped if the state is stored like that already.
     pub dedup: bool,
     /// Version (0: absent) that the caller relied on.
     pub expected: Option<i64>,
@@ -142,7 +142,7 @@ pub struct Pending {
     pub checkpoint: Option<Rc<Checkpoint>>,
     /// What of the state it touches.
     pub touched: Touched,
-    /// Whether it belongs to something that is written with the commit.
+    /// Whether the change stands or falls with rows that are written in any case, so that it is not deferred.
     pub belongs_to_written: bool,
 }
 
@@ -188,8 +188,8 @@ impl Pending {
 pub enum Intent {
     /// The state becomes this document.
     Replace(Bytes),
-    /// Operations, to be applied to the version that is current when the row is locked. `result` is what
-    /// they make of what is at `base`.
+    /// Operations, to be applied to the version that is current when the row is locked. `result` is the document that
+    /// they make of the one at `base`.
     Apply {
         operations: Rc<Vec<Rc<Operation>>>,
         base: Ground,
@@ -234,7 +234,7 @@ pub struct Flushed {
     pub expires_at: i64,
     /// What is there.
     pub content: Content,
-    /// Where it is until the transaction ends.
+    /// Where the version is until the transaction ends.
     pub place: Place,
     /// The version that there was before the transaction's first flush of it, 0 for none.
     pub before: i64,
@@ -253,7 +253,7 @@ pub enum Place {
         stager: Identity,
         /// Version of the tables' row beneath it, 0 for none.
         base: i64,
-        /// The command that flushed it: what was staged by later ones builds upon it.
+        /// The command that flushed the version; changes staged by later commands build upon it.
         command: pg_sys::CommandId,
         /// Whether subscribers are to hear of it; not of a new expiry.
         is_news: bool,
@@ -388,8 +388,8 @@ impl State {
         (self.bases, self.fence, self.flushed) = (bases, fence, flushed);
     }
 
-    /// What a snapshot with this command id sees: `Ok(None)` if it is from before all changes, `Err` if
-    /// what it sees is not kept any more.
+    /// The view of a snapshot with this command id: `Ok(None)` if the snapshot is from before all changes, `Err` if
+    /// its view is not kept any more.
     pub fn view_at(&self, command: pg_sys::CommandId) -> std::result::Result<Option<&View>, ()> {
         match self.views.iter().rev().find(|(made, _)| *made < command) {
             Some((_, view)) => Ok(Some(view)),
@@ -408,7 +408,7 @@ impl State {
         self.views.last().map(|(_, view)| view)
     }
 
-    /// The same, to be corrected once more is known.
+    /// The newest view, to be corrected once more is known.
     pub fn newest_mut(&mut self) -> Option<&mut View> {
         self.views.last_mut().map(|(_, view)| view)
     }
@@ -431,8 +431,8 @@ impl State {
         self.forgotten = None;
     }
 
-    /// Drops what is staged: what an earlier flush of this transaction wrote, if any, counts again. The
-    /// tables have that for every snapshot of the transaction.
+    /// Drops the staged change: the version of this transaction's last flush counts again, if there was one. The
+    /// tables show that version to every snapshot of the transaction.
     pub fn unstage(&mut self) {
         self.pending = None;
         self.beneath = None;
@@ -477,7 +477,7 @@ impl State {
         self.views.len() > 1
     }
 
-    /// Gives them up: such a snapshot is told so.
+    /// Gives up the documents that only snapshots from before the newest change see; such a snapshot is told so.
     pub fn give_up_older_views(&mut self) {
         let first = self.views.first().map(|(made, _)| *made);
         if let (Some(first), Some(newest)) = (first, self.views.pop()) {
@@ -487,7 +487,7 @@ impl State {
         }
     }
 
-    /// Relies on the tables for what is flushed: snapshots that see command `flushed_by` find it there.
+    /// Relies on the tables for the flushed version: snapshots that see command `flushed_by` find it there.
     /// What becomes of the documents staged before, which older snapshots see, `older` says.
     pub fn spill(&mut self, flushed_by: pg_sys::CommandId, older: OlderViews) {
         if self.is_staged() {

@@ -90,7 +90,7 @@ impl Batch {
         Ok(())
     }
 
-    /// A version that was only here or in L1 is a row of this transaction now.
+    /// Notes that a version which only the batch or L1 held is a row of this transaction now.
     pub fn record_written_back(
         &mut self,
         id: u128,
@@ -100,7 +100,7 @@ impl Batch {
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         if let Some(state) = self.states.get_mut(&id) {
             self.deferred_bytes = self.deferred_bytes.saturating_sub(state.deferred_bytes());
-            // Without a flush of this transaction's it is what there was before.
+            // Where no flush of this transaction has come before, the version is the one that there was.
             let (before, touched) = match state.flushed.take() {
                 Some(flushed) => (flushed.before, flushed.touched),
                 None => (made.version, Touched::default()),
@@ -256,7 +256,7 @@ impl State {
         }
     }
 
-    /// What the transaction sees of the state turns from provisional into what was written, unless a
+    /// Turns the transaction's provisional view of the state into the version that was written, unless a
     /// trigger that fired during the write has staged the next change already.
     fn correct_view(&mut self, number: i64, written: Option<&Bytes>, expiry: Option<i64>) {
         if self.is_staged() {

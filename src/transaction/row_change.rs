@@ -54,9 +54,9 @@ pub enum RowChange {
     Insert(NextRow),
     /// A version above the one to be replaced.
     Update(Replaced, NextRow),
-    /// The same, over the snapshot of that.
+    /// A version above the one to be replaced, in the place of that one's snapshot.
     Replace(Replaced, NextRow),
-    /// A tombstone of this version. The token was taken before it was decided upon.
+    /// A tombstone of this version. The token was taken before the version was decided upon.
     Delete(Replaced, i64, Option<FillToken>),
     /// This expiry.
     Touch(Replaced, i64),
@@ -76,11 +76,11 @@ pub struct NextRow {
     pub parent: Option<i64>,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
-    /// What it may be stored as the difference from: version, document and how that is stored.
+    /// The version that this one may be stored as the difference from: its number, document and storage.
     pub base: Option<(i64, Vec<u8>, Storage)>,
     /// What `state_save` says about it.
     pub checkpoint: Option<Rc<Checkpoint>>,
-    /// Taken before that was read, if there is an L1 and nobody was committing a change of the state.
+    /// Taken before the base was read, if there is an L1 and nobody was committing a change of the state.
     pub quiet: Option<FillToken>,
 }
 
@@ -108,7 +108,7 @@ impl NextRow {
 }
 
 impl RowChange {
-    /// As the store takes it; not what it decides upon itself.
+    /// The change as the store takes it; none for an expiry, which the store decides upon itself.
     pub fn change(&self) -> Option<Change<'_>> {
         Some(match self {
             Self::Insert(next) => Change::Insert(next.new_version()),
@@ -189,7 +189,7 @@ impl RowChange {
         Ok(Some(Effect::Deleted { version }))
     }
 
-    /// What it is once it is written.
+    /// The effect of the change, once it is written.
     pub fn effect(self, made: Made) -> Effect {
         match self {
             Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => {

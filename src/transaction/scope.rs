@@ -19,8 +19,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What is staged of a state is about to be written: dropping what is staged does not bring back what was staged
-    /// before.
+    /// The staged change of a state is about to be written: dropping what is staged does not bring back an earlier
+    /// one.
     pub fn forget_staged_before(&mut self, id: u128) -> Result<()> {
         if self.kept.contains_key(&id) {
             to_change(&mut self.kept)?.remove(&id);
