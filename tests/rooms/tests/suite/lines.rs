@@ -1,4 +1,4 @@
-//! How long lines are.
+//! How long lines of code are. Those of the pages are looked at in `tests/docs`.
 
 use state_cache_rooms_tests::root;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,6 @@ const LOOKED_AT: [(&str, &[&str]); 8] = [
     ("demo", &["rs", "sql", "sh", "md"]),
     ("examples", &["rs", "sql", "sh", "py", "js", "mjs", "md"]),
 ];
-
-/// Pages, in which only prose counts.
-const PAGES: [&str; 3] = ["docs", "README.md", "CHANGELOG.md"];
 
 fn columns(line: &str) -> usize {
     line.chars().map(|c| if c == '\t' { TAB } else { 1 }).sum()
@@ -64,29 +61,6 @@ fn no_line_of_code_is_too_long() {
         .flat_map(|(folder, endings)| files(folder, endings));
     let found: Vec<_> = files
         .flat_map(|(name, text)| too_long(&name, text.lines().enumerate()))
-        .collect();
-    assert!(found.is_empty(), "\n{}", found.join("\n"));
-}
-
-/// The lines of a page that are prose: no table, no block of code, no line with a link, no comment that tests read.
-fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut in_block = false;
-    text.lines().enumerate().filter(move |(_, line)| {
-        let is_fence = line.trim_start().starts_with("```");
-        in_block ^= is_fence;
-        !in_block
-            && !is_fence
-            && !line.trim_start().starts_with('|')
-            && !line.contains("](")
-            && !line.starts_with("<!--")
-    })
-}
-
-#[test]
-fn no_line_of_prose_is_too_long() {
-    let files = PAGES.iter().flat_map(|path| files(path, &["md"]));
-    let found: Vec<_> = files
-        .flat_map(|(name, text)| too_long(&name, prose(&text)))
         .collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
