@@ -8,7 +8,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench soak matrix newcomer clean
+.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench soak matrix \
+	newcomer clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
