@@ -131,6 +131,15 @@ CREATE TABLE state_snapshot (
 );
 -- Compressed already.
 ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
+-- The server's own compression, pglz, takes a sixth of the time of a changed document. A server that was built without
+-- lz4 refuses this, and keeps pglz.
+DO $$
+BEGIN
+	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+	NULL;
+END
+$$;
 COMMENT ON TABLE state_snapshot IS 'kept versions of states, each whole (keyframe) or as a delta';
 COMMENT ON COLUMN state_snapshot.class IS 'class of the state';
 COMMENT ON COLUMN state_snapshot.key IS 'name of the state within its class';
