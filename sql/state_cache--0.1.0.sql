@@ -443,7 +443,7 @@ COMMENT ON COLUMN state_recovery_log.restored_version IS 'version whose content 
 CREATE TABLE state_damaged (
 	-- No foreign key: a parallel restore loads the two tables in any order.
 	log_id uuid NOT NULL,
-	LIKE state_snapshot INCLUDING COMMENTS,
+	LIKE state_snapshot INCLUDING COMMENTS INCLUDING COMPRESSION,
 	PRIMARY KEY (class, key, version, log_id)
 );
 ALTER TABLE state_damaged ALTER delta SET STORAGE EXTERNAL;
@@ -1114,7 +1114,9 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET COMPRESSION %s', k.relation, a.attname, CASE a.attcompression
 		WHEN 'l' THEN 'lz4' ELSE 'pglz' END), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
-			AND a.attcompression <> ''
+			AND a.attcompression <> '' AND (k.relname, a.attname, a.attcompression) NOT IN (
+				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
+				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 			AND a.attstattarget >= 0

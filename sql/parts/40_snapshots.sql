@@ -36,7 +36,7 @@ COMMENT ON COLUMN state_recovery_log.restored_version IS 'version whose content 
 CREATE TABLE state_damaged (
 	-- No foreign key: a parallel restore loads the two tables in any order.
 	log_id uuid NOT NULL,
-	LIKE state_snapshot INCLUDING COMMENTS,
+	LIKE state_snapshot INCLUDING COMMENTS INCLUDING COMPRESSION,
 	PRIMARY KEY (class, key, version, log_id)
 );
 ALTER TABLE state_damaged ALTER delta SET STORAGE EXTERNAL;
