@@ -65,13 +65,15 @@ pub fn request_invalidation(
     with(|requests| {
         requests.catalog = Some(Rc::clone(catalog));
         let name = (class.unwrap_or_default().into(), boxed(pattern)?);
-        if requests.everything || requests.all().any(|known| *known == name) {
+        let is_known = |(_, known): (_, &Patterns)| known.0.contains(&name);
+        if requests.everything || requests.patterns.layers().any(is_known) {
             return Ok(());
         }
         let here = requests.patterns.at(sys::nest_level(), Patterns::default)?;
         room_in_set(&mut here.0, 1)?;
         here.0.insert(name);
-        if requests.all().count() > MAX_REQUESTS {
+        let asked = requests.patterns.layers().map(|(_, known)| known.0.len());
+        if asked.sum::<usize>() > MAX_REQUESTS {
             requests.everything = true;
             requests.patterns.clear();
         }
