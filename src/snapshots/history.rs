@@ -24,7 +24,7 @@ fn required_version(call: &Call<'_>, n: usize, name: &str) -> Result<i64> {
 /// The document of a version as the active snapshot has it: a kept one, or the current one where no row holds it
 /// yet; `None` if there is neither.
 pub fn document(state: &StateRef<'_>, version: i64) -> Result<Option<Vec<u8>>> {
-    match store::kept(&state.catalog, &state.class.name, state.key, version)? {
+    match store::kept_in_walk(&state.catalog, &state.class.name, state.key, version)? {
         Some(Ok(kept)) => Ok(Some(kept.document)),
         Some(Err(fault)) => Err(Error::Damaged {
             state: state.shown(),

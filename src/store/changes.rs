@@ -5,8 +5,8 @@ use super::spi::{Connection, Proceed, Row, Statement};
 use crate::call::{bigint_datum, integer_datum, varlena_datum};
 use crate::catalog::{Catalog, Class, KnownStart};
 use crate::error::Result;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

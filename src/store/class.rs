@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use pgrx::pg_sys;
 
-use std::cell::OnceCell;
+use once_cell::unsync::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

@@ -6,8 +6,8 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

@@ -6,9 +6,9 @@ use super::spi::{Connection, Row, Rows, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_memory::collect;
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

@@ -3,16 +3,16 @@
 use super::changes::write;
 use super::read::again;
 use super::spi::{Connection, Row, Statement};
-use super::storage::{Columns, Fault, Storage, pack, unpack};
+use super::storage::{Columns, Decoding, Fault, Storage, pack, unpack};
 use super::texts::OF_STATE;
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::varlena;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_delta::{Header, MAX_HEADER};
 use state_cache_memory::collect;
-use std::cell::OnceCell;
 use strum::IntoStaticStr;
 
 /// The prepared statements of this file.
@@ -253,12 +253,25 @@ pub fn kept(
     key: &[u8],
     version: i64,
 ) -> Result<Option<std::result::Result<Kept, Fault>>> {
-    let kept = kept_once(catalog, class, key, version)?;
+    let kept = kept_once(catalog, class, key, version, Decoding::Anew)?;
     if !matches!(kept, Some(Err(_))) {
         return Ok(kept);
     }
-    let again = again(|| kept_once(catalog, class, key, version))?.flatten();
+    let again = again(|| kept_once(catalog, class, key, version, Decoding::Anew))?.flatten();
     Ok(again.filter(std::result::Result::is_ok).or(kept))
+}
+
+/// The same for who reads one version after the other: each is decoded once.
+pub fn kept_in_walk(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<Option<std::result::Result<Kept, Fault>>> {
+    match kept_once(catalog, class, key, version, Decoding::Remembered)? {
+        Some(Err(_)) => kept(catalog, class, key, version),
+        kept => Ok(kept),
+    }
 }
 
 fn kept_once(
@@ -266,6 +279,7 @@ fn kept_once(
     class: &[u8],
     key: &[u8],
     version: i64,
+    decoding: Decoding,
 ) -> Result<Option<std::result::Result<Kept, Fault>>> {
     let row = {
         let connection = Connection::open()?;
@@ -289,7 +303,14 @@ fn kept_once(
     };
     let name = (class, key, version);
     let is_right = |hash: u128| *stored_hash == hash.to_be_bytes();
-    let unpacked = unpack(catalog, name, columns, is_recovery_point, is_right)?;
+    let unpacked = unpack(
+        catalog,
+        name,
+        columns,
+        is_recovery_point,
+        decoding,
+        is_right,
+    )?;
     Ok(Some(unpacked.map(|unpacked| Kept {
         document: unpacked.document,
         hash: unpacked.hash,

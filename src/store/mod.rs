@@ -8,6 +8,7 @@ mod changes;
 mod class;
 mod conflicts;
 mod contexts;
+mod decoded;
 mod history;
 mod integrity;
 mod own_write;
@@ -38,9 +39,10 @@ pub use contexts::{
     delete_children, delete_place, lock_claim, lock_place, put_place, release_claim, renew_claim,
     set_base, subtree, take_claim,
 };
+pub use decoded::forget as forget_decoded;
 pub use history::{
-    Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, label,
-    lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
+    Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, kept_in_walk,
+    label, lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use own_write::{is_by_hand, is_caller_by_hand};

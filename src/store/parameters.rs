@@ -5,8 +5,8 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
-use std::cell::OnceCell;
 
 /// A parameter: its type and its value, `None` for NULL.
 pub type Parameter = (pg_sys::Oid, Option<pg_sys::Datum>);

@@ -7,7 +7,7 @@ use super::texts::{IS_KEYFRAME, OF_STATE};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 
-use std::cell::OnceCell;
+use once_cell::unsync::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

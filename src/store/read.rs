@@ -2,7 +2,7 @@
 
 use super::changes::head;
 use super::spi::{Connection, Row, Statement};
-use super::storage::{Columns, Fault, MISSING, Storage, unpack};
+use super::storage::{Columns, Decoding, Fault, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::varlena;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
-use std::cell::OnceCell;
+use once_cell::unsync::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]
@@ -214,7 +214,14 @@ fn document(
 ) -> Result<std::result::Result<StoredDocument, Fault>> {
     let is_recovery_point = snapshot.is_recovery_point;
     let is_right = |hash| snapshot.hashes.iter().all(|stored| *stored == Some(hash));
-    let unpacked = unpack(catalog, name, snapshot.columns, is_recovery_point, is_right)?;
+    let unpacked = unpack(
+        catalog,
+        name,
+        snapshot.columns,
+        is_recovery_point,
+        Decoding::Anew,
+        is_right,
+    )?;
     Ok(unpacked.map(|unpacked| StoredDocument {
         bytes: unpacked.document,
         hash: unpacked.hash,

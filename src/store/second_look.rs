@@ -26,9 +26,9 @@ use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_memory::copy;
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

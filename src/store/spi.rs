@@ -3,13 +3,39 @@
 
 use crate::error::{Error, Result};
 use crate::{memory, varlena};
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_memory::{boxed, copy};
-use std::cell::OnceCell;
 use std::ffi::CString;
 
 /// A statement prepared for the life of the session.
 pub struct Statement(pg_sys::SPIPlanPtr);
+
+impl Statement {
+    fn prepare(schema: &[u8], sql: &str, types: &[pg_sys::Oid]) -> Result<Self> {
+        let parts: Vec<&[u8]> = sql.split("@extschema@").map(str::as_bytes).collect();
+        let sql = CString::new(parts.join(schema)).unwrap_or_default();
+        let mut types = types.to_vec();
+        // SAFETY: connected; the text is NUL-terminated, the types are as many as said; the plan is kept at once.
+        unsafe {
+            // All statements look up single rows by primary key: planning anew for the values at hand
+            // costs a tenth of a write and never finds another plan.
+            let plan = pg_sys::SPI_prepare_cursor(
+                sql.as_ptr(),
+                types.len() as i32,
+                types.as_mut_ptr(),
+                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+            );
+            if plan.is_null() {
+                return Err(failed("SPI_prepare", pg_sys::SPI_result));
+            }
+            match pg_sys::SPI_keepplan(plan) {
+                0 => Ok(Self(plan)),
+                code => Err(failed("SPI_keepplan", code)),
+            }
+        }
+    }
+}
 
 impl Drop for Statement {
     fn drop(&mut self) {
@@ -42,32 +68,7 @@ impl Connection {
         sql: impl FnOnce() -> String,
         types: &[pg_sys::Oid],
     ) -> Result<&'a Statement> {
-        if let Some(statement) = slot.get() {
-            return Ok(statement);
-        }
-        let sql = sql();
-        let parts: Vec<&[u8]> = sql.split("@extschema@").map(str::as_bytes).collect();
-        let sql = CString::new(parts.join(schema)).unwrap_or_default();
-        let mut types = types.to_vec();
-        // SAFETY: the text is NUL-terminated, the types are as many as said; the plan is kept at once.
-        let plan = unsafe {
-            // All statements look up single rows by primary key: planning anew for the values at hand
-            // costs a tenth of a write and never finds another plan.
-            let plan = pg_sys::SPI_prepare_cursor(
-                sql.as_ptr(),
-                types.len() as i32,
-                types.as_mut_ptr(),
-                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
-            );
-            if plan.is_null() {
-                return Err(failed("SPI_prepare", pg_sys::SPI_result));
-            }
-            match pg_sys::SPI_keepplan(plan) {
-                0 => plan,
-                code => return Err(failed("SPI_keepplan", code)),
-            }
-        };
-        Ok(slot.get_or_init(|| Statement(plan)))
+        slot.get_or_try_init(|| Statement::prepare(schema, &sql(), types))
     }
 
     /// Runs a query under the active snapshot; its rows.

@@ -8,6 +8,7 @@
 //! give it the right hash, what was packed must be a document that the server could have built before the server sees
 //! it. `state` came through jsonb's input function.
 
+use super::decoded::Walker;
 use super::spi::{Connection, Row, Statement};
 use super::texts::IS_KEYFRAME;
 use crate::call::{bigint_datum, varlena_datum};
@@ -15,14 +16,13 @@ use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::identity::Impersonation;
 use crate::{settings, sys};
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_delta::{
     Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
 };
-use state_cache_memory::{Grow, OutOfMemory};
+use state_cache_memory::{Grow, OutOfMemory, copy};
 use std::cell::RefCell;
-
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]
@@ -122,8 +122,8 @@ const LEVEL: i32 = 6;
 
 thread_local! {
     /// Contexts of the compressor are dear to make. One of each for the session, made when first used.
-    static ENCODER: RefCell<Option<Encoder>> = const { RefCell::new(None) };
-    static DECODER: RefCell<Option<Decoder>> = const { RefCell::new(None) };
+    static ENCODER: OnceCell<RefCell<Encoder>> = const { OnceCell::new() };
+    static DECODER: OnceCell<RefCell<Decoder>> = const { OnceCell::new() };
 }
 
 /// Decides how a version is stored. A recovery point depends on no other row.
@@ -151,13 +151,12 @@ pub fn pack(
         })
     });
     let max_chain = settings::max_delta_chain();
-    ENCODER.with_borrow_mut(|encoder| {
-        if encoder.is_none() {
-            *encoder = Encoder::new(LEVEL).ok();
-        }
-        let encoded = encoder
-            .as_mut()
-            .and_then(|encoder| encoder.encode(document, version, base, max_chain).ok());
+    ENCODER.with(|encoder| {
+        let encoder = encoder.get_or_try_init(|| Encoder::new(LEVEL).map(RefCell::new));
+        let encoded = encoder.ok().and_then(|encoder| {
+            let mut encoder = encoder.borrow_mut();
+            encoder.encode(document, version, base, max_chain).ok()
+        });
         // Out of memory for the compressor: whole is as good.
         encoded.map_or(whole, |encoded| Packed {
             storage: Storage::new(encoded.layout, is_recovery_point),
@@ -203,6 +202,15 @@ pub struct Unpacked {
     pub storage: Storage,
 }
 
+/// Whether versions that were decoded before may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decoding {
+    /// The rows are read and decoded, whatever was decoded before.
+    Anew,
+    /// For walks through a history: see [`super::decoded`].
+    Remembered,
+}
+
 /// The document of a row, or what is wrong with it. `is_right` says whether a hash is the one beside it. No
 /// connection to SPI is open.
 pub fn unpack(
@@ -210,10 +218,12 @@ pub fn unpack(
     name: (&[u8], &[u8], i64),
     columns: Columns,
     is_recovery_point: bool,
+    decoding: Decoding,
     is_right: impl FnOnce(u128) -> bool,
 ) -> Result<std::result::Result<Unpacked, Fault>> {
     let was_packed = matches!(columns, Columns::Packed(_));
-    let (document, storage) = match decode(catalog, name, columns, is_recovery_point)? {
+    let decoded = decode(catalog, name, columns, is_recovery_point, decoding)?;
+    let (document, storage) = match decoded {
         Ok(decoded) => decoded,
         Err(fault) => return Ok(Err(fault)),
     };
@@ -240,6 +250,7 @@ fn decode(
     (class, key, version): (&[u8], &[u8], i64),
     columns: Columns,
     is_recovery_point: bool,
+    decoding: Decoding,
 ) -> Result<std::result::Result<(Vec<u8>, Storage), Fault>> {
     let packed = match columns {
         Columns::Whole(document) => {
@@ -254,11 +265,34 @@ fn decode(
         Err(fault) => return Ok(Err(fault.message())),
     };
     let storage = Storage::new(header.layout(packed.len()), is_recovery_point);
+    let walker = match decoding {
+        Decoding::Remembered => Walker::of(class, key),
+        Decoding::Anew => None,
+    };
+    let known = walker.and_then(|walker| remembered(walker, version, &packed, &header));
+    if let Some(document) = known {
+        return Ok(Ok((document, storage)));
+    }
     let chain = match chain(catalog, (class, key, version), packed, header)? {
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
-    Ok(replay(chain)?.map(|document| (document, storage)))
+    Ok(replay(chain, walker)?.map(|document| (document, storage)))
+}
+
+/// A version that was decoded before, or whose base was; `None` where the rows below must be read.
+fn remembered(walker: Walker, version: i64, packed: &[u8], header: &Header) -> Option<Vec<u8>> {
+    if let Some(document) = walker.document(version, packed) {
+        return Some(document);
+    }
+    let base = header.base_version(version).ok().flatten()?;
+    let document = walker.upon(base, |base| {
+        let decode = |decoder: &mut Decoder| decoder.decode(packed, Some(base)).ok();
+        with_decoder(decode).ok().flatten()
+    })?;
+    let kept = copy(&document).ok()?;
+    walker.remember(version, packed, kept);
+    Some(document)
 }
 
 /// The rows from a version down to the keyframe that it builds upon; the keyframe is last.
@@ -267,8 +301,8 @@ fn chain(
     name: (&[u8], &[u8], i64),
     packed: Vec<u8>,
     header: Header,
-) -> Result<std::result::Result<Vec<Columns>, Fault>> {
-    let mut chain = vec![Columns::Packed(packed)];
+) -> Result<std::result::Result<Vec<(i64, Columns)>, Fault>> {
+    let mut chain = vec![(name.2, Columns::Packed(packed))];
     let base = match header.base_version(name.2) {
         Ok(Some(base)) => base,
         Ok(None) => return Ok(Ok(chain)),
@@ -294,7 +328,10 @@ fn chain(
 }
 
 /// Of these rows, newest first, those that lead from version `base` down to a keyframe.
-fn walk(base: i64, rows: Vec<(i64, Columns)>) -> Result<std::result::Result<Vec<Columns>, Fault>> {
+fn walk(
+    base: i64,
+    rows: Vec<(i64, Columns)>,
+) -> Result<std::result::Result<Vec<(i64, Columns)>, Fault>> {
     let mut rows = rows.into_iter();
     let (mut chain, mut base) = (Vec::new(), Some(base));
     while let Some(wanted) = base {
@@ -315,7 +352,7 @@ fn walk(base: i64, rows: Vec<(i64, Columns)>) -> Result<std::result::Result<Vec<
             Columns::Whole(_) => None,
             Columns::Neither => return Ok(Err("a version that it builds upon holds no document")),
         };
-        chain.try_push(columns)?;
+        chain.try_push((wanted, columns))?;
     }
     Ok(Ok(chain))
 }
@@ -379,22 +416,24 @@ fn rows_below(
     Ok(found)
 }
 
-/// Makes the document of the first of these rows, beginning with the last.
-fn replay(chain: Vec<Columns>) -> Result<std::result::Result<Vec<u8>, Fault>> {
-    DECODER.with_borrow_mut(|decoder| {
-        if decoder.is_none() {
-            *decoder = Decoder::new().ok();
-        }
-        let Some(decoder) = decoder else {
-            // Of a fixed size, which the library does not say.
-            return Err(OutOfMemory { size: 0 }.into());
-        };
+/// Makes the document of the first of these rows, beginning with the last; a walker remembers those on the way.
+fn replay(
+    chain: Vec<(i64, Columns)>,
+    walker: Option<Walker>,
+) -> Result<std::result::Result<Vec<u8>, Fault>> {
+    with_decoder(|decoder| {
         let mut document: Option<Vec<u8>> = None;
-        for row in chain.into_iter().rev() {
+        for (version, row) in chain.into_iter().rev() {
             document = Some(match row {
                 Columns::Whole(whole) => whole,
                 Columns::Packed(packed) => match decoder.decode(&packed, document.as_deref()) {
-                    Ok(document) => document,
+                    Ok(document) => {
+                        // Where there is no memory for a copy, there is none to remember.
+                        if let (Some(walker), Ok(kept)) = (walker, copy(&document)) {
+                            walker.remember(version, &packed, kept);
+                        }
+                        document
+                    }
                     // That is no damage.
                     Err(PackFault::Memory) => {
                         let size = Header::read(&packed).map_or(0, |it| it.whole_bytes as usize);
@@ -406,5 +445,17 @@ fn replay(chain: Vec<Columns>) -> Result<std::result::Result<Vec<u8>, Fault>> {
             });
         }
         Ok(document.ok_or(MISSING))
+    })?
+}
+
+/// Runs `f` with the decoder of this session.
+fn with_decoder<T>(f: impl FnOnce(&mut Decoder) -> T) -> Result<T> {
+    DECODER.with(|decoder| {
+        let decoder = decoder.get_or_try_init(|| match Decoder::new() {
+            Ok(decoder) => Ok(RefCell::new(decoder)),
+            // Of a fixed size, which the library does not say.
+            Err(_) => Err(OutOfMemory { size: 0 }),
+        })?;
+        Ok(f(&mut decoder.borrow_mut()))
     })
 }

@@ -9,10 +9,10 @@ use super::texts::OF_STATE;
 use crate::call::boolean_datum;
 use crate::catalog::Catalog;
 use crate::error::Result;
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_delta::MAX_HEADER;
 use state_cache_memory::collect;
-use std::cell::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

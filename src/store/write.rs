@@ -17,7 +17,7 @@ use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::panic::AssertUnwindSafe;
 
-use std::cell::OnceCell;
+use once_cell::unsync::OnceCell;
 
 /// The prepared statements of this file.
 #[derive(Default)]

@@ -31,9 +31,9 @@ use super::write_many_sql::{ANY_EXPIRY, DELETE, HASH, INSERT, REPLACE, TOUCH, UP
 use crate::call;
 use crate::catalog::{Catalog, Class};
 use crate::error::{self, Error, Result, Shown};
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, collect, filled};
-use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
 
 /// What is to become of a state.

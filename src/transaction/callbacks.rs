@@ -7,7 +7,7 @@ use crate::callback::shielded;
 use crate::counters;
 use crate::error::Result;
 use crate::notify;
-use crate::{behind, cache, memory};
+use crate::{behind, cache, memory, store};
 use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 
 /// Called when the library is loaded: registers the callbacks, and what the rooms above add to a transaction.
@@ -113,6 +113,7 @@ fn last_look(f: impl FnOnce(&mut Batch)) {
             batch.reset();
             behind::forget_locks();
             cache::forget_read();
+            store::forget_decoded();
         });
     });
 }
