@@ -49,6 +49,25 @@ pub fn owner_of(table: pg_sys::Oid) -> pg_sys::Oid {
     }
 }
 
+/// Under which `search_path` statements run for somebody. Under another one they are parsed anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchPath {
+    /// That of the session: the statements are the extension's, and name everything in full.
+    Unchanged,
+    /// Theirs: code of users runs, and finds functions by it.
+    Theirs,
+}
+
+impl SearchPath {
+    /// The one to take where code of users runs, or does not.
+    pub fn where_user_code(runs: bool) -> Self {
+        match runs {
+            true => Self::Theirs,
+            false => Self::Unchanged,
+        }
+    }
+}
+
 /// The current role and `search_path` are others for as long as the value lives.
 pub struct Impersonation {
     outer: pg_sys::Oid,
@@ -73,9 +92,8 @@ pub fn is_sandboxed() -> bool {
 }
 
 impl Impersonation {
-    /// Becomes somebody, who cannot change the session's role meanwhile. `search_path` is changed only if
-    /// asked for: statements are parsed anew under another one.
-    pub fn begin(identity: &Identity, with_search_path: bool) -> Self {
+    /// Becomes somebody, who cannot change the session's role meanwhile.
+    pub fn begin(identity: &Identity, path: SearchPath) -> Self {
         let now = Identity::current();
         let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
         // SAFETY: reads and sets this backend's identity and settings; put back by `drop` or by the abort
@@ -88,8 +106,8 @@ impl Impersonation {
                     context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
                 );
             }
-            let settings =
-                (with_search_path && now.search_path != identity.search_path).then(|| {
+            let settings = (path == SearchPath::Theirs && now.search_path != identity.search_path)
+                .then(|| {
                     let level = pg_sys::NewGUCNestLevel();
                     pg_sys::set_config_option(
                         c"search_path".as_ptr(),

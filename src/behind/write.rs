@@ -3,7 +3,7 @@
 use crate::cache::damage::{self, DirtyValue};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result, Shown};
-use crate::identity::{Identity, Impersonation};
+use crate::identity::{Identity, Impersonation, SearchPath};
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{
@@ -147,7 +147,7 @@ pub fn write_above(subject: Subject<'_>, lost: i64) -> Result<()> {
 pub fn become_writer(catalog: &Catalog, owner: u32) -> Impersonation {
     let owner = pg_sys::Oid::from(owner);
     match sys::role_exists(owner) {
-        true => Impersonation::begin(&Identity::of(owner), false),
+        true => Impersonation::begin(&Identity::of(owner), SearchPath::Unchanged),
         false => Impersonation::owner_of(catalog.head),
     }
 }

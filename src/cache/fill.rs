@@ -7,7 +7,7 @@ use crate::settings;
 use crate::shared::{self, Key, SharedL1};
 use crate::store::{Content, Stored};
 use crate::sys;
-use state_cache_l1::{FillToken, NewEntry, Refused};
+use state_cache_l1::{DirtyBefore, FillToken, NewEntry, Refused};
 
 /// Who is asked.
 pub(super) enum Route {
@@ -76,7 +76,7 @@ fn insert(state: &StateRef<'_>, l1: &SharedL1, entry: &NewEntry<'_>, token: Fill
     match l1.reserve(entry) {
         Ok(block) => {
             let linked = if crate::fault::leaves_out!(GenerationCheck) {
-                l1.link(block, l1.note(&entry.key), false);
+                l1.link(block, l1.note(&entry.key), DirtyBefore::TakenOver);
                 true
             } else {
                 l1.link_if_unchanged(block, token)

@@ -40,7 +40,7 @@ use crate::counters::Counter;
 use crate::shared::{self, Database, SharedL1};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Block, Dirty, NewEntry, Noted, Refused, Removes};
+use state_cache_l1::{Block, Dirty, DirtyBefore, NewEntry, Noted, Refused, Removes};
 use state_cache_memory::{Grow, OutOfMemory};
 
 /// A state that this transaction has changed.
@@ -386,7 +386,8 @@ impl Entry {
             false => self.noted.after_own(own),
         };
         match (block, self.before) {
-            (Some(block), before) => l1.link(block, noted, before == Before::Ended),
+            (Some(block), Before::Ended) => l1.link(block, noted, DirtyBefore::Ended),
+            (Some(block), _) => l1.link(block, noted, DirtyBefore::TakenOver),
             (None, Before::Spared) => drop(l1.unlink(&key, noted, Removes::Clean)),
             (None, Before::Replaced | Before::Ended) => drop(l1.unlink(&key, noted, Removes::Any)),
         }

@@ -13,7 +13,7 @@ use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
+use crate::identity::{Impersonation, SearchPath};
 use crate::snapshot::PushedSnapshot;
 use crate::store;
 use pgrx::pg_sys;
@@ -43,7 +43,8 @@ pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
     let runs_user_code = catalog.runs_user_code();
     // Either may have waited for somebody who dropped the tables.
     catalog::require_same(catalog)?;
-    let _stager = Impersonation::begin(&pending.stager, runs_user_code);
+    let _stager =
+        Impersonation::begin(&pending.stager, SearchPath::where_user_code(runs_user_code));
     let is_behind = locked && crate::shared::l1().is_some();
     let is_urgent = pending.is_urgent() || known.has_told_items();
     let way = match is_behind && catalog.access().l1 && !is_urgent {

@@ -12,7 +12,7 @@ use crate::cache::publish::{DeferredBy, NewValue};
 use crate::catalog::Catalog;
 use crate::counters::Counter;
 use crate::error::{Error, Result, Shown};
-use crate::identity::Impersonation;
+use crate::identity::{Impersonation, SearchPath};
 use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
@@ -153,7 +153,10 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
     // The row of its class may be gone, with this transaction.
     let class = catalog.class_or_default(&known.class.name)?;
     let wrote = {
-        let _stager = Impersonation::begin(&stager, catalog.runs_user_code());
+        let _stager = Impersonation::begin(
+            &stager,
+            SearchPath::where_user_code(catalog.runs_user_code()),
+        );
         behind::write(subject(catalog, &class, &known.key), &unwritten)?
     };
     class.counters.count(Counter::WrittenThrough);

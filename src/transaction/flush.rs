@@ -23,7 +23,7 @@ use crate::cache::forms::Head;
 use crate::catalog::{self, Catalog};
 use crate::counters::{Counter, CounterSet, Timer};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
+use crate::identity::{Impersonation, SearchPath};
 use crate::memory;
 use crate::snapshot::PushedSnapshot;
 use pgrx::pg_sys;
@@ -200,7 +200,7 @@ fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Res
     // Under the transaction's own snapshot nothing moves at REPEATABLE READ.
     let _snapshot = PushedSnapshot::latest();
     for (known, base) in read_only {
-        let _reader = Impersonation::begin(&base.reader, false);
+        let _reader = Impersonation::begin(&base.reader, SearchPath::Unchanged);
         let class = Rc::clone(&known.class);
         let state = StateRef {
             catalog: Rc::clone(catalog),

@@ -27,7 +27,7 @@ use crate::behind;
 use crate::cache::StateRef;
 use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result};
-use crate::identity::Impersonation;
+use crate::identity::{Impersonation, SearchPath};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Item, Wrote};
 use crate::sys;
@@ -117,7 +117,7 @@ impl Group {
         crate::fault::stop_at!(ClassKnown);
         catalog::require_same(&self.catalog)?;
         let state = self.state(&class, &known.key);
-        let _stager = Impersonation::begin(&taken.pending.stager, false);
+        let _stager = Impersonation::begin(&taken.pending.stager, SearchPath::Unchanged);
         if self.catalog.access().row_security {
             return Ok(None);
         }
@@ -144,7 +144,7 @@ impl Group {
         };
         let command = sys::begin_command();
         let mut wrote = {
-            let _stager = Impersonation::begin(&first.taken.pending.stager, false);
+            let _stager = Impersonation::begin(&first.taken.pending.stager, SearchPath::Unchanged);
             self.write_together(&entries)?.into_iter()
         };
         for Entry { class, taken, plan } in entries {
@@ -153,7 +153,8 @@ impl Group {
                 Plan::Write(change) => match wrote.next() {
                     Some(Wrote::Version(made)) => {
                         let state = self.state(&class, &taken.known.key);
-                        let _stager = Impersonation::begin(&taken.pending.stager, false);
+                        let _stager =
+                            Impersonation::begin(&taken.pending.stager, SearchPath::Unchanged);
                         let made = change.put_right(&state, made, command)?;
                         change.effect(made)
                     }
@@ -176,7 +177,10 @@ impl Group {
         let state = self.state(class, &taken.known.key);
         let runs_user_code = self.catalog.runs_user_code();
         catalog::require_same(&self.catalog)?;
-        let _stager = Impersonation::begin(&taken.pending.stager, runs_user_code);
+        let _stager = Impersonation::begin(
+            &taken.pending.stager,
+            SearchPath::where_user_code(runs_user_code),
+        );
         if let Some(Wrote::Gone(version)) = wrote {
             self.bury(&state, taken, version)?;
         }

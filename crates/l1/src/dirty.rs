@@ -323,7 +323,11 @@ mod tests {
             stored: 0,
             value: &[0; 1_000],
         });
-        l1.link(block.unwrap(), l1.note(&key(n)), false);
+        l1.link(
+            block.unwrap(),
+            l1.note(&key(n)),
+            crate::DirtyBefore::TakenOver,
+        );
         match l1.read(&key(n), Want::Info, &mut []) {
             Lookup::Hit(info) => info.serial,
             _ => 0,

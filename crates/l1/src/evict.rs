@@ -17,6 +17,15 @@ use crate::partition::ShardMut;
 /// Entries the hand passes while one lock is held: a partition of a large cache holds a million.
 const STEPS: u32 = 1024;
 
+/// Which entries the hand passes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spares {
+    /// Those that were read since it came by.
+    Visited,
+    /// None.
+    Nothing,
+}
+
 /// What one look at a partition came to.
 enum Sweep {
     Evicted,
@@ -48,8 +57,8 @@ impl<K: Locks> ShardMut<'_, K> {
         }
     }
 
-    /// Moves the hand to the next victim. With `force` the first entry it meets is one.
-    fn sweep(&self, now: i64, force: bool) -> Sweep {
+    /// Moves the hand to the next victim.
+    fn sweep(&self, now: i64, spares: Spares) -> Sweep {
         let lists = self.lists();
         let mut at = lists.hand.load(Relaxed);
         for _ in 0..STEPS {
@@ -65,7 +74,8 @@ impl<K: Locks> ShardMut<'_, K> {
             };
             let next = entry.newer.load(Relaxed);
             let worthless = self.worthless(entry, now);
-            if worthless.is_some() || force || entry.visited.load(Relaxed) == 0 {
+            if worthless.is_some() || spares == Spares::Nothing || entry.visited.load(Relaxed) == 0
+            {
                 lists.hand.store(next, Relaxed);
                 self.evict(at, worthless.unwrap_or(COUNTER_EVICTIONS));
                 return Sweep::Evicted;
@@ -132,7 +142,11 @@ impl<K: Locks> L1<K> {
             let n = first.wrapping_add(i) & (partitions.len() - 1);
             if partitions[n].clean.entries.load(Relaxed) != 0 {
                 tries += 1;
-                match ShardMut::lock(self, n).sweep(now, tries > patience) {
+                let spares = match tries > patience {
+                    true => Spares::Nothing,
+                    false => Spares::Visited,
+                };
+                match ShardMut::lock(self, n).sweep(now, spares) {
                     Sweep::Evicted => return true,
                     Sweep::Tired => {
                         empty = 0;

@@ -117,6 +117,6 @@ pub use entry::{EntryInfo, Key, KeyId, MAX_CLASS, MAX_KEY, NewEntry};
 pub use geometry::{CHUNK, DOMAINS, Geometry, MIN_MEMORY};
 pub use locks::{Guard, Locks};
 pub use mark::Mark;
-pub use publish::{Noted, Removes};
+pub use publish::{DirtyBefore, Noted, Removes};
 pub use read::{Lookup, View, Want};
 pub use verify::Report;

@@ -74,6 +74,15 @@ impl Noted {
     }
 }
 
+/// What a new entry has to do with the dirty one whose place it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirtyBefore {
+    /// It goes on from there, if it is dirty itself.
+    TakenOver,
+    /// That one has ended: the committer has written rows of the state.
+    Ended,
+}
+
 /// Which entries a committer removes that has nothing to link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removes {
@@ -141,8 +150,8 @@ impl<K: Locks> L1<K> {
     /// block takes over from a dirty entry the version that the tables hold
     /// ([`Dirty::base`](crate::Dirty::base)) and since when they have been behind
     /// ([`Dirty::since`](crate::Dirty::since)), but not that it was put aside. After rows of the
-    /// committer's own it takes over nothing (`ends_dirty`).
-    pub fn link(&self, block: Block, noted: Noted, ends_dirty: bool) {
+    /// committer's own it takes over nothing ([`DirtyBefore::Ended`]).
+    pub fn link(&self, block: Block, noted: Noted, before: DirtyBefore) {
         let Some(entry) = self.header_of(&block) else {
             return;
         };
@@ -158,7 +167,7 @@ impl<K: Locks> L1<K> {
             false => shard.verdict(old, generation, noted, Some(version)),
         };
         let ended = match (&verdict, old) {
-            (Verdict::Replace, Some(at)) if ends_dirty => {
+            (Verdict::Replace, Some(at)) if before == DirtyBefore::Ended => {
                 old = None;
                 shard.detach(at)
             }

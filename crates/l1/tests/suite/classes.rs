@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 use state_cache_l1::{
-    COUNTER_EVICTIONS, COUNTERS, ClassId, L1, Locks, MIN_MEMORY, NewEntry, Refused,
+    COUNTER_EVICTIONS, COUNTERS, ClassId, DirtyBefore, L1, Locks, MIN_MEMORY, NewEntry, Refused,
 };
 
 use crate::support::{Cache, DB, INCARNATION, key, key_in, new_entry};
@@ -18,7 +18,7 @@ fn limited<'a>(name: &'a str, class: ClassId, max: u32) -> NewEntry<'a> {
 
 fn link(cache: &L1<impl Locks>, entry: &NewEntry<'_>) {
     let block = cache.reserve(entry).unwrap();
-    cache.link(block, cache.note(&entry.key), false);
+    cache.link(block, cache.note(&entry.key), DirtyBefore::TakenOver);
 }
 
 fn classes_of(cache: &Cache, db: u32) -> HashSet<(Vec<u8>, ClassId)> {

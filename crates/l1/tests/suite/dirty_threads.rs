@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use state_cache_l1::{ClassId, Cleaned, Dirty, Lookup, MIN_MEMORY, NewEntry, Removes, Want};
+use state_cache_l1::{
+    ClassId, Cleaned, Dirty, DirtyBefore, Lookup, MIN_MEMORY, NewEntry, Removes, Want,
+};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
@@ -81,13 +83,13 @@ impl Test {
         };
         match self.cache.reserve(&entry) {
             Ok(block) if !through => {
-                self.cache.link(block, noted, false);
+                self.cache.link(block, noted, DirtyBefore::TakenOver);
                 tally.behind += 1;
             }
             reserved => {
                 self.tables.held[row].fetch_max(version, SeqCst);
                 match reserved {
-                    Ok(block) => self.cache.link(block, noted, false),
+                    Ok(block) => self.cache.link(block, noted, DirtyBefore::TakenOver),
                     Err(_) => drop(self.cache.unlink(&key(name), noted, Removes::Any)),
                 }
                 tally.through += 1;

@@ -2,7 +2,7 @@
 //!
 //! In each test `first` becomes visible before `second`, and `second` builds upon it.
 
-use state_cache_l1::{ClassId, Cleaned, Dirty, MIN_MEMORY, NewEntry, Noted, Removes};
+use state_cache_l1::{ClassId, Cleaned, Dirty, DirtyBefore, MIN_MEMORY, NewEntry, Noted, Removes};
 
 use crate::dirty::{behind, dirty_entry, info, link, put_dirty};
 use crate::support::{Cache, DB, key, new_entry};
@@ -28,7 +28,7 @@ impl<'a> Commit<'a> {
 
     fn link_entry(self, entry: &NewEntry<'_>) {
         let block = self.cache.reserve(entry).unwrap();
-        self.cache.link(block, self.noted, false);
+        self.cache.link(block, self.noted, DirtyBefore::TakenOver);
         self.lower();
     }
 
@@ -194,7 +194,7 @@ fn a_version_over_rows_of_its_own_takes_nothing_over_from_a_dirty_one() {
     put_dirty(&cache, "k", 4);
     let entry = dirty_entry("k", 9, b"nine", behind(50, 8));
     let block = cache.reserve(&entry).unwrap();
-    cache.link(block, cache.note(&key("k")), true);
+    cache.link(block, cache.note(&key("k")), DirtyBefore::Ended);
     assert_eq!(info(&cache, &key("k")).unwrap().dirty, Some(behind(50, 8)));
     assert_eq!(cache.verify().unwrap().entries, 1);
 }

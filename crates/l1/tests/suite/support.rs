@@ -6,7 +6,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use state_cache_l1::{
-    Block, ClassId, Geometry, Key, KeyId, L1, Locks, Lookup, NewEntry, Refused, Removes, Want,
+    Block, ClassId, DirtyBefore, Geometry, Key, KeyId, L1, Locks, Lookup, NewEntry, Refused,
+    Removes, Want,
 };
 
 /// The database and incarnation that most tests use.
@@ -98,7 +99,7 @@ impl Cache {
 
     /// Publishes a block as the only committer there is.
     pub fn link_now(&self, key: &Key<'_>, block: Block) {
-        self.link(block, self.note(key), false);
+        self.link(block, self.note(key), DirtyBefore::TakenOver);
     }
 
     /// Removes the entry of a key unless it is dirty, as the only committer there is.

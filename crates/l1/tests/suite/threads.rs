@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use state_cache_l1::{ClassId, Lookup, MIN_MEMORY, NewEntry, Removes, View, Want};
+use state_cache_l1::{ClassId, DirtyBefore, Lookup, MIN_MEMORY, NewEntry, Removes, View, Want};
 
 use crate::support::{Cache, DB, INCARNATION, Random, key, key_in, mix, new_entry, pattern};
 
@@ -67,7 +67,7 @@ impl Worker<'_> {
             std::thread::yield_now();
         }
         match block {
-            Some(block) => self.cache.link(block, noted, false),
+            Some(block) => self.cache.link(block, noted, DirtyBefore::TakenOver),
             None => drop(self.cache.unlink(&key(name), noted, Removes::Any)),
         }
         stripe.lower();
