@@ -144,8 +144,8 @@ CREATE TABLE state_snapshot (
 );
 -- Compressed already.
 ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
--- The server's own compression, pglz, takes a sixth of the time of a changed document. A server that was built without
--- lz4 refuses this, and keeps pglz.
+-- The server's own compression, pglz, takes a sixth of the time of a changed document. A server that was built
+-- without lz4 refuses this, and keeps pglz.
 DO $$
 BEGIN
 	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
