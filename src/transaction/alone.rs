@@ -2,11 +2,12 @@
 
 use super::batch::with;
 use super::capability;
+use super::current::Look;
 use super::deferred;
 use super::effect::{Action, Effect, Outcome};
 use super::known::Intent;
 use super::overrule::overrule_deferred;
-use super::plan::{Look, Way, plan};
+use super::plan::{Way, plan};
 use super::record::Taken;
 use super::row_change::Plan;
 use crate::behind;

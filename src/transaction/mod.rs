@@ -70,7 +70,7 @@
 //! | meeting a state | `meet` | that another role's change is written first |
 //! | flush | `flush`, `together`, `alone` | the order of row locks, and which states share a statement |
 //! | deferred | `deferred` | what L1 takes at COMMIT, and what the tables must take |
-//! | plan | `plan`, `row_change` | what is there, and what is to be done about one state; takes no lock |
+//! | plan | `plan`, `current`, `row_change` | what is there, and what is to be done about one state; takes no lock |
 //! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
 //! | beneath | `beneath`, `recovery`, `overrule` | what is committed or flushed; what was changed by hand |
 //! | record | `record` | what a flush takes out of the batch, and what it puts back |
@@ -92,6 +92,7 @@ mod capability;
 mod change;
 mod commit;
 mod commit_by_hand;
+mod current;
 mod deferred;
 mod effect;
 mod explicit;

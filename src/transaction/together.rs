@@ -18,9 +18,10 @@
 
 use super::alone::{check_rules, finish, flush_state, write_alone};
 use super::batch::with;
+use super::current::Look;
 use super::effect::{Effect, Outcome};
 use super::known::Flushed;
-use super::plan::{Look, Way, bury, plan};
+use super::plan::{Way, bury, plan};
 use super::record::Taken;
 use super::row_change::Plan;
 use crate::behind;
