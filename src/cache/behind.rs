@@ -17,10 +17,10 @@ use super::visibility::is_seen;
 use crate::catalog::Class;
 use crate::counters::Counter;
 use crate::error::{Error, Result, warn_unwritten};
-use crate::shared;
+use crate::shared::{self, Key};
 use crate::store::{self, Storage, Stored};
 use crate::sys;
-use state_cache_l1::EntryInfo;
+use state_cache_l1::{Dirty, EntryInfo, FillToken};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -75,71 +75,86 @@ pub fn read<F: Form>(
     own_rows: bool,
     form: &mut F,
 ) -> Answer<F::Output> {
-    let from_tables = |form: &mut F, reason| {
-        let found = from_table(state, form)?;
-        Ok((reason, Counter::L3ReadTime, found))
-    };
     let (Some(l1), true) = (shared::l1(), state.catalog.access().l1) else {
-        return from_tables(form, Counter::BypassPrivileges);
+        let found = from_table(state, form)?;
+        return Ok((Counter::BypassPrivileges, Counter::L3ReadTime, found));
     };
     let key = state.catalog.l1_key(&state.class, state.key);
     let token = l1.fill_token(&key);
-    let taken = form.take(l1, &key);
-    if let Taken::Entry(info, value) = taken {
-        if let Some(dirty) = info.dirty {
-            if own_rows {
-                let stored = newest(state)?.stored;
-                let has_last_word = match &stored {
-                    Some(stored) => stored.version > info.version,
-                    None => dirty.base > 0,
-                };
-                if has_last_word {
-                    let found = from_l3(state, stored, form)?;
-                    return Ok((Counter::BypassOwn, Counter::L3ReadTime, found));
-                }
+    match form.take(l1, &key) {
+        Taken::Entry(info, value) => {
+            if let Some(dirty) = info.dirty {
+                return from_dirty(state, reader, own_rows, (&info, dirty, value), form);
             }
-            if sys::isolation_is_serializable() {
-                // For its predicate locks: SERIALIZABLE transactions write these classes through, so two of
-                // them meet in L3.
-                store::read(&state.catalog, &state.class, state.key)?;
+            let may_answer = matches!(route(state, own_rows), Route::L1(_)) && token.is_some();
+            if may_answer && is_fresh(state, &info) {
+                return Ok((Counter::Hits, Counter::L1ReadTime, found(&info, value?)));
             }
-            if dirty.parked && reader == Reader::Caller {
-                warn_unwritten(&state.shown(), info.version);
-            }
-            return Ok((Counter::Hits, Counter::L1ReadTime, found(&info, value?)));
         }
-        if matches!(route(state, own_rows), Route::L1(_))
-            && token.is_some()
-            && is_fresh(state, &info)
-        {
-            return Ok((Counter::Hits, Counter::L1ReadTime, found(&info, value?)));
-        }
-    } else if let Taken::Damaged = taken {
-        damage::found(state, l1, &key)?;
+        Taken::Damaged => damage::found(state, l1, &key)?,
+        Taken::Miss | Taken::Failed(_) => {}
     }
-    match (route(state, own_rows), token) {
+    from_tables(state, own_rows, (&key, token), form)
+}
+
+/// Answers from a dirty entry, which is the newest version unless rows of this transaction are newer.
+fn from_dirty<F: Form>(
+    state: &StateRef<'_>,
+    reader: Reader,
+    own_rows: bool,
+    (info, dirty, value): (&EntryInfo, Dirty, Result<F::Output>),
+    form: &mut F,
+) -> Answer<F::Output> {
+    if own_rows {
+        let stored = newest(state)?.stored;
+        let has_last_word = match &stored {
+            Some(stored) => stored.version > info.version,
+            None => dirty.base > 0,
+        };
+        if has_last_word {
+            let found = from_l3(state, stored, form)?;
+            return Ok((Counter::BypassOwn, Counter::L3ReadTime, found));
+        }
+    }
+    if sys::isolation_is_serializable() {
+        // For its predicate locks: SERIALIZABLE transactions write these classes through, so two of
+        // them meet in L3.
+        store::read(&state.catalog, &state.class, state.key)?;
+    }
+    if dirty.parked && reader == Reader::Caller {
+        warn_unwritten(&state.shown(), info.version);
+    }
+    Ok((Counter::Hits, Counter::L1ReadTime, found(info, value?)))
+}
+
+/// Answers from L3, where L1 has no entry that may answer, and fills L1 if that may be. The token was taken before L1
+/// was asked.
+fn from_tables<F: Form>(
+    state: &StateRef<'_>,
+    own_rows: bool,
+    (key, token): (&Key<'_>, Option<FillToken>),
+    form: &mut F,
+) -> Answer<F::Output> {
+    let (counter, found) = match (route(state, own_rows), token) {
         (Route::L3(reason), _) if sys::isolation_is_serializable() && !own_rows => {
             check_snapshot_is_newest(state)?;
-            from_tables(form, reason)
+            (reason, from_table(state, form)?)
         }
         // A parallel query takes no snapshot of its own.
-        _ if sys::is_in_parallel_mode() => from_tables(form, Counter::Misses),
-        (Route::L3(reason), _) => {
-            let found = from_l3(state, newest(state)?.stored, form)?;
-            Ok((reason, Counter::L3ReadTime, found))
-        }
+        _ if sys::is_in_parallel_mode() => (Counter::Misses, from_table(state, form)?),
+        (Route::L3(reason), _) => (reason, from_l3(state, newest(state)?.stored, form)?),
         (Route::L1(_), None) => {
             let found = from_l3(state, newest(state)?.stored, form)?;
-            Ok((Counter::BypassWriters, Counter::L3ReadTime, found))
+            (Counter::BypassWriters, found)
         }
         (Route::L1(l1), Some(token)) => {
             let stored = newest(state)?.stored;
             crate::fault::stop_at!(BeforeFill);
-            offer(state, l1, &key, token, stored.as_ref());
-            let found = from_l3(state, stored, form)?;
-            Ok((Counter::Misses, Counter::L3ReadTime, found))
+            offer(state, l1, key, token, stored.as_ref());
+            (Counter::Misses, from_l3(state, stored, form)?)
         }
-    }
+    };
+    Ok((counter, Counter::L3ReadTime, found))
 }
 
 /// `40001` if the snapshot of a SERIALIZABLE transaction does not see the newest version: it may have been read
