@@ -12,7 +12,10 @@ use crate::{CLASS, Failure, size, tidy, wal_position};
 /// Size of the run whose variable is set, in bytes of binary jsonb.
 const BYTES: usize = 20 * 1024;
 /// The variable that is set, and what it is at first.
-const FIRST: (&str, &str) = ("progress", r#"{"step":0,"finding":""}"#);
+const FIRST: (&str, &str) = (
+    "progress",
+    r#"{"step":0,"finding":"000000 of the records match, the others need a review by the owner"}"#,
+);
 /// Announces a change as the extension announces its own. Parameter beside those of the update: the payload.
 const NOTIFYING: &str = "SELECT pg_notify('state_updated', $3)";
 /// The variable's record replaced in place. Parameters: key, record.
