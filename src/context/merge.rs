@@ -17,7 +17,7 @@ use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
 use crate::transaction::{self, Operation};
-use state_cache_context::{Base, Label, Only, Strategy, Variable, merge};
+use state_cache_context::{Base, Conflict, Label, Merged, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, try_collect, with_capacity};
 use std::collections::BTreeMap;
@@ -68,21 +68,7 @@ pub fn merge_into<'a>(
         }
         let conflict = match &merged.conflict {
             Some(found) => {
-                let _owner = Impersonation::owner_of(parent.catalog.context);
-                let id = store::open_conflict(
-                    &parent.catalog,
-                    &NewConflict {
-                        run: parent.key,
-                        child: child.key,
-                        variable: merged.name,
-                        base: found.base.as_deref(),
-                        parent: found.parent.as_deref(),
-                        value: &found.child,
-                        parent_timestamp: found.parent_timestamp.map(server_time),
-                        child_timestamp: found.child_timestamp.map(server_time),
-                        sensitivity: merged.sensitivity.name(),
-                    },
-                )?;
+                let id = open_conflict(parent, child, &merged, found)?;
                 let mut ids = run::conflicts_of(parent.key, &parent_run, merged.name)?;
                 ids.try_push(id)?;
                 blocked.try_push((merged.name, conflict_ids(parent.key, &ids)?))?;
@@ -109,6 +95,30 @@ pub fn merge_into<'a>(
     }
     transaction::keep_staged(parent)?;
     Ok(outcomes)
+}
+
+/// Leaves a variable that both sides have changed to a person; the name of the conflict.
+fn open_conflict(
+    parent: &StateRef<'_>,
+    child: &StateRef<'_>,
+    merged: &Merged<'_>,
+    found: &Conflict<'_>,
+) -> Result<i64> {
+    let _owner = Impersonation::owner_of(parent.catalog.context);
+    store::open_conflict(
+        &parent.catalog,
+        &NewConflict {
+            run: parent.key,
+            child: child.key,
+            variable: merged.name,
+            base: found.base.as_deref(),
+            parent: found.parent.as_deref(),
+            value: &found.child,
+            parent_timestamp: found.parent_timestamp.map(server_time),
+            child_timestamp: found.child_timestamp.map(server_time),
+            sensitivity: merged.sensitivity.name(),
+        },
+    )
 }
 
 /// The record of a parent's variable after a merge. What the parent's has beyond the known fields stays, unless the

@@ -150,6 +150,19 @@ struct Recovered {
     label: Label,
 }
 
+/// What is wrong with the version that a head row names.
+fn fault_of(state: &StateRef<'_>, head: &store::Target) -> Result<Option<Cow<'static, str>>> {
+    let name = (&*state.class.name, state.key);
+    Ok(match damage::kept(&state.catalog, name, head.version)? {
+        None => Some("its snapshot is missing".into()),
+        Some(Err(fault)) => Some(fault),
+        Some(Ok(stored)) if Some(stored.hash) != head.hash => {
+            Some("the document does not match its hash".into())
+        }
+        Some(Ok(_)) => None,
+    })
+}
+
 fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     if state.catalog.access().row_security {
         return Err(Error::PartialView);
@@ -190,17 +203,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
         });
     }
     let fault = match current {
-        Some(head) => {
-            let name = (&*state.class.name, state.key);
-            match damage::kept(&state.catalog, name, head.version)? {
-                None => Some("its snapshot is missing".into()),
-                Some(Err(fault)) => Some(fault),
-                Some(Ok(stored)) if Some(stored.hash) != head.hash => {
-                    Some("the document does not match its hash".into())
-                }
-                Some(Ok(_)) => None,
-            }
-        }
+        Some(head) => fault_of(state, head)?,
         None => None,
     };
     let label = label(state, found.number)?;
