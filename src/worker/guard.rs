@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result, sqlstate};
 use crate::{memory, sys};
-use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, panic::CaughtError};
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
@@ -16,6 +16,13 @@ pub struct Failure {
     pub message: String,
     /// The extension's tables are gone.
     pub not_installed: bool,
+}
+
+impl Failure {
+    /// Whether a statement named a table that is not there.
+    pub fn is_undefined_table(&self) -> bool {
+        self.code == sqlstate(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE)
+    }
 }
 
 impl std::fmt::Display for Failure {

@@ -313,10 +313,12 @@ impl Worker {
             }
             Err(failure) => {
                 task.said(None);
-                // It is no error to have been called a moment too late, or while the extension was created anew.
-                if failure.not_installed && !self.sees_extension() {
+                // It is no error to have been called a moment too late, or while the extension was created anew. The
+                // server may notice first: a statement finds that the table is gone on which it has waited.
+                let no_tables = failure.not_installed || failure.is_undefined_table();
+                if no_tables && !self.sees_extension() {
                     outcome.gone = true;
-                } else if !failure.not_installed || self.tasks[n].found_no_tables() {
+                } else if !no_tables || self.tasks[n].found_no_tables() {
                     self.tell(n, &failure);
                 }
             }
