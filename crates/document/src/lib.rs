@@ -33,6 +33,7 @@ mod path;
 mod pattern;
 mod source;
 mod take_apart;
+mod tokens;
 
 /// The numbers of jsonb's layout, for whoever can compare them with a server's headers.
 pub mod layout {
