@@ -36,6 +36,8 @@ CREATE TABLE state_class (
 	compression boolean NOT NULL DEFAULT true,
 	checkpoint_types text[] CHECK (pg_catalog.array_position(checkpoint_types, NULL) IS NULL),
 	agent_phases text[] CHECK (pg_catalog.array_position(agent_phases, NULL) IS NULL),
+	notify      text NOT NULL DEFAULT 'default'
+		CHECK (notify OPERATOR(pg_catalog.=) ANY (ARRAY['default', 'off'])),
 	changed     boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (class, changed)
 );
@@ -56,6 +58,8 @@ COMMENT ON COLUMN state_class.keep_for
 COMMENT ON COLUMN state_class.compression IS 'whether snapshots may be stored as deltas and compressed keyframes';
 COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes beside auto; NULL: the usual ones';
 COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
+COMMENT ON COLUMN state_class.notify
+	IS 'default: subscribers hear of changes as the setting state_cache.notify says; off: they do not';
 COMMENT ON COLUMN state_class.changed
 	IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has '
 	   'changed one of the three; where both rows are there, this one counts';
@@ -930,11 +934,12 @@ COMMENT ON FUNCTION state_warm(text, integer)
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
-		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL)
+		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
+		notify text DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[])
+		interval, boolean, text[], text[], text)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
@@ -1133,7 +1138,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conname NOT IN ('state_class_class_check', 'state_class_write_mode_check', 'state_class_keep_check',
 				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
-				'state_class_agent_phases_check',
+				'state_class_agent_phases_check', 'state_class_notify_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid

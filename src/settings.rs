@@ -7,10 +7,14 @@ use state_cache_context::{Destination, Sensitivity};
 /// How subscribers hear of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum Notify {
+    /// Each commit chooses: by the worker where one is there and can tell all of it, else with the commit.
+    #[name = c"auto"]
+    Auto,
     /// With the commit, through NOTIFY.
     #[name = c"commit"]
     Commit,
-    /// By the worker of the database, soon after the commit.
+    /// By the worker of the database, soon after the commit; with the commit only where no worker is there, and
+    /// what only a commit can tell.
     #[name = c"worker"]
     Worker,
     /// Not at all.
@@ -69,7 +73,7 @@ const MAX_STATE_SIZE_KB: (i32, i32, i32) = (16 * 1024, 1, 255 * 1024);
 /// (default, least, most) of `state_cache.flush_interval`, in milliseconds.
 const FLUSH_INTERVAL_MS: (i32, i32, i32) = (2000, 10, 3_600_000);
 /// (default, least, most) of `state_cache.notify_interval`, in milliseconds.
-const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (10, 0, 60_000);
+const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (1, 0, 60_000);
 /// (default, least, most) of `state_cache.notify_buffer`, in kB.
 const NOTIFY_BUFFER_KB: (i32, i32, i32) = (1024, 16, 1024 * 1024);
 /// (default, least, most) of `state_cache.max_databases`.
@@ -107,7 +111,7 @@ static STORE_SENSITIVITY: GucSetting<MaxSensitivity> =
 static EXTERNAL_SENSITIVITY: GucSetting<MaxSensitivity> =
     GucSetting::<MaxSensitivity>::new(MaxSensitivity::Internal);
 static DEDUP: GucSetting<bool> = GucSetting::<bool>::new(true);
-static NOTIFY: GucSetting<Notify> = GucSetting::<Notify>::new(Notify::Commit);
+static NOTIFY: GucSetting<Notify> = GucSetting::<Notify>::new(Notify::Auto);
 static MAX_STATE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(MAX_STATE_SIZE_KB.0);
 static TRACK_TIMING: GucSetting<bool> = GucSetting::<bool>::new(false);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(FLUSH_INTERVAL_MS.0);
@@ -447,8 +451,9 @@ pub fn init() {
     GucRegistry::define_enum_guc(
         c"state_cache.notify",
         c"How subscribers hear of changes.",
-        c"commit sends notifications with the commit, worker leaves them to the worker of the database, off \
-          sends none.",
+        c"auto leaves them to the worker of the database where one is there and can tell all that the commit \
+          changed, and else sends them with the commit; commit sends all with the commit; worker leaves all that \
+          can be left to a worker that is there; off sends none.",
         &NOTIFY,
         GucContext::Userset,
         GucFlags::default(),

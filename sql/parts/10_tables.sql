@@ -23,6 +23,8 @@ CREATE TABLE state_class (
 	compression boolean NOT NULL DEFAULT true,
 	checkpoint_types text[] CHECK (pg_catalog.array_position(checkpoint_types, NULL) IS NULL),
 	agent_phases text[] CHECK (pg_catalog.array_position(agent_phases, NULL) IS NULL),
+	notify      text NOT NULL DEFAULT 'default'
+		CHECK (notify OPERATOR(pg_catalog.=) ANY (ARRAY['default', 'off'])),
 	changed     boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (class, changed)
 );
@@ -43,6 +45,8 @@ COMMENT ON COLUMN state_class.keep_for
 COMMENT ON COLUMN state_class.compression IS 'whether snapshots may be stored as deltas and compressed keyframes';
 COMMENT ON COLUMN state_class.checkpoint_types IS 'types that state_save() takes beside auto; NULL: the usual ones';
 COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; NULL: the usual ones';
+COMMENT ON COLUMN state_class.notify
+	IS 'default: subscribers hear of changes as the setting state_cache.notify says; off: they do not';
 COMMENT ON COLUMN state_class.changed
 	IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has '
 	   'changed one of the three; where both rows are there, this one counts';

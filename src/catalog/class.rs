@@ -38,6 +38,8 @@ pub struct Class {
     pub checkpoint_types: Option<Vec<Box<[u8]>>>,
     /// Agent phases that it takes; `None` for the usual ones.
     pub agent_phases: Option<Vec<Box<[u8]>>>,
+    /// Whether subscribers hear of its changes.
+    pub notifies: bool,
     /// Who wrote its row.
     pub written_by: pg_sys::TransactionId,
     /// What is counted of it.
@@ -83,11 +85,11 @@ impl Classes {
 }
 
 /// Columns of `state_class` in their order.
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 14;
 /// The column with the channel.
 const CHANNEL: usize = 7;
 /// The column that says whether a class which comes with the extension was changed.
-const CHANGED: usize = 12;
+const CHANGED: usize = 13;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
@@ -192,6 +194,7 @@ impl Class {
             compression: true,
             checkpoint_types: None,
             agent_phases: None,
+            notifies: true,
             written_by: pg_sys::TransactionId::INVALID,
             counters: CounterSet::of_class(name),
         }
@@ -236,6 +239,8 @@ impl Class {
             compression: nulls[9] || values[9].value() & 0xff != 0,
             checkpoint_types: names(10)?,
             agent_phases: names(11)?,
+            // SAFETY: a text column that is NOT NULL.
+            notifies: unsafe { varlena::detoasted_bytes(values[12].cast_mut_ptr()) } != b"off",
             written_by: row.xmin,
             counters: CounterSet::of_class(name),
         })

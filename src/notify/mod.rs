@@ -21,15 +21,36 @@
 //! Where another library changes the tables after our callback all the same, everything is told to be dropped
 //! ([`tell_late`]); it continues the transaction's numbers.
 //!
-//! **By the worker** (`state_cache.notify = worker`, and for changes that are left to the worker in any case:
-//! NOTIFY needs a transaction id and a commit record, which they do without). Before the commit record the
-//! changes are encoded; when it is visible and L1 shows it, they are appended to the ring in shared memory,
-//! under one lightweight lock. The worker ([`Teller`]) merges them and sends the messages in a transaction of
-//! its own, numbered like any other. It hears of changes in the order in which they were published, and tells
-//! of no change that is not visible. If it falls behind by more than the ring holds, it begins a new epoch
-//! and tells subscribers to drop everything.
-//! Where there is no worker the messages go with the commit, and a worker is asked for. One that leaves while
-//! a transaction commits is called back by that transaction.
+//! **By the worker** (`state_cache.notify = auto` or `worker`, and for changes that are left to the worker in any
+//! case: NOTIFY needs a transaction id and a commit record, which they do without). Before the commit record the
+//! changes are encoded; when it is visible and L1 shows it, they are appended to the ring in shared memory, under
+//! one lightweight lock. The worker ([`Teller`]) merges them and sends the messages in a transaction of its own,
+//! numbered like any other. It hears of changes in the order in which they were published, and tells of no change
+//! that is not visible. If it falls behind by more than the ring holds, it begins a new epoch and tells subscribers
+//! to drop everything.
+//!
+//! **When a commit leaves its messages to the worker.** Only where a worker is in its place at that moment and says
+//! that it tells (`Database::begin_handing_over`). That a worker could be started is not enough: nobody knows
+//! whether it will come (`max_workers` may be 0, all its places taken, the server without a process to spare, the
+//! last worker dead and the next one in a pause, the database barred), and until then subscribers would hear
+//! nothing and not know it. So where there is none, the commit sends its messages itself and asks for a worker; the
+//! first commit after it has come leaves them to it. A commit that hands over holds the worker until its changes
+//! are in the ring: a worker that leaves says first that it no longer tells, then waits for those commits, and
+//! tells what they have left. It waits 5 seconds without progress at most (a commit may wait for a standby for
+//! ever). A commit that comes later than that calls a worker, and one is started for what is in the ring even where
+//! `max_workers` is 0. If the worker dies alone, the next one goes on where it was. If the server crashes, the ring
+//! is gone, and so is the connection of every listener.
+//!
+//! `auto` chooses so for each commit, if the worker can tell all of it as exactly as the commit could. Else it
+//! tells all of it with the commit: what changed items of a blackboard (see below), since NOTIFY's lock is taken
+//! anyway, and what takes more than a quarter of the ring, of which the worker could tell only the classes.
+//! `worker` leaves those to the worker as well, except for the items: its commits take NOTIFY's lock as seldom as
+//! possible.
+//!
+//! **Classes that are not told** (`notify` = `off` in `state_class`). Their changes are left out before anything
+//! else is decided, by whichever way; `state_changes` reports them all the same. `state_invalidate` is told, since
+//! somebody has asked for it, and so is what is about the whole database. Where `state_class_define` switches a
+//! class off, it has subscribers drop what they hold of the class.
 //!
 //! The two ways may be mixed, in one transaction too. A change may then be told before one that is older, of
 //! the same state; it has the higher version.
@@ -44,6 +65,7 @@
 //! **Without shared memory**, or a place for the database in it, nobody numbers messages: `seq` and `epoch` are null,
 //! and all goes with the commit.
 
+mod held;
 mod message;
 mod messages;
 mod news;

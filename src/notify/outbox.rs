@@ -1,5 +1,6 @@
 //! What a transaction tells when it commits: numbers for its messages, records for the ring.
 
+use super::held;
 use super::message::Stamp;
 use super::messages::{self, Message};
 use super::prepare::Prepared;
@@ -137,8 +138,9 @@ pub fn commit() {
     clear();
 }
 
-/// Forgets the transaction. Frees memory and allocates none.
+/// Forgets the transaction, and lets the worker go. Frees memory and allocates none.
 pub fn clear() {
     requests::clear();
+    held::release();
     OUTBOX.with(|kept| kept.reach(|outbox| *outbox = Outbox::default()));
 }

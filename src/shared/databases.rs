@@ -15,14 +15,19 @@
 //! commit record and [`Database::end_deferring`] after its change is in L1 (or given up). The worker stops
 //! accepting before it leaves and then waits until nobody is in between, so nothing is left behind it.
 //!
+//! Messages: a committer that leaves its messages to the worker calls [`Database::begin_handing_over`] before its
+//! commit record and [`Database::end_handing_over`] when they are in the ring. The worker that leaves waits for both
+//! kinds of committers in the same way. Its flusher may refuse changes while the worker still tells, so each has its
+//! own flag.
+//!
 //! Memory order. Both sides store and then load what the other one stores: a committer raises `committing` and then
-//! looks at `accepting`; a leaving worker lowers `accepting` and then looks at `committing`. Only where all four are
-//! sequentially consistent does at least one of them see the other (on x86-64 a plain load may pass an earlier
-//! store as well). The worker's load is also what makes it see in L1 what a committer that has left put there. The
-//! same goes for `flush_wanted`: a committer links its entry and then raises it, the worker lowers it and then looks
-//! for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes in what came
-//! before the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before there is
-//! anything to lose: `begin_deferring` asks again.
+//! looks at `accepting` (or `telling`); a leaving worker lowers both and then looks at `committing`. Only where all
+//! four are sequentially consistent does at least one of them see the other (on x86-64 a plain load may pass an
+//! earlier store as well). The worker's load is also what makes it see in L1 what a committer that has left put
+//! there. The same goes for `flush_wanted`: a committer links its entry and then raises it, the worker lowers it
+//! and then looks for entries. L1 counts those without order, so the worker lowers it by an exchange, which takes
+//! in what came before the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before
+//! there is anything to lose: `begin_deferring` asks again.
 
 use super::locks::SlotsLock;
 use super::report::{Report, Stage};
@@ -47,6 +52,8 @@ pub struct Database {
     latch: AtomicPtr<pg_sys::Latch>,
     /// Whether commits may defer changes.
     accepting: AtomicBool,
+    /// Whether commits may leave messages to the worker.
+    telling: AtomicBool,
     /// Whether a session wants a worker.
     wanted: AtomicBool,
     /// When a worker is needed without being called; [`NEVER`] for not at all. The departed one left it.
@@ -61,7 +68,8 @@ pub struct Database {
     pub report: Report,
     /// Whether the worker knows that L1 holds dirty entries, or has been told.
     flush_wanted: AtomicBool,
-    /// Committers between [`Database::begin_deferring`] and [`Database::end_deferring`].
+    /// Committers between [`Database::begin_deferring`] and [`Database::end_deferring`], and between
+    /// [`Database::begin_handing_over`] and [`Database::end_handing_over`].
     committing: AtomicU32,
     /// Which run of numbers the messages belong to; microseconds since 2000 at its beginning.
     epoch: AtomicU64,
@@ -147,6 +155,7 @@ impl Database {
         self.worker.store(0, SeqCst);
         self.latch.store(std::ptr::null_mut(), SeqCst);
         self.accepting.store(false, SeqCst);
+        self.telling.store(false, SeqCst);
         self.wanted.store(false, SeqCst);
         self.due.store(NEVER, SeqCst);
         self.barred.store(0, SeqCst);
@@ -252,6 +261,7 @@ impl Database {
     /// The worker is gone; the caller wakes the launcher next.
     pub fn release(&self) {
         self.accepting.store(false, SeqCst);
+        self.telling.store(false, SeqCst);
         self.latch.store(std::ptr::null_mut(), SeqCst);
         self.worker.store(0, SeqCst);
         self.dismissed.store(false, SeqCst);
@@ -373,6 +383,33 @@ impl Database {
         may
     }
 
+    /// Whether commits may leave messages to the worker from here on.
+    pub fn set_telling(&self, telling: bool) {
+        self.telling.store(telling, SeqCst);
+    }
+
+    /// A commit wants to leave its messages to the worker; whether it may. If so it calls
+    /// [`Database::end_handing_over`] once.
+    pub fn begin_handing_over(&self) -> bool {
+        self.hold_worker();
+        let may = self.telling.load(SeqCst);
+        if !may {
+            self.end_handing_over();
+        }
+        may
+    }
+
+    /// A commit must leave messages to the worker, which is there until [`Database::end_deferring`] and now stays
+    /// until [`Database::end_handing_over`].
+    pub fn hold_worker(&self) {
+        self.committing.fetch_add(1, SeqCst);
+    }
+
+    /// The messages are in the ring, or given up.
+    pub fn end_handing_over(&self) {
+        self.committing.fetch_sub(1, SeqCst);
+    }
+
     /// L1 holds a new dirty entry: wakes the worker unless it knows of others, which it will look at soon
     /// enough for this one.
     pub fn want_flush(&self) {
@@ -398,9 +435,9 @@ impl Database {
         self.committing.fetch_sub(1, SeqCst);
     }
 
-    /// Whether a commit is deferring changes right now.
+    /// Whether a commit is leaving something to the worker right now.
     pub fn has_committing(&self) -> bool {
-        // Not before the store of `accepting` that came before it: see the contract.
+        // Not before the stores of `accepting` and `telling` that came before it: see the contract.
         self.committing.load(SeqCst) != 0
     }
 }

@@ -85,6 +85,16 @@ fn names(call: &Call<'_>, n: usize, argument: &str) -> Result<Setting> {
     }))
 }
 
+fn check_notify(notify: Option<&[u8]>) -> Result<()> {
+    match notify {
+        None | Some(b"default" | b"off") => Ok(()),
+        Some(other) => Err(Error::Argument {
+            message: format!("notify \"{}\" is not known", text(other)),
+            hint: Some("It is default or off."),
+        }),
+    }
+}
+
 fn check_write_mode(mode: Option<&[u8]>) -> Result<()> {
     match mode {
         None | Some(b"through" | b"behind") => Ok(()),
@@ -126,7 +136,7 @@ sql_functions! {
     }
 
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
-    /// compression, checkpoint_types, agent_phases)`
+    /// compression, checkpoint_types, agent_phases, notify)`
     fn state_class_define(call) {
         // SAFETY: raises the server's own error, before anything is held that needs a destructor.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"state_class_define()".as_ptr()) };
@@ -139,6 +149,8 @@ sql_functions! {
         if let Some(channel) = channel {
             check_name("channel", channel)?;
         }
+        let notify = call.text(12);
+        check_notify(notify)?;
         let named = |datum: Option<pg_sys::Datum>| match datum {
             Some(datum) => Setting::Value(Some(datum)),
             None => Setting::Unnamed,
@@ -157,12 +169,17 @@ sql_functions! {
             named(call.boolean(9).map(call::boolean_datum)),
             names(call, 10, "checkpoint_types")?,
             names(call, 11, "agent_phases")?,
+            named(notify.map(call::varlena_datum)),
         ];
         // Whoever redefines the class at the same time is done when its row is locked.
         let before = store::lock_class_row(&catalog, call::varlena_datum(name))?;
         // The lock may have been waited for.
         catalog::require_same(&catalog)?;
         store::define_class(&catalog, call::varlena_datum(name), settings)?;
+        if notify == Some(b"off") {
+            // The last that subscribers hear of it: what they hold they drop.
+            notify::request_invalidation(&catalog, Some(name), b"*")?;
+        }
         let keeps_fewer = match (before, call.integer(2)) {
             (Some(_), None | Some(0)) | (None, _) => false,
             (Some(before), Some(keep)) => before.is_none_or(|before| before > i64::from(keep)),

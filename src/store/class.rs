@@ -30,7 +30,7 @@ pub enum Setting {
 }
 
 /// The settable columns, their types and the defaults of a new class.
-const COLUMNS: [(&str, pg_sys::Oid, &str); 11] = [
+const COLUMNS: [(&str, pg_sys::Oid, &str); 12] = [
     ("write_mode", pg_sys::TEXTOID, "'through'"),
     ("keep", pg_sys::INT4OID, "1"),
     ("dedup", pg_sys::BOOLOID, "true"),
@@ -42,6 +42,7 @@ const COLUMNS: [(&str, pg_sys::Oid, &str); 11] = [
     ("compression", pg_sys::BOOLOID, "true"),
     ("checkpoint_types", pg_sys::TEXTARRAYOID, "NULL"),
     ("agent_phases", pg_sys::TEXTARRAYOID, "NULL"),
+    ("notify", pg_sys::TEXTOID, "'default'"),
 ];
 
 /// Parameters: the name, then for each column whether it is named, and its value.

@@ -165,6 +165,16 @@ impl Launcher {
         self.see_deaths();
         let most = settings::max_workers();
         if most == 0 {
+            // What is in the ring already only a worker can tell. When it is there it is dismissed, tells, and
+            // leaves.
+            let told_by_nobody = |database: &u32| {
+                let slot = self.databases.find(*database);
+                slot.is_some_and(Database::has_untold)
+            };
+            let databases: Vec<u32> = self.wanting().into_iter().filter(told_by_nobody).collect();
+            for database in databases {
+                self.start(database);
+            }
             self.dismiss(self.busy_places(), 0);
             return LONGEST_WAIT;
         }

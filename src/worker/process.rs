@@ -127,6 +127,7 @@ fn take_place() -> Option<&'static Database> {
     SLOT.set(Some(slot));
     slot.report.started_at.store(now, SeqCst);
     slot.report.idle_since.store(0, SeqCst);
+    slot.set_telling(true);
     slot.set_stage(Stage::Running);
     if let Some(databases) = shared::databases() {
         databases.wake_launcher();
@@ -151,6 +152,7 @@ unsafe extern "C-unwind" fn departed(_: i32, _: pg_sys::Datum) {
         return;
     };
     slot.set_accepting(false);
+    slot.set_telling(false);
     match DEPARTURE.get() {
         Departure::Done => slot.set_stage(Stage::None),
         Departure::NoExtension => slot.set_stage(Stage::NoExtension),
@@ -369,6 +371,7 @@ impl Worker {
     fn leave(&mut self) {
         LEAVING.set(true);
         self.slot.set_accepting(false);
+        self.slot.set_telling(false);
         self.slot.set_stage(Stage::Leaving);
         let (mut progress, mut held) = (Instant::now(), usize::MAX);
         loop {

@@ -63,7 +63,10 @@ impl<'a> Record<'a> {
         }
     }
 
-    fn len(&self) -> usize {
+    /// Bytes of it in the ring.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // No record is empty.
+    pub fn len(&self) -> usize {
         let fitting = self.fitting();
         HEADER + fitting.class.len() + fitting.key.len()
     }

@@ -26,8 +26,12 @@
 //! the server may have lost what it had acknowledged (`behind` mode, `synchronous_commit = off`, a standby
 //! that lagged), and numbers its transactions anew from there, so no cursor can tell.
 //!
-//! **The cursor moves only when changes were asked for**, never because messages were heard: with
-//! `state_cache.notify = worker` a commit can be visible to a new cursor before its message was sent.
+//! **A class without messages is not remembered** (`notify` = `off` in `state_class`). Each read asks. If the
+//! class was switched off after that, the message of that moment is heard since the question, so the answer is
+//! not remembered.
+//!
+//! **The cursor moves only when changes were asked for**, never because messages were heard: where the
+//! worker sends them, a commit can be visible to a new cursor before its message was sent.
 //!
 //! **LISTEN can fail in silence.** A proxy that pools transactions accepts it on a connection that then
 //! belongs to others. So a notification is sent from a second connection, at the start, after each reconnect
@@ -123,9 +127,12 @@ impl Subscriber {
             Ok(known) => return Ok(known),
             Err(ticket) => ticket,
         };
-        let read = self.shared.read(class, key).await?.map(Arc::new);
-        self.shared.memory().remember(ticket, class, key, &read);
-        Ok(read)
+        let read = self.shared.read(class, key).await?;
+        let state = read.state.map(Arc::new);
+        if read.is_told {
+            self.shared.memory().remember(ticket, class, key, &state);
+        }
+        Ok(state)
     }
 
     /// What memory would answer now, `None` if it would have to read.
@@ -149,6 +156,13 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         self.keeper.abort();
     }
+}
+
+/// The answer to a read.
+struct Read {
+    state: Option<State>,
+    /// The class has messages, so the state may be remembered.
+    is_told: bool,
 }
 
 /// What reads and the keeper of the connection share.
@@ -190,21 +204,25 @@ impl Shared {
             .map_err(Error::from)
     }
 
-    async fn read(&self, class: &str, key: &str) -> Result<Option<State>, Error> {
+    async fn read(&self, class: &str, key: &str) -> Result<Read, Error> {
+        let query = "SELECT is_told, version, state::text FROM (SELECT NOT EXISTS (
+                SELECT FROM state_class WHERE class = $2 AND notify = 'off') AS is_told) c
+            LEFT JOIN state_get_if_newer($1, 0, $2) ON true";
         let row = self
             .reader()
             .await?
-            .query_typed_opt(
-                "SELECT version, state::text FROM state_get_if_newer($1, 0, $2)",
-                &[(&key, Type::TEXT), (&class, Type::TEXT)],
-            )
+            .query_typed_one(query, &[(&key, Type::TEXT), (&class, Type::TEXT)])
             .await?;
-        let state = |row: tokio_postgres::Row| -> Result<State, Error> {
+        let version: Option<i64> = row.try_get(1)?;
+        let state = version.map(|version| -> Result<State, Error> {
             Ok(State {
-                version: row.try_get(0)?,
-                document: row.try_get(1)?,
+                version,
+                document: row.try_get(2)?,
             })
-        };
-        row.map(state).transpose()
+        });
+        Ok(Read {
+            state: state.transpose()?,
+            is_told: row.try_get(0)?,
+        })
     }
 }

@@ -103,6 +103,8 @@ SELECT state_blackboard_add('swarm-3', 'short', '1', ttl => '1 microsecond');
 SELECT state_blackboard_remove('swarm-3', 'short');
 
 -- Fault seen elsewhere: blackboard changes are never reported. Here each is, with the item's key.
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN state_updated;
 \echo blackboard changes are reported
 \o :heard
@@ -233,7 +235,7 @@ SET state_cache.notify = off;
 \o :heard
 SELECT state_blackboard_add('told too', 'by nobody', '1');
 \o
-RESET state_cache.notify;
+SET state_cache.notify = commit;
 UNLISTEN state_updated;
 
 -- What a run exports to the blackboard of its swarm is put there, over what is there under that key.

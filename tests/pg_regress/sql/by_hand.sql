@@ -164,6 +164,8 @@ SELECT state_get_path('doc', '{n}', class => 'by_hand');
 COMMIT;
 SELECT state_get_path('doc', '{n}', class => 'by_hand');
 -- Nobody hears of it, and nothing keeps the transaction from being prepared.
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN state_updated;
 LISTEN cache_invalidate;
 BEGIN;

@@ -64,6 +64,8 @@ CREATE EXTENSION state_cache;
 SELECT state_set(key, '1') IS NOT NULL FROM unnest(ARRAY[E'k\x81\xe9', E'k\x92\xb4\xc1', 'abc']) key;
 SELECT pg_temp.evicted('k?', 'k??', 'k???', '*?', '?*');
 -- Messages are in Unicode: a key that it cannot write is told as a pattern.
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN state_updated;
 LISTEN cache_invalidate;
 \o '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''

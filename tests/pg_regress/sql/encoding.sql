@@ -22,6 +22,8 @@ SELECT class, key, version, state FROM state_current;
 SELECT state_set(repeat('é', 255), '1'), state_exists(repeat('é', 255));
 -- A class and its channel.
 SELECT state_class_define('clàss', channel => 'chän');
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN "chän";
 \o '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''
 SELECT state_set('é', '1', class => 'clàss');

@@ -1,6 +1,8 @@
 -- The numbers of messages: consecutive, in one epoch, whatever is rolled back or fails in between.
 \a \t \pset null (null)
 SELECT state_class_define('messages');
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN state_updated;
 LISTEN cache_invalidate;
 -- What this session hears is shown with its number, counted from here.
@@ -99,7 +101,7 @@ SELECT state_set('a', '{"n": 9}', class => 'messages');
 SELECT state_invalidate('*', 'messages');
 \o
 SELECT untold FROM state_cache_workers WHERE database = current_database();
-RESET state_cache.notify;
+SET state_cache.notify = commit;
 ALTER SYSTEM RESET state_cache.max_workers;
 SELECT pg_reload_conf();
 
@@ -138,7 +140,7 @@ CALL await_told();
 SET state_cache.notify = off;
 SELECT state_set('a', '{"n": 3}', class => 'messages_behind');
 CALL await_told();
-RESET state_cache.notify;
+SET state_cache.notify = commit;
 -- Both kinds in one transaction: what goes with the commit is heard first.
 BEGIN;
 SELECT state_set('a', '{"n": 4}', class => 'messages_behind');

@@ -3,6 +3,8 @@
 -- What this session hears is shown without the parts that differ from run to run.
 \set heard '|sed -E -e \'/^$/d\' -e \'s/"seq":[0-9]+/"seq":N/; s/"epoch":"[^"]+"/"epoch":"E"/; s/ received from server process with PID [0-9]+//\''
 SELECT state_class_define('notify', channel => 'notify_test');
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN notify_test;
 LISTEN cache_invalidate;
 
@@ -66,7 +68,7 @@ SELECT state_set('b', '{"n": 7}', class => 'notify');
 COMMIT;
 SET state_cache.notify = off;
 SELECT state_set('b', '{"n": 8}', class => 'notify');
-RESET state_cache.notify;
+SET state_cache.notify = commit;
 SELECT state_set('b', '{"n": 9}', class => 'notify');
 \o
 

@@ -105,6 +105,8 @@ SELECT kept_steps('rolled back', 'prune');
 -- Other classes are left alone, and nobody hears of what no current version is.
 SELECT state_class_define('prune other', keep => 0);
 CALL keep_steps('other', 'prune other', 3);
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN prune_test;
 \o :heard
 SELECT state_prune('prune', keep => 1);

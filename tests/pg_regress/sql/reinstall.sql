@@ -7,6 +7,8 @@ CREATE DATABASE regress_state_reinstall;
 
 -- Flushed, dropped, created again, and changed again: the first change was in the tables that are gone.
 CREATE EXTENSION state_cache;
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN state_updated;
 \o '|sed -E -e \'/^$/d\' -e \'s/,"seq":[^}]*//; s/ received from server process with PID [0-9]+//\''
 BEGIN;

@@ -23,6 +23,8 @@ SELECT state_update('doc', '{"n": 3}', class => 'restore');
 
 -- A new version with the content, phase and context of the old one, which is its parent. The old ones stay. Subscribers
 -- hear of it like of any change.
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN restore_test;
 \o :heard
 SELECT state_restore('doc', 1, class => 'restore');

@@ -172,6 +172,8 @@ SELECT stored('t-2', 'roles'), stored('secret', 'roles');
 
 -- Changes made by hand are told to subscribers whatever the session's role may see of them at COMMIT.
 SELECT state_set('by hand', '1', class => 'roles');
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN roles_test;
 SET ROLE regress_roles_tenant;
 \o :heard

@@ -1,5 +1,7 @@
 -- What operators see. Every counter moves when, and only when, what it counts happens.
 \a \t \pset null (null)
+-- Messages are counted when they are sent: with the commit they are when the next statement looks.
+SET state_cache.notify = commit;
 SELECT state_class_define('stats', keep => 1);
 SELECT l1 FROM state_cache_stats WHERE class IS NULL;
 -- delta() prints which counters of the class moved since it was called last.

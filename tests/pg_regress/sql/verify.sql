@@ -130,6 +130,8 @@ ROLLBACK;
 SELECT outcome($$SELECT state_get('old damage', class => 'verify')$$);
 SELECT count(*) FROM logged WHERE key = 'old damage';
 -- Subscribers hear of a repair that moves the head; L1 agrees.
+-- With the commit, so that the next statement shows what was told.
+SET state_cache.notify = commit;
 LISTEN verify_test;
 \o :heard
 SELECT * FROM state_verify('verify', repair => true);

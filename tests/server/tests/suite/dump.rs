@@ -8,7 +8,7 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
     let server = Server::new(&[]);
     let mut original = server.connect();
     original.run(
-        "SELECT state_class_define('run', keep => 5, channel => 'runs');
+        "SELECT state_class_define('run', keep => 5, channel => 'runs', notify => 'off');
          SELECT state_class_define('mine', dedup => false, ttl => '1 day', max_entries => 10);
          SELECT state_set('k' || n, jsonb_build_object('n', n, 'text', E'\\u00e9\\t\"\\\\ ' || n)) FROM \
          generate_series(1, 50) n;

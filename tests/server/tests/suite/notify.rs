@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// A listener has the messages of a commit when its next statement is answered, if the commit sends them itself.
+const WITH_THE_COMMIT: &[&str] = &["state_cache.notify = commit"];
 /// The longest message, in bytes, as the contract has it.
 const LONGEST: usize = 7900;
 
@@ -67,7 +69,7 @@ fn changes(message: &Value) -> Vec<(String, i64)> {
 
 #[test]
 fn a_message_says_what_changed() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     client.run("SELECT state_set('run-42', '{\"secret\": 1}')");
     client.run("SELECT state_set('limits', '{}', class => 'config')");
@@ -130,7 +132,7 @@ fn a_message_says_what_changed() {
 
 #[test]
 fn a_commit_coalesces_its_messages() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     client.run(
         "DO $$ BEGIN
@@ -156,7 +158,7 @@ fn a_commit_coalesces_its_messages() {
 
 #[test]
 fn what_did_not_happen_is_not_told() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     client.run("SELECT state_set('a', '{\"n\": 1}')");
     assert_eq!(listener.heard().len(), 1);
@@ -185,7 +187,7 @@ fn what_did_not_happen_is_not_told() {
 /// A few messages tell every key; many are replaced by one that tells to forget everything.
 #[test]
 fn large_commits_are_told_in_few_short_messages() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     // Keys of 255 bytes, of the kind that JSON has to escape, and of the kind that takes two bytes each.
     client.run(
@@ -233,7 +235,7 @@ fn large_commits_are_told_in_few_short_messages() {
 
 #[test]
 fn changes_by_hand_are_told_too() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     client.run("SELECT state_set('a', '{\"n\": 1}'), state_set('b', '{}')");
     listener.heard();
@@ -272,7 +274,7 @@ fn changes_by_hand_are_told_too() {
 #[test]
 fn what_is_told_is_visible() {
     const COMMITS: i64 = 500;
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     server
         .connect()
         .run("SELECT state_set('k1', '{}'), state_set('k2', '{}')");

@@ -26,7 +26,9 @@ fn compare(subscriber: &mut Client) -> Vec<Vec<String>> {
 
 #[test]
 fn the_cache_of_a_subscriber_follows_what_is_applied() {
-    let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
+    // The listener looks once what the commits have told.
+    let target = Server::new(&["state_cache.notify = commit"]);
+    let source = Server::new(&["wal_level = logical"]);
     let (mut publisher, mut subscriber, mut listener) =
         (source.connect(), target.connect(), target.connect());
     publisher.run(

@@ -35,7 +35,7 @@ const OPERATIONS: (u64, u64) = (6_000, 500_000);
 const LIFE: (u64, u64) = (1_500, 8_000);
 /// Modes of one life after the other: what keeps reads exact must be none of them.
 const NOTIFY: [&[&str]; 4] = [
-    &["commit", "worker", "off"],
+    &["commit", "worker", "auto", "off"],
     &["off"],
     &["worker"],
     &["commit"],

@@ -40,6 +40,9 @@ fn heard(client: &mut Client, end: &str) -> Vec<Value> {
     }
 }
 
+/// Each commit is told by messages of its own.
+const WITH_THE_COMMIT: &[&str] = &["state_cache.notify = commit"];
+
 /// A database of that encoding with the extension.
 fn database(server: &Server, encoding: &str) -> Client {
     server.connect().run(&format!(
@@ -93,7 +96,7 @@ fn a_listener_whose_encoding_lacks_a_character_hears_of_it() {
 /// A name is the same in messages, whatever the bytes of the database.
 #[test]
 fn names_are_told_in_unicode_whatever_the_encoding_of_the_database() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     for (encoding, name) in [
         ("LATIN1", "schlüssel"),
         ("LATIN9", "€"),
@@ -145,7 +148,7 @@ fn names_are_told_in_unicode_whatever_the_encoding_of_the_database() {
 /// Bytes that are no text of any encoding, and characters that Unicode has not: nobody is told another name.
 #[test]
 fn names_that_unicode_cannot_write_become_patterns() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = database(&server, "SQL_ASCII");
     let mut listener = listener(&server, "SQL_ASCII", "UTF8");
     // What is UTF-8 is told as that.
@@ -183,7 +186,7 @@ fn names_that_unicode_cannot_write_become_patterns() {
 /// The bound counts what is sent.
 #[test]
 fn a_pattern_that_is_too_long_when_escaped_stands_for_all() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     let mut told = |pattern: String| {
         client.run(&format!("SELECT state_invalidate('{pattern}')"));

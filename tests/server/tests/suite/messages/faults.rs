@@ -8,7 +8,11 @@ const FAIL: &str = "SET state_cache.test_fail_at = 'told'";
 
 #[test]
 fn a_commit_whose_messages_find_no_room_fails_and_leaves_no_gap() {
-    let server = server(&["state_cache.flush_interval = '1h'"]);
+    // The commit that sends is the one that fails.
+    let server = server(&[
+        "state_cache.flush_interval = '1h'",
+        "state_cache.notify = commit",
+    ]);
     let (mut client, mut other) = (server.connect(), server.connect());
     let mut listener = Listener::new(&server);
     let before = last_message(&mut client);
@@ -55,7 +59,8 @@ fn a_commit_whose_messages_find_no_room_fails_and_leaves_no_gap() {
 /// The last that the server looks at, after the messages have their numbers and are in its queue.
 #[test]
 fn a_serialization_failure_leaves_no_gap() {
-    let server = Server::new(&[]);
+    // The worker would tell both changes of a state in one message.
+    let server = Server::new(&["state_cache.notify = commit"]);
     let (mut one, mut two) = (server.connect(), server.connect());
     let mut listener = Listener::new(&server);
     one.run("SELECT state_set('a', '{}'), state_set('b', '{}')");

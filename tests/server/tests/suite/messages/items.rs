@@ -18,8 +18,10 @@ fn blackboard_changes_are_reported() {
     for (notify, mode) in [
         ("commit", "through"),
         ("worker", "through"),
+        ("auto", "through"),
         ("commit", "behind"),
         ("worker", "behind"),
+        ("auto", "behind"),
     ] {
         let server = Server::new(&[&format!("state_cache.notify = {notify}")]);
         let (mut client, mut listener) = (server.connect(), Listener::new(&server));

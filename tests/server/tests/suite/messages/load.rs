@@ -207,12 +207,12 @@ fn committers_that_leave_it_to_the_worker_are_told_in_order_without_gaps() {
 fn committers_of_both_kinds_are_told_in_order_without_gaps() {
     are_told_well(
         &["state_cache.notify_interval = 0"],
-        &["commit", "worker"],
+        &["commit", "worker", "auto"],
         false,
     );
 }
 
 #[test]
 fn nothing_is_lost_when_workers_are_ended_under_load() {
-    are_told_well(&[], &["worker"], true);
+    are_told_well(&[], &["worker", "auto"], true);
 }

@@ -1,6 +1,7 @@
 //! Messages as a whole: numbered without gaps in the order in which they arrive, heard when what they tell can
 //! be seen, none lost; whether they go with the commit or the worker sends them.
 
+mod auto;
 mod encodings;
 mod epochs;
 mod faults;

@@ -124,7 +124,7 @@ fn changes_that_are_left_to_the_worker_are_heard_in_every_mode_but_off() {
     let server = server(&["state_cache.flush_interval = '1h'"]);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));
     let next_id = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-    for (version, mode) in ["off", "commit", "worker"].iter().enumerate() {
+    for (version, mode) in ["off", "commit", "worker", "auto"].iter().enumerate() {
         let newest = 20 * (version as i64 + 1);
         // So that the worker's own transactions take no id meanwhile.
         while_nobody_can_notify(&server, || {

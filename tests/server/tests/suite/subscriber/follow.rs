@@ -1,12 +1,12 @@
 //! As long as the connection holds.
 
-use super::{App, attentive, document, quiet, set};
+use super::{App, WITH_THE_COMMIT, attentive, document, quiet, set};
 use state_cache_server_tests::{Server, Sql, eventually};
 use state_cache_subscriber::Event;
 
 #[test]
 fn it_answers_from_memory_until_it_hears_of_a_change() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     set(&mut client, "x", 1);
     let app = App::new(&server.parameters(), quiet());
@@ -34,7 +34,7 @@ fn it_answers_from_memory_until_it_hears_of_a_change() {
 /// Keys reach it as escapes of Unicode, from databases of other encodings too.
 #[test]
 fn it_knows_keys_that_are_not_ascii() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     server.connect().run(
         "CREATE DATABASE euc_jp TEMPLATE template0 ENCODING 'EUC_JP' LC_COLLATE 'C' LC_CTYPE 'C'",
     );
@@ -55,9 +55,42 @@ fn it_knows_keys_that_are_not_ascii() {
     }
 }
 
+/// Nobody would tell it when they change.
+#[test]
+fn it_remembers_no_state_of_a_class_without_messages() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    let app = App::new(&server.parameters(), quiet());
+    let set = |client: &mut postgres::Client, n| {
+        client.run(&format!(
+            "SELECT state_set('x', '{{\"n\": {n}}}', class => 'swarm')"
+        ));
+    };
+    let get = || app.try_get("swarm", "x").unwrap();
+    let holds = || app.subscriber.peek("swarm", "x").is_some();
+    set(&mut client, 1);
+    eventually("it to be held", || {
+        get();
+        holds()
+    });
+    client.run("SELECT state_class_define('swarm', notify => 'off')");
+    eventually("the message", || !holds());
+    for n in 2..5 {
+        set(&mut client, n);
+        assert_eq!(get(), document(n));
+        assert!(!holds());
+    }
+    assert_eq!(app.try_get("swarm", "absent").unwrap(), None);
+    client.run("SELECT state_class_define('swarm', notify => 'default')");
+    eventually("it to be held again", || {
+        assert_eq!(get(), document(4));
+        holds()
+    });
+}
+
 #[test]
 fn it_hears_of_changes_by_hand() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     set(&mut client, "x", 1);
     set(&mut client, "y", 1);
@@ -105,7 +138,7 @@ fn it_listens_to_classes_that_come_later() {
 /// What nobody was told of (`state_cache.notify = off`) is among the changes, and only that is dropped.
 #[test]
 fn a_gap_in_the_numbers_makes_it_ask_for_changes() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     for key in ["x", "y", "z"] {
         set(&mut client, key, 1);
@@ -143,7 +176,7 @@ fn a_gap_in_the_numbers_makes_it_ask_for_changes() {
 
 #[test]
 fn it_drops_everything_when_the_server_does_not_remember_that_far_back() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     set(&mut client, "x", 1);
     let mut app = App::new(&server.parameters(), quiet());

@@ -1,6 +1,6 @@
 //! When the connection is lost, or is one in name only.
 
-use super::{App, LISTENING, attentive, document, quiet, set};
+use super::{App, LISTENING, WITH_THE_COMMIT, attentive, document, quiet, set};
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually};
 use state_cache_subscriber::Event;
@@ -25,7 +25,7 @@ fn allow_connections(server: &Server, allow: bool) {
 
 #[test]
 fn while_it_cannot_listen_it_reads_and_afterwards_it_keeps_what_did_not_change() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     for key in ["x", "y", "z"] {
         set(&mut client, key, 1);
@@ -59,7 +59,7 @@ fn while_it_cannot_listen_it_reads_and_afterwards_it_keeps_what_did_not_change()
 #[test]
 fn a_server_that_was_restarted_is_trusted_for_nothing_held() {
     for crash in [false, true] {
-        let server = Server::new(&[]);
+        let server = Server::new(WITH_THE_COMMIT);
         let mut client = server.connect();
         set(&mut client, "x", 1);
         let mut app = App::new(&server.parameters(), quiet());
@@ -112,7 +112,7 @@ fn signal(name: &str, pid: u32) {
 
 #[test]
 fn a_connection_that_says_nothing_any_more_is_replaced() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     set(&mut client, "x", 1);
     let mut app = App::new(&server.parameters(), attentive());
@@ -131,7 +131,7 @@ fn a_connection_that_says_nothing_any_more_is_replaced() {
 
 #[test]
 fn reading_recovers_from_a_lost_connection() {
-    let server = Server::new(&[]);
+    let server = Server::new(WITH_THE_COMMIT);
     let mut client = server.connect();
     set(&mut client, "x", 1);
     let app = App::new(&server.parameters(), quiet());

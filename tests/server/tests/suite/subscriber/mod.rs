@@ -14,6 +14,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 /// The name by which its sessions are found.
 const NAME: &str = "subscriber under test";
 
+/// What was told before a subscriber began does not arrive later and drop what the subscriber has just remembered.
+const WITH_THE_COMMIT: &[&str] = &["state_cache.notify = commit"];
 /// The sessions of subscribers that listen, not those that read.
 const LISTENING: &str = "FROM pg_stat_activity WHERE application_name = 'subscriber under test'
     AND query NOT LIKE 'NOTIFY %' AND query NOT LIKE '%state_get_if_newer%'";
