@@ -67,6 +67,8 @@ fn connect() -> Result<Client, Box<dyn Error>> {
         .user(&get("PGUSER")?)
         .dbname(&get("PGDATABASE")?)
         .application_name("state_cache_demo")
+        // The listener counts the messages of each round: they go with the commits, before the end of the round.
+        .options("-c state_cache.notify=commit")
         .connect(NoTls)?)
 }
 
