@@ -15,6 +15,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_update('k$', '{\"b\": 1}'), state_update_section('k$', 's', '{\"c\": 2}'),
         state_merge('k$', '{\"b\": 2}'), state_append('k$', '{a}', '2')",
     "SELECT state_set('f$', '2', class => 'few-$')",
+    "SELECT state_set_text('j$', '{\"a\": \"\\u0000\"}', on_invalid => 'replace')",
+    "SELECT * FROM state_save_text('j$', '{\"a\": 1e2000}')",
     "SELECT state_set('f$', '3', class => 'few-$')",
     "SELECT state_set('f$', '4', class => 'few-$'), state_set('o$', '2', class => 'one-$'),
         state_set('b$', '{\"x\": 1}', class => 'behind-$')",
