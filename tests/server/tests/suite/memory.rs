@@ -146,6 +146,26 @@ fn a_read_of_many_states_holds_one_document_at_a_time() {
     assert!(writer.counter("bypass_snapshot") >= too_new + 250);
 }
 
+/// 600 MB of documents in a million rows, and a backend that may have 128 MB more than it has: the keys take half of
+/// that.
+#[test]
+fn a_read_of_a_million_keys_keeps_none_of_the_documents() {
+    let server = Server::new(&["state_cache.memory = '32MB'", "work_mem = '64kB'"]);
+    let mut client = server.connect();
+    client.run(
+        "SELECT state_set('k' || n, to_jsonb(repeat('a', 600))) FROM generate_series(0, 999) n",
+    );
+    client.run("CREATE TABLE keys AS SELECT array_agg('k' || n % 1000) AS keys FROM generate_series(1, 1000000) n");
+    let read =
+        "SELECT count(*) FROM state_get_many((SELECT keys FROM keys)) WHERE state IS NOT NULL";
+    client.run("SELECT state_get('k1')");
+    limit_memory(client.pid(), 128 << 20);
+
+    let hits = client.counter("hits");
+    assert_eq!(client.number(read), 1_000_000);
+    assert!(client.counter("hits") > hits + 900_000);
+}
+
 #[test]
 #[ignore = "soak"]
 fn ten_million_operations_in_one_backend_do_not_grow_it() {
