@@ -12,6 +12,8 @@ pub struct Access {
     pub l1: bool,
     /// Row-level security applies: a missing snapshot may be a hidden one.
     pub row_security: bool,
+    /// The role may do all that a flush does, see [`check_may_change`].
+    pub change: bool,
 }
 
 /// What was found out, by role and by the setting `row_security`.
@@ -48,6 +50,7 @@ impl Memo {
         let access = Access {
             l1: readable && !row_security,
             row_security,
+            change: check_may_change(head, snapshot).is_ok(),
         };
         let mut known = self.known.borrow_mut();
         if known.len() >= MEMO_SIZE {

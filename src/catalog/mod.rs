@@ -80,6 +80,8 @@ pub fn init() {
         for cache in [
             pg_sys::SysCacheIdentifier::AUTHOID,
             pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+            // Its owner is the only member of pg_database_owner.
+            pg_sys::SysCacheIdentifier::DATABASEOID,
         ] {
             pg_sys::CacheRegisterSyscacheCallback(
                 cache as i32,
@@ -342,6 +344,10 @@ impl Catalog {
 
     /// Raises `42501` unless the current role may change states.
     pub fn check_may_change(&self) -> Result<()> {
+        // A relation that has changed since this was looked up may be one of ours, with other privileges.
+        if !STALE.get() && self.access().change {
+            return Ok(());
+        }
         access::check_may_change(self.head, self.snapshot)
     }
 
@@ -391,6 +397,7 @@ unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys:
     }
 }
 
+/// A role, a membership, or the owner of a database changed.
 unsafe extern "C-unwind" fn role_changed(_: pg_sys::Datum, _: i32, _: u32) {
     ACCESS_STALE.set(true);
 }

@@ -25,6 +25,7 @@ mod out_of_memory;
 mod partitions;
 mod partitions_elsewhere;
 mod pooling;
+mod privileges;
 mod protections;
 mod reference;
 mod replication;
