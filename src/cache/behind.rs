@@ -79,7 +79,7 @@ pub fn read<F: Form>(
         let found = from_table(state, form)?;
         return Ok((Counter::BypassPrivileges, Counter::L3ReadTime, found));
     };
-    let key = state.catalog.l1_key(&state.class, state.key);
+    let key = state.l1_key();
     let token = l1.fill_token(&key);
     match form.take(l1, &key) {
         Taken::Entry(info, value) => {

@@ -44,6 +44,7 @@ pub use visibility::own_full_xid;
 
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown, front_text};
+use crate::shared::{Key, KeyId};
 use std::rc::Rc;
 
 /// The longest key, in bytes; L1 keeps keys in full, and an index row must hold class and key.
@@ -57,25 +58,56 @@ pub struct StateRef<'a> {
     pub class: Rc<Class>,
     /// The key, in server encoding.
     pub key: &'a [u8],
+    /// Hash of the name, made once: a change asks for it a dozen times.
+    id: KeyId,
 }
 
 impl<'a> StateRef<'a> {
     /// Checks class (`42704`) and key (`22023`).
     pub fn new(catalog: &Rc<Catalog>, class: &[u8], key: &'a [u8]) -> Result<Self> {
         check_key(key)?;
-        Ok(Self {
+        Ok(Self::of(catalog, catalog.class(class)?, key))
+    }
+
+    /// A state of this class; the key is well-formed.
+    pub fn of(catalog: &Rc<Catalog>, class: Rc<Class>, key: &'a [u8]) -> Self {
+        let id = catalog.l1_key(&class, key).id;
+        Self {
             catalog: Rc::clone(catalog),
-            class: catalog.class(class)?,
+            class,
             key,
-        })
+            id,
+        }
     }
 
     /// Another state of the same class; the key is well-formed.
     pub fn sibling<'b>(&self, key: &'b [u8]) -> StateRef<'b> {
-        StateRef {
+        StateRef::of(&self.catalog, Rc::clone(&self.class), key)
+    }
+
+    /// The same state, with its class as it is defined by now.
+    pub fn of_class(&self, class: Rc<Class>) -> Self {
+        debug_assert_eq!(class.name, self.class.name);
+        Self {
             catalog: Rc::clone(&self.catalog),
-            class: Rc::clone(&self.class),
-            key,
+            class,
+            ..*self
+        }
+    }
+
+    /// The hash of the state's name, within this installation.
+    pub fn id(&self) -> u128 {
+        self.id.0
+    }
+
+    /// The state as L1 knows it.
+    pub fn l1_key(&self) -> Key<'_> {
+        Key {
+            id: self.id,
+            db: self.catalog.database,
+            incarnation: self.catalog.incarnation,
+            class: &self.class.name,
+            key: self.key,
         }
     }
 

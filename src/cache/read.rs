@@ -32,7 +32,7 @@ pub fn read<F: Form>(
         _ if behind::reads_newest(state) => behind::read(state, reader, own_rows, form)?,
         Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
         Route::L1(l1) => {
-            let key = state.catalog.l1_key(&state.class, state.key);
+            let key = state.l1_key();
             match l1.fill_token(&key) {
                 None => (
                     Counter::BypassWriters,

@@ -28,7 +28,7 @@ pub fn warm(state: &StateRef<'_>) -> Result<Warmed> {
     let Route::L1(l1) = route(state, false) else {
         return Ok(Warmed::Off);
     };
-    let key = state.catalog.l1_key(&state.class, state.key);
+    let key = state.l1_key();
     let Some(token) = l1.fill_token(&key) else {
         return Ok(Warmed::Passed);
     };

@@ -151,11 +151,7 @@ fn repair_or_tell(
 /// Puts the damaged versions of a state aside and makes the newest intact one current again, if the current one is
 /// among them. What is left without an intact version stays as it was found.
 fn repair(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<()> {
-    let state = StateRef {
-        catalog: Rc::clone(catalog),
-        class: catalog.class_or_default(class)?,
-        key,
-    };
+    let state = StateRef::of(catalog, catalog.class_or_default(class)?, key);
     // A version of an undefined class cannot be written.
     let is_defined = !matches!(catalog.class(class), Err(Error::UnknownClass { .. }));
     let _surviving = SurvivingDamage::begin();

@@ -34,11 +34,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
     let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
     crate::fault::stop_at!(ClassKnown);
     let locked = class.behind;
-    let state = StateRef {
-        catalog: Rc::clone(catalog),
-        class,
-        key: &key,
-    };
+    let state = StateRef::of(catalog, class, &key);
     overrule_deferred(&state)?;
     check_rules(&state, &taken)?;
     let runs_user_code = catalog.runs_user_code();
@@ -106,11 +102,7 @@ pub fn write_alone(
             }
             look = Look::Close;
         }
-        let state = StateRef {
-            catalog: Rc::clone(catalog),
-            class: Rc::clone(&class),
-            key: state.key,
-        };
+        let state = state.of_class(Rc::clone(&class));
         let _snapshot = PushedSnapshot::transaction();
         let effect = match plan(&state, taken, way, look)? {
             Plan::Done(effect) => Some(effect),

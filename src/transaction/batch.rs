@@ -83,10 +83,18 @@ impl Batch {
         }
     }
 
+    /// What is known of a state, if anything.
+    pub fn known_of(&self, state: &StateRef<'_>) -> Result<Option<&State>> {
+        if self.states.is_empty() {
+            return Ok(None);
+        }
+        self.known(state.id(), &state.class.name, state.key)
+    }
+
     /// What is known of a state, to be changed under this command. The running subtransaction first saves what it
     /// would go back to.
     pub fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         self.known(id, &state.class.name, state.key)?;
         room_in_map(&mut self.states, 1)?;
         self.frames.save(id, self.states.get(&id), &self.scope)?;
@@ -102,32 +110,24 @@ impl Batch {
 
     /// Whether a change of a state is staged.
     pub fn is_staged(&self, state: &StateRef<'_>) -> Result<bool> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        Ok(self
-            .known(id, &state.class.name, state.key)?
-            .is_some_and(State::is_staged))
+        Ok(self.known_of(state)?.is_some_and(State::is_staged))
     }
 
     /// Whether the tables hold rows of this transaction for a state, so that only they can answer.
     pub fn has_own_rows(&self, state: &StateRef<'_>) -> Result<bool> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let flushed = self
-            .known(id, &state.class.name, state.key)?
-            .is_some_and(State::is_in_tables);
+        let flushed = self.known_of(state)?.is_some_and(State::is_in_tables);
         Ok(flushed || self.by_hand.any())
     }
 
     /// The version of a state that a flush of this transaction has deferred, if there is one.
     pub fn deferred(&self, state: &StateRef<'_>) -> Result<Option<Flushed>> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
+        let known = self.known_of(state)?;
         Ok(known.and_then(|known| known.flushed.clone().filter(Flushed::is_deferred)))
     }
 
     /// What this transaction's flushes have made of a state, if they have made something.
     pub fn flushed_of(&self, state: &StateRef<'_>) -> Result<Option<&Flushed>> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
+        let known = self.known_of(state)?;
         Ok(known.and_then(|known| known.flushed.as_ref()))
     }
 
@@ -179,11 +179,7 @@ impl Batch {
         state: &StateRef<'_>,
         user: pg_sys::Oid,
     ) -> Result<Option<pg_sys::Oid>> {
-        if self.states.is_empty() {
-            return Ok(None);
-        }
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
+        let known = self.known_of(state)?;
         let pending = known.and_then(|known| known.pending.as_ref());
         let stager = pending.map(|pending| pending.stager.user);
         Ok(stager.filter(|stager| *stager != user))
@@ -191,8 +187,7 @@ impl Batch {
 
     /// Version (0: absent) that the staged changes of a state build upon, if that is known.
     pub fn beneath(&self, state: &StateRef<'_>) -> Result<Option<i64>> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
+        let known = self.known_of(state)?;
         Ok(
             known.and_then(|known| match known.pending.as_ref()?.intent {
                 Intent::Apply { base, .. } => Some(base.number),
@@ -242,7 +237,7 @@ impl Batch {
     }
 
     pub fn note_read_behind(&mut self, state: &StateRef<'_>, ground: Ground) -> Result<()> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         room_in_map(&mut self.read_behind, 1)?;
         self.read_behind.entry(id).or_insert(ground);
         Ok(())
@@ -253,7 +248,7 @@ impl Batch {
         if self.read_behind.is_empty() {
             return None;
         }
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         self.read_behind.get(&id).copied()
     }
 }

@@ -8,7 +8,7 @@
 //! to again.
 
 use super::alone::flush_state;
-use super::batch::{Batch, with};
+use super::batch::with;
 use super::beneath::read_beneath;
 use super::capability;
 use super::effect::{Action, Done, Outcome};
@@ -131,7 +131,7 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     let timer = Timer::start();
     // SAFETY: we are inside a transaction; PostgreSQL raises its own error in parallel mode.
     unsafe { pg_sys::CommandCounterIncrement() };
-    let id = Batch::id(&state.catalog, &state.class.name, state.key);
+    let id = state.id();
     let Some(taken) = with(|batch| batch.take(id, Rule::Given(on_conflict)))? else {
         return Ok(None);
     };
@@ -202,11 +202,7 @@ fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Res
     for (known, base) in read_only {
         let _reader = Impersonation::begin(&base.reader, SearchPath::Unchanged);
         let class = Rc::clone(&known.class);
-        let state = StateRef {
-            catalog: Rc::clone(catalog),
-            class,
-            key: &known.key,
-        };
+        let state = StateRef::of(catalog, class, &known.key);
         let found = read_beneath(&state, &mut Head)?.ground();
         if found != base.ground {
             return Err(conflict(&state, base.ground.number, found.number));

@@ -45,7 +45,7 @@ impl Batch {
         let known = self.changing(state)?;
         if known.is_staged() {
             let kept = known.clone();
-            let id = Self::id(&state.catalog, &state.class.name, state.key);
+            let id = state.id();
             self.scope.explicit.keep(id, &kept)?;
             to_change(&mut self.scope.kept)?.insert(id, kept);
         }

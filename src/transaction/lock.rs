@@ -1,6 +1,6 @@
 //! Locking a state before a decision that must still hold at COMMIT, and what a claim adds to that.
 
-use super::batch::{Batch, with};
+use super::batch::with;
 use super::known::OnConflict;
 use super::operation::Operation;
 use super::view::read_newest;
@@ -55,7 +55,7 @@ pub fn write_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()
     flush::flush_now(state, None)?;
     let class = behind::lock(&state.catalog, Rc::clone(&state.class), state.key)?;
     if class.behind && shared::l1().is_some() {
-        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         deferred::write_back(state, id)?;
     }
     Ok(())
@@ -77,7 +77,7 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
 /// The token of the claim under which this transaction writes the run, if one was named.
 pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
     with(|batch| {
-        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         let known = batch.known(id, &state.class.name, state.key)?;
         Ok(known.and_then(|known| known.fence))
     })

@@ -1,6 +1,6 @@
 //! Before a role meets a state that another role has changed.
 
-use super::batch::{Batch, with};
+use super::batch::with;
 use super::{deferred, flush};
 use crate::cache::StateRef;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ pub fn flush_others(state: &StateRef<'_>) -> Result<bool> {
     if !state.catalog.access().l1 && with(|batch| batch.deferred(state))?.is_some() {
         state.catalog.check_may_read()?;
         // Only the tables can say whether this role may see it.
-        let id = Batch::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         deferred::write_deferred(&state.catalog, id)?;
         // SAFETY: as below.
         unsafe { pg_sys::CommandCounterIncrement() };

@@ -101,7 +101,7 @@ pub fn overrule_deferred(state: &StateRef<'_>) -> Result<()> {
         let touched = by_hand.all() || by_hand.has(&state.class.name, state.key);
         Ok(touched && batch.deferred(state)?.is_some())
     })?;
-    let id = Batch::id(&state.catalog, &state.class.name, state.key);
+    let id = state.id();
     if may_be && is_overruled(&state.catalog, id)? {
         with(|batch| batch.overrule(id))?;
     }

@@ -86,7 +86,7 @@ pub struct NextRow {
 
 /// Whether it changes says whether somebody has committed a change of the state.
 pub fn quiet(state: &StateRef<'_>) -> Option<FillToken> {
-    shared::l1()?.fill_token(&state.catalog.l1_key(&state.class, state.key))
+    shared::l1()?.fill_token(&state.l1_key())
 }
 
 impl NextRow {

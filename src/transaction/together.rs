@@ -129,11 +129,7 @@ impl Group {
     }
 
     fn state<'a>(&self, class: &Rc<Class>, key: &'a [u8]) -> StateRef<'a> {
-        StateRef {
-            catalog: Rc::clone(&self.catalog),
-            class: Rc::clone(class),
-            key,
-        }
+        StateRef::of(&self.catalog, Rc::clone(class), key)
     }
 
     /// Writes those that have joined; what was made of them is added to `outcomes`.

@@ -111,8 +111,7 @@ fn read_at<F: Form>(
 impl Batch {
     /// What the operations staged on a state were applied to: who reads their result has read that.
     fn operations_base(&self, state: &StateRef<'_>) -> Result<Option<Ground>> {
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
-        let known = self.known(id, &state.class.name, state.key)?;
+        let known = self.known_of(state)?;
         Ok(
             known.and_then(|known| match known.pending.as_ref()?.intent {
                 Intent::Apply { base, .. } => Some(base),
@@ -131,7 +130,7 @@ impl Batch {
         if self.states.is_empty() {
             return Ok(None);
         }
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         let Some(known) = self.known(id, &state.class.name, state.key)? else {
             return Ok(None);
         };
@@ -167,7 +166,7 @@ impl Batch {
         if self.states.is_empty() {
             return Ok(Own::Committed { own_rows });
         }
-        let id = Self::id(&state.catalog, &state.class.name, state.key);
+        let id = state.id();
         let Some(known) = self.known(id, &state.class.name, state.key)? else {
             return Ok(Own::Committed { own_rows });
         };

@@ -67,7 +67,7 @@ sql_functions! {
         let mut filled = 0;
         if most > 0 {
             store::newest_keys(&catalog, &class, |key| {
-                let state = StateRef { catalog: Rc::clone(&catalog), class: Rc::clone(&class), key };
+                let state = StateRef::of(&catalog, Rc::clone(&class), key);
                 progress.step();
                 match warm(&state)? {
                     Warmed::Filled => filled += 1,
