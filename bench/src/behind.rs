@@ -93,10 +93,11 @@ fn change(
     connection: &mut Connection,
     crew: &mut Crew,
     document: &Document,
+    statement: &str,
 ) -> Result<Cost, Failure> {
     let cost = crew.work(Until::Elapsed(TURN), |client| {
         let text = revised(document, client);
-        client.execute_for_key("cached", &[&text])?;
+        client.execute_for_key(statement, &[&text])?;
         Ok(())
     })?;
     // What is left must not be written in another side's turn.
@@ -113,10 +114,12 @@ fn revised<C>(document: &Document, client: &Client<C>) -> String {
 
 fn crew(clients: usize) -> Result<Crew, Failure> {
     let cached = format!("SELECT state_set($1, $2, class => '{CLASS}')");
+    let text = format!("SELECT state_set_text($1, $2, class => '{CLASS}')");
     Crew::connect(
         clients,
         &[
             ("cached", &cached),
+            ("text", &text),
             ("plain", "UPDATE plain SET state = $2 WHERE key = $1"),
             ("parse", "SELECT $1::text, $2::jsonb IS NULL"),
         ],
@@ -137,7 +140,7 @@ pub fn one_client(
     let rounds = long_turns(plan, ROUNDS).alternate([Side::Cached, Side::Plain], |side| {
         tidy(connection)?;
         if side == Side::Cached {
-            return change(connection, &mut crew, &document);
+            return change(connection, &mut crew, &document, "cached");
         }
         crew.work(Until::Elapsed(OTHER_TURN), |client| {
             let text = revised(&document, client);
@@ -159,24 +162,38 @@ pub fn one_client(
     Ok(vec![row])
 }
 
-/// The same by several clients, against a Redis of each persistence; the one without any has the target.
+/// The same by several clients, against a Redis of each persistence; the one without any has the target. Against
+/// the latter also with the document as text, for which there is a target of its own.
 pub fn against_redis(
     connection: &mut Connection,
     plan: &Plan,
     target: f64,
+    text_target: f64,
 ) -> Result<Vec<Row>, Failure> {
     let document = Document::with_size(connection, SMALL)?;
     define(connection, CLASS, 1)?;
     store_for_all(connection, CLASS, CLIENTS, &document)?;
     let mut crew = crew(CLIENTS)?;
     let mut rows = Vec::new();
-    for (persistence, rounds, target) in [
-        (Persistence::None, ROUNDS, Target::AtLeast(target)),
-        (Persistence::EverySecond, 3, Target::None),
+    let (cached, text) = ("cached", "text");
+    for (statement, persistence, rounds, target) in [
+        (cached, Persistence::None, ROUNDS, Target::AtLeast(target)),
+        (cached, Persistence::EverySecond, 3, Target::None),
+        (
+            text,
+            Persistence::None,
+            ROUNDS,
+            Target::AtLeast(text_target),
+        ),
     ] {
+        let by = if statement == text {
+            " by `state_set_text`"
+        } else {
+            ""
+        };
         let what = Comparison {
             measured: format!(
-                "one changed {} state per transaction, `behind`, {CLIENTS} clients",
+                "one changed {} state per transaction{by}, `behind`, {CLIENTS} clients",
                 size(SMALL)
             ),
             against: format!("Redis `SET` of the same bytes, {}", persistence.described()),
@@ -187,7 +204,7 @@ pub fn against_redis(
             Some(redis) => {
                 let plan = long_turns(plan, rounds);
                 rows.extend(beside(
-                    connection, &plan, &mut crew, &document, &redis, what,
+                    connection, &plan, &mut crew, &document, statement, &redis, what,
                 )?);
             }
             None => {
@@ -214,6 +231,7 @@ fn beside(
     plan: &Plan,
     crew: &mut Crew,
     document: &Document,
+    statement: &str,
     redis: &Redis,
     what: Comparison,
 ) -> Result<Vec<Row>, Failure> {
@@ -222,7 +240,7 @@ fn beside(
     let mut turn = |side: Side| {
         tidy(connection)?;
         match side {
-            Side::Cached => change(connection, crew, document),
+            Side::Cached => change(connection, crew, document, statement),
             Side::Plain => others.work(Until::Elapsed(OTHER_TURN), |client| {
                 let (key, text) = (client.key_name().to_owned(), revised(document, client));
                 client.connection.set(&key, &text)
@@ -233,7 +251,8 @@ fn beside(
             }),
         }
     };
-    let mut rows = if let Target::None = what.target {
+    // The control reads a parameter of type jsonb, which the text is not.
+    let mut rows = if matches!(what.target, Target::None) || statement != "cached" {
         let rounds = plan.alternate([Side::Cached, Side::Plain], &mut turn)?;
         vec![what.by_rate(&rounds)]
     } else {

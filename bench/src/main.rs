@@ -105,7 +105,7 @@ fn measure(
         "unchanged" => writes::unchanged(connection, plan),
         "changed" => writes::changed(connection, plan),
         "behind" => behind::one_client(connection, plan, 4.0),
-        "redis" => behind::against_redis(connection, plan, 0.5),
+        "redis" => behind::against_redis(connection, plan, 0.5, 0.6),
         "notify" => messages::commits(connection, plan),
         "receipt" => messages::receipt(connection, plan),
         "written" => behind::written(connection, 60.0),
