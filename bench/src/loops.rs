@@ -160,3 +160,54 @@ pub fn path(
         .by_time(&rounds),
     ])
 }
+
+/// `state_set_text` of an unchanged document in a `behind` class, beside a cast of the text to `jsonb`: all of the
+/// one call, of which the parser is the greatest part, against the parser alone of the other.
+pub fn text(
+    connection: &mut Connection,
+    plan: &Plan,
+    bytes: usize,
+    target: f64,
+) -> Result<Vec<Row>, Failure> {
+    const CLASS: &str = "text";
+    crate::behind::define(connection, CLASS, 1)?;
+    let document = literal(Document::with_size(connection, bytes)?.text());
+    let key = format!("text-{bytes}");
+    let prepare = format!("x := {document}; PERFORM state_set_text(k, x, class => '{CLASS}');");
+    let read = format!("PERFORM state_set_text(k, x, class => '{CLASS}');");
+    create_loop(connection, "cached", &key, &prepare, &read)?;
+    create_loop(connection, "plain", &key, &prepare, "v := x::jsonb;")?;
+    // The call without the parser.
+    let given = format!("v := x::jsonb; PERFORM state_set(k, v, class => '{CLASS}');");
+    let call = format!("PERFORM state_set(k, v, class => '{CLASS}');");
+    create_loop(
+        connection,
+        "copying",
+        &key,
+        &format!("{prepare} {given}"),
+        &call,
+    )?;
+    let rounds = plan.alternate([Side::Cached, Side::Plain, Side::Control], |side| {
+        run_loop(connection, side, plan.turn)
+    })?;
+    let size = size(bytes);
+    let against = "`jsonb_in` of the same text".to_owned();
+    Ok(vec![
+        Comparison {
+            measured: format!(
+                "`state_set_text` of an unchanged document, {size}, `behind`, server-side loop"
+            ),
+            against: against.clone(),
+            target: Target::AtLeast(target),
+            sides: [0, 1],
+        }
+        .by_rate(&rounds),
+        Comparison {
+            measured: format!("control: `state_set` of the same as a `jsonb`, {size}"),
+            against,
+            target: Target::None,
+            sides: [2, 1],
+        }
+        .by_rate(&rounds),
+    ])
+}

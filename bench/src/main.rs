@@ -63,7 +63,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 23] = [
+const ROWS: [&str; 25] = [
     "get_small",
     "get_large",
     "path",
@@ -74,6 +74,8 @@ const ROWS: [&str; 23] = [
     "changed",
     "behind",
     "redis",
+    "text_small",
+    "text_large",
     "notify",
     "receipt",
     "written",
@@ -106,6 +108,8 @@ fn measure(
         "changed" => writes::changed(connection, plan),
         "behind" => behind::one_client(connection, plan, 4.0),
         "redis" => behind::against_redis(connection, plan, 0.5, 0.6),
+        "text_small" => loops::text(connection, plan, SMALL, 3.0),
+        "text_large" => loops::text(connection, plan, 300 * 1024, 3.0),
         "notify" => messages::commits(connection, plan),
         "receipt" => messages::receipt(connection, plan),
         "written" => behind::written(connection, 60.0),
