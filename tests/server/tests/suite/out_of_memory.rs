@@ -41,6 +41,10 @@ const STATEMENTS: &[&str] = &[
     "SELECT length(state_get('left', 'left')::text)",
     "SELECT state_set('big', d, class => 'all') FROM whole",
     "SELECT state_set('other', o, class => 'all') FROM docs",
+    "SELECT state_set_text('text', d::text, class => 'all') FROM whole",
+    "SELECT state_set_text('text', replace(d::text, 'a', '\\u0000'), on_invalid => 'replace', class => 'all') \
+     FROM whole",
+    "SELECT (state_save_text('text', d::text || ' ', class => 'all')).action FROM whole",
     "SELECT state_update('big', o, 'all') FROM docs",
     "SELECT state_update('big', '{\"q\": 1}', 'all')",
     "SELECT state_update('left', '{\"q\": 1}', 'left')",
