@@ -208,10 +208,14 @@ async function firstErrors() {
   assert.equal(rows[0].left, "8.9");
   // A number is not what it looks like in numeric.
   assert.notEqual(await value("SELECT state_context_spend($1, 'credits', $2)", "node-once", 0.1 + 0.2), "8.6");
-  // An object as ttl is no error, and no hour.
-  await pool.query("SELECT state_set('node-x', '1', ttl => $1)", [{ hours: 1 }]);
-  const soon = await value("SELECT expires_at < now() + interval '1 minute' FROM state_head WHERE key = 'node-x'");
-  assert.equal(soon, true);
+  // An object as ttl is no hour: PostgreSQL 15 reads its JSON as a second, later servers refuse it.
+  try {
+    await pool.query("SELECT state_set('node-x', '1', ttl => $1)", [{ hours: 1 }]);
+    const soon = await value("SELECT expires_at < now() + interval '1 minute' FROM state_head WHERE key = 'node-x'");
+    assert.equal(soon, true);
+  } catch (error) {
+    assert.equal(error.code, "22007");
+  }
 }
 
 async function main() {

@@ -105,7 +105,8 @@ fn killed_within(change: &str, expected: &[&str]) {
     let (whole, whole_parts) = after(change);
     assert_eq!(whole_parts, [expected]);
     for (point, has_committed) in POINTS {
-        let server = Server::new(&["fsync = on"]);
+        // With the commit, or the point at which a transaction tells is passed by.
+        let server = Server::new(&["fsync = on", "state_cache.notify = commit"]);
         let mut client = server.connect();
         family(&mut client);
         let before = picture(&mut client);
