@@ -49,6 +49,7 @@ pub fn live(arena: &Arena, clock: Clock, plan: &Plan<'_>) -> (History, Vec<Strin
         notify: plan.notify,
         leave_out: plan.leave_out,
         over: AtomicBool::new(false),
+        doomed: AtomicBool::new(false),
         operations: AtomicU64::new(0),
         processes: Mutex::default(),
         transactions: Mutex::default(),
@@ -114,13 +115,13 @@ fn run(board: &Board<'_>, client: &mut Client, plan: &Plan<'_>, dice: &mut Dice)
         }
         let times_up = server.times_up();
         let parked = parked(client, board.places);
+        board.doomed.store(true, Ordering::SeqCst);
         let now = board.clock.now();
         eventually("the crash", || {
             strike(client, dice);
             std::thread::sleep(Duration::from_millis(20));
             client.batch_execute("").is_err()
         });
-        // Those who try to connect again meet the server as it starts; that is no part of this life.
         board.over.store(true, Ordering::SeqCst);
         for thread in all {
             thread.join().unwrap();

@@ -24,6 +24,8 @@ pub struct Board<'a> {
     pub leave_out: &'a str,
     /// The life is over.
     pub over: AtomicBool,
+    /// A crash is about to end the life: who connects from here on may meet the server as it is afterwards.
+    pub doomed: AtomicBool,
     /// Operations so far.
     pub operations: AtomicU64,
     /// The process behind each session.
@@ -36,6 +38,11 @@ impl Board<'_> {
     /// Whether the sessions are to end.
     pub fn over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// Whether nobody is to connect any more.
+    fn takes_nobody(&self) -> bool {
+        self.over() || self.doomed.load(Ordering::SeqCst)
     }
 
     /// Whether there were enough operations.
@@ -90,7 +97,7 @@ impl<'a> Session<'a> {
     /// Connects if it must; false if there is no server to connect to any more.
     pub fn connect(&mut self, settings: &str) -> bool {
         while self.client.is_none() {
-            if self.board.over() {
+            if self.board.takes_nobody() {
                 return false;
             }
             let client = self.board.arena.server.try_connect("postgres").ok();
@@ -106,6 +113,8 @@ impl<'a> Session<'a> {
                 Some(client)
             });
             match ready {
+                // The server may have crashed, and be up again, since we looked.
+                Some(_) if self.board.takes_nobody() => return false,
                 Some(client) => self.client = Some(client),
                 None => std::thread::sleep(std::time::Duration::from_millis(20)),
             }
