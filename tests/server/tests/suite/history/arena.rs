@@ -170,6 +170,10 @@ const FUNCTIONS: &str = r#"
         gone boolean;
     BEGIN
         SELECT version, deleted INTO was, gone FROM state_head WHERE class = of AND key = named FOR UPDATE;
+        IF NOT FOUND THEN
+            -- The next statements would see, and delete, what others have committed since.
+            RETURN NULL;
+        END IF;
         DELETE FROM state_snapshot WHERE class = of AND key = named;
         DELETE FROM state_head WHERE class = of AND key = named;
         RETURN CASE WHEN NOT gone THEN was END;
