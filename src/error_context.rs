@@ -11,6 +11,9 @@
 //! puts the keeper back on the stack when a panic leaves the function ([`on_top_of`]). The second time it is the
 //! error that pgrx makes of the panic, which gets the copy. A keeper lives in the memory context that was current,
 //! which lasts longer than the function.
+//!
+//! A copy takes memory, and is made once only: where the memory is refused, that is an error too, for which the
+//! server calls the keeper again, and so on without end.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -29,6 +32,8 @@ thread_local! {
 struct Keeper {
     callback: pg_sys::ErrorContextCallback,
     memory: pg_sys::MemoryContext,
+    /// Whether a copy was begun.
+    began: bool,
     /// A copy of the context, in that memory; null until there is one.
     text: *mut c_char,
 }
@@ -44,8 +49,11 @@ impl Keeper {
             let keeper = keeper.cast::<Keeper>();
             if !(*keeper).text.is_null() {
                 crate::sys::add_error_context(CStr::from_ptr((*keeper).text));
+            }
+            if (*keeper).began {
                 return;
             }
+            (*keeper).began = true;
             let before = pg_sys::MemoryContextSwitchTo((*keeper).memory);
             let error = pg_sys::CopyErrorData();
             if !(*error).context.is_null() {
@@ -93,6 +101,7 @@ pub fn kept<T>(f: impl FnOnce() -> T) -> T {
             arg: keeper.cast(),
         };
         (*keeper).memory = pg_sys::CurrentMemoryContext;
+        (*keeper).began = false;
         (*keeper).text = null_mut();
         pg_sys::error_context_stack = &raw mut (*keeper).callback;
         let result = f();
