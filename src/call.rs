@@ -146,9 +146,9 @@ impl<'a> Call<'a> {
 
     /// An `interval` argument.
     pub fn interval(&self, n: usize) -> Option<pg_sys::Interval> {
+        let interval = self.argument(n)?.cast_mut_ptr::<pg_sys::Interval>();
         // SAFETY: the SQL declaration says interval, which is passed by pointer.
-        self.argument(n)
-            .map(|datum| unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() })
+        Some(unsafe { *interval })
     }
 
     /// A `text[]` argument, element by element; arrays of several dimensions are read in storage order.

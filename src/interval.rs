@@ -77,9 +77,9 @@ pub fn after(at: i64, interval: &pg_sys::Interval) -> i64 {
         Some(pg_sys::Datum::from(at)),
         Some(pg_sys::Datum::from(&raw mut interval)),
     ];
+    let add = pg_sys::timestamptz_pl_interval;
     // SAFETY: timestamptz_pl_interval takes a timestamptz by value and an interval by pointer.
-    let sum =
-        unsafe { pgrx::direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
+    let sum = unsafe { pgrx::direct_function_call::<i64>(add, &arguments) };
     sum.unwrap_or(i64::MAX)
 }
 

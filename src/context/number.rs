@@ -24,11 +24,10 @@ impl Number {
     /// An argument that must be neither negative nor infinite nor no number.
     pub fn amount(argument: Option<pg_sys::Datum>, name: &str) -> Result<Self> {
         let datum = argument.ok_or_else(|| Error::null_argument(name))?;
+        let type_of = pg_sys::NUMERICOID;
         // SAFETY: the SQL declaration says numeric.
-        let number =
-            unsafe { AnyNumeric::from_polymorphic_datum(datum, false, pg_sys::NUMERICOID) }
-                .map(Self)
-                .ok_or_else(|| Error::null_argument(name))?;
+        let number = unsafe { AnyNumeric::from_polymorphic_datum(datum, false, type_of) };
+        let number = number.map(Self).ok_or_else(|| Error::null_argument(name))?;
         // Before the comparison, which holds NaN greater than all numbers.
         number
             .document()

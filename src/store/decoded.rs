@@ -64,9 +64,8 @@ impl Walker {
     /// change of the snapshot.
     pub fn of(class: &[u8], key: &[u8]) -> Option<Self> {
         // SAFETY: looks at this backend's transaction state.
-        let has_written =
-            unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId };
-        if has_written {
+        let written_as = unsafe { pg_sys::GetTopTransactionIdIfAny() };
+        if written_as != pg_sys::InvalidTransactionId {
             return None;
         }
         let mut state = with_capacity(size_of::<usize>() + class.len() + key.len()).ok()?;

@@ -210,9 +210,9 @@ impl<K: Locks> L1<K> {
             // and larger than a header.
             unsafe { first.cast::<EntryHeader>().write(header) };
         }
-        // SAFETY: as above, for the whole chain.
-        let mut writer =
-            unsafe { Writer::new(&self.arena, chain.head, HEADER, names + entry.value.len()) };
+        let room = names + entry.value.len();
+        // SAFETY: all chunks of the chain were just taken from the free list, so they are ours alone.
+        let mut writer = unsafe { Writer::new(&self.arena, chain.head, HEADER, room) };
         for part in [class, key, entry.value] {
             writer.write(part);
         }
@@ -269,9 +269,9 @@ impl<K: Locks> L1<K> {
 
     /// Notes chunk 64, 128, ... of `chain` in `table`.
     fn write_table(&self, chain: &Chain, table: &Chain) {
+        let room = table.chunks as usize * CHUNK;
         // SAFETY: the table's chunks were just taken from the free list.
-        let mut writer =
-            unsafe { Writer::new(&self.arena, table.head, 0, table.chunks as usize * CHUNK) };
+        let mut writer = unsafe { Writer::new(&self.arena, table.head, 0, room) };
         let mut chunk = chain.head;
         for number in 1..chain.chunks {
             chunk = self.arena.after(chunk);

@@ -128,9 +128,9 @@ impl<K: Locks> Ring<K> {
     fn copy_out(&self, position: u64, len: usize, into: &mut Vec<u8>) {
         for (at, len) in self.stretches(position, len) {
             // SAFETY: `at + len` is at most the capacity, and nobody writes the bytes.
-            let stretch =
-                unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(HEADER + at), len) };
-            into.extend_from_slice(stretch);
+            into.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(self.base.as_ptr().add(HEADER + at), len)
+            });
         }
     }
 }
