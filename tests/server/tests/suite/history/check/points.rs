@@ -2,6 +2,7 @@
 
 use super::cycles::{Edges, Why, cycles, kind};
 use super::order::{Node, Order};
+use super::replay::Own;
 use super::{Index, Kind, Observation};
 use crate::history::record::{Level, Promise, Span, State};
 use std::collections::HashMap;
@@ -279,6 +280,22 @@ fn place_and_point(
     Some((place, point, span))
 }
 
+/// Whether a transaction may have written nothing of a state that it leaves absent. With one snapshot, a delete finds
+/// nothing where that snapshot holds no state, and cancels what the transaction had staged before: it is as if the
+/// transaction came before whoever has made the state since.
+fn may_have_cancelled_out(index: &Index<'_>, number: usize, state: State) -> bool {
+    let (transaction, played) = (&index.history.transactions[number], &index.replays[number]);
+    let was_there = played
+        .looks
+        .iter()
+        .any(|look| look.seen.state == state && look.own.is_none() && look.seen.value.is_some());
+    transaction.level != Level::Committed
+        && played.does.get(&state) == Some(&Own::Gone)
+        && !played.versions.contains_key(&state)
+        && !played.removed.contains_key(&state)
+        && !was_there
+}
+
 /// For each state when acknowledged writers began to commit, and of those that began then or later the one that
 /// was answered first.
 fn writers_by_start(index: &Index<'_>, states: usize) -> Vec<Vec<(u64, u64, usize)>> {
@@ -287,7 +304,9 @@ fn writers_by_start(index: &Index<'_>, states: usize) -> Vec<Vec<(u64, u64, usiz
         if index.acknowledged(number) {
             let end = index.end(number);
             for state in played.does.keys() {
-                all[*state].push((end.from, end.to, number));
+                if !may_have_cancelled_out(index, number, *state) {
+                    all[*state].push((end.from, end.to, number));
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use super::super::Kind;
 use super::{Made, X, Y, absent, change, elsewhere, read, seen};
 use crate::history::record::Change::{Append, Delete, Remove, Set};
 use crate::history::record::Level::{Committed, Repeatable, Serializable};
-use crate::history::record::{Act, Element};
+use crate::history::record::{Act, Element, Level};
 
 #[test]
 fn what_follows_in_order_is_clean() {
@@ -42,6 +42,38 @@ fn a_deleted_state_that_is_back_is_found() {
         .add(Committed, 1, 3, vec![change(X, Delete)])
         .add(Committed, 4, 6, vec![read(X, 1, &[1])])
         .holds(Kind::Stale);
+}
+
+#[test]
+fn changes_that_cancel_out_under_an_older_snapshot_are_clean() {
+    for level in [Repeatable, Serializable] {
+        cancelling(level, vec![change(X, Set(10)), change(X, Delete)]).must_be_clean();
+    }
+}
+
+#[test]
+fn a_lost_delete_of_what_the_snapshot_holds_is_found() {
+    let acts = vec![read(X, 1, &[1]), change(X, Set(10)), change(X, Delete)];
+    Made::new()
+        .add(Repeatable, 1, 9, acts)
+        .add(Committed, 10, 12, vec![read(X, 1, &[1])])
+        .holds(Kind::Stale);
+}
+
+#[test]
+fn a_lost_delete_without_a_snapshot_is_found() {
+    cancelling(Committed, vec![change(X, Set(10)), change(X, Delete)]).holds(Kind::Stale);
+}
+
+/// A state is absent; a transaction with these acts commits after another has made the state, which stays.
+fn cancelling(level: Level, acts: Vec<Act>) -> Made {
+    let mut made = Made::new();
+    made.0.first[X] = seen(X, 0, &[]);
+    let acts = std::iter::once(elsewhere()).chain(acts).collect();
+    made.add(level, 1, 9, acts)
+        .add(Committed, 2, 3, vec![change(X, Set(11))])
+        .add(Committed, 10, 12, vec![read(X, 1, &[11])])
+        .last(vec![seen(X, 1, &[11])])
 }
 
 #[test]
