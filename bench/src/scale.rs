@@ -474,11 +474,15 @@ impl Filled {
         let postmaster = "SELECT extract(epoch FROM pg_postmaster_start_time())";
         let before: String = self.connection.value(postmaster)?;
         let data: String = self.connection.value("SHOW data_directory")?;
+        // Only once the session that asks for it has ended: a restart could be faster than the answer.
+        let mut asking = connect()?;
+        let backend: u32 = asking.value("SELECT pg_backend_pid()")?;
         let command = format!(
-            "setsid {bin}/pg_ctl --pgdata={data} --mode=fast --wait restart >/dev/null 2>&1 </dev/null &"
+            "setsid sh -c \"while kill -0 {backend} 2>/dev/null; do sleep 0.01; done; \
+             {bin}/pg_ctl --pgdata={data} --mode=fast --wait restart\" >/dev/null 2>&1 </dev/null &"
         );
-        self.connection
-            .query(&format!("COPY (SELECT 1) TO PROGRAM '{command}'"))?;
+        asking.query(&format!("COPY (SELECT 1) TO PROGRAM '{command}'"))?;
+        drop(asking);
         wait_until("the server to restart", || {
             let now =
                 Connection::open_database(NAME).and_then(|mut new| new.value::<String>(postmaster));
