@@ -12,6 +12,7 @@
 //! row's figure is the median over the rounds.
 
 mod behind;
+mod bulk;
 mod cold;
 mod contexts;
 mod crew;
@@ -63,7 +64,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 25] = [
+const ROWS: [&str; 28] = [
     "get_small",
     "get_large",
     "path",
@@ -72,6 +73,9 @@ const ROWS: [&str; 25] = [
     "updates",
     "unchanged",
     "changed",
+    "changed_alone",
+    "load",
+    "churn",
     "behind",
     "redis",
     "text_small",
@@ -106,6 +110,9 @@ fn measure(
         "updates" => updates::updates(connection, plan),
         "unchanged" => writes::unchanged(connection, plan),
         "changed" => writes::changed(connection, plan),
+        "changed_alone" => writes::changed_alone(connection, plan),
+        "load" => bulk::load(connection, plan),
+        "churn" => bulk::churn(connection),
         "behind" => behind::one_client(connection, plan, 4.0),
         "redis" => behind::against_redis(connection, plan, 0.5, 0.6),
         "text_small" => loops::text(connection, plan, SMALL, 3.0),

@@ -26,6 +26,8 @@ const PASS: usize = 1_000;
 const ROUNDS: usize = 3;
 /// How long a worker, or the server, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Updates in a loop of one session.
+const LOOPED: usize = 20_000;
 
 /// The document of state `n`, an SQL expression, after its change number `step`: about 300 bytes of binary jsonb.
 fn document(n: &str, step: &str) -> String {
@@ -68,6 +70,7 @@ fn measure(plan: &Plan, most: usize) -> Result<Vec<Row>, Failure> {
         filled.grow(size)?;
         rows.extend(filled.reads(plan)?);
         rows.push(filled.updates(plan)?);
+        rows.push(filled.updates_in_a_loop(plan)?);
         rows.extend(filled.views(plan)?);
         rows.push(filled.write_back(plan)?);
         rows.push(filled.expiry(plan)?);
@@ -278,6 +281,61 @@ impl Filled {
         Ok(self
             .compared(&what, "`UPDATE … SET state` by primary key")
             .by_rate(&rounds))
+    }
+
+    /// Updates of states at random in a loop within the server, with a COMMIT each and the messages that are the
+    /// default.
+    fn updates_in_a_loop(&mut self, plan: &Plan) -> Result<Row, Failure> {
+        let any = format!("1 + floor(random() * {})", self.states);
+        let changed = document("n", "i");
+        for (name, change) in [
+            (
+                "cached",
+                format!("PERFORM state_set('state-' || n, {changed}, class => '{CLASS}')"),
+            ),
+            (
+                "plain",
+                format!("UPDATE plain SET state = {changed} WHERE key = 'state-' || n"),
+            ),
+        ] {
+            self.connection.query(&format!(
+                "CREATE OR REPLACE PROCEDURE updates_{name}() LANGUAGE plpgsql AS $updates$
+                 DECLARE n bigint;
+                 BEGIN
+                     FOR i IN 1 .. {LOOPED} LOOP
+                         n := {any};
+                         {change};
+                         COMMIT;
+                     END LOOP;
+                 END $updates$"
+            ))?;
+        }
+        let plan = Plan {
+            rounds: plan.rounds.min(ROUNDS),
+            turns: 1,
+            ..*plan
+        };
+        self.connection.query("RESET state_cache.notify")?;
+        let rounds = plan.alternate([Side::Cached, Side::Plain], |side| {
+            let name = match side {
+                Side::Cached => "cached",
+                _ => "plain",
+            };
+            let cost = timed(&mut self.connection, &format!("CALL updates_{name}()"))?;
+            Ok(Cost {
+                done: LOOPED as f64,
+                ..cost
+            })
+        })?;
+        self.connection.query("SET state_cache.notify = off")?;
+        self.tidy()?;
+        let what = format!("{LOOPED} updates in a loop, with a COMMIT each");
+        let compared = self.compared(&what, "the same loop with `UPDATE … SET state`");
+        Ok(Comparison {
+            target: Target::AtLeast(1.0),
+            ..compared
+        }
+        .by_rate(&rounds))
     }
 
     /// What looks at all states, or at all of L1.
