@@ -78,9 +78,19 @@ CREATE TABLE state_head (
 	deleted    boolean NOT NULL DEFAULT false,
 	expires_at timestamptz,
 	updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	-- Of a version that is held in this row, and in no row of state_snapshot.
+	parent_version    bigint,
+	checkpoint_type   text,
+	agent_phase       text,
+	execution_context jsonb,
+	writer            xid8,
+	-- Last, behind what changes with every version: WAL then holds only where two documents differ.
+	state             jsonb,
 	PRIMARY KEY (class, key)
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE state_head IS 'which version of each state is current; a deleted state stays as a tombstone';
+COMMENT ON TABLE state_head
+	IS 'which version of each state is current, with its document in classes that keep one version; a deleted state '
+	   'stays as a tombstone';
 COMMENT ON COLUMN state_head.class IS 'class of the state';
 COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 255 bytes';
 COMMENT ON COLUMN state_head.version
@@ -90,6 +100,16 @@ COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary fo
 COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
 COMMENT ON COLUMN state_head.expires_at IS 'from when on the state reads as absent; NULL: never';
 COMMENT ON COLUMN state_head.updated_at IS 'when the current version was written';
+COMMENT ON COLUMN state_head.parent_version
+	IS 'where state is set: version it was made from; NULL where there was no state before';
+COMMENT ON COLUMN state_head.checkpoint_type IS 'where state is set: why the version was saved; NULL: auto';
+COMMENT ON COLUMN state_head.agent_phase IS 'where state is set: phase of the agent when it was saved';
+COMMENT ON COLUMN state_head.execution_context
+	IS 'where state is set: whatever the caller wants to keep beside the document';
+COMMENT ON COLUMN state_head.writer
+	IS 'where state is set: transaction that wrote the version, on the server where it was written';
+COMMENT ON COLUMN state_head.state
+	IS 'the current document, in classes that keep one version; NULL where a row of state_snapshot holds it';
 
 -- Which states expire next; a state that never expires is not in it, and its updates stay HOT.
 CREATE INDEX state_head_expiring ON state_head (expires_at, class, key) WHERE expires_at IS NOT NULL;
@@ -153,11 +173,13 @@ ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
 DO $$
 BEGIN
 	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
+	ALTER TABLE state_head ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
 	NULL;
 END
 $$;
-COMMENT ON TABLE state_snapshot IS 'kept versions of states, each whole (keyframe) or as a delta';
+COMMENT ON TABLE state_snapshot
+	IS 'kept versions of states, each whole (keyframe) or as a delta; but for those that state_head holds itself';
 COMMENT ON COLUMN state_snapshot.class IS 'class of the state';
 COMMENT ON COLUMN state_snapshot.key IS 'name of the state within its class';
 COMMENT ON COLUMN state_snapshot.version IS 'version this snapshot holds';
@@ -178,12 +200,25 @@ CREATE FUNCTION state_at(key text, version bigint, class text DEFAULT 'run') RET
 COMMENT ON FUNCTION state_at(text, bigint, text)
 	IS 'the state as a kept version holds it; NULL if that version is not kept';
 
+CREATE VIEW state_kept WITH (security_invoker = true) AS
+	SELECT class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context,
+		created_at, writer, state, delta, false AS in_head
+	FROM state_snapshot
+	UNION ALL
+	SELECT class, key, version, parent_version, hash, COALESCE(checkpoint_type, 'auto'), false, agent_phase,
+		execution_context, updated_at, writer, state, NULL, true
+	FROM state_head WHERE state IS NOT NULL AND NOT deleted;
+COMMENT ON VIEW state_kept
+	IS 'the kept versions, those in rows of state_snapshot and those in head rows alike, for plain SQL';
+
+-- A head row that holds its document looks for no snapshot: NULL finds none without a search.
 CREATE VIEW state_current WITH (security_invoker = true) AS
-	SELECT h.class, h.key, h.version, COALESCE(s.state, state_at(h.key, h.version, h.class)) AS state, h.updated_at
+	SELECT h.class, h.key, h.version, COALESCE(h.state, s.state, state_at(h.key, h.version, h.class)) AS state,
+		h.updated_at
 	FROM state_head h
-	JOIN state_snapshot s ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key
-		AND s.version OPERATOR(pg_catalog.=) h.version
-	WHERE NOT h.deleted
+	LEFT JOIN state_snapshot s ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key
+		AND s.version OPERATOR(pg_catalog.=) CASE WHEN h.state IS NULL THEN h.version END
+	WHERE NOT h.deleted AND (h.state IS NOT NULL OR s.version IS NOT NULL)
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
@@ -1120,6 +1155,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		WHEN 'l' THEN 'lz4' ELSE 'pglz' END), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 			AND a.attcompression <> '' AND (k.relname, a.attname, a.attcompression) NOT IN (
+				('state_head', 'state', 'l'), ('state_head', 'execution_context', 'l'),
 				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
 				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2

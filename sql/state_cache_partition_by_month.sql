@@ -21,7 +21,8 @@ DECLARE
 	was     pg_catalog.regclass;
 	first_name   pg_catalog.text;
 	month_ends   pg_catalog.timestamptz;
-	view_text pg_catalog.text;
+	kept_text pg_catalog.text;
+	current_text pg_catalog.text;
 	extras  pg_catalog.text;
 	statements pg_catalog.text[];
 	statement pg_catalog.text;
@@ -82,7 +83,8 @@ BEGIN
 		UNION ALL SELECT DISTINCT 'view ' || r.ev_class::regclass FROM pg_depend d
 			JOIN pg_rewrite r ON r.oid = d.objid
 			WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = was
-			AND r.ev_class NOT IN (was, format('%I.state_current', home)::regclass)
+			AND r.ev_class NOT IN (was, format('%I.state_current', home)::regclass,
+			format('%I.state_kept', home)::regclass)
 	) extra (what);
 	IF extras IS NOT NULL THEN
 		RAISE EXCEPTION '% has what this script would not carry over', was
@@ -95,7 +97,8 @@ BEGIN
 		(date_trunc(''month'', max(created_at) AT TIME ZONE ''UTC'') + interval ''1 month'') AT TIME ZONE ''UTC'')
 		FROM %s', was) INTO month_ends USING month_ends;
 	SELECT relowner::regrole INTO keeper FROM pg_class WHERE oid = was;
-	view_text := pg_get_viewdef(format('%I.state_current', home)::regclass);
+	kept_text := pg_get_viewdef(format('%I.state_kept', home)::regclass);
+	current_text := pg_get_viewdef(format('%I.state_current', home)::regclass);
 	first_name := 'state_snapshot_before_' || to_char(month_ends AT TIME ZONE 'UTC', 'YYYY_MM');
 	-- What makes the new table like the old one, in words that fit both.
 	SELECT array_agg(made ORDER BY step) INTO statements FROM (
@@ -133,7 +136,9 @@ BEGIN
 	END LOOP;
 	EXECUTE format('ALTER EXTENSION state_cache ADD TABLE %I.state_snapshot', home);
 	-- In place: its privileges, and the views upon it, stay.
-	EXECUTE format('CREATE OR REPLACE VIEW %I.state_current WITH (security_invoker = true) AS %s', home, view_text);
+	EXECUTE format('CREATE OR REPLACE VIEW %I.state_kept WITH (security_invoker = true) AS %s', home, kept_text);
+	EXECUTE format('CREATE OR REPLACE VIEW %I.state_current WITH (security_invoker = true) AS %s', home,
+		current_text);
 
 	EXECUTE format($make$
 CREATE FUNCTION %1$I.state_partitions(OUT partition regclass, OUT lower timestamptz, OUT upper timestamptz,
@@ -308,7 +313,7 @@ BEGIN
 				-- Its class keeps it: it is beyond none of the limits.
 				OR c.class IS NOT NULL AND p.created_at >= COALESCE(now() - c.keep_for, '-infinity')
 					AND (c.keep IS NULL OR
-					(SELECT count(*) FROM (SELECT FROM %%4$s.state_snapshot n WHERE n.class = p.class
+					(SELECT count(*) FROM (SELECT FROM %%4$s.state_kept n WHERE n.class = p.class
 						AND n.key = p.key
 						AND n.version > p.version LIMIT c.keep) newer) < c.keep)
 				-- The next version is stored elsewhere, as the difference from it.

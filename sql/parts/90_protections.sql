@@ -115,6 +115,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		WHEN 'l' THEN 'lz4' ELSE 'pglz' END), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 			AND a.attcompression <> '' AND (k.relname, a.attname, a.attcompression) NOT IN (
+				('state_head', 'state', 'l'), ('state_head', 'execution_context', 'l'),
 				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
 				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2

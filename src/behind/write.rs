@@ -161,7 +161,7 @@ pub fn write(subject: Subject<'_>, unwritten: &Unwritten) -> Result<Wrote> {
             None => unwritten.version,
             Some(head) if head.version > unwritten.version => return Ok(Wrote::Overruled),
             Some(head) if head.version == unwritten.version => {
-                if head.hash == Some(unwritten.hash) && head.has_snapshot {
+                if head.hash == Some(unwritten.hash) && head.holder.is_some() {
                     if head.expires_at == unwritten.expires_at || touch(subject, head, unwritten)? {
                         return Ok(Wrote::Version(Made {
                             version: head.version,
@@ -300,6 +300,7 @@ fn replaced(head: &Target) -> Replaced {
         hash: head.hash,
         expires_at: None,
         is_newest: false,
+        holder: head.holder,
     }
 }
 
@@ -319,7 +320,7 @@ fn write_over(
     } = subject;
     let head = ground.head.as_ref();
     let base = match head {
-        Some(head) if class.packs() && head.has_snapshot => {
+        Some(head) if class.packs() && head.holder.is_some() => {
             stored(subject)?.filter(|(version, _)| *version == head.version)
         }
         _ => None,
@@ -338,18 +339,8 @@ fn write_over(
         checkpoint: None,
     };
     let command = sys::begin_command();
-    let may_replace = |head: &Target| {
-        class.keeps_one()
-            && !head.deleted
-            && head.has_snapshot
-            && !head.is_recovery_point
-            && catalog.may_replace_snapshots()
-    };
     let made = match head {
         None => store::insert(catalog, class, key, &new)?,
-        Some(head) if may_replace(head) => {
-            store::replace(catalog, class, key, replaced(head), &new)?
-        }
         Some(head) => store::update(catalog, class, key, replaced(head), &new)?,
     };
     let put_right = |made| ground.put_right(subject, Some(&new), made, command);

@@ -169,7 +169,7 @@ unsafe fn channel(values: &[pg_sys::Datum]) -> CString {
 }
 
 impl Class {
-    /// Whether a version is written over the snapshot of the one before, which is not kept.
+    /// Whether nothing is kept of a version when the next one comes, unless it is a recovery point.
     pub fn keeps_one(&self) -> bool {
         self.keep == Some(1)
     }

@@ -351,9 +351,8 @@ impl Catalog {
         access::check_may_change(self.head, self.snapshot)
     }
 
-    /// Whether the flush may write a version over its predecessor's row. It may always put a new row in its
-    /// place instead, which is what privileges and policies are asked about otherwise.
-    pub fn may_replace_snapshots(&self) -> bool {
+    /// Whether the current role may store a snapshot anew.
+    pub fn may_rewrite_snapshots(&self) -> bool {
         !self.access().row_security && access::may_update(self.snapshot)
     }
 

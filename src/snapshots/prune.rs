@@ -99,7 +99,7 @@ pub fn prune(catalog: &Catalog, class: &[u8], retention: &dyn Fn() -> Retention)
         return Err(Error::PartialView);
     }
     // Who may not change a row cannot store it anew.
-    let needed = match catalog.may_replace_snapshots() {
+    let needed = match catalog.may_rewrite_snapshots() {
         true => Needed::Goes,
         false => Needed::Stays,
     };

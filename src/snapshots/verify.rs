@@ -111,7 +111,7 @@ fn head_fault(head: &Target, newest: Option<i64>) -> Option<AnyFault> {
         Some(newest) if newest > head.version => {
             Some(format!("version {newest} is kept, which is above the current one").into())
         }
-        _ if !head.deleted && !head.has_snapshot => Some("its snapshot is missing".into()),
+        _ if !head.deleted && head.holder.is_none() => Some("its snapshot is missing".into()),
         _ => None,
     }
 }

@@ -3,8 +3,8 @@
 use super::changes::write;
 use super::read::again;
 use super::spi::{Connection, Row, Statement};
-use super::storage::{Columns, Decoding, Fault, Storage, pack, unpack};
-use super::texts::OF_STATE;
+use super::storage::{Columns, Decoding, Fault, Holder, Storage, pack, unpack};
+use super::texts::{KEPT, OF_STATE};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -20,6 +20,7 @@ use strum::IntoStaticStr;
 struct Statements {
     versions: OnceCell<Statement>,
     version: OnceCell<Statement>,
+    version_in_head: OnceCell<Statement>,
     label: OnceCell<Statement>,
     next_version: OnceCell<Statement>,
     rewrite: OnceCell<Statement>,
@@ -90,6 +91,8 @@ pub struct Version {
 
 /// Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
 const LAST_WRITTEN: &str = "ORDER BY created_at USING OPERATOR(pg_catalog.>) LIMIT 1";
+/// The same where the head row may hold it too, as it should not: that counts, as it does for who reads the state.
+const COUNTS: &str = "ORDER BY in_head USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>) LIMIT 1";
 
 /// What becomes of the execution contexts of versions, which may be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +120,8 @@ pub fn versions(
                  CASE WHEN $3 THEN execution_context END, \
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
                  pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 ORDER BY version USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>)"
+                 FROM {KEPT} ORDER BY version USING OPERATOR(pg_catalog.>), \
+                 in_head USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>)"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::BOOLOID],
@@ -186,8 +189,7 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
         || {
             format!(
                 "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 \
-                 {LAST_WRITTEN}"
+                 FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 {COUNTS}"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
@@ -196,7 +198,8 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
     Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4])))
 }
 
-/// The next kept version above another one, and how it is stored, under the active snapshot.
+/// The next kept version above another one that a snapshot row holds, and how it is stored, under the active
+/// snapshot: what a head row holds builds upon no other.
 pub fn next_version(
     catalog: &Catalog,
     class: &[u8],
@@ -295,10 +298,16 @@ fn kept_once(
             &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
         )?;
         let rows = connection.query(statement, named(class, key, version))?;
-        rows.first()
-            .map(|row| (Columns::of(&row, 1, 2), row.text(3), row.boolean(4)))
+        let row = rows
+            .first()
+            .map(|row| (Columns::of(&row, 1, 2), row.text(3), row.boolean(4)));
+        match row {
+            Some(row) => Some((row, Holder::Snapshot)),
+            None => held_in_head(catalog, &connection, class, key, version)?
+                .map(|(columns, hash)| ((columns, hash, false), Holder::Head)),
+        }
     };
-    let Some((columns, stored_hash, is_recovery_point)) = row else {
+    let Some(((columns, stored_hash, is_recovery_point), holder)) = row else {
         return Ok(None);
     };
     let name = (class, key, version);
@@ -314,11 +323,37 @@ fn kept_once(
     Ok(Some(unpacked.map(|unpacked| Kept {
         document: unpacked.document,
         hash: unpacked.hash,
-        storage: unpacked.storage,
+        storage: unpacked.storage.held_by(holder),
     })))
 }
 
-/// Stores a version as a keyframe, which it is not yet.
+/// The document and the hash of a version that the head row holds.
+fn held_in_head(
+    catalog: &Catalog,
+    connection: &Connection,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<Option<(Columns, Box<[u8]>)>> {
+    let statement = connection.prepare(
+        &statements(catalog).version_in_head,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT state, NULL::pg_catalog.bytea, hash FROM @extschema@.state_head \
+                 WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 \
+                 AND state IS NOT NULL AND NOT deleted"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(statement, named(class, key, version))?;
+    Ok(rows
+        .first()
+        .map(|row| (Columns::of(&row, 1, 2), row.text(3))))
+}
+
+/// Stores a version of a snapshot row as a keyframe, which it is not yet.
 pub fn rewrite_as_keyframe(
     catalog: &Catalog,
     class: &Class,
@@ -361,7 +396,7 @@ pub fn rewrite_as_keyframe(
     Ok(())
 }
 
-/// Deletes a snapshot; whether it was there.
+/// Deletes a snapshot row; whether it was there.
 pub fn delete_snapshot(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Result<bool> {
     let deleted = write(
         catalog,
@@ -388,8 +423,9 @@ pub fn lock_if_free(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<bool>
     Ok(locked > 0 || catalog.head_row(class, key).is_none())
 }
 
-/// Up to `limit` keys behind `after`, of states that may have more than `keep` snapshots or one made before
-/// `before` that is not current: of a deleted state, whose tombstone counts, none is.
+/// Up to `limit` keys behind `after`, of states that may have more than `keep` versions or one made before `before`
+/// that is not current: no snapshot row is of a state whose head row holds the document, and of a deleted state,
+/// whose tombstone counts.
 pub fn prunable_states(
     catalog: &Catalog,
     class: &[u8],
@@ -405,7 +441,7 @@ pub fn prunable_states(
          AND (pg_catalog.count(*) OPERATOR(pg_catalog.>) COALESCE($3, 1) \
          OR $4 IS NOT NULL AND pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 \
          OR EXISTS (SELECT FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
-         AND h.key OPERATOR(pg_catalog.=) state_snapshot.key AND h.deleted)) \
+         AND h.key OPERATOR(pg_catalog.=) state_snapshot.key AND (h.deleted OR h.state IS NOT NULL))) \
          ORDER BY key LIMIT $5";
     let connection = Connection::open()?;
     let statement = connection.prepare(

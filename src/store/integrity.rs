@@ -3,6 +3,7 @@
 use super::changes::write;
 use super::history::named;
 use super::spi::{Connection, Statement};
+use super::texts::{KEPT, OF_STATE, holds_nothing};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -102,7 +103,19 @@ pub fn log(catalog: &Catalog, entry: &LogEntry<'_>) -> Result<Option<LogId>> {
     Ok(id.map(|id| unsafe { *id.cast_mut_ptr::<LogId>() }))
 }
 
-/// Moves a snapshot to `state_damaged`.
+/// The statement that moves these columns of a version to `state_damaged`, from the row that holds it.
+pub(super) fn put_aside_sql(columns: &str) -> String {
+    let of_version = format!("{OF_STATE} AND version OPERATOR(pg_catalog.=) $3");
+    format!(
+        "WITH gone AS (DELETE FROM @extschema@.state_snapshot WHERE {of_version}), \
+         emptied AS (UPDATE @extschema@.state_head SET {} WHERE {of_version} AND state IS NOT NULL) \
+         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, {columns}) \
+         SELECT $4, $1, $2, $3, {columns} FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3",
+        holds_nothing()
+    )
+}
+
+/// Moves a version to `state_damaged`.
 pub fn put_aside(
     catalog: &Catalog,
     class: &[u8],
@@ -110,18 +123,13 @@ pub fn put_aside(
     version: i64,
     log_id: &LogId,
 ) -> Result<()> {
-    const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
-         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-         AND version OPERATOR(pg_catalog.=) $3 RETURNING *) \
-         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta) \
-         SELECT $4, class, key, version, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta FROM gone";
+    let columns = "parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context, \
+         created_at, writer, state, delta";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
         &statements(catalog).put_aside,
-        SQL,
+        &put_aside_sql(columns),
         [
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
@@ -138,7 +146,8 @@ pub fn put_aside(
     Ok(())
 }
 
-/// The same of the row that was written first, of a version that a partitioned table holds more than once.
+/// The same of the snapshot row that was written first, of a version that is held more than once: by a partitioned
+/// table, or by the head row too.
 pub fn put_first_aside(
     catalog: &Catalog,
     class: &[u8],

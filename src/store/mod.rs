@@ -58,7 +58,7 @@ pub use upkeep::{
     limited_classes, lock_expired, save_protections, set_constraints_immediate, tombstones,
 };
 pub use write::{
-    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, insert, insert_tombstone,
-    replace, touch, update,
+    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, insert, insert_tombstone, touch,
+    update,
 };
 pub use write_many::{Change, Item, Wrote, write_many, write_one};

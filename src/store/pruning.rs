@@ -2,7 +2,7 @@
 
 use super::parameters::{bigint, run, text};
 use super::spi::Statement;
-use super::storage::Base;
+use super::storage::{Base, Holder};
 use super::texts::{IS_KEYFRAME, OF_STATE};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
@@ -20,24 +20,22 @@ fn statements(catalog: &Catalog) -> &Statements {
     catalog.attached()
 }
 
-/// Ways of pruning, each with its own statement: snapshots fall out of `keep`, or none does.
-pub const PRUNINGS: usize = 2;
-
-/// Which statement prunes after a version was made. Snapshots go in groups, a keyframe with the deltas that
+/// Whether the statement prunes that makes a version. Snapshots go in groups, a keyframe with the deltas that
 /// build upon it, so none goes before a new keyframe begins the next group. The versions of a `behind` class have
 /// gaps, so its snapshots are counted instead ([`prune_gaps`]).
-pub(super) fn pruning(catalog: &Catalog, class: &Class, is_keyframe: bool) -> usize {
+pub(super) fn prunes(catalog: &Catalog, class: &Class, is_keyframe: bool) -> bool {
     let sees_all = !catalog.access().row_security;
-    usize::from(class.keep.is_none() || class.behind || !is_keyframe || !sees_all)
+    class.keep.is_some() && !class.behind && is_keyframe && sees_all
 }
 
-/// Prunes a state of a `behind` class after a version was made; `tombstone`: that is one of those to be kept.
+/// Prunes a state of a `behind` class after a version was made. Where the head row holds that, it is one of those to
+/// be kept beside the snapshot rows.
 pub(super) fn prune_gaps(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
     made: Option<i64>,
-    tombstone: bool,
+    holder: Holder,
 ) -> Result<()> {
     if made.is_none() || !class.behind || catalog.access().row_security {
         return Ok(());
@@ -45,7 +43,10 @@ pub(super) fn prune_gaps(
     // The write may have waited, and the class may keep more by now.
     let now = catalog::class_now(catalog, &class.name);
     match now.as_deref().unwrap_or(class).keep {
-        Some(keep) => prune_state(catalog, class, key, keep - i64::from(tombstone)),
+        Some(keep) => {
+            let in_head = i64::from(holder == Holder::Head);
+            prune_state(catalog, class, key, keep - in_head)
+        }
         None => Ok(()),
     }
 }
@@ -53,10 +54,7 @@ pub(super) fn prune_gaps(
 /// The part of a statement that prunes once the CTE `head` has made version `made`: what comes before the
 /// keyframe of `oldest`, the oldest version to be kept. `reach` bounds how far below that is looked, since the
 /// search visits every version since the last VACUUM; what is further down is upkeep's.
-pub(super) fn pruning_sql(pruning: usize, made: &str, oldest: &str, reach: &str) -> String {
-    if pruning > 0 {
-        return String::new();
-    }
+pub(super) fn pruning_sql(made: &str, oldest: &str, reach: &str) -> String {
     format!(
         ", pruned AS (DELETE FROM @extschema@.state_snapshot s USING head \
          WHERE s.class OPERATOR(pg_catalog.=) $1 AND s.key OPERATOR(pg_catalog.=) $2 \

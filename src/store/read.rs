@@ -2,7 +2,7 @@
 
 use super::changes::head;
 use super::spi::{Connection, Row, Statement};
-use super::storage::{Columns, Decoding, Fault, MISSING, Storage, unpack};
+use super::storage::{Columns, Decoding, Fault, Holder, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -57,23 +57,36 @@ pub struct StoredDocument {
     pub bytes: Vec<u8>,
     /// Hash of the bytes.
     pub hash: u128,
-    /// Transaction that wrote the snapshot row.
+    /// Transaction that wrote the row that holds it.
     pub xid: pg_sys::TransactionId,
     /// How it is stored.
     pub storage: Storage,
 }
 
-const READ: &str = "SELECT h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, s.state, \
-         s.delta, s.recovery_point \
-         FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
-         ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
-         AND s.version OPERATOR(pg_catalog.=) h.version \
-         WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
+/// A head row that holds its document looks for no snapshot row: NULL finds none, without a search.
+macro_rules! from_head_and_snapshot {
+    ($columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
+             ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
+             AND s.version OPERATOR(pg_catalog.=) CASE WHEN h.state IS NULL THEN h.version END \
+             WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2"
+        )
+    };
+}
 
-/// The snapshot row of a head row.
-struct Snapshot {
+const READ: &str = from_head_and_snapshot!(
+    "h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, COALESCE(h.state, s.state), \
+     s.delta, s.recovery_point, h.state IS NOT NULL"
+);
+
+/// The row that holds the document of a head row.
+struct Held {
+    holder: Holder,
     xid: pg_sys::TransactionId,
-    /// What head and snapshot say.
+    /// What the head row and the snapshot row say; twice the same where there is only the head row.
     hashes: [Option<u128>; 2],
     columns: Columns,
     is_recovery_point: bool,
@@ -152,12 +165,12 @@ pub(super) fn again<T>(read: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
 }
 
 fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
-    let Some((mut stored, snapshot)) = read_rows(catalog, class, key)? else {
+    let Some((mut stored, held)) = read_rows(catalog, class, key)? else {
         return Ok(None);
     };
-    if let Some(snapshot) = snapshot {
+    if let Some(held) = held {
         let name = (&*class.name, key, stored.version);
-        stored.content = match document(catalog, name, snapshot)? {
+        stored.content = match document(catalog, name, held)? {
             Ok(document) => Content::Intact(document),
             Err(MISSING) if catalog.access().row_security => Content::Absent,
             Err(fault) => Content::Damaged(fault),
@@ -166,12 +179,12 @@ fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stor
     Ok(Some(stored))
 }
 
-/// The head row of a state, and the snapshot row if the state is not deleted.
+/// The head row of a state, and the row that holds the document if the state is not deleted.
 fn read_rows(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
-) -> Result<Option<(Stored, Option<Snapshot>)>> {
+) -> Result<Option<(Stored, Option<Held>)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &statements(catalog).read,
@@ -186,7 +199,8 @@ fn read_rows(
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let (is_deleted, has_snapshot) = (row.boolean(2), row.column(6).is_some());
+    let is_deleted = row.boolean(2);
+    let holder = holder(&row, 12, 6);
     let version = row.bigint(1);
     let stored = Stored {
         version,
@@ -198,26 +212,34 @@ fn read_rows(
             false => Content::Damaged("its snapshot is missing"),
         },
     };
-    let snapshot = (has_snapshot && !is_deleted && version > 0).then(|| Snapshot {
-        xid: row.xid(7),
-        hashes: [5, 8].map(|column| stored_hash(&row, column)),
-        columns: Columns::of(&row, 9, 10),
-        is_recovery_point: row.boolean(11),
+    let holder = holder.filter(|_| !is_deleted && version > 0);
+    let held = holder.map(|holder| {
+        let (xid, hashes) = match holder {
+            Holder::Head => (4, [5, 5]),
+            Holder::Snapshot => (7, [5, 8]),
+        };
+        Held {
+            holder,
+            xid: row.xid(xid),
+            hashes: hashes.map(|column| stored_hash(&row, column)),
+            columns: Columns::of(&row, 9, 10),
+            is_recovery_point: row.boolean(11),
+        }
     });
-    Ok(Some((stored, snapshot)))
+    Ok(Some((stored, held)))
 }
 
 fn document(
     catalog: &Catalog,
     name: (&[u8], &[u8], i64),
-    snapshot: Snapshot,
+    held: Held,
 ) -> Result<std::result::Result<StoredDocument, Fault>> {
-    let is_recovery_point = snapshot.is_recovery_point;
-    let is_right = |hash| snapshot.hashes.iter().all(|stored| *stored == Some(hash));
+    let is_recovery_point = held.is_recovery_point;
+    let is_right = |hash| held.hashes.iter().all(|stored| *stored == Some(hash));
     let unpacked = unpack(
         catalog,
         name,
-        snapshot.columns,
+        held.columns,
         is_recovery_point,
         Decoding::Anew,
         is_right,
@@ -225,8 +247,8 @@ fn document(
     Ok(unpacked.map(|unpacked| StoredDocument {
         bytes: unpacked.document,
         hash: unpacked.hash,
-        xid: snapshot.xid,
-        storage: unpacked.storage,
+        xid: held.xid,
+        storage: unpacked.storage.held_by(held.holder),
     }))
 }
 
@@ -240,17 +262,13 @@ pub struct Target {
     pub hash: Option<u128>,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
-    /// Whether there is a snapshot of it.
-    pub has_snapshot: bool,
-    /// Whether that is a recovery point.
-    pub is_recovery_point: bool,
+    /// Which row holds it; `None` for neither.
+    pub holder: Option<Holder>,
 }
 
-const TARGET: &str = "SELECT h.version, h.deleted, h.hash, h.expires_at, s.recovery_point \
-     FROM @extschema@.state_head h LEFT JOIN @extschema@.state_snapshot s \
-     ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
-     AND s.version OPERATOR(pg_catalog.=) h.version \
-     WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2";
+const TARGET: &str = from_head_and_snapshot!(
+    "h.version, h.deleted, h.hash, h.expires_at, s.version, h.state IS NOT NULL"
+);
 
 /// Reads the head row of a state under the active snapshot, whatever it holds.
 pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Target>> {
@@ -270,8 +288,7 @@ pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Targ
         deleted: row.boolean(2),
         hash: stored_hash(&row, 3),
         expires_at: row.expiry(4),
-        has_snapshot: row.column(5).is_some(),
-        is_recovery_point: row.boolean(5),
+        holder: holder(&row, 6, 5),
     }))
 }
 
@@ -294,6 +311,15 @@ pub fn lock(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<()> {
         [Some(varlena_datum(class)), Some(varlena_datum(key))],
     )?;
     Ok(())
+}
+
+/// Which row holds the document, by the columns that say whether the head row does, and the snapshot row's version.
+fn holder(row: &Row<'_>, in_head: i32, snapshot: i32) -> Option<Holder> {
+    match (row.boolean(in_head), row.column(snapshot)) {
+        (true, _) => Some(Holder::Head),
+        (false, Some(_)) => Some(Holder::Snapshot),
+        (false, None) => None,
+    }
 }
 
 /// A hash column; `None` for NULL and for anything that is not 16 bytes.

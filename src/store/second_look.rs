@@ -18,8 +18,8 @@ use super::changes::write;
 use super::history::{Kept, named, rewrite_as_keyframe};
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
-use super::storage::pack;
-use super::texts::OF_STATE;
+use super::storage::{Holder, pack};
+use super::texts::{KEPT, OF_STATE};
 use super::write::{Made, NewVersion};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{self, Catalog, Class};
@@ -89,7 +89,7 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
         false => 0,
     };
     // In a partitioned table another row may have the number of the one that was written.
-    let own = i64::from(decided.new.is_some());
+    let own = i64::from(made.storage.holder() == Some(Holder::Snapshot));
     let is_taken = found.highest > made.version || found.of_number > own;
     if is_taken || floor >= made.version {
         let number = found.highest.max(floor).max(made.version) + 1;
@@ -116,7 +116,8 @@ fn keeps_more(before: &Class, now: &Class) -> bool {
     }
 }
 
-/// The highest kept version of a state under the active snapshot, whoever may see it; 0 for none.
+/// The highest version of a state that a snapshot row holds under the active snapshot, whoever may see it; 0 for
+/// none. What the head row holds is of its own version.
 pub fn newest_kept(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
     let _owner = Impersonation::owner_of(catalog.snapshot);
     let connection = Connection::open()?;
@@ -135,11 +136,11 @@ pub fn newest_kept(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<i64> {
     Ok(rows.first().map_or(0, |row| row.bigint(1)))
 }
 
-/// What there is beside a version that was just written.
+/// The snapshot rows that there are beside a version that was just written.
 struct Beside {
-    /// The highest kept version that is not below it, 0 for none.
+    /// The highest version that is not below it, 0 for none.
     highest: i64,
-    /// How many rows have its number, its own among them.
+    /// How many rows have its number, its own among them if it has one.
     of_number: i64,
     /// Whether the version is kept that it builds upon.
     has_base: bool,
@@ -227,6 +228,12 @@ fn renumber(
     let Some(new) = new else {
         return Ok(Made::without_snapshot(number));
     };
+    if made.storage.holder() == Some(Holder::Head) {
+        return Ok(Made {
+            version: number,
+            ..made
+        });
+    }
     let is_recovery_point = made.storage.is_recovery_point();
     let packed = pack(
         catalog,
@@ -299,8 +306,8 @@ fn put_back(
         &catalog.schema,
         || {
             format!(
-                "SELECT {names} FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 AND version OPERATOR(pg_catalog.<) $3 ORDER BY version"
+                "SELECT {names} FROM {KEPT} WHERE version OPERATOR(pg_catalog.<) $3 \
+                 ORDER BY version, in_head USING OPERATOR(pg_catalog.>)"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],

@@ -1,12 +1,12 @@
 //! How a document is put into a snapshot row and taken out of it again.
 //!
-//! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the
-//! snapshot before. Where somebody has put a document into `state` by hand, that counts. Packing is
-//! `state_cache_delta`'s; here are the rows. A delta is read together with the rows that it builds upon, all under
-//! the same snapshot, so that nobody who prunes or packs anew in between is seen half-way. A row is never believed:
-//! what comes out is compared with the hash beside it. And since whoever may write rows may pack what he likes, and
-//! give it the right hash, what was packed must be a document that the server could have built before the server sees
-//! it. `state` came through jsonb's input function.
+//! A row holds the document whole (`state`) or packed (`delta`): compressed, or as the difference from the snapshot
+//! before. Where somebody has put a document into `state` by hand, that counts. Packing is `state_cache_delta`'s;
+//! here are the rows. A head row that holds its document holds it whole. A delta is read together with the rows that
+//! it builds upon, all under the same snapshot, so that nobody who prunes or packs anew in between is seen half-way.
+//! A row is never believed: what comes out is compared with the hash beside it. And since whoever may write rows may
+//! pack what he likes, and give it the right hash, what was packed must be a document that the server could have
+//! built before the server sees it. `state` came through jsonb's input function.
 
 use super::decoded::Walker;
 use super::spi::{Connection, Row, Statement};
@@ -40,6 +40,30 @@ const RECOVERY_POINT: u64 = 1 << 63;
 /// Whether it was written above all versions that were kept then. A bit of the layout's that says whether the deltas
 /// take a byte more or less.
 const NEWEST: u64 = 1;
+/// Whether its head row holds it. A bit of the layout's too: what a head row holds has no deltas.
+const IN_HEAD: u64 = 2;
+/// The bits that are not the layout's.
+const FLAGS: u64 = RECOVERY_POINT | NEWEST | IN_HEAD;
+
+/// The row that holds the document of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// That of `state_head`.
+    Head,
+    /// One of `state_snapshot`.
+    Snapshot,
+}
+
+impl Holder {
+    /// Of a version that is to be written. Where the next one takes its place nothing stays, unless recovery may go
+    /// back to it.
+    pub fn of_new(class: &Class, is_recovery_point: bool) -> Self {
+        match class.keeps_one() && !is_recovery_point {
+            true => Self::Head,
+            false => Self::Snapshot,
+        }
+    }
+}
 
 /// How a version is stored, as L1 carries it along: what the next version needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +74,23 @@ impl Storage {
     pub const UNKNOWN: Self = Self(0);
 
     fn new(layout: Layout, is_recovery_point: bool) -> Self {
-        Self((layout.pack() & !NEWEST) | if is_recovery_point { RECOVERY_POINT } else { 0 })
+        Self((layout.pack() & !FLAGS) | if is_recovery_point { RECOVERY_POINT } else { 0 })
+    }
+
+    /// The same of a version that this row holds.
+    pub(super) fn held_by(self, holder: Holder) -> Self {
+        match holder {
+            Holder::Head => Self(self.0 | IN_HEAD),
+            Holder::Snapshot => self,
+        }
+    }
+
+    /// Which row holds it; `None` where that is not known.
+    pub fn holder(self) -> Option<Holder> {
+        self.layout().map(|_| match self.0 & IN_HEAD {
+            0 => Holder::Snapshot,
+            _ => Holder::Head,
+        })
     }
 
     /// The same of a version that was just written, above all that are kept of the state.
@@ -78,12 +118,7 @@ impl Storage {
 
     /// Deltas to be replayed, and the sizes that the next version is measured by.
     fn layout(self) -> Option<Layout> {
-        Layout::unpack(self.0 & !(RECOVERY_POINT | NEWEST))
-    }
-
-    /// Whether the next version may be written over its row: a recovery point stays, and so does what may be one.
-    pub fn may_be_replaced(self) -> bool {
-        self.layout().is_some() && !self.is_recovery_point()
+        Layout::unpack(self.0 & !FLAGS)
     }
 
     /// Whether recovery may go back to it.
@@ -108,7 +143,7 @@ pub struct Base<'a> {
     pub storage: Storage,
 }
 
-/// What goes into a row.
+/// What goes into the row that holds a version.
 pub struct Packed {
     /// The column `delta`; without it `state` holds the document.
     pub delta: Option<Vec<u8>>,
@@ -135,9 +170,10 @@ pub fn pack(
     base: Option<Base<'_>>,
     is_recovery_point: bool,
 ) -> Packed {
+    let keyframe = Storage::new(Layout::keyframe(document.len()), is_recovery_point);
     let whole = Packed {
         delta: None,
-        storage: Storage::new(Layout::keyframe(document.len()), is_recovery_point),
+        storage: keyframe.held_by(Holder::of_new(class, is_recovery_point)),
     };
     // A user's trigger that looks at documents finds them.
     if !class.packs() || catalog.rows_may_be_rewritten() {

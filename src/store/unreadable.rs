@@ -4,8 +4,9 @@
 use super::changes::write;
 use super::history::{Contexts, Version, named, version_of};
 use super::integrity::LogId;
+use super::integrity::put_aside_sql;
 use super::spi::{Connection, Statement};
-use super::texts::OF_STATE;
+use super::texts::KEPT;
 use crate::call::boolean_datum;
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -39,8 +40,7 @@ pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Ve
                 "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
                     NULL::pg_catalog.jsonb, \
                  created_at, 0::pg_catalog.int8, NULL::pg_catalog.jsonb, NULL::pg_catalog.bytea \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 ORDER BY version USING OPERATOR(pg_catalog.>)"
+                 FROM {KEPT} ORDER BY version USING OPERATOR(pg_catalog.>), in_head USING OPERATOR(pg_catalog.>)"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -68,7 +68,8 @@ pub fn version(
                  CASE WHEN $4 THEN execution_context END, \
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
                  pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
-                 FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3"
+                 FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 \
+                 ORDER BY in_head USING OPERATOR(pg_catalog.>) LIMIT 1"
             )
         },
         &[
@@ -84,7 +85,7 @@ pub fn version(
     Ok(rows.first().map(|row| version_of(&row)))
 }
 
-/// Moves what can be read of a snapshot to `state_damaged`: all but document and execution context.
+/// Moves what can be read of a version to `state_damaged`: all but document and execution context.
 pub fn put_aside_unread(
     catalog: &Catalog,
     class: &[u8],
@@ -92,19 +93,13 @@ pub fn put_aside_unread(
     version: i64,
     log_id: &LogId,
 ) -> Result<()> {
-    const SQL: &str = "WITH gone AS (DELETE FROM @extschema@.state_snapshot \
-         WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
-         AND version OPERATOR(pg_catalog.=) $3 \
-         RETURNING parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at, writer) \
-         INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, created_at, writer) \
-         SELECT $4, $1, $2, $3, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, created_at, writer FROM gone";
+    let columns =
+        "parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at, writer";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
         &statements(catalog).put_aside,
-        SQL,
+        &put_aside_sql(columns),
         [
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,

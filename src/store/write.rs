@@ -1,15 +1,37 @@
-//! Writing one state to L3: head and snapshot in one statement, old snapshots pruned by the same.
+//! Writing one state to L3 by one statement. It names the version that it replaces. If that is not the current one
+//! any more nothing is written, and the caller looks again.
 //!
-//! Every write names the version that it replaces. If that is not the current one any more nothing is
-//! written, and the caller looks again.
+//! # Contract
+//!
+//! One row holds the document of the current version ([`Holder`]):
+//! - **the head row**, where the class keeps one version and the version is no recovery point. Its column `state` is
+//!   set then, and no row of `state_snapshot` has that version. The next version is an update of this one row, in
+//!   which no indexed column changes unless the state expires.
+//! - **a snapshot row** otherwise. All columns [`HELD`] of the head row are NULL then.
+//!
+//! Whoever reads takes the document from the row that holds it, so a class that is redefined moves nothing. Each
+//! state moves with its next write, within the statement:
+//!
+//! | the version before is held by | and the class keeps one version | or more |
+//! | --- | --- | --- |
+//! | the head row | nothing is left of it | it becomes a snapshot row, with the time and the writer that it had |
+//! | a snapshot row | it is pruned, unless it is a recovery point | it is pruned when the class does not keep it |
+//!
+//! **Others in between.** To make a snapshot row of the version before, the statement reads the head row under its
+//! own snapshot, by version and hash, and only if the UPDATE has found both in the row that it has locked. Where the
+//! UPDATE had to wait for somebody who has written another version, it finds neither, and nothing is written. If
+//! somebody has meanwhile put that version into a snapshot row by hand, the statement fails with `40001`.
+//!
+//! **Errors** leave everything as it was: it is one statement. A reader with an older snapshot finds the old head
+//! row, with the document that it held.
 
 use super::parameters::{
     Parameter, bigint, boolean, bytea, expiry, hash, join, jsonb, optional_text, run, size, text,
 };
-use super::pruning::{PRUNINGS, prune_gaps, pruning, pruning_sql, reach, reach_of_any};
+use super::pruning::{prune_gaps, prunes, pruning_sql, reach, reach_of_any};
 use super::spi::Statement;
-use super::storage::{Base, Packed, Storage, pack};
-use super::texts::OF_STATE;
+use super::storage::{Base, Holder, Packed, Storage, pack};
+use super::texts::{HELD, OF_STATE, holds_nothing};
 use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
@@ -22,13 +44,12 @@ use once_cell::unsync::OnceCell;
 /// The prepared statements of this file.
 #[derive(Default)]
 struct Statements {
-    insert: OnceCell<Statement>,
-    replace: [OnceCell<Statement>; 2],
-    update: [[OnceCell<Statement>; 2]; PRUNINGS],
-    delete: [[OnceCell<Statement>; 2]; PRUNINGS],
+    insert: [OnceCell<Statement>; 2],
+    update: [[OnceCell<Statement>; 2]; Also::KINDS],
+    delete: [[OnceCell<Statement>; 2]; Also::KINDS],
     touch: OnceCell<Statement>,
     insert_tombstone: OnceCell<Statement>,
-    expire: OnceCell<Statement>,
+    expire: [OnceCell<Statement>; 2],
 }
 
 /// Those of an installation.
@@ -118,6 +139,8 @@ pub struct Replaced {
     /// Whether it is known that no version is kept above it. Else the statement looks, and writes nothing if the new
     /// one would not be the highest.
     pub is_newest: bool,
+    /// Which row holds its document, `None` where that is not known.
+    pub holder: Option<Holder>,
 }
 
 impl Replaced {
@@ -130,6 +153,46 @@ impl Replaced {
             hash(self.hash),
             (pg_sys::TIMESTAMPTZOID, expires_at),
         ]
+    }
+}
+
+/// What a statement does beside writing the head row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Also {
+    /// The row that is to hold the new document.
+    pub holder: Holder,
+    /// Whether it makes a snapshot row of the version before, if the head row holds that.
+    pub moves: bool,
+    /// Whether it prunes.
+    pub prunes: bool,
+}
+
+impl Also {
+    /// How many there are, as [`Also::index`] numbers them.
+    const KINDS: usize = 8;
+
+    /// For what replaces a version: the new version as it is stored, `None` for a tombstone.
+    pub(super) fn of(
+        catalog: &Catalog,
+        class: &Class,
+        replaced: &Replaced,
+        new: Option<Storage>,
+    ) -> Self {
+        let is_keyframe = new.is_none_or(|new| new.depth() == 0);
+        Self {
+            holder: new.and_then(Storage::holder).unwrap_or(Holder::Snapshot),
+            // What is not intact, as far as is known, is not kept: PostgreSQL itself may be unable to read it.
+            moves: !class.keeps_one()
+                && replaced.hash.is_some()
+                && replaced.holder != Some(Holder::Snapshot),
+            prunes: prunes(catalog, class, is_keyframe) && !leaves_nothing(class, replaced),
+        }
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.holder == Holder::Head)
+            + 2 * usize::from(self.moves)
+            + 4 * usize::from(self.prunes)
     }
 }
 
@@ -162,54 +225,109 @@ const NEW_COLUMNS: &str = "class, key, version, parent_version, hash, \
      checkpoint_type, recovery_point, agent_phase, execution_context, state, delta";
 const NEW_VALUES: &str = "$1, $2, version, $13, $3, $9, $10, $11, $12, $7, $8";
 
-fn insert_sql() -> String {
+/// The columns [`HELD`] of a head row that holds the new document.
+const HELD_VALUES: [&str; HELD.len()] = [
+    "$13",
+    "$9",
+    "$11",
+    "$12",
+    "pg_catalog.pg_current_xact_id()",
+    "$7",
+];
+
+/// Sets the columns [`HELD`] of the head row of a version that this row holds.
+fn hold(holder: Holder) -> String {
+    match holder {
+        Holder::Snapshot => holds_nothing(),
+        Holder::Head => {
+            let set = HELD.into_iter().zip(HELD_VALUES);
+            let set: Vec<_> = set
+                .map(|(column, value)| format!("{column} = {value}"))
+                .collect();
+            set.join(", ")
+        }
+    }
+}
+
+/// Makes a statement of one that writes the head row of a document, and of what is done beside that.
+fn with_head(head: &str, beside: &str, holder: Holder) -> String {
+    match (holder, beside) {
+        (Holder::Head, "") => head.to_owned(),
+        (Holder::Head, _) => format!("WITH head AS ({head}){beside} SELECT version FROM head"),
+        (Holder::Snapshot, _) => format!(
+            "WITH head AS ({head}){beside} INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
+             SELECT {NEW_VALUES} FROM head RETURNING version"
+        ),
+    }
+}
+
+fn insert_sql(holder: Holder) -> String {
+    let (columns, values) = match holder {
+        Holder::Snapshot => (String::new(), String::new()),
+        Holder::Head => (
+            format!(", {}", HELD.join(", ")),
+            format!(", {}", HELD_VALUES.join(", ")),
+        ),
+    };
+    let head = format!(
+        "INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at{columns}) \
+         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $6), $3, $4, $5{values} \
+         ON CONFLICT (class, key) DO NOTHING RETURNING version"
+    );
+    with_head(&head, "", holder)
+}
+
+/// The columns of a snapshot row that is made of what a head row holds.
+pub(super) const MOVED_COLUMNS: &str = "class, key, version, parent_version, hash, checkpoint_type, agent_phase, \
+     execution_context, created_at, writer, state";
+/// The same as they stand in the head row `h`.
+pub(super) const MOVED_VALUES: &str = "h.class, h.key, h.version, h.parent_version, h.hash, \
+     COALESCE(h.checkpoint_type, 'auto'), h.agent_phase, h.execution_context, h.updated_at, \
+     COALESCE(h.writer, '0'), h.state";
+
+/// The part of a statement that makes a snapshot row of the version that the head row holds, once the CTE `head` has
+/// replaced it.
+fn moving_sql(condition: &str) -> String {
     format!(
-        "WITH head AS (INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at) \
-         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $6), $3, $4, $5 \
-         ON CONFLICT (class, key) DO NOTHING RETURNING version) \
-         INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
-         SELECT {NEW_VALUES} FROM head RETURNING version"
+        ", moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
+         SELECT {MOVED_VALUES} FROM @extschema@.state_head h, head \
+         WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2 AND {condition} \
+         AND h.state IS NOT NULL)"
     )
 }
 
-/// What becomes of the head row.
-const NEW_HEAD: &str = "version = $6, hash = $3, size = $4, deleted = false, \
-     expires_at = $5, updated_at = pg_catalog.clock_timestamp()";
+/// The parts of a statement that make a snapshot row of version `replaced` with this hash, and prune.
+fn beside_sql(also: Also, [replaced, hash]: [&str; 2], [made, oldest, reach]: [&str; 3]) -> String {
+    let moving = also.moves.then(|| {
+        moving_sql(&format!(
+            "h.version OPERATOR(pg_catalog.=) {replaced} AND h.hash OPERATOR(pg_catalog.=) {hash}"
+        ))
+    });
+    let pruning = also.prunes.then(|| pruning_sql(made, oldest, reach));
+    [moving, pruning].into_iter().flatten().collect()
+}
 
-fn update_sql(how: usize, looks: &str) -> String {
-    format!(
-        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {}{looks} RETURNING version){} \
-         INSERT INTO @extschema@.state_snapshot ({NEW_COLUMNS}) \
-         SELECT {NEW_VALUES} FROM head RETURNING version",
+fn update_sql(also: Also, looks: &str) -> String {
+    let head = format!(
+        "UPDATE @extschema@.state_head SET version = $6, hash = $3, size = $4, deleted = false, \
+         expires_at = $5, updated_at = pg_catalog.clock_timestamp(), {} WHERE {}{looks} RETURNING version",
+        hold(also.holder),
         unmoved("$14", "$15", "$16"),
-        pruning_sql(how, "$6", "$17", "$18")
-    )
+    );
+    let beside = beside_sql(also, ["$14", "$15"], ["$6", "$17", "$18"]);
+    with_head(&head, &beside, also.holder)
 }
 
-/// For a class that keeps one snapshot: the row itself becomes the next version, which writes a third of
-/// the WAL of a new row.
-fn replace_sql(looks: &str) -> String {
-    format!(
-        "WITH head AS (UPDATE @extschema@.state_head SET {NEW_HEAD} WHERE {}{looks} RETURNING version) \
-         UPDATE @extschema@.state_snapshot \
-         SET version = $6, parent_version = $13, hash = $3, \
-         checkpoint_type = $9, recovery_point = $10, agent_phase = $11, \
-         execution_context = $12, created_at = DEFAULT, writer = DEFAULT, state = $7, delta = $8 \
-         WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $14 AND NOT recovery_point \
-         AND EXISTS (SELECT FROM head) RETURNING version",
-        unmoved("$14", "$15", "$16")
-    )
-}
-
-fn delete_sql(how: usize, looks: &str) -> String {
+fn delete_sql(also: Also, looks: &str) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = $6, hash = NULL, size = 0, deleted = true, \
-         expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
+         expires_at = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
          WHERE {}{looks} RETURNING version){} \
          SELECT version FROM head",
+        holds_nothing(),
         unmoved("$3", "$4", "$5"),
-        pruning_sql(how, "$6", "$7", "$8")
+        beside_sql(also, ["$3", "$4"], ["$6", "$7", "$8"])
     )
 }
 
@@ -240,10 +358,15 @@ pub fn insert(
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
     let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
+    let holder = packed.holder();
+    let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
     let statement = || {
-        run(catalog, &statements(catalog).insert, insert_sql, || {
-            new_version(class, key, new, &packed)
-        })
+        run(
+            catalog,
+            slot,
+            || insert_sql(holder),
+            || new_version(class, key, new, &packed),
+        )
     };
     let state = Shown::new(&class.name, key);
     let made = unless_kept(statement, move |_| Error::Raced {
@@ -287,6 +410,11 @@ pub(super) fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -
 }
 
 impl Packed {
+    /// The row that holds it.
+    pub(super) fn holder(&self) -> Holder {
+        self.storage.holder().unwrap_or(Holder::Snapshot)
+    }
+
     /// The version that a statement has written it as.
     fn made(&self, version: Option<i64>) -> Option<Made> {
         let storage = self.storage.written_newest();
@@ -303,6 +431,9 @@ pub(super) fn new_version(
 ) -> [Parameter; 13] {
     let checkpoint = new.checkpoint;
     let context = checkpoint.and_then(|it| it.execution_context.as_deref());
+    let checkpoint_type = checkpoint.map_or(AUTO, |it| &it.checkpoint_type);
+    // A head row says nothing of what most versions are.
+    let is_said = packed.holder() == Holder::Snapshot || checkpoint_type != AUTO;
     [
         text(&class.name),
         text(key),
@@ -312,7 +443,7 @@ pub(super) fn new_version(
         bigint(Some(new.number)),
         jsonb(packed.delta.is_none().then_some(new.document)),
         bytea(packed.delta.as_deref()),
-        text(checkpoint.map_or(AUTO, |it| &it.checkpoint_type)),
+        optional_text(is_said.then_some(checkpoint_type)),
         boolean(checkpoint.is_some_and(|it| it.recovery_point)),
         optional_text(checkpoint.and_then(|it| it.agent_phase.as_deref())),
         jsonb(context),
@@ -333,8 +464,7 @@ pub fn update(
     new: &NewVersion<'_>,
 ) -> Result<Option<Made>> {
     let packed = pack_new(catalog, class, new);
-    let is_keyframe = packed.storage.depth() == 0;
-    let how = pruning(catalog, class, is_keyframe);
+    let also = Also::of(catalog, class, &replaced, Some(packed.storage));
     let parameters = || -> [Parameter; 18] {
         join(&[
             &new_version(class, key, new, &packed),
@@ -346,41 +476,22 @@ pub fn update(
         ])
     };
     let known = usize::from(replaced.is_newest);
-    let slot = &statements(catalog).update[how][known];
-    let statement = || run(catalog, slot, || update_sql(how, LOOKS[known]), parameters);
+    let slot = &statements(catalog).update[also.index()][known];
+    let statement = || run(catalog, slot, || update_sql(also, LOOKS[known]), parameters);
     let state = Shown::new(&class.name, key);
     let made = unless_kept(statement, move |_| Error::Raced {
         state: state.clone(),
     })?;
-    if is_keyframe {
-        prune_gaps(catalog, class, key, made, false)?;
+    if packed.storage.depth() == 0 && !leaves_nothing(class, &replaced) {
+        prune_gaps(catalog, class, key, made, packed.holder())?;
     }
     Ok(packed.made(made))
 }
 
-/// Writes a version over the snapshot of the one to be replaced, which must be there and no recovery point;
-/// as [`update`] otherwise.
-pub fn replace(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    replaced: Replaced,
-    new: &NewVersion<'_>,
-) -> Result<Option<Made>> {
-    let packed = pack_new(catalog, class, new);
-    let known = usize::from(replaced.is_newest);
-    let made = run(
-        catalog,
-        &statements(catalog).replace[known],
-        || replace_sql(LOOKS[known]),
-        || -> [Parameter; 16] {
-            join(&[
-                &new_version(class, key, new, &packed),
-                &replaced.parameters(),
-            ])
-        },
-    )?;
-    Ok(packed.made(made))
+/// Whether nothing is left of the versions before the new one, as far as the class is concerned: they were pruned
+/// when the head row came to hold the one before.
+fn leaves_nothing(class: &Class, replaced: &Replaced) -> bool {
+    class.keeps_one() && replaced.holder == Some(Holder::Head)
 }
 
 /// Puts a tombstone in place of the version to be replaced; its version `number`, or `None` as for [`update`].
@@ -391,25 +502,29 @@ pub fn delete(
     replaced: Replaced,
     number: i64,
 ) -> Result<Option<i64>> {
-    let how = pruning(catalog, class, true);
+    let also = Also::of(catalog, class, &replaced, None);
     let known = usize::from(replaced.is_newest);
-    let made = run(
-        catalog,
-        &statements(catalog).delete[how][known],
-        || delete_sql(how, LOOKS[known]),
-        || -> [Parameter; 8] {
-            join(&[
-                &[text(&class.name), text(key)],
-                &replaced.parameters(),
-                &[
-                    bigint(Some(number)),
-                    bigint(class.keep.map(|keep| number - keep + 1)),
-                    bigint(Some(reach_of_any(class))),
-                ],
-            ])
-        },
-    )?;
-    prune_gaps(catalog, class, key, made, true)?;
+    let slot = &statements(catalog).delete[also.index()][known];
+    let parameters = || -> [Parameter; 8] {
+        join(&[
+            &[text(&class.name), text(key)],
+            &replaced.parameters(),
+            &[
+                bigint(Some(number)),
+                bigint(class.keep.map(|keep| number - keep + 1)),
+                bigint(Some(reach_of_any(class))),
+            ],
+        ])
+    };
+    let statement = || run(catalog, slot, || delete_sql(also, LOOKS[known]), parameters);
+    let state = Shown::new(&class.name, key);
+    let made = unless_kept(statement, move |_| Error::Raced {
+        state: state.clone(),
+    })?;
+    if !leaves_nothing(class, &replaced) {
+        // A tombstone counts as one of those that are kept, and is in no snapshot row.
+        prune_gaps(catalog, class, key, made, Holder::Head)?;
+    }
     Ok(made)
 }
 
@@ -451,16 +566,19 @@ pub fn touch(
     )
 }
 
-fn expire_sql() -> String {
+fn expire_sql(moves: bool) -> String {
+    const EXPIRED: &str = "expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted";
+    let moving = moves.then(|| moving_sql(&format!("{EXPIRED} AND h.hash IS NOT NULL")));
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = GREATEST(version OPERATOR(pg_catalog.+) 1, ({FIRST_VERSION})), hash = NULL, size = 0, \
          deleted = true, \
-         expires_at = NULL, updated_at = pg_catalog.clock_timestamp() \
-         WHERE {OF_STATE} AND expires_at OPERATOR(pg_catalog.<=) $3 AND NOT deleted RETURNING version){} \
+         expires_at = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
+         WHERE {OF_STATE} AND {EXPIRED} RETURNING version){}{} \
          SELECT version FROM head",
+        holds_nothing(),
+        moving.unwrap_or_default(),
         pruning_sql(
-            0,
             "head.version",
             "(head.version OPERATOR(pg_catalog.-) $4 OPERATOR(pg_catalog.+) 1)",
             "1"
@@ -471,12 +589,25 @@ fn expire_sql() -> String {
 /// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its
 /// version.
 pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
-    run(catalog, &statements(catalog).expire, expire_sql, || {
-        [
-            text(&class.name),
-            text(key),
-            (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
-            bigint(class.keep),
-        ]
+    let moves = !class.keeps_one();
+    let slot = &statements(catalog).expire[usize::from(moves)];
+    let statement = || {
+        run(
+            catalog,
+            slot,
+            || expire_sql(moves),
+            || {
+                [
+                    text(&class.name),
+                    text(key),
+                    (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
+                    bigint(class.keep),
+                ]
+            },
+        )
+    };
+    let state = Shown::new(&class.name, key);
+    unless_kept(statement, move |_| Error::Raced {
+        state: state.clone(),
     })
 }

@@ -2,8 +2,8 @@
 //!
 //! # Contract
 //!
-//! The statement does for each state what the statements of `write` do for one: head row, snapshot, pruning.
-//! A state whose head row is not the one to be replaced any more is not written, the others are.
+//! The statement does for each state what the statements of `write` do for one: head row, snapshot row, the version
+//! before, pruning. A state whose head row is not the one to be replaced any more is not written, the others are.
 //!
 //! **Row locks** are taken in the order of the items, whatever the planner thinks: the head rows are written by a
 //! single `INSERT … ON CONFLICT DO UPDATE` fed by the items in their order, new states and known ones alike. It locks
@@ -22,12 +22,12 @@
 //! planned meanwhile.
 
 use super::own_write::OwnWrite;
-use super::parameters::{Parameter, bigint, bytea, expiry, integer, join, null, text};
-use super::pruning::{pruning, reach, reach_of_any};
+use super::parameters::{Parameter, bigint, boolean, bytea, expiry, integer, join, null, text};
+use super::pruning::{reach, reach_of_any};
 use super::spi::{Connection, Rows, Statement};
-use super::storage::Packed;
-use super::write::{self, Made, NewVersion, Replaced, new_version, pack_new, unless_kept};
-use super::write_many_sql::{ANY_EXPIRY, DELETE, HASH, INSERT, REPLACE, TOUCH, UPDATE, WIDTH, sql};
+use super::storage::{Holder, Packed};
+use super::write::{self, Also, Made, NewVersion, Replaced, new_version, pack_new, unless_kept};
+use super::write_many_sql::{ANY_EXPIRY, DELETE, HASH, INSERT, Parts, TOUCH, UPDATE, WIDTH, sql};
 use crate::call;
 use crate::catalog::{Catalog, Class};
 use crate::error::{self, Error, Result, Shown};
@@ -43,8 +43,6 @@ pub enum Change<'a> {
     Insert(NewVersion<'a>),
     /// A version above the one to be replaced.
     Update(Replaced, NewVersion<'a>),
-    /// The same, written over the snapshot before, which must be there and no recovery point.
-    Replace(Replaced, NewVersion<'a>),
     /// A tombstone with this version, which is above the one to be replaced.
     Delete(Replaced, i64),
     /// Another expiry, `i64::MAX` for never.
@@ -68,13 +66,13 @@ pub enum Wrote {
     Version(Made),
     /// Its head row is not the one to be replaced; it is locked.
     Nothing,
-    /// Its head row was gone. There is one now, of this version, without a snapshot.
+    /// Its head row was gone. There is one now, of this version, and nothing beside it.
     Gone(i64),
 }
 
-/// Statements by what they do beside inserting: write over snapshots, prune, look for what is kept above.
+/// Statements by their parts.
 #[derive(Default)]
-struct Statements([[[OnceCell<Statement>; 2]; 2]; 2]);
+struct Statements([OnceCell<Statement>; Parts::KINDS]);
 
 /// Those of an installation.
 fn statements(catalog: &Catalog) -> &Statements {
@@ -87,7 +85,7 @@ impl<'a> Change<'a> {
         match self {
             // There is nothing yet that it could be a difference from.
             Self::Insert(new) => Some(NewVersion { base: None, ..*new }),
-            Self::Update(_, new) | Self::Replace(_, new) => Some(*new),
+            Self::Update(_, new) => Some(*new),
             Self::Delete(..) | Self::Touch(..) => None,
         }
     }
@@ -96,7 +94,6 @@ impl<'a> Change<'a> {
         match self {
             Self::Insert(_) => INSERT,
             Self::Update(..) => UPDATE,
-            Self::Replace(..) => REPLACE,
             Self::Delete(..) => DELETE,
             Self::Touch(..) => TOUCH,
         }
@@ -105,10 +102,9 @@ impl<'a> Change<'a> {
     fn replaced(&self) -> Option<Replaced> {
         match self {
             Self::Insert(_) => None,
-            Self::Update(replaced, _)
-            | Self::Replace(replaced, _)
-            | Self::Delete(replaced, _)
-            | Self::Touch(replaced, _) => Some(*replaced),
+            Self::Update(replaced, _) | Self::Delete(replaced, _) | Self::Touch(replaced, _) => {
+                Some(*replaced)
+            }
         }
     }
 }
@@ -119,6 +115,8 @@ struct Row<'a> {
     new: Option<(NewVersion<'a>, Packed)>,
     /// The oldest version to be kept and how far below it is looked, if the state is pruned.
     pruning: Option<(i64, i64)>,
+    /// Whether a snapshot row is made of the version before, if the head row holds that.
+    moves: bool,
 }
 
 impl<'a> Row<'a> {
@@ -128,21 +126,35 @@ impl<'a> Row<'a> {
             let packed = pack_new(catalog, class, &new);
             (new, packed)
         });
-        let (number, reach, is_keyframe) = match (&item.change, &new) {
-            (Change::Update(..), Some((new, packed))) => {
-                (new.number, reach(new.base), packed.storage.depth() == 0)
+        let (replaced, number, reach) = match (&item.change, &new) {
+            (Change::Update(replaced, _), Some((new, _))) => {
+                (Some(replaced), new.number, reach(new.base))
             }
-            (Change::Delete(_, number), _) => (*number, reach_of_any(class), true),
-            // The others leave the number of snapshots as it is.
-            _ => (0, 0, false),
+            (Change::Delete(replaced, number), _) => (Some(replaced), *number, reach_of_any(class)),
+            // The others leave the versions before as they are.
+            _ => (None, 0, 0),
         };
-        let prunes = pruning(catalog, class, is_keyframe) == 0;
+        let storage = new.as_ref().map(|(_, packed)| packed.storage);
+        let also = replaced.map(|replaced| Also::of(catalog, class, replaced, storage));
         let oldest = class.keep.map(|keep| number - keep + 1);
+        let prunes = also.is_some_and(|also| also.prunes);
         Self {
             item,
             new,
             pruning: oldest.filter(|_| prunes).map(|oldest| (oldest, reach)),
+            moves: also.is_some_and(|also| also.moves),
         }
+    }
+
+    /// Whether the head row is to hold the document.
+    fn is_in_head(&self) -> bool {
+        let holder = self.new.as_ref().map(|(_, packed)| packed.holder());
+        holder == Some(Holder::Head)
+    }
+
+    /// Whether a snapshot row is to hold the document.
+    fn is_in_snapshot(&self) -> bool {
+        self.new.is_some() && !self.is_in_head()
     }
 
     fn parameters(&self) -> [Parameter; WIDTH] {
@@ -160,6 +172,8 @@ impl<'a> Row<'a> {
             bigint(self.pruning.map(|(oldest, _)| oldest)),
             bigint(self.pruning.map(|(_, reach)| reach)),
             integer(change.kind()),
+            boolean(self.is_in_head()),
+            boolean(self.moves),
         ];
         let mut parameters: [Parameter; WIDTH] = join(&[&new, &rest]);
         if let Some(replaced) = replaced {
@@ -211,7 +225,6 @@ pub fn write_one(catalog: &Catalog, item: &Item<'_>) -> Result<Option<Made>> {
     match change {
         Change::Insert(new) => write::insert(catalog, class, key, new),
         Change::Update(replaced, new) => write::update(catalog, class, key, *replaced, new),
-        Change::Replace(replaced, new) => write::replace(catalog, class, key, *replaced, new),
         Change::Delete(replaced, number) => {
             write::delete(catalog, class, key, *replaced, *number).map(alone)
         }
@@ -224,24 +237,21 @@ pub fn write_one(catalog: &Catalog, item: &Item<'_>) -> Result<Option<Made>> {
 /// Writes states, each once, in the order in which their rows are to be locked; what was done about each.
 ///
 /// # Errors
-/// As for a single one. `40001` if a snapshot to be written over is gone.
+/// As for a single one.
 pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
     let rows = collect(items.iter().map(|item| Row::new(catalog, item)))?;
-    let replaces = rows.iter().any(|row| row.item.change.kind() == REPLACE);
-    let prunes = rows.iter().any(|row| row.pruning.is_some());
     let is_known = |replaced: Option<Replaced>| replaced.is_none_or(|it| it.is_newest);
-    let looks = !rows.iter().all(|row| is_known(row.item.change.replaced()));
-    let slots = &statements(catalog).0[usize::from(replaces)][usize::from(prunes)];
-    let slot = &slots[usize::from(looks)];
+    let parts = Parts {
+        inserts: rows.iter().any(Row::is_in_snapshot),
+        moves: rows.iter().any(|row| row.moves),
+        prunes: rows.iter().any(|row| row.pruning.is_some()),
+        looks: !rows.iter().all(|row| is_known(row.item.change.replaced())),
+    };
+    let slot = &statements(catalog).0[parts.index()];
     let statement = || {
         let connection = Connection::open()?;
         let (types, values) = arrays(&rows)?;
-        let statement = connection.prepare(
-            slot,
-            &catalog.schema,
-            || sql(replaces, prunes, looks),
-            &types,
-        )?;
+        let statement = connection.prepare(slot, &catalog.schema, || sql(parts), &types)?;
         let _own = OwnWrite::begin();
         let _planning = LookUps::begin();
         let written = connection.modify(statement, values)?;
@@ -257,8 +267,6 @@ pub fn write_many(catalog: &Catalog, items: &[Item<'_>]) -> Result<Vec<Wrote>> {
 /// What was done about each, given the rows of the statement.
 fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
     let mut wrote = filled(Wrote::Nothing, rows.len())?;
-    // How many snapshots are to be replaced, and were.
-    let (mut wanted, mut replaced) = (0, 0);
     let mut items = rows.iter().zip(&mut wrote);
     for head in written.iter() {
         let (class, key) = (head.text(1), head.text(2));
@@ -273,16 +281,8 @@ fn wrote(rows: &[Row<'_>], written: &Rows) -> Result<Vec<Wrote>> {
             true => Wrote::Version(row.made(version)),
             false => Wrote::Gone(version),
         };
-        wanted += i64::from(head.boolean(4) && row.item.change.kind() == REPLACE);
-        replaced = head.bigint(5);
     }
-    let lacks_one = |row: &&Row<'_>| replaced < wanted && row.item.change.kind() == REPLACE;
-    match rows.iter().find(lacks_one) {
-        Some(row) => Err(Error::Raced {
-            state: Shown::new(&row.item.class.name, row.item.key),
-        }),
-        None => Ok(wrote),
-    }
+    Ok(wrote)
 }
 
 /// The error for a version of which there is a snapshot already that the statement does not see; which state it is

@@ -1,6 +1,32 @@
 //! The text of the statement that writes many states; `write_many` says what it does.
 
-use super::texts::IS_KEYFRAME;
+use super::texts::{HELD, IS_KEYFRAME};
+use super::write::{MOVED_COLUMNS, MOVED_VALUES};
+
+/// What the statement does beside writing head rows.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    /// It makes snapshot rows of new documents.
+    pub inserts: bool,
+    /// It makes snapshot rows of versions that head rows held.
+    pub moves: bool,
+    /// It prunes.
+    pub prunes: bool,
+    /// It looks for versions that are kept above the new ones.
+    pub looks: bool,
+}
+
+impl Parts {
+    /// How many there are, as [`Parts::index`] numbers them.
+    pub const KINDS: usize = 16;
+
+    pub fn index(self) -> usize {
+        usize::from(self.inserts)
+            + 2 * usize::from(self.moves)
+            + 4 * usize::from(self.prunes)
+            + 8 * usize::from(self.looks)
+    }
+}
 
 /// The columns of an item: those that [`new_version`] gives, and what follows them.
 const COLUMNS: [&str; WIDTH] = [
@@ -20,18 +46,19 @@ const COLUMNS: [&str; WIDTH] = [
     "oldest",
     "reach",
     "kind",
+    "in_head",
+    "moves",
 ];
 /// How many those are.
-pub(super) const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 18;
 /// The column `hash` among them.
 pub(super) const HASH: usize = 2;
 
 /// Column `kind`: what is to become of the state.
 pub(super) const INSERT: i32 = 0;
 pub(super) const UPDATE: i32 = 1;
-pub(super) const REPLACE: i32 = 2;
-pub(super) const DELETE: i32 = 3;
-pub(super) const TOUCH: i32 = 4;
+pub(super) const DELETE: i32 = 2;
+pub(super) const TOUCH: i32 = 3;
 
 /// The items in their order. The version of a state without a head row is found as for a single one.
 fn input_sql() -> String {
@@ -66,19 +93,26 @@ fn head_sql(looks: bool) -> String {
         ),
         false => String::new(),
     };
+    let held = HELD.map(|column| match column {
+        "writer" => "CASE WHEN i.in_head THEN pg_catalog.pg_current_xact_id() END".to_owned(),
+        column => format!("CASE WHEN i.in_head THEN i.{column} END"),
+    });
+    let hold = HELD.map(|column| {
+        format!("{column} = CASE WHEN {IS_TOUCH} THEN h.{column} ELSE excluded.{column} END")
+    });
     format!(
         "head AS (INSERT INTO @extschema@.state_head AS h \
-         (class, key, version, hash, size, deleted, expires_at, updated_at) \
+         (class, key, version, hash, size, deleted, expires_at, updated_at, {}) \
          SELECT i.class, i.key, i.version, i.hash, i.size, i.kind OPERATOR(pg_catalog.=) {DELETE}, i.expires_at, \
          CASE WHEN i.kind OPERATOR(pg_catalog.=) {INSERT} THEN pg_catalog.clock_timestamp() \
-         WHEN i.kind OPERATOR(pg_catalog.=) {TOUCH} THEN '-infinity' ELSE 'infinity' END \
+         WHEN i.kind OPERATOR(pg_catalog.=) {TOUCH} THEN '-infinity' ELSE 'infinity' END, {} \
          FROM input i ON CONFLICT (class, key) DO UPDATE SET \
          version = CASE WHEN {IS_TOUCH} THEN h.version ELSE excluded.version END, \
          hash = CASE WHEN {IS_TOUCH} THEN h.hash WHEN excluded.deleted THEN NULL ELSE {} END, \
          size = CASE WHEN {IS_TOUCH} THEN h.size ELSE excluded.size END, \
          deleted = excluded.deleted, expires_at = excluded.expires_at, \
          updated_at = CASE WHEN {IS_TOUCH} AND pg_catalog.isfinite(h.updated_at) THEN h.updated_at \
-         ELSE pg_catalog.clock_timestamp() END \
+         ELSE pg_catalog.clock_timestamp() END, {} \
          WHERE NOT pg_catalog.isfinite(excluded.updated_at) \
          AND h.version OPERATOR(pg_catalog.=) (excluded.version OPERATOR(pg_catalog.-) 1) \
          AND (pg_catalog.octet_length(excluded.hash) OPERATOR(pg_catalog.=) 24 \
@@ -87,7 +121,10 @@ fn head_sql(looks: bool) -> String {
          pg_catalog.timestamptz_send('-infinity'), pg_catalog.timestamptz_send(COALESCE(h.expires_at, 'infinity'))])\
          {above_all} \
          RETURNING h.class, h.key, h.version, pg_catalog.isfinite(h.updated_at) AS was_there)",
+        HELD.join(", "),
+        held.join(", "),
         new_hash("excluded.hash"),
+        hold.join(", "),
     )
 }
 
@@ -131,27 +168,21 @@ fn insert_sql() -> String {
     format!(
         "inserted AS (INSERT INTO @extschema@.state_snapshot (class, key, {}) \
          SELECT i.class, i.key, {} FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.<=) {UPDATE} AND {IS_WRITTEN})",
+         WHERE i.kind OPERATOR(pg_catalog.<=) {UPDATE} AND NOT i.in_head AND {IS_WRITTEN})",
         NEW.join(", "),
         new_values().join(", ")
     )
 }
 
-/// For classes that keep one snapshot.
-fn replace_sql() -> String {
-    let set: Vec<_> = NEW
-        .into_iter()
-        .zip(new_values())
-        .map(|(column, value)| format!("{column} = {value}"))
-        .collect();
+/// Makes snapshot rows of the versions before that head rows held and classes keep.
+fn move_sql() -> String {
     format!(
-        "replaced AS (UPDATE @extschema@.state_snapshot s \
-         SET {}, created_at = DEFAULT, writer = DEFAULT FROM input i \
-         WHERE i.kind OPERATOR(pg_catalog.=) {REPLACE} AND {IS_WRITTEN} \
-         AND s.class OPERATOR(pg_catalog.=) i.class AND s.key OPERATOR(pg_catalog.=) i.key \
-         AND s.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) AND NOT s.recovery_point \
-         RETURNING s.version)",
-        set.join(", ")
+        "moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
+         SELECT {MOVED_VALUES} FROM input i, @extschema@.state_head h \
+         WHERE i.moves AND {IS_WRITTEN} \
+         AND h.class OPERATOR(pg_catalog.=) i.class AND h.key OPERATOR(pg_catalog.=) i.key \
+         AND h.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) \
+         AND h.hash OPERATOR(pg_catalog.=) pg_catalog.substring(i.hash, 25) AND h.state IS NOT NULL)"
     )
 }
 
@@ -173,22 +204,20 @@ fn prune_sql() -> String {
     )
 }
 
-/// The whole statement. Its rows are those of `head` in the order of the items, each with the number of snapshots
-/// that were written over.
-pub(super) fn sql(replaces: bool, prunes: bool, looks: bool) -> String {
-    let mut parts = vec![input_sql(), head_sql(looks), insert_sql()];
-    if replaces {
-        parts.push(replace_sql());
+/// The whole statement. Its rows are those of `head` in the order of the items.
+pub(super) fn sql(parts: Parts) -> String {
+    let mut all = vec![input_sql(), head_sql(parts.looks)];
+    if parts.inserts {
+        all.push(insert_sql());
     }
-    if prunes {
-        parts.push(prune_sql());
+    if parts.moves {
+        all.push(move_sql());
     }
-    let replaced = match replaces {
-        true => "(SELECT pg_catalog.count(*) FROM replaced)",
-        false => "0::pg_catalog.int8",
-    };
+    if parts.prunes {
+        all.push(prune_sql());
+    }
     format!(
-        "WITH {} SELECT h.class, h.key, h.version, h.was_there, {replaced} FROM head h",
-        parts.join(", ")
+        "WITH {} SELECT h.class, h.key, h.version, h.was_there FROM head h",
+        all.join(", ")
     )
 }

@@ -130,11 +130,6 @@ impl Current {
         }
     }
 
-    /// Whether there is a snapshot of it.
-    pub fn is_intact(&self) -> bool {
-        self.number > 0 && self.hash != 0
-    }
-
     /// What a write replaces that gives it this expiry.
     pub fn replaced(&self, expiry: Expiry) -> Replaced {
         Replaced {
@@ -145,6 +140,7 @@ impl Current {
                 Expiry::Keep | Expiry::AtLeast(_) => self.expires_at,
             },
             is_newest: self.storage.is_newest(),
+            holder: self.storage.holder(),
         }
     }
 }

@@ -175,12 +175,6 @@ fn next_version(
     let replaced = current.replaced(pending.expiry);
     Ok(if !current.has_row {
         RowChange::Insert(next)
-    } else if state.class.keeps_one()
-        && current.is_intact()
-        && current.storage.may_be_replaced()
-        && state.catalog.may_replace_snapshots()
-    {
-        RowChange::Replace(replaced, next)
     } else {
         RowChange::Update(replaced, next)
     })
@@ -216,7 +210,8 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
     Ok(is_intact && stored.is_some_and(is_said_again))
 }
 
-/// Makes a tombstone of a head row of version `version` that has no snapshot; its version, above any that was used.
+/// Makes a tombstone of a head row of version `version` that no document counts of; its version, above any that was
+/// used.
 pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
     let (catalog, class, key) = (&state.catalog, &state.class, state.key);
     let replaced = Replaced {
@@ -224,6 +219,7 @@ pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
         hash: None,
         expires_at: None,
         is_newest: false,
+        holder: None,
     };
     let newest = {
         let _snapshot = PushedSnapshot::latest();

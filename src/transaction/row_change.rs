@@ -26,9 +26,7 @@ impl Plan {
     pub fn may_join(&self) -> bool {
         match self {
             Self::Write(RowChange::Expire(_)) => false,
-            Self::Write(RowChange::Update(replaced, next) | RowChange::Replace(replaced, next)) => {
-                next.number == replaced.version + 1
-            }
+            Self::Write(RowChange::Update(replaced, next)) => next.number == replaced.version + 1,
             Self::Write(RowChange::Delete(replaced, number, _)) => *number == replaced.version + 1,
             Self::Write(RowChange::Insert(_) | RowChange::Touch(..)) | Self::Done(_) => true,
         }
@@ -37,9 +35,7 @@ impl Plan {
     /// Bytes of the documents that it holds.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Write(
-                RowChange::Insert(next) | RowChange::Update(_, next) | RowChange::Replace(_, next),
-            ) => {
+            Self::Write(RowChange::Insert(next) | RowChange::Update(_, next)) => {
                 let base = next.base.as_ref().map_or(0, |(_, base, _)| base.len());
                 next.document.len() + base
             }
@@ -54,8 +50,6 @@ pub enum RowChange {
     Insert(NextRow),
     /// A version above the one to be replaced.
     Update(Replaced, NextRow),
-    /// A version above the one to be replaced, in the place of that one's snapshot.
-    Replace(Replaced, NextRow),
     /// A tombstone of this version. The token was taken before the version was decided upon.
     Delete(Replaced, i64, Option<FillToken>),
     /// This expiry.
@@ -113,7 +107,6 @@ impl RowChange {
         Some(match self {
             Self::Insert(next) => Change::Insert(next.new_version()),
             Self::Update(replaced, next) => Change::Update(*replaced, next.new_version()),
-            Self::Replace(replaced, next) => Change::Replace(*replaced, next.new_version()),
             Self::Delete(replaced, number, _) => Change::Delete(*replaced, *number),
             Self::Touch(replaced, expires_at) => Change::Touch(*replaced, *expires_at),
             Self::Expire(_) => return None,
@@ -151,7 +144,7 @@ impl RowChange {
         command: pg_sys::CommandId,
     ) -> Result<Made> {
         let next = match self {
-            Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => Some(next),
+            Self::Insert(next) | Self::Update(_, next) => Some(next),
             Self::Delete(..) | Self::Expire(_) => None,
             Self::Touch(..) => return Ok(made),
         };
@@ -192,15 +185,13 @@ impl RowChange {
     /// The effect of the change, once it is written.
     pub fn effect(self, made: Made) -> Effect {
         match self {
-            Self::Insert(next) | Self::Update(_, next) | Self::Replace(_, next) => {
-                Effect::Document {
-                    made,
-                    document: next.document,
-                    hash: next.hash,
-                    expires_at: next.expires_at,
-                    parent: next.parent,
-                }
-            }
+            Self::Insert(next) | Self::Update(_, next) => Effect::Document {
+                made,
+                document: next.document,
+                hash: next.hash,
+                expires_at: next.expires_at,
+                parent: next.parent,
+            },
             Self::Delete(..) | Self::Expire(_) => Effect::Deleted {
                 version: made.version,
             },

@@ -22,7 +22,7 @@ SELECT stored('doc', 'batch'), stored('other', 'batch');
 SELECT * FROM state_batch_status();
 
 -- One version, one snapshot, however many changes.
-SELECT version, parent_version FROM state_snapshot WHERE class = 'batch' AND key = 'doc';
+SELECT version, parent_version FROM state_kept WHERE class = 'batch' AND key = 'doc';
 
 -- ROLLBACK drops everything.
 BEGIN;

@@ -74,7 +74,7 @@ SELECT * FROM unwritten;
 SELECT stored('doc', 'behind'), seen('doc', 'behind'), stored('new', 'behind');
 SELECT state_flush('behind');
 -- One version was written of five: what it was made from is what the tables held before, nothing.
-SELECT version, parent_version FROM state_snapshot WHERE class = 'behind' AND key = 'doc';
+SELECT version, parent_version FROM state_kept WHERE class = 'behind' AND key = 'doc';
 SELECT complaint($$SELECT state_flush('no such class')$$);
 
 -- In one transaction: several flushes, savepoints, rollback.

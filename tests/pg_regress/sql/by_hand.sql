@@ -1,6 +1,7 @@
 -- L3 is made of ordinary tables. Whoever changes them by hand changes what the functions say.
 \a \t \pset null (null)
-SELECT state_class_define('by_hand');
+-- What a snapshot row holds; in_head is about what the head row holds.
+SELECT state_class_define('by_hand', keep => 2);
 SELECT state_set('doc', '{"n": 1}', class => 'by_hand');
 SELECT state_set('other', '{"n": "other"}', class => 'by_hand');
 SELECT seen('doc', 'by_hand'), seen('other', 'by_hand');
@@ -115,7 +116,8 @@ SELECT seen('doc', 'by_hand'), stored('doc', 'by_hand');
 
 -- Flushed first, then changed by hand: what the tables hold is what later changes of the transaction build upon.
 CREATE PROCEDURE doc_by_hand(made jsonb) LANGUAGE sql AS $$
-	UPDATE state_snapshot SET state = made, hash = state_hash(made), version = version + 1 WHERE class = 'by_hand' AND key = 'doc';
+	UPDATE state_snapshot SET state = made, hash = state_hash(made), version = version + 1
+		WHERE class = 'by_hand' AND key = 'doc' AND version = (SELECT h.version FROM state_head h WHERE h.class = 'by_hand' AND h.key = 'doc');
 	UPDATE state_head SET hash = state_hash(made), version = version + 1 WHERE class = 'by_hand' AND key = 'doc';
 $$;
 BEGIN;

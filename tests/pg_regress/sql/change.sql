@@ -97,6 +97,6 @@ SELECT stored('bumped', 'change');
 
 -- The extension's tables agree with themselves: sizes, hashes and flags describe the documents.
 SELECT count(*) > 5, bool_and(h.hash = s.hash AND h.hash = state_hash(s.state) AND NOT h.deleted AND h.size > 0)
-	FROM state_head h JOIN state_snapshot s USING (class, key, version) WHERE h.class = 'change';
+	FROM state_head h JOIN state_kept s USING (class, key, version) WHERE h.class = 'change';
 SELECT state_delete('array', class => 'change');
 SELECT version, hash, size, deleted FROM state_head WHERE class = 'change' AND key = 'array';

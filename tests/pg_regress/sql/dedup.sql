@@ -63,8 +63,7 @@ SELECT action, count(*) FROM state_batch_commit() GROUP BY action ORDER BY actio
 COMMIT;
 
 -- A skip is only against what is stored, so a change made by hand counts.
-UPDATE state_snapshot SET state = '{"n": "hand"}', hash = state_hash('{"n": "hand"}') WHERE class = 'dedup' AND key = 'same 1';
-UPDATE state_head SET hash = state_hash('{"n": "hand"}') WHERE class = 'dedup' AND key = 'same 1';
+UPDATE state_head SET state = '{"n": "hand"}', hash = state_hash('{"n": "hand"}') WHERE class = 'dedup' AND key = 'same 1';
 SELECT state_set('same 1', '{"n": 0}', class => 'dedup');
 SELECT stored('same 1', 'dedup');
 -- A failed write is not remembered: the retry writes.
@@ -75,7 +74,7 @@ ROLLBACK;
 SELECT state_set('retry', '{"n": 1}', class => 'dedup');
 SELECT stored('retry', 'dedup');
 -- Nor against a damaged snapshot: that a right head and a wrong document agree on the hash is not enough.
-UPDATE state_snapshot SET state = '{"n": "damaged"}' WHERE class = 'dedup' AND key = 'retry';
+UPDATE state_head SET state = '{"n": "damaged"}' WHERE class = 'dedup' AND key = 'retry';
 SELECT state_set('retry', '{"n": 1}', class => 'dedup');
 SELECT stored('retry', 'dedup'), seen('retry', 'dedup');
 -- Nor against a deleted or an expired state.

@@ -61,7 +61,7 @@ COMMIT;
 SELECT state_set('touched', '{"n": 1}', ttl => '1 hour', class => 'expiry');
 SELECT state_touch('touched', '2 hours', class => 'expiry');
 SELECT version, expires_at - clock_timestamp() BETWEEN '119 minutes' AND '2 hours' FROM state_head WHERE class = 'expiry' AND key = 'touched';
-SELECT count(*) FROM state_snapshot WHERE class = 'expiry' AND key = 'touched';
+SELECT count(*) FROM state_kept WHERE class = 'expiry' AND key = 'touched';
 SELECT state_touch('touched', NULL, class => 'expiry');
 SELECT version, expires_at FROM state_head WHERE class = 'expiry' AND key = 'touched';
 -- L1 hears of it: an entry does not go on with the old end.

@@ -42,14 +42,14 @@ CALL flush_many_play('apart', false);
 CREATE VIEW flush_many_heads AS SELECT split_part(class, ' ', 1) AS how, split_part(class, ' ', 2) AS class, key, version, hash, size, deleted,
 	expires_at IS NOT NULL AS expires, updated_at < clock_timestamp() AS updated FROM state_head WHERE class LIKE 'together %' OR class LIKE 'apart %';
 CREATE VIEW flush_many_snapshots AS SELECT split_part(class, ' ', 1) AS how, split_part(class, ' ', 2) AS class, key, version, parent_version, hash,
-	checkpoint_type, recovery_point, agent_phase, execution_context, state, delta FROM state_snapshot WHERE class LIKE 'together %' OR class LIKE 'apart %';
+	checkpoint_type, recovery_point, agent_phase, execution_context, state, delta, in_head FROM state_kept WHERE class LIKE 'together %' OR class LIKE 'apart %';
 SELECT class, key, version, deleted, expires, updated, (SELECT string_agg(version || CASE WHEN delta IS NULL THEN '' ELSE '*' END, ' ' ORDER BY version)
 	FROM flush_many_snapshots s WHERE s.how = h.how AND s.class = h.class AND s.key = h.key) AS snapshots
 	FROM flush_many_heads h WHERE how = 'together' ORDER BY class, key;
 -- What is different.
 SELECT * FROM (TABLE flush_many_heads EXCEPT ALL SELECT CASE how WHEN 'apart' THEN 'together' ELSE 'apart' END, class, key, version, hash, size, deleted, expires, updated FROM flush_many_heads) d;
 SELECT how, class, key, version FROM (TABLE flush_many_snapshots EXCEPT ALL SELECT CASE how WHEN 'apart' THEN 'together' ELSE 'apart' END,
-	class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context, state, delta FROM flush_many_snapshots) d;
+	class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context, state, delta, in_head FROM flush_many_snapshots) d;
 COMMIT;
 SELECT v.* FROM state_class c, state_verify(c.class) v WHERE c.class LIKE 'together %' OR c.class LIKE 'apart %';
 
@@ -97,7 +97,7 @@ RESET ROLE;
 SELECT state_set('c', '{"n": 8}', class => 'many three'), state_set('d', '{"n": 8}', class => 'many three');
 COMMIT;
 SELECT stored('a', 'many one'), stored('b', 'many one'), stored('c', 'many three'), stored('d', 'many three');
-SELECT class, key, version FROM state_snapshot WHERE class = 'many one' ORDER BY key, version;
+SELECT class, key, version FROM state_kept WHERE class = 'many one' ORDER BY key, version;
 DROP OWNED BY regress_state_many;
 DROP ROLE regress_state_many;
 

@@ -146,7 +146,7 @@ $$;
 
 -- What is stored, and read back from either place, is the document that was given.
 SELECT count(*), bool_and(state_hash(state_get('path ' || id, class => 'json_ops')) = state_hash(d)),
-	bool_and((SELECT s.hash = state_hash(d) AND state_hash(s.state) = state_hash(d) FROM state_snapshot s WHERE class = 'json_ops' AND key = 'path ' || id)) FROM doc;
+	bool_and((SELECT s.hash = state_hash(d) AND state_hash(s.state) = state_hash(d) FROM state_kept s WHERE class = 'json_ops' AND key = 'path ' || id)) FROM doc;
 -- The hash is of the bytes: the same document spelt otherwise is the same, another scale is not.
 SELECT state_hash('{"a": 1, "b": 2}') = state_hash('{ "b":2,"a":0,"a":1 }'), state_hash('1.0') = state_hash('1.00'), '1.0'::jsonb = '1.00'::jsonb;
 SELECT length(state_hash('{}')), state_hash('{}') = state_hash('[]'), state_hash(NULL);

@@ -162,8 +162,7 @@ COMMIT;
 SELECT state_version('list', class => 'limits'), jsonb_array_length(state), state -> 0, state -> -1 FROM state_current WHERE class = 'limits' AND key = 'list';
 -- Up to there they are applied to whatever the transaction itself has made of the rows by hand.
 CREATE PROCEDURE list_by_hand(made jsonb, versions int) LANGUAGE sql AS $$
-	UPDATE state_snapshot SET state = made, hash = state_hash(made), version = version + versions WHERE class = 'limits' AND key = 'list';
-	UPDATE state_head SET hash = state_hash(made), version = version + versions WHERE class = 'limits' AND key = 'list';
+	UPDATE state_head SET state = made, hash = state_hash(made), version = version + versions WHERE class = 'limits' AND key = 'list';
 $$;
 BEGIN;
 SELECT count(state_append('list', '{}', '1', class => 'limits')) FROM generate_series(1, 1000) i;

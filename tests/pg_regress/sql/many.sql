@@ -63,4 +63,3 @@ SELECT count(state_set('doc', to_jsonb(i), class => 'class ' || i)) FROM generat
 SELECT sum(state_get('doc', class => 'class ' || i)::int), count(state_version('doc', class => 'class ' || i)) FROM generate_series(1, 10000) i;
 DELETE FROM state_class WHERE class LIKE 'class %';
 DELETE FROM state_head WHERE class LIKE 'class %';
-DELETE FROM state_snapshot WHERE class LIKE 'class %';

@@ -106,13 +106,11 @@ UNLISTEN config_changed;
 
 -- Changes by hand are announced like the others.
 \o :heard
-UPDATE state_snapshot SET state = '{"n": "hand"}', hash = state_hash('{"n": "hand"}') WHERE class = 'notify' AND key = 'b';
-UPDATE state_head SET hash = state_hash('{"n": "hand"}') WHERE class = 'notify' AND key = 'b';
+UPDATE state_head SET state = '{"n": "hand"}', hash = state_hash('{"n": "hand"}') WHERE class = 'notify' AND key = 'b';
 UPDATE state_head SET deleted = true WHERE class = 'notify' AND key = 'c';
 UPDATE state_head SET deleted = false WHERE class = 'notify' AND key = 'c';
 DELETE FROM state_head WHERE class = 'notify' AND key = 'd';
 BEGIN;
-UPDATE state_snapshot SET version = 20 WHERE class = 'notify' AND key = 'b';
 UPDATE state_head SET version = 20 WHERE class = 'notify' AND key = 'b';
 COMMIT;
 BEGIN;

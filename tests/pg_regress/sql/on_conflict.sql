@@ -5,9 +5,7 @@ SELECT state_class_define('on_conflict');
 SELECT state_set('doc', '{"n": 0, "log": []}', class => 'on_conflict');
 -- moves the state the way another session would
 CREATE PROCEDURE move_by_hand(what jsonb) LANGUAGE sql AS $$
-	UPDATE state_snapshot SET state = what, hash = state_hash(what), version = version + 1
-		WHERE class = 'on_conflict' AND key = 'doc';
-	UPDATE state_head SET hash = state_hash(what), version = version + 1
+	UPDATE state_head SET state = what, hash = state_hash(what), version = version + 1
 		WHERE class = 'on_conflict' AND key = 'doc';
 $$;
 

@@ -226,7 +226,9 @@ DROP POLICY tenant ON state_head;
 SET ROLE regress_state_reader;
 SELECT outcome($$SELECT * FROM state_cache_entries$$);
 RESET ROLE;
--- On the snapshots too.
+-- On the snapshots too, for what they hold.
+SELECT state_class_define('privileges', keep => 2);
+SELECT state_set(key, '{"kept": 2}', class => 'privileges') FROM unnest('{a-1,b-1}'::text[]) key;
 CREATE POLICY tenant ON state_snapshot USING (key LIKE 'a-%');
 ALTER TABLE state_snapshot ENABLE ROW LEVEL SECURITY;
 SET ROLE regress_state_reader;

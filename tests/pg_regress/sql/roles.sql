@@ -33,9 +33,7 @@ CREATE FUNCTION definer_by_hand(what text, name text) RETURNS void LANGUAGE plpg
 BEGIN
 	IF what = 'delete' THEN
 		DELETE FROM state_head WHERE class = 'roles' AND key = name;
-		DELETE FROM state_snapshot WHERE class = 'roles' AND key = name;
 	ELSE
-		UPDATE state_snapshot SET version = version + 1 WHERE class = 'roles' AND key = name;
 		UPDATE state_head SET version = version + 1 WHERE class = 'roles' AND key = name;
 	END IF;
 END
@@ -214,7 +212,7 @@ CALL policies('DISABLE');
 CREATE SCHEMA audit;
 CREATE TABLE audit.log (key text);
 CREATE FUNCTION audit.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (NEW.key); RETURN NEW; END $$;
-CREATE TRIGGER note AFTER INSERT ON state_snapshot FOR EACH ROW EXECUTE FUNCTION audit.note();
+CREATE TRIGGER note AFTER INSERT ON state_head FOR EACH ROW EXECUTE FUNCTION audit.note();
 CREATE FUNCTION definer_logged(n int) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = audit, public, pg_temp
 	AS $$ SELECT state_set('logged ' || n, '1', class => 'roles') $$;
 SET ROLE regress_roles_none;
@@ -230,7 +228,7 @@ COMMIT;
 RESET ROLE;
 SELECT key FROM audit.log ORDER BY key;
 SELECT stored('logged 1', 'roles'), stored('logged 2', 'roles');
-DROP TRIGGER note ON state_snapshot;
+DROP TRIGGER note ON state_head;
 DROP TABLE pg_temp.log;
 SET client_min_messages = warning;
 DROP SCHEMA audit CASCADE;

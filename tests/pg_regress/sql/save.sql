@@ -201,7 +201,7 @@ SET LOCAL state_cache.max_state_size = '1kB';
 SELECT outcome($$SELECT state_save('kinds', to_jsonb(repeat('x', 2000)), class => 'save')$$);
 COMMIT;
 
--- In a class that keeps one snapshot the row becomes the next version; a recovery point stays beside it.
+-- In a class that keeps one version the head row holds that; a recovery point stays beside it.
 SELECT state_class_define('save one');
 SELECT * FROM state_save('doc', '{"n": 1}', class => 'save one');
 SELECT * FROM state_save('doc', '{"n": 2}', 'manual', 'triage', true, '{"who": "me"}', class => 'save one');

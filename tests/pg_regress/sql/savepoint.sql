@@ -28,8 +28,7 @@ BEGIN
 			PERFORM state_update(k, '{"dropped": 1}', class => 'savepoint');
 			PERFORM state_batch_rollback();
 		WHEN 'by hand' THEN
-			UPDATE state_snapshot SET state = '{"hand": 1}', hash = state_hash('{"hand": 1}') WHERE class = 'savepoint' AND key = k;
-			UPDATE state_head SET hash = state_hash('{"hand": 1}') WHERE class = 'savepoint' AND key = k;
+			UPDATE state_head SET state = '{"hand": 1}', hash = state_hash('{"hand": 1}') WHERE class = 'savepoint' AND key = k;
 	END CASE;
 END
 $$;

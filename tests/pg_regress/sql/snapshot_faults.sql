@@ -42,7 +42,7 @@ SELECT stored('retried', 'faults');
 -- "A skipped save returns an id that matches no row."
 -- ---------------------------------------------------------------------------------------------------
 CREATE FUNCTION row_of(class text, key text, version bigint) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
-	SELECT s.state FROM state_snapshot s WHERE (s.class, s.key, s.version) = (row_of.class, row_of.key, row_of.version)
+	SELECT s.state FROM state_kept s WHERE (s.class, s.key, s.version) = (row_of.class, row_of.key, row_of.version)
 $$;
 SELECT action, version, row_of('faults', 'retried', version) FROM state_save('retried', '{"n": 3}', class => 'faults');
 -- In a class that keeps one row, too, and where the row was replaced, pruned around or restored.

@@ -68,7 +68,6 @@ COMMIT;
 SELECT delta() LIKE '%expirations +1%';
 -- The worker would delete the state later, and be counted.
 DELETE FROM state_head WHERE class = 'stats' AND key = 'short';
-DELETE FROM state_snapshot WHERE class = 'stats' AND key = 'short';
 SELECT delta() IS NOT NULL;
 -- SERIALIZABLE reads the tables.
 SELECT state_set('doc', '{"n": 4}', class => 'stats');
@@ -103,12 +102,11 @@ SELECT delta();
 SELECT state_get('doc', class => 'stats');
 SELECT delta();
 -- Damage in the tables is an error, not a matter of the cache.
-UPDATE state_snapshot SET state = '0' WHERE class = 'stats' AND key = 'doc';
+UPDATE state_head SET state = '0' WHERE class = 'stats' AND key = 'doc';
 SELECT delta();
 SELECT left(complaint($$SELECT state_get('doc', class => 'stats')$$), 5);
 SELECT delta();
 DELETE FROM state_head WHERE class = 'stats' AND key = 'doc';
-DELETE FROM state_snapshot WHERE class = 'stats' AND key = 'doc';
 SELECT delta() IS NOT NULL;
 -- A state that is larger than all of L1 is served from the tables, and counted.
 SELECT pg_size_bytes(current_setting('state_cache.memory')) < pg_size_bytes('65 MB');
@@ -142,7 +140,6 @@ BEGIN;
 SELECT state_batch_begin();
 SELECT state_get('entry 50', class => 'stats');
 SELECT state_set('entry 49', '"changed"', class => 'stats');
-UPDATE state_snapshot SET version = version + 1 WHERE class = 'stats' AND key = 'entry 50';
 UPDATE state_head SET version = version + 1 WHERE class = 'stats' AND key = 'entry 50';
 SELECT key, action FROM state_batch_commit();
 ROLLBACK;

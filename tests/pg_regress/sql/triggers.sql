@@ -117,6 +117,7 @@ BEGIN
 	RETURN cached = uncached;
 END
 $$;
+SELECT state_class_define('triggers', keep => 2);
 \set VERBOSITY sqlstate
 CREATE TRIGGER meddle BEFORE INSERT ON state_snapshot FOR EACH ROW WHEN (NEW.class = 'triggers') EXECUTE FUNCTION meddle('change');
 SELECT state_set('meddled', '{"n": 1}', class => 'triggers');
@@ -131,6 +132,13 @@ CREATE TRIGGER meddle BEFORE INSERT ON state_snapshot FOR EACH ROW WHEN (NEW.cla
 SELECT state_set('dropped', '{"n": 1}', class => 'triggers');
 SELECT agreed('dropped'), seen('dropped', 'triggers');
 DROP TRIGGER meddle ON state_snapshot;
+SELECT state_class_define('triggers', keep => 1);
+CREATE TRIGGER meddle BEFORE INSERT OR UPDATE ON state_head FOR EACH ROW WHEN (NEW.class = 'triggers') EXECUTE FUNCTION meddle('change');
+SELECT state_set('held', '{"n": 1}', class => 'triggers');
+SELECT agreed('held'), seen('held', 'triggers');
+SELECT state_set('held', '{"n": 2}', class => 'triggers');
+SELECT agreed('held'), seen('held', 'triggers');
+DROP TRIGGER meddle ON state_head;
 CREATE TRIGGER meddle BEFORE INSERT ON state_head FOR EACH ROW WHEN (NEW.class = 'triggers') EXECUTE FUNCTION meddle('drop');
 SELECT state_set('dropped', '{"n": 1}', class => 'triggers');
 SELECT agreed('dropped'), seen('dropped', 'triggers');

@@ -14,7 +14,7 @@ SELECT state_version('doc', class => 'versions');
 SELECT state_set('doc', '{"n": 4}', class => 'versions');
 SELECT state_version('doc', class => 'versions');
 -- parent_version says what it was made from: nothing, after a delete.
-SELECT version, parent_version, state FROM state_snapshot WHERE class = 'versions' AND key = 'doc';
+SELECT version, parent_version, state FROM state_kept WHERE class = 'versions' AND key = 'doc';
 
 -- However many changes a transaction makes to a state, they are one version.
 BEGIN;
@@ -96,7 +96,7 @@ BEGIN
 END
 $$;
 SELECT class, array_agg(version ORDER BY version), array_agg(parent_version ORDER BY version), array_agg(state ORDER BY version)
-	FROM state_snapshot WHERE class IN ('versions', 'keep3', 'keep all') AND key = 'doc' GROUP BY class ORDER BY class;
+	FROM state_kept WHERE class IN ('versions', 'keep3', 'keep all') AND key = 'doc' GROUP BY class ORDER BY class;
 -- A class that keeps fewer from now on forgets the rest at once.
 SELECT state_class_define('keep all', keep => 2);
 SELECT state_set('doc', '"next"', class => 'keep all');

@@ -15,6 +15,7 @@ mod faults;
 mod flush_many;
 mod history;
 mod identity;
+mod in_head;
 mod interrupted;
 mod memory;
 mod merge_oracle;

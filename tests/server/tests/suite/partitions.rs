@@ -54,17 +54,17 @@ fn everything_works_on_a_partitioned_table() {
     let server = Server::new(&[]);
     let (mut admin, mut other) = (server.connect(), server.connect());
     admin.run(
-        "SELECT state_class_define('one', keep => 1);
+        "SELECT state_class_define('one', keep => 2), state_class_define('held', keep => 1);
          CREATE ROLE reader; GRANT USAGE ON SCHEMA public TO reader;
-         GRANT SELECT ON state_head, state_snapshot, state_current, state_class TO reader;
-         SELECT state_set('single', '{\"n\": 1}', class => 'one')",
+         GRANT SELECT ON state_head, state_snapshot, state_current, state_kept, state_class TO reader;
+         SELECT state_set('single', '{\"n\": 1}', class => 'one'), state_set('held', '1', class => 'held')",
     );
     save(&mut admin, "k", 1..=20);
     // This session has plans and a view of its own of the old table.
     let before = history(&mut other, "k");
     assert_eq!(before.len(), 20);
     let comments = "SELECT count(*) FROM pg_description d JOIN pg_class c ON c.oid = d.objoid WHERE c.relname IN \
-        ('state_snapshot', 'state_current')";
+        ('state_snapshot', 'state_current', 'state_kept')";
     let described = admin.number(comments);
     partition(&mut admin);
     assert_eq!(admin.number(comments), described);
@@ -82,6 +82,16 @@ fn everything_works_on_a_partitioned_table() {
         other.text("SELECT state -> 'n' FROM state_current WHERE key = 'k'"),
         "20"
     );
+    assert_eq!(
+        other.rows(
+            "SELECT key, count(*), bool_and(in_head) FROM state_kept GROUP BY key ORDER BY key"
+        ),
+        [["held", "1", "t"], ["k", "20", "f"], ["single", "1", "f"]]
+    );
+    assert_eq!(
+        other.text("SELECT state FROM state_current WHERE key = 'held'"),
+        "1"
+    );
     assert_eq!(other.error("SELECT * FROM state_snapshot_default"), "42501");
     assert_eq!(
         other.error("SELECT state_partitions_drop('1 day')"),
@@ -90,9 +100,19 @@ fn everything_works_on_a_partitioned_table() {
     other.run("RESET ROLE");
     save(&mut other, "k", 21..=25);
     admin.run("SELECT state_set('single', '{\"n\": 2}', class => 'one')");
+    admin.run("SELECT state_set('held', '2', class => 'held')");
     assert_eq!(
-        admin.text("SELECT count(*) FROM state_snapshot WHERE key = 'single'"),
-        "1"
+        admin.rows(
+            "SELECT key, count(*) FROM state_kept WHERE key <> 'k' GROUP BY key ORDER BY key"
+        ),
+        [["held", "1"], ["single", "2"]]
+    );
+    // A class that keeps more puts what its head rows held into the partition of its time.
+    admin.run("SELECT state_class_define('held', keep => 2)");
+    admin.run("SELECT state_set('held', '3', class => 'held')");
+    assert_eq!(
+        admin.rows("SELECT version, state FROM state_snapshot WHERE key = 'held' ORDER BY version"),
+        [["2", "2"], ["3", "3"]]
     );
     assert_eq!(admin.text("SELECT state_restore('k', 3)"), "26");
     assert_eq!(
@@ -108,7 +128,8 @@ fn everything_works_on_a_partitioned_table() {
     check(&mut other);
 
     // By hand, through the whole and in the part.
-    let part = other.text("SELECT tableoid::regclass FROM state_snapshot WHERE key = 'single'");
+    let part =
+        other.text("SELECT DISTINCT tableoid::regclass FROM state_snapshot WHERE key = 'single'");
     for table in ["state_snapshot", &part] {
         assert_ne!(admin.text("SELECT state_get('single', 'one')"), "[]");
         other.run(&format!(

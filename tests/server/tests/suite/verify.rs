@@ -10,7 +10,8 @@ fn with_lost_value(lost: i64, compression: bool) -> Server {
     let server = Server::new(&["autovacuum = off"]);
     let mut client = server.connect();
     client.run(&format!(
-        "SELECT state_class_define('mine', compression => {compression}, keep => 0), state_class_define('other')"
+        "SELECT state_class_define('mine', compression => {compression}, keep => 0),
+            state_class_define('other', compression => false, keep => 0)"
     ));
     let toast = client
         .text("SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'state_snapshot'");

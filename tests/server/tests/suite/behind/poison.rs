@@ -14,7 +14,7 @@ const ONE_FLUSH: Duration = Duration::from_secs(2);
 fn poisonous() -> Server {
     let server = server(&["state_cache.flush_interval = '200ms'"]);
     let mut client = server.connect();
-    client.run("CREATE INDEX poison ON state_snapshot (state)");
+    client.run("CREATE INDEX poison ON state_head (state)");
     client.run(
         "CREATE FUNCTION poison(n int) RETURNS jsonb LANGUAGE sql AS
             $$ SELECT to_jsonb(string_agg(md5((i * n)::text), '')) FROM generate_series(1, 300) i $$",
@@ -200,7 +200,6 @@ fn a_parked_state_is_deleted_by_hand_and_set_anew_in_one_transaction() {
     client.run(
         "BEGIN;
         DELETE FROM state_head WHERE class = 'left' AND key = 'bad';
-        DELETE FROM state_snapshot WHERE class = 'left' AND key = 'bad';
         SELECT state_set('bad', '\"anew\"', class => 'left');
         COMMIT",
     );

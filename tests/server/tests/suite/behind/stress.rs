@@ -383,7 +383,7 @@ fn stress(reads: u64, mode: Mode) {
     found.sort();
     assert_eq!(found, appended);
     assert_eq!(
-        client.number("SELECT count(*) FROM state_snapshot WHERE state ? 'undone'"),
+        client.number("SELECT count(*) FROM state_kept WHERE state ? 'undone'"),
         0
     );
     assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());

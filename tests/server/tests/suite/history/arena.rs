@@ -148,18 +148,21 @@ const FUNCTIONS: &str = r#"
     CREATE FUNCTION history_append(of text, named text, element bigint) RETURNS bigint LANGUAGE plpgsql AS $$
     DECLARE
         was bigint;
+        is_in_head boolean;
         document jsonb;
     BEGIN
-        SELECT version INTO was FROM state_head WHERE class = of AND key = named AND NOT deleted FOR UPDATE;
+        SELECT version, state IS NOT NULL INTO was, is_in_head
+            FROM state_head WHERE class = of AND key = named AND NOT deleted FOR UPDATE;
         IF was IS NULL THEN
             RETURN NULL;
         END IF;
         document := state_at(named, was, of);
         document := jsonb_set(document, '{log}', (document -> 'log') || to_jsonb(element));
         INSERT INTO state_snapshot (class, key, version, parent_version, state, hash)
-            VALUES (of, named, was + 1, was, document, state_hash(document));
+            SELECT of, named, was + 1, was, document, state_hash(document) WHERE NOT is_in_head;
         UPDATE state_head SET version = was + 1, hash = state_hash(document), size = pg_column_size(document) - 4,
-                updated_at = clock_timestamp()
+                updated_at = clock_timestamp(), parent_version = CASE WHEN is_in_head THEN was END,
+                state = CASE WHEN is_in_head THEN document END
             WHERE class = of AND key = named;
         RETURN was + 1;
     END $$;

@@ -50,7 +50,7 @@ const PICTURE: &str = "SELECT jsonb_build_array(
         (SELECT jsonb_agg(to_jsonb(c) - 'created_at' ORDER BY run_id) FROM state_context c),
         (SELECT jsonb_agg(owner ORDER BY token) FROM state_claim),
         (SELECT jsonb_agg(jsonb_build_array(class, key, version, recovery_point) ORDER BY class, key, version) FROM \
-        state_snapshot))";
+        state_kept))";
 
 /// Conflicts are named by a sequence, which a crash need not take back.
 const UNNUMBERED: &str =

@@ -49,7 +49,7 @@ fn await_upkeep(server: &Server) {
     server.start();
     let mut client = server.connect();
     eventually("the worker to prune", || {
-        client.number("SELECT count(*) FROM state_snapshot WHERE class = 'swarm'") == 1
+        client.number("SELECT count(*) FROM state_snapshot WHERE class = 'swarm'") == 0
     });
 }
 
