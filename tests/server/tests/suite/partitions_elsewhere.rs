@@ -50,10 +50,10 @@ fn the_schema_may_have_any_name_and_get_another_and_settings_do_not_matter() {
         let whole = format!("UPDATE {schema}.state_snapshot SET created_at = now()");
         client.run(&format!("{whole} - interval '100 days'"));
         partition_two_months_ago(&mut client);
-        // A version of a coming month.
+        // A version of a coming month. Months are those of UTC, whatever the session's time zone.
         client.run(&format!(
-            "UPDATE {schema}.state_snapshot SET created_at = date_trunc('month', now()) + interval '4 months 3 \
-                days' WHERE key = 'a'"
+            "UPDATE {schema}.state_snapshot SET created_at = (date_trunc('month', now() AT TIME ZONE 'UTC') \
+                + interval '4 months 3 days') AT TIME ZONE 'UTC' WHERE key = 'a'"
         ));
         client.run(&format!("SELECT {schema}.state_delete('b')"));
         client.run(&format!("ALTER SCHEMA {schema} RENAME TO \"moved's\""));
