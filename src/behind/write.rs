@@ -376,7 +376,7 @@ pub fn delete(subject: Subject<'_>, version: i64) -> Result<i64> {
             Some(head) => store::delete(now.catalog, now.class, now.key, replaced(head), number)?,
         };
         if let Some(number) = deleted {
-            let made = Made::without_snapshot(number);
+            let made = Made::without_document(number);
             ground.put_right(now, None, made, command)?;
             return Ok(number);
         }

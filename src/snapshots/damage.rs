@@ -48,7 +48,7 @@ pub fn kept(
     })
 }
 
-/// Moves a damaged snapshot to `state_damaged`, as far as PostgreSQL can read its row.
+/// Moves a damaged version to `state_damaged`, as far as PostgreSQL can read its row.
 pub fn put_aside(
     catalog: &Catalog,
     (class, key): (&[u8], &[u8]),

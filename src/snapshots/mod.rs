@@ -2,7 +2,8 @@
 //!
 //! # Contract
 //!
-//! A snapshot row holds one version, whole or packed (`store::storage`). What is here keeps two rules.
+//! A snapshot row holds one version, whole or packed (`store::storage`). In a class that keeps one version the head
+//! row holds the current one, whole (`store::write`). What is here keeps two rules.
 //!
 //! **Nothing is ever unreadable.** A delta needs the rows down to its keyframe. They go together, in one
 //! transaction, or the delta is stored as a keyframe first. Whoever deletes or rewrites snapshots of a state holds

@@ -226,7 +226,7 @@ fn renumber(
         return Err(raced());
     }
     let Some(new) = new else {
-        return Ok(Made::without_snapshot(number));
+        return Ok(Made::without_document(number));
     };
     if made.storage.holder() == Some(Holder::Head) {
         return Ok(Made {

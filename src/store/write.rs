@@ -116,8 +116,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// One of a state that got no snapshot.
-    pub fn without_snapshot(version: i64) -> Self {
+    /// One that has no document, or of which that is not known here.
+    pub fn without_document(version: i64) -> Self {
         Self {
             version,
             storage: Storage::UNKNOWN,

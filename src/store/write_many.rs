@@ -164,9 +164,9 @@ impl<'a> Row<'a> {
         let new = match (&self.new, change) {
             (Some((new, packed)), _) => new_version(class, key, new, packed),
             (None, Change::Touch(_, expires_at)) => {
-                without_snapshot(class, key, version, *expires_at)
+                without_document(class, key, version, *expires_at)
             }
-            (None, _) => without_snapshot(class, key, version, i64::MAX),
+            (None, _) => without_document(class, key, version, i64::MAX),
         };
         let rest = [
             bigint(self.pruning.map(|(oldest, _)| oldest)),
@@ -194,13 +194,13 @@ impl<'a> Row<'a> {
                 version,
                 storage: packed.storage.written_newest(),
             },
-            None => Made::without_snapshot(version),
+            None => Made::without_document(version),
         }
     }
 }
 
-/// As [`new_version`], of a head row that gets no snapshot; without its hash.
-fn without_snapshot(class: &Class, key: &[u8], version: i64, expires_at: i64) -> [Parameter; 13] {
+/// As [`new_version`], of a head row that gets no document; without its hash.
+fn without_document(class: &Class, key: &[u8], version: i64, expires_at: i64) -> [Parameter; 13] {
     [
         text(&class.name),
         text(key),
@@ -221,7 +221,7 @@ fn without_snapshot(class: &Class, key: &[u8], version: i64, expires_at: i64) ->
 /// Writes one state by the statement for one; `None` if its head row is not the one to be replaced any more.
 pub fn write_one(catalog: &Catalog, item: &Item<'_>) -> Result<Option<Made>> {
     let Item { class, key, change } = item;
-    let alone = |version: Option<i64>| version.map(Made::without_snapshot);
+    let alone = |version: Option<i64>| version.map(Made::without_document);
     match change {
         Change::Insert(new) => write::insert(catalog, class, key, new),
         Change::Update(replaced, new) => write::update(catalog, class, key, *replaced, new),

@@ -178,7 +178,7 @@ impl RowChange {
         let Some(version) = version else {
             return Ok(Some(Effect::Nothing { version: 0 }));
         };
-        self.put_right(state, Made::without_snapshot(version), command)?;
+        self.put_right(state, Made::without_document(version), command)?;
         Ok(Some(Effect::Deleted { version }))
     }
 

@@ -41,10 +41,8 @@ const TORN: &str = "SELECT class, key, version FROM state_current WHERE state ? 
         AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> \
         'n')
     UNION ALL
-    SELECT class, key, version FROM state_head h, state_get(h.key, h.class) state WHERE NOT deleted AND state ? \
-    'check'
-        AND (md5(state ->> 'padding') <> state ->> 'check' OR split_part(state ->> 'padding', ' ', 1) <> state ->> \
-        'n')";
+    SELECT class, key, version FROM state_head h, state_get(h.key, h.class) seen WHERE NOT deleted AND seen ? 'check'
+        AND (md5(seen ->> 'padding') <> seen ->> 'check' OR split_part(seen ->> 'padding', ' ', 1) <> seen ->> 'n')";
 
 /// Writes until the connection is lost.
 fn write(server: &Server, writer: usize, round: usize, ledger: &Mutex<Ledger>) {

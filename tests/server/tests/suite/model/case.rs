@@ -9,6 +9,8 @@ use state_cache_server_tests::{Dice, Server, Sql, code};
 
 /// Transactions of a case.
 const TRANSACTIONS: u64 = 40;
+/// Transactions from one definition of the class to the next.
+const REDEFINED: u64 = 8;
 
 /// What a case needs in the database: changes by plain SQL, and checks inside of a block.
 pub const FUNCTIONS: &str = r#"
@@ -16,7 +18,9 @@ pub const FUNCTIONS: &str = r#"
         UPDATE state_snapshot s SET state = v, hash = state_hash(v), version = s.version + 1
             FROM state_head h WHERE s.class = 'run' AND s.key = k
                 AND (h.class, h.key, h.version) = ('run', k, s.version);
-        UPDATE state_head SET hash = state_hash(v), version = version + 1 WHERE class = 'run' AND key = k;
+        UPDATE state_head
+            SET hash = state_hash(v), version = version + 1, state = CASE WHEN state IS NOT NULL THEN v END
+            WHERE class = 'run' AND key = k;
     END $$;
     CREATE FUNCTION append_many(k text, v jsonb, times bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
         FOR n IN 1..times LOOP PERFORM state_append(k, '{l}', v); END LOOP;
@@ -132,8 +136,9 @@ impl Case {
 
     /// Runs all transactions of the case; `Err` is the first difference.
     pub fn run(mut self) -> Result<(), String> {
-        for _ in 0..TRANSACTIONS {
+        for number in 0..TRANSACTIONS {
             self.log.clear();
+            self.redefine(number)?;
             for key in 0..KEYS {
                 let line = format!("-- {}: {:?}", self.key(key), self.committed[key]);
                 self.log.push(line);
@@ -141,6 +146,15 @@ impl Case {
             self.transaction()?;
             self.check(None)?;
             self.check_l1()?;
+        }
+        Ok(())
+    }
+
+    /// Lets head rows hold the documents, or snapshot rows, and each state move with its next change. 0 keeps all.
+    fn redefine(&mut self, transaction: u64) -> Result<(), String> {
+        if transaction.is_multiple_of(REDEFINED) {
+            let keep = (self.seed + transaction / REDEFINED) % 3;
+            self.main(&format!("SELECT state_class_define('run', keep => {keep})"))?;
         }
         Ok(())
     }

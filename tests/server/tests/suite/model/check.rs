@@ -14,7 +14,7 @@ impl Case {
                  h.expires_at IS NOT NULL
              FROM unnest('{{{}}}'::text[]) WITH ORDINALITY k (k, n) LEFT JOIN state_head h ON (h.class, h.key) = \
              ('run', k)
-                 LEFT JOIN state_snapshot s ON (s.class, s.key, s.version) = ('run', k, h.version) AND NOT h.deleted
+                 LEFT JOIN state_kept s ON (s.class, s.key, s.version) = ('run', k, h.version) AND NOT h.deleted
              ORDER BY n",
             names.join(",")
         );
