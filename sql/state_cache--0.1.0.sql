@@ -948,6 +948,61 @@ CREATE FUNCTION state_cursor(OUT epoch text, OUT seq bigint, OUT cursor text) RE
 COMMENT ON FUNCTION state_cursor() IS 'number of the last message, and a cursor that covers all messages up to it';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Derived classes: documents that a query computes
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE state_source (
+	class       text COLLATE "C" PRIMARY KEY,
+	query       text NOT NULL,
+	search_path text NOT NULL,
+	serve_stale interval CHECK (serve_stale OPERATOR(pg_catalog.>) '0'::pg_catalog.interval
+		AND serve_stale OPERATOR(pg_catalog.<=) '5000 years'::pg_catalog.interval)
+);
+COMMENT ON TABLE state_source IS 'the queries that compute the documents of derived classes';
+COMMENT ON COLUMN state_source.class IS 'class of the documents';
+COMMENT ON COLUMN state_source.query IS 'a SELECT that gives one jsonb for the key, which is $1, a text';
+COMMENT ON COLUMN state_source.search_path IS 'where the names in the query are looked up, whoever reads';
+COMMENT ON COLUMN state_source.serve_stale
+	IS 'for how long after the end of its cache_ttl an entry may serve readers while another session computes the '
+	   'next one; NULL: they wait';
+SELECT pg_catalog.pg_extension_config_dump('state_source', '');
+
+CREATE TRIGGER state_class_changed AFTER INSERT OR UPDATE OR DELETE ON state_source
+	FOR EACH ROW EXECUTE FUNCTION state_class_watch();
+CREATE TRIGGER state_class_truncated AFTER TRUNCATE ON state_source
+	FOR EACH STATEMENT EXECUTE FUNCTION state_class_watch();
+COMMENT ON TRIGGER state_class_changed ON state_source IS 'tells every session that a class was redefined';
+COMMENT ON TRIGGER state_class_truncated ON state_source IS 'tells every session that a class was redefined';
+ALTER TABLE state_source ENABLE ALWAYS TRIGGER state_class_changed;
+ALTER TABLE state_source ENABLE ALWAYS TRIGGER state_class_truncated;
+
+CREATE FUNCTION state_source_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_source_changed';
+COMMENT ON FUNCTION state_source_changed()
+	IS 'the trigger function of watches: says which documents of a derived class a changed row concerns';
+
+CREATE FUNCTION state_watch(class text, relation regclass, keys text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_watch';
+COMMENT ON FUNCTION state_watch(text, regclass, text)
+	IS 'has changes of a table evict documents of a derived class: those that an expression over the changed row '
+	   'names, or all of the class';
+
+CREATE FUNCTION state_unwatch(class text, relation regclass) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_unwatch';
+COMMENT ON FUNCTION state_unwatch(text, regclass)
+	IS 'ends all watches of a class on a table; whether there were any';
+
+CREATE FUNCTION state_sources(OUT class text, OUT query text, OUT relations text, OUT exact boolean,
+		OUT reason text) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_sources';
+COMMENT ON FUNCTION state_sources() IS 'what the view state_sources shows';
+
+CREATE VIEW state_sources AS SELECT * FROM state_sources();
+COMMENT ON VIEW state_sources
+	IS 'the derived classes; exact: an entry of L1 is what the query would give; if not, the reason, and an entry is '
+	   'as old as the cache_ttl of its class';
+
+-- ---------------------------------------------------------------------------------------------------
 -- Cache
 -- ---------------------------------------------------------------------------------------------------
 
@@ -970,11 +1025,11 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
-		notify text DEFAULT NULL)
+		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text)
+		interval, boolean, text[], text[], text, text, interval)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
@@ -1174,7 +1229,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conname NOT IN ('state_class_class_check', 'state_class_write_mode_check', 'state_class_keep_check',
 				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
-				'state_class_agent_phases_check', 'state_class_notify_check',
+				'state_class_agent_phases_check', 'state_class_notify_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
@@ -1252,6 +1307,6 @@ REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class
 	FROM PUBLIC;
 
 -- What the server does is for those who watch over it; names of states show there to none who may not read them.
-REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress() TO pg_monitor;
-GRANT SELECT ON state_cache_stats, state_cache_workers, state_progress TO pg_monitor;
+REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress(), state_sources() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress(), state_sources() TO pg_monitor;
+GRANT SELECT ON state_cache_stats, state_cache_workers, state_progress, state_sources TO pg_monitor;

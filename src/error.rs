@@ -269,6 +269,8 @@ pub enum Error {
     NotInstalled,
     /// A snapshot of this transaction asks for a staged value that is no longer kept.
     SnapshotTooOld { state: Shown },
+    /// A change of a document that is computed.
+    Computed { state: Shown },
     /// Access from a parallel worker, which cannot see what the leader has staged.
     ParallelWorker,
     /// PREPARE TRANSACTION after changes.
@@ -468,6 +470,11 @@ impl Error {
                 "Class \"{class}\" knows: {known}. state_class_define(class, {argument} => ...) replaces the list: \
                     name all of it."
             )),
+            Self::Computed { state } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("\"{}\" is computed by a query, and cannot be changed", state.0),
+            )
+            .set_hint("Change the tables that the source of the class reads."),
             Self::NotInstalled => new(
                 Code::ERRCODE_UNDEFINED_TABLE,
                 "the tables of extension state_cache are missing".to_owned(),

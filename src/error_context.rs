@@ -68,6 +68,20 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// # Safety
+    /// As for [`Keeper::report`].
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn name(keeper: *mut c_void) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let keeper = keeper.cast::<Keeper>();
+            crate::sys::add_error_context(CStr::from_ptr((*keeper).text));
+            FILLED.set(keeper);
+        }
+    }
+}
+
 /// The stack of error contexts for a panic that leaves our function: what stood there before the function, and on top
 /// the keeper that has copied a context, if one has.
 ///
@@ -106,6 +120,29 @@ pub fn kept<T>(f: impl FnOnce() -> T) -> T {
         pg_sys::error_context_stack = &raw mut (*keeper).callback;
         let result = f();
         pg_sys::error_context_stack = (*keeper).callback.previous;
+        pg_sys::pfree(keeper.cast());
+        result
+    }
+}
+
+/// Runs `f`; an error of the server that ends it says `line` in its context. Where errors nest, the outermost line is
+/// the one that is shown.
+pub fn named<T>(line: &[u8], f: impl FnOnce() -> T) -> T {
+    // SAFETY: as in `kept`; the line is copied first, so no error of the server calls the keeper before it is there.
+    unsafe {
+        let keeper = pg_sys::palloc0(size_of::<Keeper>()).cast::<Keeper>();
+        (*keeper).text = pg_sys::pnstrdup(line.as_ptr().cast(), line.len());
+        (*keeper).callback = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(Keeper::name),
+            arg: keeper.cast(),
+        };
+        pg_sys::error_context_stack = &raw mut (*keeper).callback;
+        let result = f();
+        pg_sys::error_context_stack = (*keeper).callback.previous;
+        // Of an error that somebody has caught meanwhile nothing is to be said any more.
+        FILLED.set(null_mut());
+        pg_sys::pfree((*keeper).text.cast());
         pg_sys::pfree(keeper.cast());
         result
     }

@@ -130,6 +130,12 @@ pub mod injection {
         /// Asking, when a commit is published, whether others have published since its mark was raised.
         #[name = c"no_publish_order"]
         PublishOrder,
+        /// Asking whether the class, or a definition, has changed since an entry of a derived class was filled.
+        #[name = c"no_derived_digest"]
+        DerivedDigest,
+        /// Asking whether the snapshot was taken before the one that an entry of a derived class was filled under.
+        #[name = c"no_derived_moment"]
+        DerivedMoment,
         /// Ending the last use of the batch before the commit record.
         #[name = c"batch_in_use"]
         EndOfUse,

@@ -12,6 +12,7 @@ mod catalog;
 mod changes;
 mod context;
 mod counters;
+mod derived;
 mod encoding;
 mod error;
 mod error_context;
@@ -73,4 +74,5 @@ pub extern "C-unwind" fn _PG_init() {
     catalog::init();
     transaction::init(CAPABILITIES);
     worker::init(&WORK);
+    derived::init();
 }

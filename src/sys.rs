@@ -81,6 +81,27 @@ mod server {
         pub fn get_partition_parent(relation: pg_sys::Oid, even_if_detached: bool) -> pg_sys::Oid;
         /// `utils/elog.h`: adds a line to the context of the error that is being made.
         pub fn errcontext_msg(format: *const c_char, ...) -> i32;
+        /// `nodes/nodeFuncs.h`: calls the walker for what a query holds.
+        #[cfg_attr(not(feature = "pg15"), link_name = "query_tree_walker_impl")]
+        pub fn query_tree_walker(
+            query: *mut pg_sys::Query,
+            walker: Option<super::Walker>,
+            context: *mut std::ffi::c_void,
+            flags: i32,
+        ) -> bool;
+        /// `nodes/nodeFuncs.h`: calls the walker for what a node holds.
+        #[cfg_attr(not(feature = "pg15"), link_name = "expression_tree_walker_impl")]
+        pub fn expression_tree_walker(
+            node: *mut pg_sys::Node,
+            walker: Option<super::Walker>,
+            context: *mut std::ffi::c_void,
+        ) -> bool;
+        /// `catalog/pg_inherits.h`: a relation and all that inherit from it, its partitions included.
+        pub fn find_all_inheritors(
+            relation: pg_sys::Oid,
+            lock: pg_sys::LOCKMODE,
+            parents: *mut *mut pg_sys::List,
+        ) -> *mut pg_sys::List;
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
@@ -93,6 +114,66 @@ mod server {
 pub unsafe fn add_error_context(line: &std::ffi::CStr) {
     // SAFETY: the caller's promise; the format takes one text, which is copied.
     unsafe { server::errcontext_msg(c"%s".as_ptr(), line.as_ptr()) };
+}
+
+/// What is called for each node of a tree; true ends the walk.
+pub type Walker = unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut std::ffi::c_void) -> bool;
+
+/// Calls a walker for what a query holds.
+///
+/// # Safety
+/// `query` is a query; the walker takes the context, and lets no panic out.
+pub unsafe fn walk_query(
+    query: *mut pg_sys::Query,
+    walker: Walker,
+    context: *mut std::ffi::c_void,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { server::query_tree_walker(query, Some(walker), context, 0) }
+}
+
+/// Calls a walker for what a node holds.
+///
+/// # Safety
+/// As for [`walk_query`].
+pub unsafe fn walk_expression(
+    node: *mut pg_sys::Node,
+    walker: Walker,
+    context: *mut std::ffi::c_void,
+) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { server::expression_tree_walker(node, Some(walker), context) }
+}
+
+/// A relation and all that inherit from it, partitions included, locked as for reading until the transaction ends.
+pub fn with_inheritors(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: inside a transaction; the list holds numbers.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as i32;
+        let list = server::find_all_inheritors(relation, lock, std::ptr::null_mut());
+        let Some(list) = list.as_ref() else {
+            return Vec::new();
+        };
+        let cells = std::slice::from_raw_parts(list.elements, list.length as usize);
+        cells.iter().map(|cell| cell.oid_value).collect()
+    }
+}
+
+/// The elements of a list of pointers; none of a null one.
+///
+/// # Safety
+/// `list` is a list of pointers to `T`, or null.
+pub unsafe fn pointers<T>(list: *const pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: the caller's promise.
+    let cells = unsafe {
+        list.as_ref().map_or(&[][..], |list| {
+            std::slice::from_raw_parts(list.elements, list.length as usize)
+        })
+    };
+    cells
+        .iter()
+        // SAFETY: a cell of a list of pointers holds one.
+        .map(|cell| unsafe { cell.ptr_value }.cast())
 }
 
 /// Queues a notification that is sent when the transaction commits.

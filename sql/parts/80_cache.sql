@@ -21,11 +21,11 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
-		notify text DEFAULT NULL)
+		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text)
+		interval, boolean, text[], text[], text, text, interval)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint

@@ -134,7 +134,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conname NOT IN ('state_class_class_check', 'state_class_write_mode_check', 'state_class_keep_check',
 				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
-				'state_class_agent_phases_check', 'state_class_notify_check',
+				'state_class_agent_phases_check', 'state_class_notify_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid

@@ -40,7 +40,7 @@ use crate::counters::Counter;
 use crate::shared::{self, Database, SharedL1};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_l1::{Block, Dirty, DirtyBefore, NewEntry, Noted, Refused, Removes};
+use state_cache_l1::{Block, Dirty, DirtyBefore, Mark, NewEntry, Noted, Refused, Removes};
 use state_cache_memory::{Grow, OutOfMemory};
 
 /// A state that this transaction has changed.
@@ -136,6 +136,8 @@ const LARGEST_SHARE: u64 = 2;
 #[derive(Default)]
 pub struct Publication {
     entries: Vec<Entry>,
+    /// Marks of derived classes of which any document may have changed.
+    classes: Vec<&'static Mark>,
     /// Bytes of the documents that have L1 memory reserved.
     reserved: u64,
     /// The database as a whole, when not single keys but everything changed.
@@ -199,6 +201,46 @@ impl Publication {
             New::Version(_) | New::Nothing => Before::Replaced,
         };
         self.push(l1, key, block, before);
+        Ok(())
+    }
+
+    /// Marks the document of a derived class as about to change.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is marked then.
+    pub fn add_derived(
+        &mut self,
+        catalog: &Catalog,
+        class: &[u8],
+        key: &[u8],
+    ) -> Result<(), OutOfMemory> {
+        let Some(l1) = shared::l1() else {
+            return Ok(());
+        };
+        self.entries.try_room(1)?;
+        let key = shared::derived_key(catalog.database, catalog.incarnation, class, key);
+        self.push(l1, key, None, Before::Replaced);
+        Ok(())
+    }
+
+    /// Marks all documents of a derived class as about to change.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is marked then.
+    pub fn add_derived_class(
+        &mut self,
+        catalog: &Catalog,
+        class: &[u8],
+    ) -> Result<(), OutOfMemory> {
+        let Some(mark) = shared::class_mark(catalog.database, catalog.incarnation, class) else {
+            return Ok(());
+        };
+        if !self.classes.iter().any(|known| std::ptr::eq(*known, mark)) {
+            self.classes.try_push(mark)?;
+            if !crate::fault::leaves_out!(WritersMark) {
+                mark.raise();
+            }
+        }
         Ok(())
     }
 
@@ -318,6 +360,10 @@ impl Publication {
             domain.publish();
             domain.lower();
         }
+        while let Some(class) = self.classes.pop() {
+            class.publish();
+            lower(class);
+        }
         // How often this transaction itself has published in the stripe that it is at.
         let mut own = (usize::MAX, 0);
         while let Some(entry) = self.entries.last_mut() {
@@ -353,6 +399,9 @@ impl Publication {
         if let Some(database) = self.domain.take() {
             l1.domain(database).lower();
         }
+        while let Some(class) = self.classes.pop() {
+            lower(class);
+        }
         while let Some(entry) = self.entries.last_mut() {
             entry.withdraw(l1);
             self.entries.pop();
@@ -366,6 +415,9 @@ impl Publication {
         if let Some(l1) = shared::l1() {
             for entry in &self.entries {
                 l1.unlink(&entry.key(), entry.noted, Removes::Any);
+            }
+            for class in &self.classes {
+                class.publish();
             }
         }
         self.withdraw();
@@ -407,6 +459,13 @@ impl Entry {
         if !crate::fault::leaves_out!(WritersMark) {
             l1.stripe(self.key().id).lower();
         }
+    }
+}
+
+/// Lowers a mark that this transaction has raised.
+fn lower(mark: &Mark) {
+    if !crate::fault::leaves_out!(WritersMark) {
+        mark.lower();
     }
 }
 

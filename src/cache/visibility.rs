@@ -1,6 +1,7 @@
 //! Which transactions a snapshot sees.
 
 use pgrx::pg_sys;
+use state_cache_memory::{OutOfMemory, copy};
 
 /// Transaction ids are compared in a circle; none that is still of interest is further away than half
 /// of it.
@@ -35,6 +36,68 @@ pub unsafe fn is_seen(xid: pg_sys::TransactionId, snapshot: pg_sys::Snapshot) ->
     unsafe {
         let age = xid.into_inner().wrapping_sub((*snapshot).xmin.into_inner()) as i32;
         age < 0 || !pg_sys::XidInMVCCSnapshot(xid, snapshot)
+    }
+}
+
+/// When a snapshot was taken. Of two moments the later one belongs to the snapshot that sees all that the other one
+/// sees; why, says the header of `derived`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// One more than the highest id that had ended, as a full id.
+    pub ended: u64,
+    /// How many transactions below that were in progress.
+    pub running: u64,
+}
+
+impl Moment {
+    /// That of a snapshot. A transaction that is listed twice counts twice: the snapshot may look earlier than it is.
+    ///
+    /// # Safety
+    /// `snapshot` is a valid MVCC snapshot that was not taken in recovery.
+    pub unsafe fn of(snapshot: pg_sys::Snapshot) -> Self {
+        // SAFETY: the caller's promise; reads this backend's transaction state.
+        let (xmax, listed, own) = unsafe {
+            let own = pg_sys::GetTopTransactionIdIfAny();
+            ((*snapshot).xmax, (*snapshot).xcnt, own)
+        };
+        let is_running = own != pg_sys::InvalidTransactionId
+            && (own.into_inner().wrapping_sub(xmax.into_inner()) as i32) < 0;
+        Self {
+            ended: state_cache_formats::widen_at_most(xmax.into_inner(), next_full_xid()),
+            running: u64::from(listed) + u64::from(is_running),
+        }
+    }
+
+    /// The same for a snapshot that is to be compared with later ones: each transaction counts once.
+    ///
+    /// # Safety
+    /// As for [`Moment::of`].
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub unsafe fn of_filler(snapshot: pg_sys::Snapshot) -> Result<Self, OutOfMemory> {
+        // SAFETY: the caller's promise; `xip` has as many elements as the count says.
+        let mut listed = unsafe {
+            match (*snapshot).xcnt as usize {
+                0 => Vec::new(),
+                count => copy(std::slice::from_raw_parts((*snapshot).xip, count))?,
+            }
+        };
+        let all = listed.len();
+        listed.sort_unstable_by_key(|xid| xid.into_inner());
+        listed.dedup();
+        // SAFETY: the caller's promise.
+        let moment = unsafe { Self::of(snapshot) };
+        let twice = (all - listed.len()) as u64;
+        Ok(Self {
+            running: moment.running - twice,
+            ..moment
+        })
+    }
+
+    /// Whether a snapshot of this moment was not taken before one of `other`.
+    pub fn is_not_before(&self, other: &Self) -> bool {
+        self.ended > other.ended || self.ended == other.ended && self.running <= other.running
     }
 }
 

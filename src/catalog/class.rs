@@ -1,6 +1,8 @@
 //! Classes as `state_class` defines them, read once per session and again after a change.
 
+use super::attached::Attached;
 use super::scan::{Row, Wanted, scan, scan_rows};
+use super::source::{self, Source};
 use super::text::c_string;
 use crate::counters::CounterSet;
 use crate::error::{Error, Result, text};
@@ -44,6 +46,9 @@ pub struct Class {
     pub written_by: pg_sys::TransactionId,
     /// What is counted of it.
     pub counters: Rc<CounterSet>,
+    /// The query that computes its documents, if it is a derived class.
+    pub source: Option<Source>,
+    attached: Attached,
 }
 
 /// The classes read so far.
@@ -61,8 +66,13 @@ impl Classes {
         self.last.replace(None);
     }
 
-    /// The class of that name, from memory or from `state_class` (`relation`).
-    pub fn get(&self, name: &[u8], relation: pg_sys::Oid) -> Result<Rc<Class>> {
+    /// The class of that name, from memory or from `state_class` (`relation`) and `state_source` (`sources`).
+    pub fn get(
+        &self,
+        name: &[u8],
+        relation: pg_sys::Oid,
+        sources: pg_sys::Oid,
+    ) -> Result<Rc<Class>> {
         if let Some(last) = self.last.borrow().as_ref()
             && *last.name == *name
         {
@@ -72,7 +82,10 @@ impl Classes {
         let class = match known {
             Some(class) => class,
             None => {
-                let class = Rc::new(read(name, relation)?);
+                let class = Rc::new(Class {
+                    source: source::read(name, sources)?,
+                    ..read(name, relation)?
+                });
                 self.known
                     .borrow_mut()
                     .insert(name.into(), Rc::clone(&class));
@@ -174,6 +187,12 @@ impl Class {
         self.keep == Some(1)
     }
 
+    /// What a higher room keeps about the class as it is defined now: one value of each type, as new when it is first
+    /// asked for. It lives as long as this does.
+    pub fn attached<T: Default + 'static>(&self) -> &T {
+        self.attached.get()
+    }
+
     /// Whether snapshots are packed, as deltas or compressed.
     pub fn packs(&self) -> bool {
         self.compression && !self.keeps_one() && crate::settings::compression()
@@ -197,6 +216,8 @@ impl Class {
             notifies: true,
             written_by: pg_sys::TransactionId::INVALID,
             counters: CounterSet::of_class(name),
+            source: None,
+            attached: Attached::default(),
         }
     }
 
@@ -243,6 +264,8 @@ impl Class {
             notifies: unsafe { varlena::detoasted_bytes(values[12].cast_mut_ptr()) } != b"off",
             written_by: row.xmin,
             counters: CounterSet::of_class(name),
+            source: None,
+            attached: Attached::default(),
         })
     }
 }

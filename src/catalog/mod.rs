@@ -14,6 +14,7 @@ mod floor;
 mod head;
 mod history;
 mod scan;
+mod source;
 mod stale;
 mod text;
 mod user_code;
@@ -30,6 +31,7 @@ pub use class::Class;
 pub use floor::bucket;
 pub use head::HeadRow;
 pub use history::{KnownStart, Trace};
+pub use source::Source;
 pub use text::c_string;
 
 use stale::{ACCESS_STALE, STALE};
@@ -48,6 +50,8 @@ pub struct Catalog {
     pub context: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
+    /// OID of `state_source`.
+    source: pg_sys::Oid,
     /// OID of `state_floor`.
     pub floor: pg_sys::Oid,
     /// OID of `state_trace`.
@@ -185,6 +189,7 @@ impl Catalog {
                 relation(c"state_class")?,
             );
             let context = relation(c"state_context")?;
+            let source = relation(c"state_source")?;
             let (floor, trace, horizon, start) = (
                 relation(c"state_floor")?,
                 relation(c"state_trace")?,
@@ -206,6 +211,7 @@ impl Catalog {
                 snapshot,
                 context,
                 class,
+                source,
                 floor,
                 trace,
                 horizon,
@@ -228,6 +234,7 @@ impl Catalog {
                 c.snapshot,
                 c.context,
                 c.class,
+                c.source,
                 c.floor,
                 c.trace,
                 c.horizon,
@@ -266,7 +273,7 @@ impl Catalog {
 
     /// The class of that name; `42704` if there is none.
     pub fn class(&self, name: &[u8]) -> Result<Rc<Class>> {
-        self.classes.get(name, self.class)
+        self.classes.get(name, self.class, self.source)
     }
 
     /// The same, with what a new class has for one that is not defined any more.
@@ -285,6 +292,22 @@ impl Catalog {
     /// The names of the `behind` classes.
     pub fn behind_classes(&self) -> Result<Vec<Box<[u8]>>> {
         class::behind(self.class)
+    }
+
+    /// The names of the derived classes, in order.
+    pub fn derived_classes(&self) -> Result<Vec<Box<[u8]>>> {
+        source::names(self.source)
+    }
+
+    /// The schema of the extension.
+    pub fn namespace(&self) -> pg_sys::Oid {
+        self.namespace
+    }
+
+    /// Makes all sessions look at the definitions of classes anew once the transaction has committed.
+    pub fn invalidate_classes(&self) {
+        // SAFETY: inside a transaction; a relation that is gone is an error of the server.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(self.class) };
     }
 
     /// Whether a class is a `behind` class, as a snapshot sees it.
@@ -387,7 +410,7 @@ unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys:
         || CURRENT.with(|current| match current.try_borrow() {
             Ok(current) => current
                 .as_ref()
-                .is_none_or(|c| [c.head, c.snapshot, c.class].contains(&relation)),
+                .is_none_or(|c| [c.head, c.snapshot, c.class, c.source].contains(&relation)),
             // The copy is being replaced right now.
             Err(_) => true,
         });

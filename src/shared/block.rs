@@ -4,11 +4,12 @@ use super::databases::{Database, Databases};
 use super::layout::ServerState;
 use super::locks::{LwLocks, SlotsLock};
 use super::report::{Activity, ErrorText};
+use super::tags::Tags;
 use crate::error::Error;
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
-use state_cache_l1::{Geometry, Key, KeyId, L1};
+use state_cache_l1::{Geometry, Key, KeyId, L1, Mark};
 use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -83,6 +84,16 @@ pub fn ring() -> Option<&'static SharedRing> {
 pub(super) fn state() -> Option<&'static ServerState> {
     // SAFETY: the block outlives the process and holds only atomics.
     mapped().map(|mapped| unsafe { mapped.state.as_ref() })
+}
+
+/// The marks of what derived documents depend on beside their own keys, if the library was preloaded.
+pub fn tags() -> Option<&'static Tags> {
+    state().map(|state| &state.tags)
+}
+
+/// The mark of all documents of a derived class, likewise.
+pub fn class_mark(database: u32, incarnation: u64, class: &[u8]) -> Option<&'static Mark> {
+    tags().map(|tags| tags.class(key(database, incarnation, class, &[]).id.0))
 }
 
 /// When this run of the server began, in microseconds since 2000; `None` without shared memory.
@@ -179,6 +190,17 @@ pub(super) fn slots_lock() -> Option<SlotsLock> {
 /// What is shared about all databases; `None` without shared memory.
 pub fn databases() -> Option<&'static Databases> {
     mapped().map(|mapped| &mapped.databases)
+}
+
+/// The document of a derived class as L1 knows it. No state has this name, whether the class was one of states before
+/// or not: no two installations of a database have tables whose numbers are each other's complement.
+pub fn derived_key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) -> Key<'a> {
+    self::key(database, incarnations(incarnation)[1], class, key)
+}
+
+/// Under which incarnations the entries of an installation stand in L1: its states, its derived documents.
+pub fn incarnations(incarnation: u64) -> [u64; 2] {
+    [incarnation, !incarnation]
 }
 
 /// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with

@@ -2,6 +2,7 @@
 
 use super::databases::Launcher;
 use super::report::Text;
+use super::tags::Tags;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -16,6 +17,8 @@ pub(super) struct ServerState {
     pub launcher: Launcher,
     /// Commands that show their progress.
     pub progress: CommandSlots,
+    /// What derived documents depend on beside their own keys.
+    pub tags: Tags,
 }
 
 /// What all processes know of this start of the server.

@@ -15,10 +15,11 @@ mod locks;
 mod progress;
 mod report;
 pub mod start;
+mod tags;
 
 pub use block::{
-    SharedL1, SharedRing, claim, database, databases, key, l1, ring, server_start, set_activity,
-    set_error, texts, warn_if_no_place,
+    SharedL1, SharedRing, claim, class_mark, database, databases, derived_key, incarnations, key,
+    l1, ring, server_start, set_activity, set_error, tags, texts, warn_if_no_place,
 };
 pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};

@@ -5,7 +5,7 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, text};
 use crate::snapshots::{self, Retention};
 use crate::store::{self, Setting};
-use crate::{encoding, interval, memory, notify, shared};
+use crate::{derived, encoding, interval, memory, notify, shared};
 use pgrx::pg_sys;
 use state_cache_document::{Pattern, PatternError};
 use state_cache_memory::Grow;
@@ -16,9 +16,11 @@ const MAX_NAME: usize = 63;
 /// Evicts what `wanted` says of this installation's entries; how many there were.
 fn evict(catalog: &Catalog, mut wanted: impl FnMut(&[u8], &[u8]) -> bool) -> u64 {
     shared::l1().map_or(0, |l1| {
-        l1.remove_if(catalog.database, catalog.incarnation, |class, key, _| {
-            wanted(class, key)
-        })
+        let of_states = |of| l1.remove_if(catalog.database, of, |class, key, _| wanted(class, key));
+        shared::incarnations(catalog.incarnation)
+            .map(of_states)
+            .into_iter()
+            .sum()
     })
 }
 
@@ -136,7 +138,7 @@ sql_functions! {
     }
 
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
-    /// compression, checkpoint_types, agent_phases, notify)`
+    /// compression, checkpoint_types, agent_phases, notify, source, serve_stale)`
     fn state_class_define(call) {
         // SAFETY: raises the server's own error, before anything is held that needs a destructor.
         unsafe { pg_sys::PreventCommandIfReadOnly(c"state_class_define()".as_ptr()) };
@@ -171,11 +173,17 @@ sql_functions! {
             names(call, 11, "agent_phases")?,
             named(notify.map(call::varlena_datum)),
         ];
+        let mut serve_stale = call.interval(14);
+        duration(&mut serve_stale, "serve_stale")?;
         // Whoever redefines the class at the same time is done when its row is locked.
         let before = store::lock_class_row(&catalog, call::varlena_datum(name))?;
         // The lock may have been waited for.
         catalog::require_same(&catalog)?;
         store::define_class(&catalog, call::varlena_datum(name), settings)?;
+        // SAFETY: what was written just now is to be seen below; inside a transaction, not in parallel mode.
+        unsafe { pg_sys::CommandCounterIncrement() };
+        let catalog = catalog::renewed(&catalog)?;
+        derived::define(&catalog, &derived::NewSource { class: name, query: call.text(13), serve_stale })?;
         if notify == Some(b"off") {
             // The last that subscribers hear of it: what they hold they drop.
             notify::request_invalidation(&catalog, Some(name), b"*")?;
@@ -209,22 +217,25 @@ sql_functions! {
         }
         let (mut entries, mut outcome) = (Vec::new(), Ok(()));
         if let Some(l1) = shared::l1() {
-            l1.for_each(catalog.database, catalog.incarnation, |class, key, info| {
-                if outcome.is_ok() {
-                    outcome = memory::check().and_then(|()| {
-                        entries.try_push((class.to_vec(), key.to_vec(), *info))?;
-                        Ok(())
-                    });
-                }
-            })?;
+            for incarnation in shared::incarnations(catalog.incarnation) {
+                l1.for_each(catalog.database, incarnation, |class, key, info| {
+                    if outcome.is_ok() {
+                        outcome = memory::check().and_then(|()| {
+                            let has_version = incarnation == catalog.incarnation;
+                            entries.try_push((class.to_vec(), key.to_vec(), *info, has_version))?;
+                            Ok(())
+                        });
+                    }
+                })?;
+            }
         }
         outcome?;
         let mut rows = call.rows()?;
-        for (class, key, info) in entries {
+        for (class, key, info, has_version) in entries {
             rows.push([
                 Some(call::varlena_datum(&class)),
                 Some(call::varlena_datum(&key)),
-                Some(call::bigint_datum(info.version)),
+                has_version.then(|| call::bigint_datum(info.version)),
                 Some(call::count_datum(info.value_len.into())),
                 info.text_len.map(|len| call::count_datum(len.into())),
                 Some(call::bigint_datum(info.loaded_at)),

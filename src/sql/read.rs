@@ -2,10 +2,11 @@
 
 use crate::cache::StateRef;
 use crate::cache::forms::{Jsonb, Nothing, Path, Section, Text};
+use crate::cache::found::Form;
 use crate::call::{self, Call, Scratch, sql_functions};
 use crate::catalog;
-use crate::error::{Error, Result};
-use crate::transaction;
+use crate::error::{Error, Result, text};
+use crate::{derived, transaction};
 use state_cache_memory::collect;
 
 /// The state that a call names; `None` for a NULL key, which names none.
@@ -17,18 +18,38 @@ fn state<'a>(call: &Call<'a>, key: usize, class: usize) -> Result<Option<StateRe
     StateRef::new(&catalog::current(call.function())?, class, key).map(Some)
 }
 
+/// What there is of a state, or of a document that is computed. Documents have no versions.
+fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<(Option<i64>, F::Output)>> {
+    if state.class.source.is_some() {
+        return Ok(derived::read(state, form)?.map(|document| (None, document)));
+    }
+    let found = transaction::read(state, form)?.state();
+    Ok(found.map(|(version, document)| (Some(version.number), document)))
+}
+
+/// `55000` for a class whose documents have no versions.
+fn check_has_versions(state: Option<&StateRef<'_>>) -> Result<()> {
+    match state {
+        Some(state) if state.class.source.is_some() => Err(derived::DerivedError::NoVersions {
+            class: text(&state.class.name),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 sql_functions! {
     /// `state_get(key, class)`
     fn state_get(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = transaction::read(&state, &mut Jsonb)?.state();
+        let found = read(&state, &mut Jsonb)?;
         Ok(call.nullable(found.map(|(_, document)| document)))
     }
 
     /// `state_get_text(key, class)`
     fn state_get_text(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = transaction::read(&state, &mut Text)?.state();
+        let found = read(&state, &mut Text)?;
         Ok(call.nullable(found.map(|(_, text)| text)))
     }
 
@@ -40,7 +61,7 @@ sql_functions! {
         if path.contains(&None) { return Ok(call.null()) }
         let path = collect(path.into_iter().flatten())?;
         let mut form = Path { path: &path, state: &state };
-        let found = transaction::read(&state, &mut form)?.state();
+        let found = read(&state, &mut form)?;
         Ok(call.nullable(found.and_then(|(_, value)| value)))
     }
 
@@ -48,7 +69,7 @@ sql_functions! {
     fn state_get_section(call) {
         let Some(state) = state(call, 0, 2)? else { return Ok(call.null()) };
         let name = call.required_text(1, "section")?;
-        let found = transaction::read(&state, &mut Section { name, state: &state })?.state();
+        let found = read(&state, &mut Section { name, state: &state })?;
         Ok(call.nullable(found.map(|(_, section)| section)))
     }
 
@@ -64,10 +85,10 @@ sql_functions! {
         for key in keys.into_iter().flatten() {
             let state = StateRef::new(&catalog, class, key)?;
             memory.with(|| -> Result<()> {
-                if let Some((version, document)) = transaction::read(&state, &mut Jsonb)?.state() {
+                if let Some((version, document)) = read(&state, &mut Jsonb)? {
                     rows.push([
                         Some(call::varlena_datum(key)),
-                        Some(call::bigint_datum(version.number)),
+                        version.map(call::bigint_datum),
                         Some(document),
                     ]);
                 }
@@ -81,12 +102,13 @@ sql_functions! {
     fn state_get_if_newer(call) {
         let state = state(call, 0, 2)?;
         let known = call.bigint(1).ok_or_else(|| Error::null_argument("version"))?;
+        check_has_versions(state.as_ref())?;
         let mut rows = call.rows()?;
         let Some(state) = state else { return Ok(call::void_datum()) };
         // The version alone first: a poll that finds nothing new copies nothing.
-        let newer = transaction::read(&state, &mut Nothing)?.state().is_some_and(|(found, ())| found.number > known);
-        if newer && let Some((version, document)) = transaction::read(&state, &mut Jsonb)?.state() {
-            rows.push([Some(call::bigint_datum(version.number)), Some(document)]);
+        let newer = read(&state, &mut Nothing)?.is_some_and(|(found, ())| found > Some(known));
+        if newer && let Some((version, document)) = read(&state, &mut Jsonb)? {
+            rows.push([version.map(call::bigint_datum), Some(document)]);
         }
         Ok(call::void_datum())
     }
@@ -94,14 +116,15 @@ sql_functions! {
     /// `state_version(key, class)`
     fn state_version(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = transaction::read(&state, &mut Nothing)?.state();
-        Ok(call.nullable(found.map(|(version, ())| call::bigint_datum(version.number))))
+        check_has_versions(Some(&state))?;
+        let found = read(&state, &mut Nothing)?;
+        Ok(call.nullable(found.and_then(|(version, ())| version).map(call::bigint_datum)))
     }
 
     /// `state_exists(key, class)`
     fn state_exists(call) {
         let Some(state) = state(call, 0, 1)? else { return Ok(call.null()) };
-        let found = transaction::read(&state, &mut Nothing)?.state();
+        let found = read(&state, &mut Nothing)?;
         Ok(call::boolean_datum(found.is_some()))
     }
 }

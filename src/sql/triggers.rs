@@ -52,6 +52,7 @@ sql_functions! {
         let trigger = Trigger::of(call)?;
         if !trigger.is_before() {
             trigger.invalidate_relation();
+            transaction::definitions::note();
             return Ok(pg_sys::Datum::from(0usize));
         }
         let catalog = catalog::current(call.function())?;

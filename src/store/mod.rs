@@ -16,6 +16,7 @@ mod parameters;
 mod pruning;
 mod read;
 mod second_look;
+mod sources;
 mod spi;
 mod storage;
 mod texts;
@@ -50,7 +51,10 @@ pub use read::{
     BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target,
 };
 pub use second_look::{Decided, newest_kept, put_right};
-pub use spi::Proceed;
+pub use sources::{
+    drop_source, has_states, put_source, set_serve_stale, unwatch, watch, watch_triggers,
+};
+pub use spi::{Connection, Proceed, Statement};
 pub use storage::{Base, Fault, Storage};
 pub use unreadable::{put_aside_unread, version, versions_unread};
 pub use upkeep::{

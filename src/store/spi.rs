@@ -2,7 +2,7 @@
 //! the cache protocol depends on.
 
 use crate::error::{Error, Result};
-use crate::{memory, varlena};
+use crate::{memory, sys, varlena};
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_memory::{boxed, copy};
@@ -32,6 +32,48 @@ impl Statement {
             match pg_sys::SPI_keepplan(plan) {
                 0 => Ok(Self(plan)),
                 code => Err(failed("SPI_keepplan", code)),
+            }
+        }
+    }
+}
+
+impl Statement {
+    /// A query of somebody else's, prepared for the life of the session. Its text is taken as it is, and the server
+    /// plans it as any prepared statement.
+    ///
+    /// # Errors
+    /// The server raises its own for what it cannot read.
+    pub fn of_text(_: &Connection, sql: &std::ffi::CStr, types: &[pg_sys::Oid]) -> Result<Self> {
+        let mut types = types.to_vec();
+        // SAFETY: connected; the text is NUL-terminated, the types are as many as said; the plan is kept at once.
+        unsafe {
+            let plan =
+                pg_sys::SPI_prepare_cursor(sql.as_ptr(), types.len() as i32, types.as_mut_ptr(), 0);
+            if plan.is_null() {
+                return Err(failed("SPI_prepare", pg_sys::SPI_result));
+            }
+            match pg_sys::SPI_keepplan(plan) {
+                0 => Ok(Self(plan)),
+                code => Err(failed("SPI_keepplan", code)),
+            }
+        }
+    }
+
+    /// The statement of the text, analysed and rewritten, and what it gives (null for nothing), if the text is one
+    /// statement and that is one query. Both live as long as this and until a relation changes.
+    pub fn query(&self) -> Option<(*mut pg_sys::Query, pg_sys::TupleDesc)> {
+        // SAFETY: the plan is kept; its sources and their queries are what the lists say.
+        unsafe {
+            let mut sources = sys::pointers::<pg_sys::CachedPlanSource>(
+                pg_sys::SPI_plan_get_plan_sources(self.0),
+            );
+            let (source, None) = (sources.next()?, sources.next()) else {
+                return None;
+            };
+            let mut queries = sys::pointers::<pg_sys::Query>((*source).query_list);
+            match (queries.next(), queries.next()) {
+                (Some(query), None) => Some((query, (*source).resultDesc)),
+                _ => None,
             }
         }
     }
@@ -77,7 +119,17 @@ impl Connection {
         statement: &Statement,
         arguments: [Option<pg_sys::Datum>; N],
     ) -> Result<Rows> {
-        self.execute(statement, arguments, true)
+        self.execute(statement, arguments, true, 0)
+    }
+
+    /// The same, for so many rows at most.
+    pub fn query_some<const N: usize>(
+        &self,
+        statement: &Statement,
+        arguments: [Option<pg_sys::Datum>; N],
+        most: std::ffi::c_long,
+    ) -> Result<Rows> {
+        self.execute(statement, arguments, true, most)
     }
 
     /// Runs a statement that writes or locks, under a new snapshot; its rows.
@@ -86,7 +138,7 @@ impl Connection {
         statement: &Statement,
         arguments: [Option<pg_sys::Datum>; N],
     ) -> Result<Rows> {
-        self.execute(statement, arguments, false)
+        self.execute(statement, arguments, false, 0)
     }
 
     /// Runs a query under the active snapshot and calls `each` for its rows, of which only
@@ -141,6 +193,7 @@ impl Connection {
         statement: &Statement,
         arguments: [Option<pg_sys::Datum>; N],
         read_only: bool,
+        most: std::ffi::c_long,
     ) -> Result<Rows> {
         let (mut values, nulls) = split(arguments);
         // SAFETY: as many values and nulls as the statement was prepared with; rows stay valid until the
@@ -151,7 +204,7 @@ impl Connection {
                 values.as_mut_ptr(),
                 nulls.as_ptr(),
                 read_only,
-                0,
+                most,
             );
             if code < 0 {
                 return Err(failed("SPI_execute_plan", code));

@@ -1,6 +1,7 @@
 //! The batch: all that a transaction knows beside its snapshot, as one value of the backend.
 
 use super::by_hand::ByHand;
+use super::dependents::Dependents;
 use super::explicit::Whose;
 use super::frames::Frames;
 use super::known::{Flushed, Intent, OlderViews, State};
@@ -40,6 +41,8 @@ pub struct Batch {
     pub states: HashMap<u128, State>,
     pub frames: Frames,
     pub by_hand: ByHand,
+    /// What was changed of what derived documents depend on.
+    pub dependents: Dependents,
     /// What becomes of dirty entries of L1 that this transaction has written back, once it has committed.
     pub written_back: Nested<Vec<WrittenBack>>,
     /// Bytes staged since `held` was last counted, and the bytes counted then.
@@ -200,6 +203,7 @@ impl Batch {
     pub fn subtransaction_commits(&mut self) -> Result<()> {
         self.frames.prepare_commit()?;
         self.by_hand.prepare_commit()?;
+        self.dependents.prepare_commit()?;
         Ok(self.written_back.prepare_commit(sys::nest_level())?)
     }
 
@@ -207,6 +211,7 @@ impl Batch {
     pub fn subtransaction_committed(&mut self) {
         self.frames.commit();
         self.by_hand.commit();
+        self.dependents.commit();
         self.written_back.commit(sys::nest_level());
     }
 
@@ -215,6 +220,7 @@ impl Batch {
         self.frames
             .abort(&mut self.states, &mut self.scope, &mut self.deferred_bytes);
         self.by_hand.abort();
+        self.dependents.abort();
         self.written_back.abort(sys::nest_level(), drop);
     }
 
@@ -226,6 +232,7 @@ impl Batch {
         self.scope = Scope::default();
         self.frames.clear();
         self.by_hand.clear();
+        self.dependents.clear();
         self.written_back.clear();
         self.deferred_bytes = 0;
         if !self.read_behind.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::batch::{BATCH, Batch, with};
 use super::capability::{self, Capability};
-use super::commit;
+use super::{commit, definitions};
 use crate::callback::shielded;
 use crate::counters;
 use crate::error::Result;
@@ -13,6 +13,7 @@ use pgrx::pg_sys::{self, SubXactEvent, XactEvent};
 /// Called when the library is loaded: registers the callbacks, and what the rooms above add to a transaction.
 pub fn init(capabilities: &'static [&'static dyn Capability]) {
     capability::register(capabilities);
+    definitions::init();
     // SAFETY: static callbacks, registered once per process (or once before the fork).
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
@@ -22,7 +23,10 @@ pub fn init(capabilities: &'static [&'static dyn Capability]) {
 
 unsafe extern "C-unwind" fn transaction(event: XactEvent::Type, _: *mut std::ffi::c_void) {
     match event {
-        XactEvent::XACT_EVENT_PRE_COMMIT => guarded(commit::prepare),
+        XactEvent::XACT_EVENT_PRE_COMMIT => {
+            guarded(commit::prepare);
+            definitions::before_commit();
+        }
         XactEvent::XACT_EVENT_PRE_PREPARE => guarded(commit::check_may_prepare),
         XactEvent::XACT_EVENT_COMMIT => {
             end(|batch| {
@@ -91,7 +95,7 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
 /// Whether the transaction has anything to do with us.
 fn is_ours() -> bool {
     let is_known = with(|batch| {
-        let changed = !batch.states.is_empty() || batch.by_hand.any();
+        let changed = !batch.states.is_empty() || batch.by_hand.any() || batch.dependents.any();
         changed || batch.holds_claim || !batch.written_back.is_empty()
     });
     is_known || notify::has_requests()
@@ -111,6 +115,7 @@ fn last_look(f: impl FnOnce(&mut Batch)) {
         kept.reach(|batch| {
             f(batch);
             batch.reset();
+            definitions::forget();
             behind::forget_locks();
             cache::forget_read();
             store::forget_decoded();

@@ -28,6 +28,11 @@ use std::rc::Rc;
 /// role has staged is flushed first.
 pub fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
     check_may_write(&state.catalog, function)?;
+    if state.class.source.is_some() {
+        return Err(Error::Computed {
+            state: state.shown(),
+        });
+    }
     if with(|batch| batch.phase == Phase::Committing) {
         return Err(Error::TooLateToChange {
             state: state.shown(),

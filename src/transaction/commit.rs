@@ -17,7 +17,8 @@ use std::rc::Rc;
 
 /// Makes the transaction's changes ready for the commit record.
 pub fn prepare() -> Result<()> {
-    let untouched = with(|batch| batch.states.is_empty() && !batch.by_hand.any());
+    let untouched =
+        with(|batch| batch.states.is_empty() && !batch.by_hand.any() && !batch.dependents.any());
     if untouched && !notify::has_requests() {
         return Ok(());
     }
@@ -141,6 +142,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             touched: Touched::default(),
         })?;
     }
+    add_dependents(&mut news)?;
     if with(|batch| batch.by_hand.all()) {
         commit_by_hand::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
         // Deferred versions become visible after the rest, so they are told by themselves.
@@ -150,12 +152,34 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     Ok(news)
 }
 
+/// Adds the documents of derived classes that may be others now. They have no versions.
+fn add_dependents(news: &mut Vec<News>) -> Result<()> {
+    let (classes, keys) = with(|batch| (batch.dependents.classes(), batch.dependents.keys()));
+    let whole = classes?
+        .into_iter()
+        .map(|class| (class, Box::default(), Change::Everything));
+    let single = keys?
+        .into_iter()
+        .map(|(class, key)| (class, key, Change::Set(0)));
+    for (class, key, change) in whole.chain(single) {
+        news.try_push(News {
+            class,
+            key,
+            change,
+            behind: false,
+            touched: Touched::default(),
+        })?;
+    }
+    Ok(())
+}
+
 /// Reserves L1 memory and raises the marks.
 fn mark(catalog: &Rc<Catalog>) -> Result<()> {
     with(|batch| {
         // The marks go straight into the batch, whose abort takes them back whatever happens here.
         mark_flushed(batch, catalog)?;
         mark_by_hand(batch, catalog)?;
+        mark_dependents(batch, catalog)?;
         batch.publication.seal();
         Ok(())
     })
@@ -233,11 +257,26 @@ fn mark_by_hand(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
+/// Raises the marks of what derived documents depend on.
+fn mark_dependents(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
+    let (dependents, publication) = (&batch.dependents, &mut batch.publication);
+    for class in dependents.classes()? {
+        memory::check()?;
+        publication.add_derived_class(catalog, &class)?;
+    }
+    for (class, key) in dependents.keys()? {
+        memory::check()?;
+        publication.add_derived(catalog, &class, &key)?;
+    }
+    Ok(())
+}
+
 /// `0A000` if the transaction has changed states or has something to tell: a prepared transaction outlives
 /// this backend, which alone knows what to publish.
 pub fn check_may_prepare() -> Result<()> {
     let changed = with(|batch| {
         batch.by_hand.any()
+            || batch.dependents.any()
             || batch.holds_claim
             || !batch.written_back.is_empty()
             || batch

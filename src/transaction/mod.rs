@@ -72,9 +72,9 @@
 //! | deferred | `deferred` | what L1 takes at COMMIT, and what the tables must take |
 //! | plan | `plan`, `current`, `row_change` | what is there, and what is to be done about one state; takes no lock |
 //! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
-//! | beneath | `beneath`, `recovery`, `overrule` | what is committed or flushed; what was changed by hand |
+//! | beneath | `beneath`, `recovery`, `overrule`, `concern` | what is committed or flushed; what is changed by hand |
 //! | record | `record` | what a flush takes out of the batch, and what it puts back |
-//! | the batch | `effect`, `batch`, `frames`, `scope`, `explicit`, `by_hand`, `known`, `operation` | data only |
+//! | the batch | `effect`, `batch`, `frames`, `scope`, `explicit`, `by_hand`, `dependents`, `known` | data only |
 //!
 //! Beside the stair stands `capability`: what the rooms above add to a step, without their names.
 //!
@@ -92,8 +92,11 @@ mod capability;
 mod change;
 mod commit;
 mod commit_by_hand;
+mod concern;
 mod current;
 mod deferred;
+pub mod definitions;
+mod dependents;
 mod effect;
 mod explicit;
 mod explicit_batch;
@@ -123,6 +126,7 @@ pub use capability::Capability;
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
 };
+pub use concern::{Concerned, has_touched, is_class_noted, note_dependents, note_touched};
 pub use deferred::write_all_deferred;
 pub use explicit_batch::{batch_status, begin_batch, commit_batch, roll_back_batch};
 pub use flush::write_staged;
@@ -135,5 +139,5 @@ pub use operation::{Edit, Operation};
 pub use overrule::{ChangeByHand, note_change_by_hand};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use save::{Saved, save};
-pub use view::{read, read_latest, read_newest};
+pub use view::{has_changes, read, read_latest, read_newest};
 pub use write_back::{write_all_back, write_back};

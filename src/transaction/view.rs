@@ -63,6 +63,11 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     Ok(found)
 }
 
+/// Whether this transaction has staged, flushed or changed by hand any state.
+pub fn has_changes() -> bool {
+    with(|batch| !batch.states.is_empty() || batch.by_hand.any())
+}
+
 /// Reads a state as the next change finds it: the newest of this transaction's changes, whatever the
 /// active snapshot sees of them.
 pub fn read_newest<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Output>> {

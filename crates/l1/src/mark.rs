@@ -50,7 +50,7 @@ impl Mark {
     /// `writers` must be read first. A committer publishes before it lowers the mark, so whoever finds no
     /// writers then reads a generation that counts all who have lowered it. In the other order a commit
     /// could publish and lower the mark between the two reads, unseen by both.
-    pub(crate) fn quiet_generation(&self) -> Option<u64> {
+    pub fn quiet_generation(&self) -> Option<u64> {
         if self.has_writers() {
             return None;
         }

@@ -26,6 +26,10 @@ const SETUP: &[&str] = &[
     "SELECT state_context_mark_export('r', 'o', 'blackboard')",
     "SELECT state_blackboard_add('sw', 'item', o) FROM docs",
     "SELECT state_set('n' || n, '{\"n\": 1}', class => 'all') FROM generate_series(1, 3000) n",
+    "CREATE TABLE computed AS SELECT 1 AS id, o AS doc FROM docs",
+    "SELECT state_class_define('computed', cache_ttl => '1 hour', source => 'SELECT doc FROM computed
+         WHERE id = $1::integer')",
+    "SELECT state_watch('computed', 'computed', 'id')",
 ];
 
 /// Every function that takes or gives documents, or lists as long as somebody likes.
@@ -83,6 +87,10 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_blackboard_remove('sw', 'item')",
     "SELECT count(*) FROM state_blackboard_query('sw')",
     "SELECT count(*) FROM state_changes()",
+    "SELECT length(state_get_text('1', 'computed')), state_exists('2', 'computed')",
+    "UPDATE computed SET doc = doc || '{\"q\": 9}'; SELECT length(state_get('1', 'computed')::text)",
+    "INSERT INTO computed SELECT n, NULL FROM generate_series(3, 3000) n",
+    "SELECT state_watch('computed', 'computed', 'id + 1'), count(*) FROM state_sources",
     "SELECT state_hash(d) FROM whole",
     "SELECT count(*) FROM state_cache_entries",
     "SELECT count(state_invalidate(repeat('x', 200000)))",

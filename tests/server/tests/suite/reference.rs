@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Functions that nobody calls: triggers, views, defaults and other functions do. The pages need not show how.
-const INTERNAL: [&str; 7] = [
+const INTERNAL: [&str; 8] = [
     "state_cache_by_hand",
     "state_draw",
     "state_installation",
@@ -16,6 +16,7 @@ const INTERNAL: [&str; 7] = [
     "state_partition_detach",
     "state_partition_stage",
     "state_protections_here",
+    "state_source_changed",
 ];
 
 /// The pages that show how functions are called.

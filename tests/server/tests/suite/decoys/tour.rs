@@ -70,6 +70,18 @@ const STATEMENTS: &[&str] = &[
         NULL::pg_catalog.text, NULL::pg_catalog.text)",
     "SELECT * FROM state_changes()",
     "SELECT state_changes(cursor) FROM state_cursor()",
+    // A dollar sign stands for the round, so the key is spelled otherwise.
+    "CREATE TABLE watched (id integer, doc jsonb); SELECT state_class_define('computed-$', cache_ttl => '1 hour',
+        source => pg_catalog.concat('SELECT doc FROM watched WHERE id OPERATOR(pg_catalog.=) ', pg_catalog.chr(36),
+        '1::pg_catalog.int4'))",
+    "SELECT state_watch('computed-$', 'watched', 'id'), state_watch('computed-$', 'watched')",
+    "INSERT INTO watched VALUES (1, '{\"a\": {\"b\": 1}}'); SELECT state_get('1'::pg_catalog.text,
+        'computed-$'::pg_catalog.text), state_get_text('1', 'computed-$'), state_get_path('1', '{a}', 'computed-$'),
+        state_get_section('1', 'a', 'computed-$'), state_exists('1', 'computed-$')",
+    "UPDATE watched SET id = 2; TRUNCATE watched; SELECT * FROM state_get_many('{1,2}', 'computed-$')",
+    "SELECT * FROM state_sources(); SELECT * FROM state_sources",
+    "SELECT state_unwatch('computed-$', 'watched'); DROP TABLE watched",
+    "SELECT state_class_define('computed-$', source => '')",
     "CREATE INDEX of_writer ON state_snapshot (writer); SELECT state_protections_note()",
     "SELECT * FROM state_protections(); SELECT * FROM state_protections_here(); DROP INDEX of_writer",
     "SELECT state_draw('state_claim_token'::pg_catalog.regclass), state_installation()",
@@ -114,6 +126,7 @@ const TRIGGERS: &[&str] = &[
     "state_class_watch",
     "state_class_restore",
     "state_floor_merge",
+    "state_source_changed",
 ];
 
 /// The workers' steps.

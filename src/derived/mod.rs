@@ -1,0 +1,130 @@
+//! Derived classes: documents that a query computes, kept in L1 and never stored.
+//!
+//! # Contract
+//!
+//! `state_source` says for a class by which query the document of a key is computed. A read answers what that query
+//! gives under the active snapshot S for the role that asks, own changes included. L1 may answer instead where that
+//! makes no difference; everything else here is about that "where".
+//!
+//! # Words
+//!
+//! - **Source**: the query. It runs as the role that reads, with the settings that its answer may depend on fixed
+//!   ([`settings`]): so the answer depends on tables, definitions, the key and, at most, the role.
+//! - **Watch**: a trigger on a relation, which turns a changed row into keys of a class. There is no other record of
+//!   a watch: what the relation's triggers say is so, after a dump, a rename or DISABLE TRIGGER too.
+//! - **Tag**: what a document depends on. There are three: its own (class, key), all of its class, and the
+//!   definitions of the server. Each has a mark (`state_cache_l1::Mark`): a commit raises the mark before its commit
+//!   record, and advances its generation and lowers it after it has become visible.
+//! - **Exact** is a class whose query reads nothing but tables that are watched for it, through functions whose
+//!   answers depend on their arguments ([`walk`]). Of any other class L1 may answer for `cache_ttl` only, and what it
+//!   answers is as old as that: it must have one.
+//!
+//! # Who raises which mark
+//!
+//! - The stripe of (class, key): a change of a watched row, once for each key of OLD and of NEW. Raised before the
+//!   commit record, with the marks of states; advanced and lowered by the COMMIT callback, which also takes the entry
+//!   out.
+//! - The mark of the class: TRUNCATE, a watch without keys, a key that is NULL, an expression that does not compile,
+//!   more than 1,000 keys in one transaction. Raised, advanced and lowered likewise.
+//! - The mark of the definitions of the server, which all databases share: DDL, GRANT, the definition of a class, a
+//!   TRUNCATE of a partition ([`ddl`]). Raised likewise, and for COMMIT PREPARED before the statement; advanced and
+//!   lowered when the locks are released.
+//!
+//! The stripe is the one of a name that no state has (`shared::derived_key`). What is advanced need not be told per
+//! entry: an entry keeps a digest of the generations of its class and of the definitions, and one with another digest
+//! than that of now counts as none.
+//!
+//! **Why the definitions' mark stays up until the locks are released.** Other backends learn of DDL by invalidation
+//! messages. These are sent after the COMMIT callbacks and before the locks go. A backend that found the mark down
+//! before they are sent would plan with old definitions and keep the answer under the new generation. So a backend
+//! first reads a quiet generation, then takes in all messages, and then looks at definitions ([`definition`]); what
+//! it knows it keeps together with that generation.
+//!
+//! # Fill
+//!
+//! 1. Read the three generations; all marks must be quiet.
+//! 2. Take a snapshot F.
+//! 3. Evaluate under F. The transaction has no transaction id, so F holds nothing of its own.
+//! 4. Link the entry, under the lock of its partition, if the stripe is still quiet and of the same generation. The
+//!    entry holds the digest of the two other generations and the moment of F.
+//!
+//! The answer to the reader is that of F if F sees what S sees, else the query runs again under S.
+//!
+//! # Hit
+//!
+//! Under a snapshot S, which was taken before:
+//! 1. Read the three generations; all marks must be quiet.
+//! 2. Copy the entry. Its digest must be that of the generations just read.
+//! 3. S must not have been taken before F ([`crate::cache::visibility::Moment`]).
+//!
+//! **Moments.** Snapshots are taken one after the other, each sees all that an earlier one sees, and two can be put
+//! in order by what is in them: `xmax` is one more than the highest id that has ended, so it never falls. Where two
+//! have the same `xmax`, nobody below it has begun in between, only ended, so the one with fewer transactions in
+//! progress is the later one, and with as many they are the same. So a moment is two numbers, and no list need be
+//! kept. A transaction in its own snapshot is not among those in progress; its id is added. While a transaction is
+//! prepared it may be listed twice; F counts each once, so at worst S looks earlier than it is. Transactions
+//! elsewhere that last long are in both counts.
+//!
+//! # Why a hit is what the query would give under S
+//!
+//! Suppose the two differ. Then a transaction T that S sees and F does not has changed a row that is watched, or a
+//! definition (S sees all that F sees). T raised its mark before S could see it, thus before step 1 of the hit; that
+//! step found the mark quiet, so T had lowered it, and advanced it before that.
+//! - T advanced a class or the definitions: the generations read are those after T. The entry's are those before F,
+//!   and T became visible after F, so they are older, and the digest is another one.
+//! - T advanced the stripe, and took the entry of the key out under the lock of the partition. If the entry was
+//!   linked after that, step 4 of the fill found another generation than step 1, or the mark raised, and did not link
+//!   it. If it was linked before, it is gone. In both cases step 2 of the hit does not find it.
+//!
+//! What another backend can do between any two steps is commit (above), evict (a miss), or link an entry of its own
+//! (which the argument is about all the same).
+//!
+//! # Where L1 is not asked
+//!
+//! The query itself answers, under S, and nothing is kept:
+//! - in a transaction that has changed a watched row, from the start of that statement on, or a definition. What a
+//!   subtransaction changed and rolled back counts too: that costs time only;
+//! - at SERIALIZABLE, in recovery, in a parallel query, under a snapshot that does not go by transactions, with L1
+//!   off;
+//! - while a mark is raised, and under a snapshot older than F;
+//! - if row-level security is switched on for a relation that the query reads, whoever asks;
+//! - for a role that lacks SELECT on such a relation, or EXECUTE on a function: then the query says so. What a role
+//!   may do is remembered with the definitions' generation, since GRANT and REVOKE are DDL;
+//! - for a key that is not written as the type writes it to which the query casts it (`07` for a bigint): a watch
+//!   would name it differently;
+//! - if the transaction has an id and a relation has partitions or children, whose statements no trigger announces;
+//! - if the source reads states, or derived documents of other classes, unless the class goes by age.
+//!
+//! # Errors, subtransactions, crashes
+//!
+//! An ERROR in the source reaches the caller, with class and key in its context; nothing is kept. A fill that fails
+//! half-way has linked nothing. What a transaction has changed is kept by the level of its subtransactions, as for
+//! states changed by hand. Between commit record and callbacks nothing fails, waits or allocates. A crash empties
+//! shared memory, marks included.
+//!
+//! # What is taken at its word
+//!
+//! That an expression of a watch names all keys whose documents a row is part of, and that functions are what they
+//! are declared to be. Changes of the server's catalogs by hand are not seen.
+
+mod ddl;
+mod definition;
+mod error;
+mod flight;
+mod functions;
+mod keys;
+mod read;
+mod relations;
+mod settings;
+mod walk;
+mod watch;
+
+pub use error::DerivedError;
+pub use functions::{NewSource, define};
+pub use read::read;
+
+/// Called when the library is loaded: watches for what changes definitions.
+pub fn init() {
+    ddl::init();
+    keys::init();
+}

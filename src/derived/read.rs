@@ -1,0 +1,426 @@
+//! Reading a document of a derived class: hit, fill, or the query itself. The header of the room says when which.
+
+use super::definition::{self, Definition};
+use super::error::DerivedError;
+use super::flight::{Flight, Wait};
+use super::settings::Fixed;
+use crate::cache::StateRef;
+use crate::cache::found::{Form, Taken};
+use crate::cache::visibility::{Moment, same_visibility};
+use crate::call::varlena_datum;
+use crate::catalog::Catalog;
+use crate::counters::{Counter, Timer};
+use crate::error::{Error, Result, text};
+use crate::error_context;
+use crate::shared::{self, Key, SharedL1};
+use crate::snapshot::PushedSnapshot;
+use crate::store::Connection;
+use crate::transaction::{self, definitions};
+use crate::{settings, sys};
+use pgrx::pg_sys;
+use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
+use state_cache_memory::copy;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What an entry says of a document that there is not, in the place of the version.
+const ABSENT: i64 = 0;
+/// What it says of one that there is.
+const PRESENT: i64 = 1;
+/// What an entry holds of a document that there is not: an empty object in binary form, which every form can read.
+const NO_DOCUMENT: [u8; 4] = 0x2000_0000_u32.to_ne_bytes();
+
+thread_local! {
+    /// The documents that are being computed, outermost first.
+    static COMPUTING: RefCell<Vec<u128>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A document that is being computed, for as long as the value lives.
+struct Computing(usize);
+
+impl Computing {
+    /// # Errors
+    /// `55000` if it is being computed already.
+    fn begin(state: &StateRef<'_>) -> Result<Self> {
+        COMPUTING.with_borrow_mut(|computing| {
+            if computing.contains(&state.id()) {
+                return Err(DerivedError::Recursion {
+                    document: state.shown(),
+                }
+                .into());
+            }
+            computing.push(state.id());
+            Ok(Self(computing.len() - 1))
+        })
+    }
+}
+
+impl Drop for Computing {
+    fn drop(&mut self) {
+        // With those within, which an error may have left.
+        COMPUTING.with_borrow_mut(|computing| computing.truncate(self.0));
+    }
+}
+
+/// The generations that a read goes by, all of whose marks were quiet.
+struct Seen {
+    token: FillToken,
+    class: u64,
+    definitions: u64,
+}
+
+impl Seen {
+    /// Those of now; `None` while a mark is raised, or without shared memory.
+    fn now(key: &Key<'_>, catalog: &Catalog) -> Option<Self> {
+        let class = shared::class_mark(catalog.database, catalog.incarnation, key.class)?;
+        Some(Self {
+            token: shared::l1()?.fill_token(key)?,
+            class: class.quiet_generation()?,
+            definitions: shared::tags()?.definitions().quiet_generation()?,
+        })
+    }
+
+    /// What an entry says of the generations that it was filled under, and for whom.
+    fn digest(&self, definition: &Definition) -> u64 {
+        let role = match definition.per_role {
+            true => sys::current_user().to_u32(),
+            false => 0,
+        };
+        let parts = [self.class, self.definitions, u64::from(role)].map(u64::to_ne_bytes);
+        state_cache_document::hash(parts.as_flattened()) as u64
+    }
+}
+
+/// Reads a document; `None` if the source gives none.
+///
+/// # Errors
+/// Those of the source, with class and key in their context.
+pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Output>> {
+    if sys::is_parallel_worker() {
+        return Err(Error::ParallelWorker);
+    }
+    let line = [b"document \"", &*state.class.name, b"/", state.key, b"\""].concat();
+    error_context::named(&line, || read_named(state, form))
+}
+
+fn read_named<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Output>> {
+    let timer = Timer::start();
+    let key = shared::derived_key(
+        state.catalog.database,
+        state.catalog.incarnation,
+        &state.class.name,
+        state.key,
+    );
+    let seen = Seen::now(&key, &state.catalog);
+    let generation = seen.as_ref().map(|seen| seen.definitions);
+    let definition = definition::of(&state.catalog, &state.class, generation)?;
+    let counters = Rc::clone(&definition.class.counters);
+    let reader = Reader {
+        state,
+        definition: &definition,
+        key,
+    };
+    let (counter, time, found) = match reader.bypass(seen.is_some()) {
+        Some(reason) => (reason, Counter::L3ReadTime, reader.by_query(form)?),
+        None => reader.by_cache(seen, form)?,
+    };
+    counters.count(counter);
+    timer.stop(&counters, time);
+    Ok(found)
+}
+
+/// What a read comes to: its counter, that of its time, and the document.
+type Answer<T> = Result<(Counter, Counter, Option<T>)>;
+
+struct Reader<'a> {
+    state: &'a StateRef<'a>,
+    definition: &'a Rc<Definition>,
+    key: Key<'a>,
+}
+
+/// What L1 has.
+enum Look<T> {
+    /// This answer.
+    Hit(Option<T>),
+    /// The same, beyond its age.
+    Stale(Option<T>),
+    /// An entry that was filled after the snapshot was taken.
+    Newer,
+    /// Nothing.
+    Miss,
+    /// An entry of which nothing can be made.
+    Failed(Error),
+}
+
+impl Reader<'_> {
+    /// Why L1 is not asked; `None` if it is.
+    fn bypass(&self, is_quiet: bool) -> Option<Counter> {
+        let definition = self.definition;
+        let has_id = || has_transaction_id();
+        if shared::l1().is_none()
+            || !settings::enabled()
+            || sys::recovery_in_progress()
+            || !is_mvcc(sys::active_snapshot())
+        {
+            return Some(Counter::BypassOff);
+        }
+        if sys::isolation_is_serializable() {
+            return Some(Counter::BypassSerializable);
+        }
+        if transaction::has_touched()
+            || definitions::has_changed()
+            || definition.has_children && has_id()
+            || definition.per_role && transaction::has_changes()
+            // The server fires no triggers for statements there, only for rows.
+            || has_id() && is_logical_worker()
+        {
+            return Some(Counter::BypassOwn);
+        }
+        if !definition.may_be_kept() {
+            return Some(Counter::Misses);
+        }
+        if !definition.may_read() {
+            return Some(Counter::BypassPrivileges);
+        }
+        if !is_quiet {
+            return Some(Counter::BypassWriters);
+        }
+        if !definition.is_canonical(self.state.key) {
+            return Some(Counter::Misses);
+        }
+        None
+    }
+
+    /// Answers from L1, or fills it, or waits for who does.
+    fn by_cache<F: Form>(&self, seen: Option<Seen>, form: &mut F) -> Answer<F::Output> {
+        let (Some(l1), Some(mut seen)) = (shared::l1(), seen) else {
+            return Ok((
+                Counter::BypassOff,
+                Counter::L3ReadTime,
+                self.by_query(form)?,
+            ));
+        };
+        let mut wait: Option<Wait> = None;
+        loop {
+            let look = self.look(l1, &seen, form)?;
+            let look = match look {
+                Look::Hit(found) => return Ok((Counter::Hits, Counter::L1ReadTime, found)),
+                Look::Failed(error) => return Err(error),
+                Look::Newer => {
+                    let found = self.by_query(form)?;
+                    return Ok((Counter::BypassSnapshot, Counter::L3ReadTime, found));
+                }
+                other => other,
+            };
+            if sys::is_in_parallel_mode() || has_transaction_id() {
+                return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
+            }
+            if let Some(_flight) = Flight::begin(self.state) {
+                // Whoever had it may have filled the entry since.
+                if let Look::Hit(found) = self.look(l1, &seen, form)? {
+                    return Ok((Counter::Hits, Counter::L1ReadTime, found));
+                }
+                let found = self.fill(l1, &seen, form)?;
+                return Ok((Counter::Misses, Counter::L3ReadTime, found));
+            }
+            if let Look::Stale(found) = look {
+                return Ok((Counter::Hits, Counter::L1ReadTime, found));
+            }
+            if !wait.get_or_insert_with(Wait::begin).on() {
+                return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
+            }
+            // What has changed meanwhile is to be seen.
+            match Seen::now(&self.key, &self.state.catalog) {
+                Some(now) if now.definitions == seen.definitions => seen = now,
+                _ => {
+                    let found = self.by_query(form)?;
+                    return Ok((Counter::BypassWriters, Counter::L3ReadTime, found));
+                }
+            }
+        }
+    }
+
+    /// Looks for an entry that may answer.
+    fn look<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Look<F::Output>> {
+        let class = &self.definition.class;
+        let (info, value) = match form.take(l1, &self.key) {
+            Taken::Miss => return Ok(Look::Miss),
+            Taken::Failed(error) => return Ok(Look::Failed(error)),
+            Taken::Damaged => {
+                class.counters.count(Counter::Damaged);
+                l1.remove_unsound(&self.key);
+                return Ok(Look::Miss);
+            }
+            Taken::Entry(info, value) => (info, value),
+        };
+        if info.stored != seen.digest(self.definition) && !crate::fault::leaves_out!(DerivedDigest)
+        {
+            return Ok(Look::Miss);
+        }
+        if self.definition.is_exact() && !is_seen_by_caller(&info) {
+            return Ok(Look::Newer);
+        }
+        let found = match info.version {
+            ABSENT => None,
+            _ => Some(value?),
+        };
+        let Some(ttl) = class.cache_ttl else {
+            return Ok(Look::Hit(found));
+        };
+        let age = sys::statement_timestamp().saturating_sub(info.loaded_at);
+        if age < ttl {
+            return Ok(Look::Hit(found));
+        }
+        class.counters.count(Counter::Expirations);
+        let serve_stale = self
+            .definition
+            .source()
+            .and_then(|source| source.serve_stale);
+        match serve_stale {
+            Some(longer) if age < ttl.saturating_add(longer) => Ok(Look::Stale(found)),
+            _ => Ok(Look::Miss),
+        }
+    }
+
+    /// Computes the document under the active snapshot.
+    fn by_query<F: Form>(&self, form: &mut F) -> Result<Option<F::Output>> {
+        let document = self.compute()?;
+        document.map(|document| form.make(&document)).transpose()
+    }
+
+    /// Computes the document under a snapshot taken now, leaves it in L1, and answers what the caller's own gives.
+    fn fill<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Option<F::Output>> {
+        let loaded_at = sys::now();
+        let caller = sys::active_snapshot();
+        let (document, is_callers) = {
+            let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
+            let fresh = sys::active_snapshot();
+            // SAFETY: both snapshots are on the stack of active ones, and the caller's goes by transactions; the
+            // server is not in recovery.
+            let (moment, is_callers) =
+                unsafe { (Moment::of_filler(fresh)?, same_visibility(caller, fresh)) };
+            let document = self.compute()?;
+            crate::fault::stop_at!(BeforeFill);
+            if !has_transaction_id() {
+                self.offer(l1, seen, moment, loaded_at, document.as_deref())?;
+            }
+            (document, is_callers)
+        };
+        // What goes by age is as old as that for everybody.
+        if is_callers || !self.definition.is_exact() {
+            return document.map(|document| form.make(&document)).transpose();
+        }
+        self.by_query(form)
+    }
+
+    /// Leaves a document in L1 if nothing that it depends on has changed since the generations were read.
+    fn offer(
+        &self,
+        l1: &SharedL1,
+        seen: &Seen,
+        moment: Moment,
+        loaded_at: i64,
+        document: Option<&[u8]>,
+    ) -> Result<()> {
+        let class = &self.definition.class;
+        let longest = class.cache_ttl.map(|ttl| {
+            let stale = self
+                .definition
+                .source()
+                .and_then(|source| source.serve_stale);
+            ttl.saturating_add(stale.unwrap_or(0))
+        });
+        let value = document.unwrap_or(&NO_DOCUMENT);
+        let entry = NewEntry {
+            key: self.key,
+            class: class.counters.class_id(),
+            max_entries: class.max_entries,
+            version: match document {
+                Some(_) => PRESENT,
+                None => ABSENT,
+            },
+            head_xid: moment.ended,
+            doc_xid: moment.running,
+            hash: state_cache_document::hash(value),
+            expires_at: longest.map_or(i64::MAX, |longest| loaded_at.saturating_add(longest)),
+            loaded_at,
+            dirty: None,
+            stored: seen.digest(self.definition),
+            value,
+        };
+        let token = match crate::fault::leaves_out!(GenerationCheck) {
+            true => l1.fill_token(&self.key).unwrap_or(seen.token),
+            false => seen.token,
+        };
+        let linked = l1
+            .reserve(&entry)
+            .map(|block| l1.link_if_unchanged(block, token));
+        let counter = match linked {
+            Ok(true) => Counter::Fills,
+            Ok(false) | Err(Refused::Full | Refused::Gone) => Counter::FillsRefused,
+            Err(Refused::TooLarge) => Counter::TooLarge,
+        };
+        class.counters.count(counter);
+        Ok(())
+    }
+
+    /// What the source gives under the active snapshot.
+    fn compute(&self) -> Result<Option<Vec<u8>>> {
+        let Some(source) = self.definition.source() else {
+            return Err(DerivedError::Redefined {
+                class: text(&self.state.class.name),
+            }
+            .into());
+        };
+        let _computing = Computing::begin(self.state)?;
+        sys::check_stack();
+        let _settings = Fixed::set(&source.search_path);
+        let connection = Connection::open()?;
+        let arguments = [Some(varlena_datum(self.state.key))];
+        let rows = connection.query_some(&self.definition.statement, arguments, 2)?;
+        let mut rows = rows.iter();
+        let Some(row) = rows.next() else {
+            return Ok(None);
+        };
+        if rows.next().is_some() {
+            return Err(DerivedError::ManyRows {
+                document: self.state.shown(),
+            }
+            .into());
+        }
+        match row.bytes(1) {
+            Some(document) => Ok(Some(copy(&document)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Whether the active snapshot was not taken before the one that an entry was filled under.
+fn is_seen_by_caller(info: &EntryInfo) -> bool {
+    if crate::fault::leaves_out!(DerivedMoment) {
+        return true;
+    }
+    let filled = Moment {
+        ended: info.head_xid,
+        running: info.doc_xid,
+    };
+    // SAFETY: the active snapshot goes by transactions, and the server is not in recovery.
+    unsafe { Moment::of(sys::active_snapshot()) }.is_not_before(&filled)
+}
+
+fn has_transaction_id() -> bool {
+    // SAFETY: reads this backend's transaction state.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}
+
+/// Whether this is a process that applies what another server has replicated.
+fn is_logical_worker() -> bool {
+    // SAFETY: reads a global of this process.
+    unsafe { pg_sys::IsLogicalWorker() }
+}
+
+fn is_mvcc(snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: there is an active snapshot, or null.
+    unsafe { snapshot.as_ref() }
+        .is_some_and(|it| it.snapshot_type == pg_sys::SnapshotType::SNAPSHOT_MVCC)
+}
