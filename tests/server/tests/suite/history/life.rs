@@ -165,7 +165,7 @@ fn settle(client: &mut Client) -> Vec<String> {
     inconsistencies(client)
         .into_iter()
         // What is made by hand goes with the next change.
-        .filter(|row| row[0] != "more snapshots than kept")
+        .filter(|row| row[0] != "more versions than kept")
         .map(|row| row.join(" "))
         .collect()
 }
