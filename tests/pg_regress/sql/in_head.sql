@@ -109,7 +109,7 @@ SELECT state_class_define('in_head', keep => 0);
 CALL keep_steps('steps', 'in_head', 4);
 SELECT rows_of('steps') LIKE 'v4 %, kept 1 2 3 4', kept_steps('steps', 'in_head');
 SELECT state_class_define('in_head', keep => 1);
-SELECT rows_of('steps') LIKE 'v4 %, kept 4', kept_steps('steps', 'in_head');
+SELECT rows_of('steps') LIKE 'v4 %, kept 4', kept_steps('steps', 'in_head') ~ '^4 [a-z]+$';
 SELECT state_set('steps', document(5), class => 'in_head');
 SELECT rows_of('steps') LIKE 'v5 %, kept 5^', kept_steps('steps', 'in_head');
 -- What was put beside a head row that holds its document goes when the class is pruned.
