@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Shown};
 use crate::memory;
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Contexts, KeptVersion};
+use crate::store::{self, Contexts, Holder, KeptVersion};
 use crate::{interval, sys};
 use pgrx::pg_sys;
 use state_cache_memory::collect;
@@ -247,6 +247,8 @@ pub(super) fn store_as_keyframe(
     version: i64,
 ) -> Result<Option<AnyFault>> {
     match damage::kept(catalog, (&class.name, key), version)? {
+        // A snapshot row beside that does not count.
+        Some(Ok(kept)) if kept.storage.holder() == Some(Holder::Head) => {}
         Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
         Some(Err(fault)) => return Ok(Some(fault)),
         None => {}

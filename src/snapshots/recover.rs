@@ -150,13 +150,19 @@ struct Recovered {
     label: Label,
 }
 
+/// Whether who reads the state gets this of the version that the head row names, and not what the head row holds of
+/// it, which is damaged then.
+pub(super) fn is_read(head: &store::Target, kept: &Kept) -> bool {
+    head.hash == Some(kept.hash) && head.holder == kept.storage.holder()
+}
+
 /// What is wrong with the version that a head row names.
 fn fault_of(state: &StateRef<'_>, head: &store::Target) -> Result<Option<Cow<'static, str>>> {
     let name = (&*state.class.name, state.key);
     Ok(match damage::kept(&state.catalog, name, head.version)? {
         None => Some("its snapshot is missing".into()),
         Some(Err(fault)) => Some(fault),
-        Some(Ok(stored)) if Some(stored.hash) != head.hash => {
+        Some(Ok(stored)) if !is_read(head, &stored) => {
             Some("the document does not match its hash".into())
         }
         Some(Ok(_)) => None,
@@ -191,7 +197,7 @@ fn recover(state: &StateRef<'_>, kind: Kind) -> Result<Recovered> {
     // One that has expired reads as absent.
     let is_current = current.is_some_and(|head| {
         head.version == found.number
-            && head.hash == Some(kept.hash)
+            && is_read(head, &kept)
             && head.expires_at > sys::statement_timestamp()
     });
     if is_current {

@@ -3,7 +3,7 @@
 use super::damage::{self, AnyFault, error_type, first_intact, log, severity};
 use super::lives;
 use super::prune::{orphans, store_as_keyframe};
-use super::recover::{label, reinstate};
+use super::recover::{is_read, label, reinstate};
 use crate::cache::StateRef;
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
@@ -12,7 +12,7 @@ use crate::identity::Impersonation;
 use crate::memory;
 use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Contexts, Kept, KeptVersion, LogEntry, SurvivingDamage, Target};
+use crate::store::{self, Contexts, Holder, Kept, KeptVersion, LogEntry, SurvivingDamage, Target};
 use crate::subtransaction::survive_failure;
 use crate::transaction;
 use state_cache_memory::Grow;
@@ -74,7 +74,7 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
     let mut before = None;
     for version in &versions {
         let number = version.number;
-        // Only a partitioned table can hold it twice.
+        // Only by hand, or in a partitioned table, can it come to be held twice.
         if before == Some(number) {
             let fault = "it is kept twice";
             findings.push(Finding::of_row(number, fault, false, BadRow::Doubled));
@@ -85,14 +85,21 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
         let found = match damage::kept(catalog, (class, key), number)? {
             _ if number < 1 => Some((store::BELOW_1.into(), BadRow::Damaged)),
             Some(Err(fault)) => Some((fault, BadRow::Damaged)),
-            Some(Ok(kept)) if is_current => current
-                .filter(|head| head.hash != Some(kept.hash))
-                .map(|_| {
-                    (
-                        "head and snapshot have different hashes".into(),
-                        BadRow::None,
-                    )
-                }),
+            Some(Ok(kept)) if is_current => {
+                current
+                    .filter(|head| !is_read(head, &kept))
+                    .map(|head| match head.holder {
+                        // It is a snapshot row beside that is intact.
+                        Some(Holder::Head) => (
+                            "the document in the head row does not match its hash".into(),
+                            BadRow::Damaged,
+                        ),
+                        _ => (
+                            "head and snapshot have different hashes".into(),
+                            BadRow::None,
+                        ),
+                    })
+            }
             Some(Ok(_)) | None => None,
         };
         if let Some((fault, row)) = found {

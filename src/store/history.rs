@@ -20,7 +20,6 @@ use strum::IntoStaticStr;
 struct Statements {
     versions: OnceCell<Statement>,
     version: OnceCell<Statement>,
-    version_in_head: OnceCell<Statement>,
     label: OnceCell<Statement>,
     next_version: OnceCell<Statement>,
     rewrite: OnceCell<Statement>,
@@ -89,10 +88,10 @@ pub struct Version {
     pub created_at: i64,
 }
 
-/// Of a version that a partitioned table holds twice, as it should not, the row that was written last counts.
-const LAST_WRITTEN: &str = "ORDER BY created_at USING OPERATOR(pg_catalog.>) LIMIT 1";
-/// The same where the head row may hold it too, as it should not: that counts, as it does for who reads the state.
-const COUNTS: &str = "ORDER BY in_head USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>) LIMIT 1";
+/// Of a version that is held twice, as it should not be, the row that counts is first: the head row, as for who reads
+/// the state, and of the rows of a partitioned table the one that was written last.
+const COUNTS_FIRST: &str =
+    "ORDER BY in_head USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>)";
 
 /// What becomes of the execution contexts of versions, which may be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +188,7 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
         || {
             format!(
                 "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
-                 FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 {COUNTS}"
+                 FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 {COUNTS_FIRST} LIMIT 1"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
@@ -277,6 +276,31 @@ pub fn kept_in_walk(
     }
 }
 
+/// A row that holds a version, copied.
+struct HeldVersion {
+    columns: Columns,
+    hash: Box<[u8]>,
+    is_recovery_point: bool,
+    holder: Holder,
+}
+
+impl HeldVersion {
+    /// Of a row of the statement in [`kept_once`].
+    fn of(row: &Row<'_>) -> Self {
+        Self {
+            columns: Columns::of(row, 1, 2),
+            hash: row.text(3),
+            is_recovery_point: row.boolean(4),
+            holder: match row.boolean(5) {
+                true => Holder::Head,
+                false => Holder::Snapshot,
+            },
+        }
+    }
+}
+
+/// What the head row holds counts. Where that is damaged, and somebody has put an intact snapshot row of the version
+/// beside it, the snapshot row does.
 fn kept_once(
     catalog: &Catalog,
     class: &[u8],
@@ -284,73 +308,48 @@ fn kept_once(
     version: i64,
     decoding: Decoding,
 ) -> Result<Option<std::result::Result<Kept, Fault>>> {
-    let row = {
+    let (first, beside) = {
         let connection = Connection::open()?;
         let statement = connection.prepare(
             &statements(catalog).version,
             &catalog.schema,
             || {
                 format!(
-                    "SELECT state, delta, hash, recovery_point FROM @extschema@.state_snapshot \
-                     WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 {LAST_WRITTEN}"
+                    "SELECT state, delta, hash, recovery_point, in_head FROM {KEPT} \
+                     WHERE version OPERATOR(pg_catalog.=) $3 {COUNTS_FIRST} LIMIT 2"
                 )
             },
             &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
         )?;
         let rows = connection.query(statement, named(class, key, version))?;
-        let row = rows
-            .first()
-            .map(|row| (Columns::of(&row, 1, 2), row.text(3), row.boolean(4)));
-        match row {
-            Some(row) => Some((row, Holder::Snapshot)),
-            None => held_in_head(catalog, &connection, class, key, version)?
-                .map(|(columns, hash)| ((columns, hash, false), Holder::Head)),
+        let mut rows = rows.iter();
+        let first = rows.next().map(|row| HeldVersion::of(&row));
+        let is_in_head = first.as_ref().is_some_and(|it| it.holder == Holder::Head);
+        let beside = rows.next().filter(|_| is_in_head);
+        (first, beside.map(|row| HeldVersion::of(&row)))
+    };
+    let mut fault = None;
+    for held in [first, beside].into_iter().flatten() {
+        let unpacked = unpack(
+            catalog,
+            (class, key, version),
+            held.columns,
+            held.is_recovery_point,
+            decoding,
+            |hash| *held.hash == hash.to_be_bytes(),
+        )?;
+        match unpacked {
+            Ok(unpacked) => {
+                return Ok(Some(Ok(Kept {
+                    document: unpacked.document,
+                    hash: unpacked.hash,
+                    storage: unpacked.storage.held_by(held.holder),
+                })));
+            }
+            Err(found) => fault = fault.or(Some(found)),
         }
-    };
-    let Some(((columns, stored_hash, is_recovery_point), holder)) = row else {
-        return Ok(None);
-    };
-    let name = (class, key, version);
-    let is_right = |hash: u128| *stored_hash == hash.to_be_bytes();
-    let unpacked = unpack(
-        catalog,
-        name,
-        columns,
-        is_recovery_point,
-        decoding,
-        is_right,
-    )?;
-    Ok(Some(unpacked.map(|unpacked| Kept {
-        document: unpacked.document,
-        hash: unpacked.hash,
-        storage: unpacked.storage.held_by(holder),
-    })))
-}
-
-/// The document and the hash of a version that the head row holds.
-fn held_in_head(
-    catalog: &Catalog,
-    connection: &Connection,
-    class: &[u8],
-    key: &[u8],
-    version: i64,
-) -> Result<Option<(Columns, Box<[u8]>)>> {
-    let statement = connection.prepare(
-        &statements(catalog).version_in_head,
-        &catalog.schema,
-        || {
-            format!(
-                "SELECT state, NULL::pg_catalog.bytea, hash FROM @extschema@.state_head \
-                 WHERE {OF_STATE} AND version OPERATOR(pg_catalog.=) $3 \
-                 AND state IS NOT NULL AND NOT deleted"
-            )
-        },
-        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
-    )?;
-    let rows = connection.query(statement, named(class, key, version))?;
-    Ok(rows
-        .first()
-        .map(|row| (Columns::of(&row, 1, 2), row.text(3))))
+    }
+    Ok(fault.map(Err))
 }
 
 /// Stores a version of a snapshot row as a keyframe, which it is not yet.

@@ -55,7 +55,7 @@ pub use sources::{
     drop_source, has_states, put_source, set_serve_stale, unwatch, watch, watch_triggers,
 };
 pub use spi::{Connection, Proceed, Statement};
-pub use storage::{Base, Fault, Storage};
+pub use storage::{Base, Fault, Holder, Storage};
 pub use unreadable::{put_aside_unread, version, versions_unread};
 pub use upkeep::{
     Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,

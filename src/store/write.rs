@@ -19,8 +19,9 @@
 //!
 //! **Others in between.** To make a snapshot row of the version before, the statement reads the head row under its
 //! own snapshot, by version and hash, and only if the UPDATE has found both in the row that it has locked. Where the
-//! UPDATE had to wait for somebody who has written another version, it finds neither, and nothing is written. If
-//! somebody has meanwhile put that version into a snapshot row by hand, the statement fails with `40001`.
+//! UPDATE had to wait for somebody who has written another version, it finds neither, and nothing is written. A
+//! snapshot row of that version, which somebody has put beside the head row by hand, gives way. If the statement does
+//! not see the snapshot row yet, it fails with `40001`.
 //!
 //! **Errors** leave everything as it was: it is one statement. A reader with an older snapshot finds the old head
 //! row, with the document that it held.
@@ -278,10 +279,10 @@ fn insert_sql(holder: Holder) -> String {
 }
 
 /// The columns of a snapshot row that is made of what a head row holds.
-pub(super) const MOVED_COLUMNS: &str = "class, key, version, parent_version, hash, checkpoint_type, agent_phase, \
+const MOVED_COLUMNS: &str = "class, key, version, parent_version, hash, checkpoint_type, agent_phase, \
      execution_context, created_at, writer, state";
 /// The same as they stand in the head row `h`.
-pub(super) const MOVED_VALUES: &str = "h.class, h.key, h.version, h.parent_version, h.hash, \
+const MOVED_VALUES: &str = "h.class, h.key, h.version, h.parent_version, h.hash, \
      COALESCE(h.checkpoint_type, 'auto'), h.agent_phase, h.execution_context, h.updated_at, \
      COALESCE(h.writer, '0'), h.state";
 
@@ -289,10 +290,23 @@ pub(super) const MOVED_VALUES: &str = "h.class, h.key, h.version, h.parent_versi
 /// replaced it.
 fn moving_sql(condition: &str) -> String {
     format!(
-        ", moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
-         SELECT {MOVED_VALUES} FROM @extschema@.state_head h, head \
+        ", moving AS (SELECT h.* FROM @extschema@.state_head h, head \
          WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2 AND {condition} \
-         AND h.state IS NOT NULL)"
+         AND h.state IS NOT NULL), {}",
+        moved_sql()
+    )
+}
+
+/// Makes snapshot rows of the head rows in the CTE `moving`. A snapshot row of the same version, which somebody has
+/// put beside the head row by hand, does not count, and goes first: that of two rows must not keep the state from
+/// being written.
+pub(super) fn moved_sql() -> String {
+    format!(
+        "beside AS (DELETE FROM @extschema@.state_snapshot s USING moving h \
+         WHERE s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
+         AND s.version OPERATOR(pg_catalog.=) h.version RETURNING s.version), \
+         moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
+         SELECT {MOVED_VALUES} FROM moving h, (SELECT pg_catalog.count(*) FROM beside) AS gone)"
     )
 }
 

@@ -1,7 +1,7 @@
 //! The text of the statement that writes many states; `write_many` says what it does.
 
 use super::texts::{HELD, IS_KEYFRAME};
-use super::write::{MOVED_COLUMNS, MOVED_VALUES};
+use super::write::moved_sql;
 
 /// What the statement does beside writing head rows.
 #[derive(Clone, Copy)]
@@ -177,12 +177,12 @@ fn insert_sql() -> String {
 /// Makes snapshot rows of the versions before that head rows held and classes keep.
 fn move_sql() -> String {
     format!(
-        "moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
-         SELECT {MOVED_VALUES} FROM input i, @extschema@.state_head h \
+        "moving AS (SELECT h.* FROM input i, @extschema@.state_head h \
          WHERE i.moves AND {IS_WRITTEN} \
          AND h.class OPERATOR(pg_catalog.=) i.class AND h.key OPERATOR(pg_catalog.=) i.key \
          AND h.version OPERATOR(pg_catalog.=) (i.version OPERATOR(pg_catalog.-) 1) \
-         AND h.hash OPERATOR(pg_catalog.=) pg_catalog.substring(i.hash, 25) AND h.state IS NOT NULL)"
+         AND h.hash OPERATOR(pg_catalog.=) pg_catalog.substring(i.hash, 25) AND h.state IS NOT NULL), {}",
+        moved_sql()
     )
 }
 

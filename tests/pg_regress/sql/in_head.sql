@@ -190,6 +190,44 @@ INSERT INTO state_snapshot (class, key, version, state, hash) SELECT class, key,
 SELECT * FROM state_verify('in_head', repair => true);
 SELECT rows_of('doc');
 SELECT * FROM state_verify('in_head');
+-- Also where another document is in the row beside it, or a damaged one.
+INSERT INTO state_snapshot (class, key, version, state, hash) SELECT class, key, version, '"beside"', state_hash('"beside"') FROM state_head WHERE class = 'in_head' AND key = 'doc';
+SELECT rows_of('doc') = 'v' || version || ' ' || state_at('doc', version, class => 'in_head') || ', kept ' || (SELECT string_agg(k.version || CASE WHEN k.in_head THEN '^' ELSE '' END || CASE WHEN k.recovery_point THEN '*' ELSE '' END, ' ' ORDER BY k.version) FROM state_kept k WHERE k.class = 'in_head' AND k.key = 'doc') AS same
+	FROM state_head WHERE class = 'in_head' AND key = 'doc';
+SELECT fault FROM state_verify('in_head', repair => true);
+INSERT INTO state_snapshot (class, key, version, state, hash) SELECT class, key, version, '"beside"', state_hash('0') FROM state_head WHERE class = 'in_head' AND key = 'doc';
+SELECT fault FROM state_verify('in_head', repair => true);
+SELECT rows_of('doc');
+-- A snapshot put there by hand, and the document before left in the head row: a reader complains, and either remedy goes on with the snapshot.
+SELECT state_set('left', '1', class => 'in_head');
+BEGIN;
+INSERT INTO state_snapshot (class, key, version, parent_version, state, hash) VALUES ('in_head', 'left', 2, 1, '"by hand"', state_hash('"by hand"'));
+UPDATE state_head SET version = 2, hash = state_hash('"by hand"') WHERE class = 'in_head' AND key = 'left';
+COMMIT;
+SELECT complaint($$SELECT state_get('left', class => 'in_head')$$), state_at('left', 2, class => 'in_head');
+BEGIN;
+SELECT action, version, from_version FROM state_recover('left', 'resume', class => 'in_head');
+SELECT rows_of('left');
+ROLLBACK;
+SELECT version, fault FROM state_verify('in_head', repair => true);
+SELECT rows_of('left'), (SELECT string_agg(state::text, ' ' ORDER BY state) FROM state_damaged WHERE class = 'in_head' AND key = 'left');
+SELECT * FROM state_verify('in_head');
+-- Where the class keeps more by now, what the head row held becomes the snapshot, whatever is beside it.
+SELECT state_class_define('in_head', keep => 3);
+SELECT state_set(key, '1', class => 'in_head') FROM unnest('{beside one,beside many,beside more,beside none}'::text[]) key;
+SELECT state_class_define('in_head', keep => 1);
+SELECT state_set(key, '2', class => 'in_head') FROM unnest('{beside one,beside many,beside more,beside none}'::text[]) key;
+INSERT INTO state_snapshot (class, key, version, state, hash) SELECT class, key, version, '"beside"', state_hash('"beside"') FROM state_head WHERE class = 'in_head' AND key LIKE 'beside%';
+SELECT state_class_define('in_head', keep => 3);
+SELECT state_set('beside one', '3', class => 'in_head');
+BEGIN;
+SELECT state_set('beside many', '3', class => 'in_head'), state_set('beside more', '3', class => 'in_head');
+SELECT key, version, action FROM state_batch_commit();
+COMMIT;
+SELECT state_delete('beside none', class => 'in_head');
+SELECT key, rows_of(key), state_at(key, 2, class => 'in_head') FROM unnest('{beside one,beside many,beside more,beside none}'::text[]) key;
+SELECT * FROM state_verify('in_head');
+SELECT state_class_define('in_head', keep => 1);
 
 -- Where the class keeps more by now, what is not intact is not kept.
 SELECT state_class_define('in_head', keep => 2);

@@ -70,7 +70,7 @@ SELECT outcome($$SELECT * FROM state_history('a-1', class => 'guarded')$$);
 RESET ROLE;
 REVOKE SELECT (class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at) ON state_snapshot FROM regress_snapshot_reader;
 GRANT SELECT ON state_snapshot TO regress_snapshot_reader;
--- Without state_head the versions that are kept are there, and none is current.
+-- Without state_head no version is read: the head row may hold it.
 REVOKE SELECT ON state_head FROM regress_snapshot_reader;
 SET ROLE regress_snapshot_reader;
 SELECT outcome($$SELECT state_at('a-1', 3, class => 'guarded')$$);
