@@ -161,3 +161,69 @@ fn a_subscriber_holds_every_kept_version() {
     assert_eq!(subscriber.rows(wrong), Vec::<Vec<String>>::new());
     assert_eq!(subscriber.text("SELECT state_version('a')"), "120");
 }
+
+/// A touch leaves the document where it is, out of line, and what is applied of it does not hold the document.
+#[test]
+fn a_subscriber_holds_what_head_rows_hold() {
+    let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
+    let (mut publisher, mut subscriber) = (source.connect(), target.connect());
+    publisher.run("SELECT state_class_define('one')");
+    // What its own class says matters once it is on its own.
+    subscriber.run("SELECT state_class_define('one', keep => 3, compression => false)");
+    let set = |n: u32| {
+        format!(
+            "SELECT state_set('small', '{n}', class => 'one'), state_set('large', jsonb_build_object('n', {n}, 'text',
+                (SELECT string_agg(md5((i * {n})::text), '') FROM generate_series(1, 500) i)), class => 'one')"
+        )
+    };
+    publisher.run(&set(1));
+    publisher.run("CREATE PUBLICATION states FOR TABLE state_head, state_snapshot");
+    subscriber.run(&format!(
+        "CREATE SUBSCRIPTION states CONNECTION 'host={} port=5432 user=postgres dbname=postgres' PUBLICATION states",
+        source.host().display()
+    ));
+    eventually("the first copy", || {
+        subscriber.flag("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")
+    });
+    let touch = "SELECT state_touch(key, '1 hour', class => 'one') FROM unnest('{small,large}'::text[]) key";
+    let save =
+        "SELECT * FROM state_save('large', '\"point\"', recovery_point => true, class => 'one')";
+    let seen = "SELECT key, state_version(key, 'one'), md5(state_get_text(key, 'one')),
+            md5(state_get(key, 'one')::text), (SELECT md5(state::text) FROM state_current c WHERE c.key = h.key),
+            ARRAY(SELECT version || CASE WHEN in_head THEN '^' ELSE '' END || md5(state::text)
+                FROM state_kept k WHERE k.key = h.key ORDER BY version)::text
+        FROM state_head h ORDER BY key";
+    for (change, keep) in [
+        (set(2), 1),
+        (touch.to_owned(), 1),
+        (set(3), 3),
+        (touch.to_owned(), 3),
+        (set(4), 1),
+        (save.to_owned(), 1),
+        (set(5), 1),
+        ("SELECT state_delete('small', class => 'one')".to_owned(), 2),
+        (set(6), 1),
+    ] {
+        // Whole documents, so that plain SQL can compare them.
+        publisher.run(&format!(
+            "SELECT state_class_define('one', keep => {keep}, compression => false)"
+        ));
+        publisher.run(&change);
+        applied(&mut publisher);
+        // The second time from L1.
+        for _ in 0..2 {
+            assert_eq!(subscriber.rows(seen), publisher.rows(seen), "{change}");
+        }
+        assert_eq!(inconsistencies(&mut subscriber), Vec::<Vec<String>>::new());
+    }
+    subscriber.run("DROP SUBSCRIPTION states");
+    subscriber.run(&set(7));
+    assert_eq!(
+        subscriber.rows(
+            "SELECT key, ARRAY(SELECT version FROM state_history(key, 'one'))::text
+             FROM state_head ORDER BY key"
+        ),
+        [["large", "{8,7,5}"], ["small", "{8,7}"]]
+    );
+    assert_eq!(inconsistencies(&mut subscriber), Vec::<Vec<String>>::new());
+}
