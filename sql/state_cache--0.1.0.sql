@@ -1021,6 +1021,17 @@ CREATE FUNCTION state_warm(class text, max_entries integer DEFAULT NULL) RETURNS
 COMMENT ON FUNCTION state_warm(text, integer)
 	IS 'fills L1 with states of the class, those written last first, as far as there is room; how many were filled';
 
+CREATE FUNCTION state_warm(class text, keys text[]) RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_warm_keys';
+COMMENT ON FUNCTION state_warm(text, text[])
+	IS 'fills L1 with these states or documents of the class; how many were filled';
+
+CREATE FUNCTION state_audit(class text DEFAULT NULL, sample integer DEFAULT 100,
+		OUT class text, OUT key text, OUT cached jsonb, OUT computed jsonb) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_audit';
+COMMENT ON FUNCTION state_audit(text, integer)
+	IS 'compares entries of L1, so many at random, with the tables or their sources; a row for each that differs';
+
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
@@ -1061,7 +1072,9 @@ CREATE FUNCTION state_cache_stats(
 		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
 		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
 		OUT left_behind bigint, OUT written_through bigint, OUT behind_flushed bigint, OUT dirty bigint,
+		OUT evaluations bigint, OUT waits bigint,
 		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
+		OUT evaluation_ms double precision,
 		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_stats';
 COMMENT ON FUNCTION state_cache_stats() IS 'what the view state_cache_stats shows';

@@ -66,12 +66,18 @@ pub enum Counter {
     WrittenThrough,
     /// Dirty states that the worker has written.
     BehindFlushed,
+    /// Times that a source was run.
+    Evaluations,
+    /// Reads that waited for another session to run a source.
+    Waits,
     /// Time of reads that L1 answered, when `state_cache.track_timing` is on.
     L1ReadTime,
     /// Time of reads that L3 answered, likewise.
     L3ReadTime,
     /// Time of flushes, likewise.
     FlushTime,
+    /// Time that sources took, likewise.
+    EvaluationTime,
 }
 
 /// One class's counts of this backend, and where the shared ones are.

@@ -17,6 +17,7 @@ mod cold;
 mod contexts;
 mod crew;
 mod database;
+mod derived;
 mod document;
 mod growth;
 mod loops;
@@ -64,7 +65,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 28] = [
+const ROWS: [&str; 31] = [
     "get_small",
     "get_large",
     "path",
@@ -90,6 +91,9 @@ const ROWS: [&str; 28] = [
     "snapshot_growth",
     "context_set",
     "context_merge",
+    "derived_reads",
+    "derived_writes",
+    "derived_polling",
     "hit_rate",
     "payload",
     "scale",
@@ -127,6 +131,9 @@ fn measure(
         "snapshot_growth" => growth::growth(connection, plan),
         "context_set" => contexts::set(connection, plan),
         "context_merge" => merges::merges(connection, plan),
+        "derived_reads" => derived::reads(connection, plan),
+        "derived_writes" => derived::writes(connection, plan),
+        "derived_polling" => derived::polling(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         "scale" => scale::scale(connection, plan, options.scale),

@@ -218,6 +218,9 @@ impl Publication {
             return Ok(());
         };
         self.entries.try_room(1)?;
+        if let Some(tag) = shared::class_tag(catalog.database, catalog.incarnation, class) {
+            tag.note_change(own_full_xid());
+        }
         let key = shared::derived_key(catalog.database, catalog.incarnation, class, key);
         self.push(l1, key, None, Before::Replaced);
         Ok(())
@@ -232,9 +235,11 @@ impl Publication {
         catalog: &Catalog,
         class: &[u8],
     ) -> Result<(), OutOfMemory> {
-        let Some(mark) = shared::class_mark(catalog.database, catalog.incarnation, class) else {
+        let Some(tag) = shared::class_tag(catalog.database, catalog.incarnation, class) else {
             return Ok(());
         };
+        tag.note_change(own_full_xid());
+        let mark = &tag.mark;
         if !self.classes.iter().any(|known| std::ptr::eq(*known, mark)) {
             self.classes.try_push(mark)?;
             if !crate::fault::leaves_out!(WritersMark) {

@@ -6,6 +6,7 @@ use crate::call::{self, Rows, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, front_text};
 use crate::name::StateName as Name;
+use crate::shared::Tag;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head};
 use crate::sys;
@@ -208,6 +209,13 @@ impl Out {
         }
     }
 
+    /// Says that all of a class is to be dropped.
+    fn invalidate(&mut self, class: &[u8]) {
+        let [class, key, op] = [class, &b"*"[..], b"invalidate"].map(call::varlena_datum);
+        self.rows
+            .push([Some(class), Some(key), None, Some(op), None]);
+    }
+
     fn end(mut self, cursor: &Cursor) -> Result<()> {
         for ((class, key), op) in std::mem::take(&mut self.unwritten) {
             self.put(&class, &key, op);
@@ -249,6 +257,29 @@ fn changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<()> {
             // To a role that does not see all states this would tell a name.
             None if catalog.access().row_security => return Err(forgotten()),
             None => out.push(&class, &key, Op::Delete(None)),
+        }
+    }
+    Ok(())
+}
+
+/// The derived classes of which a document may have changed since: they are told as a whole, since nothing is written
+/// down of their documents. What this server does not know of may have changed.
+fn derived_changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<()> {
+    let knows = !sys::recovery_in_progress() && since.home.start == starts::name(catalog);
+    let is_seen = |tag: &Tag| since.sees_all_up_to(tag.last_change());
+    for class in catalog.derived_classes()? {
+        memory::check()?;
+        let tags = shared::tags().zip(shared::class_tag(
+            catalog.database,
+            catalog.incarnation,
+            &class,
+        ));
+        let is_told = match tags {
+            Some((tags, tag)) if knows => !is_seen(tags.definitions()) || !is_seen(tag),
+            _ => true,
+        };
+        if is_told {
+            out.invalidate(&class);
         }
     }
     Ok(())
@@ -299,7 +330,10 @@ sql_functions! {
         let mut out = Out::new(call.rows()?, unwritten);
         match &since {
             None => everything(&catalog, &mut out)?,
-            Some(since) => changes(&catalog, since, &mut out)?,
+            Some(since) => {
+                changes(&catalog, since, &mut out)?;
+                derived_changes(&catalog, since, &mut out)?;
+            }
         }
         out.end(&cursor(&catalog)?)?;
         // Last: what it writes is nothing that the cursor tells of.

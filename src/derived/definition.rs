@@ -11,8 +11,10 @@ use super::watch::{self, Watching};
 use crate::catalog::{self, Catalog, Class, Source};
 use crate::error::{Error, Result, text};
 use crate::store::{Connection, Statement};
-use crate::sys;
+use crate::{shared, sys};
+use once_cell::unsync::OnceCell;
 use pgrx::pg_sys::{self, CmdType, Oid};
+use state_cache_l1::Mark;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -43,7 +45,28 @@ pub struct Definition {
 
 /// What is known of a class.
 #[derive(Default)]
-struct Slot(RefCell<Option<Rc<Definition>>>);
+struct Slot {
+    definition: RefCell<Option<Rc<Definition>>>,
+    /// The mark of all its documents.
+    mark: OnceCell<Option<&'static Mark>>,
+}
+
+/// The mark of all documents of a class; `None` without shared memory.
+pub fn class_mark(catalog: &Catalog, class: &Class) -> Option<&'static Mark> {
+    let mark = || {
+        let tag = shared::class_tag(catalog.database, catalog.incarnation, &class.name)?;
+        Some(&tag.mark)
+    };
+    *class.attached::<Slot>().mark.get_or_init(mark)
+}
+
+/// What is known already of a class that is good for this generation of the definitions' mark. While the mark is
+/// raised anything is.
+pub fn known(class: &Class, generation: Option<u64>) -> Option<Rc<Definition>> {
+    let known = class.attached::<Slot>().definition.borrow();
+    let is_good = |known: &&Rc<Definition>| known.generation == generation || generation.is_none();
+    known.as_ref().filter(is_good).cloned()
+}
 
 /// The definition of a class, which is a derived one, under this generation of the definitions' mark; `None` if that
 /// is raised.
@@ -55,10 +78,7 @@ pub fn of(
     class: &Rc<Class>,
     generation: Option<u64>,
 ) -> Result<Rc<Definition>> {
-    let known = class.attached::<Slot>().0.borrow().clone();
-    if let Some(known) = known
-        && (known.generation == generation || generation.is_none())
-    {
+    if let Some(known) = known(class, generation) {
         return Ok(known);
     }
     // What was sent before the mark was lowered must be taken in before anything is looked at.
@@ -66,7 +86,7 @@ pub fn of(
     let class = catalog.class(&class.name)?;
     let definition = Rc::new(read(&catalog, &class, generation)?);
     let slot = class.attached::<Slot>();
-    slot.0.replace(Some(Rc::clone(&definition)));
+    slot.definition.replace(Some(Rc::clone(&definition)));
     Ok(definition)
 }
 
@@ -225,6 +245,12 @@ impl Definition {
         }
         known.push((role, may));
         may
+    }
+
+    /// Whether that can be told at a glance: a key that is a plain number, or a UUID.
+    pub fn is_plainly_canonical(&self, key: &[u8]) -> bool {
+        let casts = self.walked.casts.iter();
+        casts.copied().all(|of| keys::is_plainly_canonical(of, key))
     }
 
     /// Whether a key is written as the types write it to which the query casts it. The cast raises its own error for

@@ -387,6 +387,33 @@ impl Keys {
     }
 }
 
+/// Whether a type is known to write a text as it is written; false says nothing.
+pub fn is_plainly_canonical(of: Oid, key: &[u8]) -> bool {
+    match of {
+        pg_sys::TEXTOID | pg_sys::VARCHAROID => true,
+        // Below ten digits every number fits into an integer, below 19 into a bigint.
+        pg_sys::INT4OID => key.len() < 10 && is_plain_number(key),
+        pg_sys::INT8OID => key.len() < 19 && is_plain_number(key),
+        pg_sys::UUIDOID => is_plain_uuid(key),
+        _ => false,
+    }
+}
+
+/// Digits without a zero in front.
+fn is_plain_number(key: &[u8]) -> bool {
+    key == b"0"
+        || key.first() != Some(&b'0') && !key.is_empty() && key.iter().all(u8::is_ascii_digit)
+}
+
+/// Small hexadecimal digits, in groups of 8, 4, 4, 4 and 12.
+fn is_plain_uuid(key: &[u8]) -> bool {
+    key.len() == 36
+        && key.iter().enumerate().all(|(n, byte)| match n {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
 /// Whether a type writes a text as it is written. Raises the type's own error for a text that it does not take.
 pub fn is_canonical(of: Oid, key: &[u8]) -> bool {
     if [pg_sys::TEXTOID, pg_sys::VARCHAROID].contains(&of) {

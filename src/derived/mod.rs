@@ -107,6 +107,7 @@
 //! That an expression of a watch names all keys whose documents a row is part of, and that functions are what they
 //! are declared to be. Changes of the server's catalogs by hand are not seen.
 
+mod audit;
 mod ddl;
 mod definition;
 mod error;

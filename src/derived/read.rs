@@ -5,10 +5,10 @@ use super::error::DerivedError;
 use super::flight::{Flight, Wait};
 use super::settings::Fixed;
 use crate::cache::StateRef;
+use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
 use crate::cache::visibility::{Moment, same_visibility};
 use crate::call::varlena_datum;
-use crate::catalog::Catalog;
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, text};
 use crate::error_context;
@@ -63,7 +63,7 @@ impl Drop for Computing {
 }
 
 /// The generations that a read goes by, all of whose marks were quiet.
-struct Seen {
+pub struct Seen {
     token: FillToken,
     class: u64,
     definitions: u64,
@@ -71,13 +71,18 @@ struct Seen {
 
 impl Seen {
     /// Those of now; `None` while a mark is raised, or without shared memory.
-    fn now(key: &Key<'_>, catalog: &Catalog) -> Option<Self> {
-        let class = shared::class_mark(catalog.database, catalog.incarnation, key.class)?;
+    pub fn now(key: &Key<'_>, state: &StateRef<'_>) -> Option<Self> {
+        let class = definition::class_mark(&state.catalog, &state.class)?;
         Some(Self {
             token: shared::l1()?.fill_token(key)?,
             class: class.quiet_generation()?,
-            definitions: shared::tags()?.definitions().quiet_generation()?,
+            definitions: shared::tags()?.definitions().mark.quiet_generation()?,
         })
+    }
+
+    /// The generation of the definitions.
+    pub fn definitions(&self) -> u64 {
+        self.definitions
     }
 
     /// What an entry says of the generations that it was filled under, and for whom.
@@ -99,27 +104,18 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Out
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
-    let line = [b"document \"", &*state.class.name, b"/", state.key, b"\""].concat();
-    error_context::named(&line, || read_named(state, form))
-}
-
-fn read_named<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Output>> {
     let timer = Timer::start();
-    let key = shared::derived_key(
-        state.catalog.database,
-        state.catalog.incarnation,
-        &state.class.name,
-        state.key,
-    );
-    let seen = Seen::now(&key, &state.catalog);
+    let key = document_key(state);
+    let seen = Seen::now(&key, state);
     let generation = seen.as_ref().map(|seen| seen.definitions);
-    let definition = definition::of(&state.catalog, &state.class, generation)?;
-    let counters = Rc::clone(&definition.class.counters);
-    let reader = Reader {
-        state,
-        definition: &definition,
-        key,
+    let definition = match definition::known(&state.class, generation) {
+        Some(known) => known,
+        None => named(state, || {
+            definition::of(&state.catalog, &state.class, generation)
+        })?,
     };
+    let counters = Rc::clone(&definition.class.counters);
+    let reader = Reader::new(state, &definition, key);
     let (counter, time, found) = match reader.bypass(seen.is_some()) {
         Some(reason) => (reason, Counter::L3ReadTime, reader.by_query(form)?),
         None => reader.by_cache(seen, form)?,
@@ -129,10 +125,22 @@ fn read_named<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::O
     Ok(found)
 }
 
+/// The document as L1 knows it.
+pub fn document_key<'a>(state: &'a StateRef<'_>) -> Key<'a> {
+    let catalog = &state.catalog;
+    shared::derived_key(
+        catalog.database,
+        catalog.incarnation,
+        &state.class.name,
+        state.key,
+    )
+}
+
 /// What a read comes to: its counter, that of its time, and the document.
 type Answer<T> = Result<(Counter, Counter, Option<T>)>;
 
-struct Reader<'a> {
+/// One document, as one session reads it.
+pub struct Reader<'a> {
     state: &'a StateRef<'a>,
     definition: &'a Rc<Definition>,
     key: Key<'a>,
@@ -152,7 +160,34 @@ enum Look<T> {
     Failed(Error),
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// A document of a class that is defined like this.
+    pub fn new(state: &'a StateRef<'a>, definition: &'a Rc<Definition>, key: Key<'a>) -> Self {
+        Self {
+            state,
+            definition,
+            key,
+        }
+    }
+
+    /// What L1 would answer now and would not let go by age; the inner `None` for an absent document.
+    ///
+    /// # Errors
+    /// `53200`.
+    pub fn peek(&self, seen: &Seen) -> Result<Option<Option<Vec<u8>>>> {
+        let (Some(l1), true) = (shared::l1(), self.definition.is_exact()) else {
+            return Ok(None);
+        };
+        if self.bypass(true).is_some() {
+            return Ok(None);
+        }
+        match self.look(l1, seen, &mut Document)? {
+            Look::Hit(found) => Ok(Some(found)),
+            Look::Failed(error) => Err(error),
+            Look::Stale(_) | Look::Newer | Look::Miss => Ok(None),
+        }
+    }
+
     /// Why L1 is not asked; `None` if it is.
     fn bypass(&self, is_quiet: bool) -> Option<Counter> {
         let definition = self.definition;
@@ -185,7 +220,10 @@ impl Reader<'_> {
         if !is_quiet {
             return Some(Counter::BypassWriters);
         }
-        if !definition.is_canonical(self.state.key) {
+        let key = self.state.key;
+        if !definition.is_plainly_canonical(key)
+            && !named(self.state, || definition.is_canonical(key))
+        {
             return Some(Counter::Misses);
         }
         None
@@ -226,11 +264,14 @@ impl Reader<'_> {
             if let Look::Stale(found) = look {
                 return Ok((Counter::Hits, Counter::L1ReadTime, found));
             }
+            if wait.is_none() {
+                self.definition.class.counters.count(Counter::Waits);
+            }
             if !wait.get_or_insert_with(Wait::begin).on() {
                 return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
             }
             // What has changed meanwhile is to be seen.
-            match Seen::now(&self.key, &self.state.catalog) {
+            match Seen::now(&self.key, self.state) {
                 Some(now) if now.definitions == seen.definitions => seen = now,
                 _ => {
                     let found = self.by_query(form)?;
@@ -365,7 +406,14 @@ impl Reader<'_> {
     }
 
     /// What the source gives under the active snapshot.
-    fn compute(&self) -> Result<Option<Vec<u8>>> {
+    ///
+    /// # Errors
+    /// Those of the source, with class and key in their context.
+    pub fn compute(&self) -> Result<Option<Vec<u8>>> {
+        named(self.state, || self.compute_named())
+    }
+
+    fn compute_named(&self) -> Result<Option<Vec<u8>>> {
         let Some(source) = self.definition.source() else {
             return Err(DerivedError::Redefined {
                 class: text(&self.state.class.name),
@@ -374,10 +422,14 @@ impl Reader<'_> {
         };
         let _computing = Computing::begin(self.state)?;
         sys::check_stack();
+        let counters = &self.definition.class.counters;
+        counters.count(Counter::Evaluations);
+        let timer = Timer::start();
         let _settings = Fixed::set(&source.search_path);
         let connection = Connection::open()?;
         let arguments = [Some(varlena_datum(self.state.key))];
         let rows = connection.query_some(&self.definition.statement, arguments, 2)?;
+        timer.stop(counters, Counter::EvaluationTime);
         let mut rows = rows.iter();
         let Some(row) = rows.next() else {
             return Ok(None);
@@ -393,6 +445,12 @@ impl Reader<'_> {
             None => Ok(None),
         }
     }
+}
+
+/// Runs something whose errors are to say which document they are about.
+fn named<T>(state: &StateRef<'_>, f: impl FnOnce() -> T) -> T {
+    let line = [b"document \"", &*state.class.name, b"/", state.key, b"\""].concat();
+    error_context::named(&line, f)
 }
 
 /// Whether the active snapshot was not taken before the one that an entry was filled under.

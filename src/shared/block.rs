@@ -4,12 +4,12 @@ use super::databases::{Database, Databases};
 use super::layout::ServerState;
 use super::locks::{LwLocks, SlotsLock};
 use super::report::{Activity, ErrorText};
-use super::tags::Tags;
+use super::tags::{Tag, Tags};
 use crate::error::Error;
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
-use state_cache_l1::{Geometry, Key, KeyId, L1, Mark};
+use state_cache_l1::{Geometry, Key, KeyId, L1};
 use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -86,13 +86,13 @@ pub(super) fn state() -> Option<&'static ServerState> {
     mapped().map(|mapped| unsafe { mapped.state.as_ref() })
 }
 
-/// The marks of what derived documents depend on beside their own keys, if the library was preloaded.
+/// What derived documents depend on beside their own keys, if the library was preloaded.
 pub fn tags() -> Option<&'static Tags> {
     state().map(|state| &state.tags)
 }
 
-/// The mark of all documents of a derived class, likewise.
-pub fn class_mark(database: u32, incarnation: u64, class: &[u8]) -> Option<&'static Mark> {
+/// All documents of a derived class, likewise.
+pub fn class_tag(database: u32, incarnation: u64, class: &[u8]) -> Option<&'static Tag> {
     tags().map(|tags| tags.class(key(database, incarnation, class, &[]).id.0))
 }
 

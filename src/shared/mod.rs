@@ -18,13 +18,14 @@ pub mod start;
 mod tags;
 
 pub use block::{
-    SharedL1, SharedRing, claim, class_mark, database, databases, derived_key, incarnations, key,
+    SharedL1, SharedRing, claim, class_tag, database, databases, derived_key, incarnations, key,
     l1, ring, server_start, set_activity, set_error, tags, texts, warn_if_no_place,
 };
 pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};
 pub use report::Stage;
 pub use state_cache_l1::{Key, KeyId};
+pub use tags::Tag;
 
 /// Asks for the memory and watches for what is dropped, if the library is being preloaded.
 pub fn init() {

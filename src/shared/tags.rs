@@ -2,6 +2,7 @@
 //! server. What they are for says the header of `derived`.
 
 use state_cache_l1::Mark;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Marks of classes. Classes whose names have the same hash share one: a change of the one costs the other its
 /// entries.
@@ -10,18 +11,41 @@ const CLASSES: usize = 256;
 /// The marks; all bytes are zero at first.
 #[repr(C)]
 pub struct Tags {
-    definitions: Mark,
-    classes: [Mark; CLASSES],
+    definitions: Tag,
+    classes: [Tag; CLASSES],
+}
+
+/// What documents depend on.
+#[repr(C)]
+pub struct Tag {
+    /// Of documents that depend on it: which commits are in progress, and how many there have been.
+    pub mark: Mark,
+    /// The highest full id of a transaction that was about to commit a change of it; 0 for none since the server
+    /// started. For a class also of single documents.
+    changed: AtomicU64,
+}
+
+impl Tag {
+    /// A transaction is about to commit a change. Allocates nothing, cannot fail.
+    pub fn note_change(&self, xid: u64) {
+        self.changed.fetch_max(xid, SeqCst);
+    }
+
+    /// The last one that was, 0 for none. Asked after a snapshot was taken, the answer is not below any that the
+    /// snapshot sees.
+    pub fn last_change(&self) -> u64 {
+        self.changed.load(SeqCst)
+    }
 }
 
 impl Tags {
-    /// The mark of the definitions: tables, functions, privileges, roles, of all databases.
-    pub fn definitions(&self) -> &Mark {
+    /// The definitions: tables, functions, privileges, roles, of all databases.
+    pub fn definitions(&self) -> &Tag {
         &self.definitions
     }
 
-    /// The mark of all documents of a class, by the hash of its name.
-    pub fn class(&self, hash: u128) -> &Mark {
+    /// All documents of a class, by the hash of its name.
+    pub fn class(&self, hash: u128) -> &Tag {
         &self.classes[hash as usize % CLASSES]
     }
 }

@@ -96,7 +96,7 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
 fn is_ours() -> bool {
     let is_known = with(|batch| {
         let changed = !batch.states.is_empty() || batch.by_hand.any() || batch.dependents.any();
-        changed || batch.holds_claim || !batch.written_back.is_empty()
+        changed || batch.holds_claim || !batch.written_back.is_empty() || definitions::has_changed()
     });
     is_known || notify::has_requests()
 }

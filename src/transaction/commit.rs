@@ -3,7 +3,7 @@
 use super::batch::{Batch, Phase, with};
 use super::explicit::Whose;
 use super::known::{Content, State};
-use super::{capability, commit_by_hand, deferred, flush};
+use super::{capability, commit_by_hand, deferred, definitions, flush};
 use crate::cache::found::Version;
 use crate::cache::publish::{Changed, New, NewValue};
 use crate::catalog::{self, Catalog};
@@ -19,13 +19,16 @@ use std::rc::Rc;
 pub fn prepare() -> Result<()> {
     let untouched =
         with(|batch| batch.states.is_empty() && !batch.by_hand.any() && !batch.dependents.any());
-    if untouched && !notify::has_requests() {
+    let redefined = redefined()?;
+    if untouched && !notify::has_requests() && redefined.is_none() {
         return Ok(());
     }
     let catalog = loop {
         flush_all()?;
         let requested_of = notify::requested()?.map(|(catalog, _)| catalog);
-        let Some(catalog) = with(|batch| batch.scope.catalog.clone()).or(requested_of) else {
+        let known = with(|batch| batch.scope.catalog.clone()).or(requested_of);
+        let redefined_of = redefined.as_ref().map(|(catalog, _)| Rc::clone(catalog));
+        let Some(catalog) = known.or(redefined_of) else {
             return Ok(());
         };
         let catalog = match catalog::renewed(&catalog) {
@@ -44,7 +47,8 @@ pub fn prepare() -> Result<()> {
         deferred::check_classes(&catalog)?;
     }
     crate::fault::stop_at!(AfterFlush);
-    let mut news = collect_news(&catalog)?;
+    let redefined = redefined.map(|(_, classes)| classes).unwrap_or_default();
+    let mut news = collect_news(&catalog, redefined)?;
     for requested in notify::requested()?
         .map(|(_, news)| news)
         .unwrap_or_default()
@@ -97,7 +101,7 @@ fn hand_over_deferred(catalog: &Rc<Catalog>) -> Result<bool> {
 }
 
 /// What subscribers are to hear.
-fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
+fn collect_news(catalog: &Rc<Catalog>, redefined: Vec<Box<[u8]>>) -> Result<Vec<News>> {
     let mut news: Vec<News> = with(|batch| {
         let flushed = batch
             .states
@@ -142,7 +146,7 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
             touched: Touched::default(),
         })?;
     }
-    add_dependents(&mut news)?;
+    add_dependents(&mut news, redefined)?;
     if with(|batch| batch.by_hand.all()) {
         commit_by_hand::before_all_commit(catalog, with(|batch| batch.by_hand.truncated()))?;
         // Deferred versions become visible after the rest, so they are told by themselves.
@@ -152,10 +156,33 @@ fn collect_news(catalog: &Rc<Catalog>) -> Result<Vec<News>> {
     Ok(news)
 }
 
-/// Adds the documents of derived classes that may be others now. They have no versions.
-fn add_dependents(news: &mut Vec<News>) -> Result<()> {
+/// Classes of an installation.
+type Classes = (Rc<Catalog>, Vec<Box<[u8]>>);
+
+/// The derived classes, if the transaction has changed definitions: any of their documents may be another one now.
+/// `None` if there are none.
+fn redefined() -> Result<Option<Classes>> {
+    if !definitions::has_changed() {
+        return Ok(None);
+    }
+    let catalog = match catalog::installed() {
+        Ok(Some(catalog)) => catalog,
+        Ok(None) | Err(Error::NotInstalled) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let classes = catalog.derived_classes()?;
+    Ok((!classes.is_empty()).then_some((catalog, classes)))
+}
+
+/// Adds the documents of derived classes that may be others now, and the classes of which any may be. They have no
+/// versions.
+fn add_dependents(news: &mut Vec<News>, redefined: Vec<Box<[u8]>>) -> Result<()> {
     let (classes, keys) = with(|batch| (batch.dependents.classes(), batch.dependents.keys()));
-    let whole = classes?
+    let mut classes = classes?;
+    classes.extend(redefined);
+    classes.sort_unstable();
+    classes.dedup();
+    let whole = classes
         .into_iter()
         .map(|class| (class, Box::default(), Change::Everything));
     let single = keys?

@@ -1,6 +1,7 @@
 //! The mark of the definitions of the server, as this transaction raises it. The header of `derived` says what it is
 //! for, and why it stays up until the locks are released.
 
+use crate::cache::own_full_xid;
 use crate::callback::shielded;
 use crate::shared;
 use pgrx::pg_sys::{self, ResourceReleasePhase};
@@ -32,7 +33,7 @@ pub fn has_changed() -> bool {
 /// Raises the mark; it stays up until the transaction has ended. Allocates nothing, cannot fail.
 pub fn raise() {
     if let (Some(tags), false) = (shared::tags(), RAISED.get()) {
-        tags.definitions().raise();
+        tags.definitions().mark.raise();
         RAISED.set(true);
     }
 }
@@ -41,6 +42,9 @@ pub fn raise() {
 pub fn before_commit() {
     if CHANGED.get() {
         raise();
+        if let Some(tags) = shared::tags() {
+            tags.definitions().note_change(own_full_xid());
+        }
     }
 }
 
@@ -61,8 +65,8 @@ unsafe extern "C-unwind" fn release(
         shielded(|| {
             if let Some(tags) = shared::tags() {
                 // Of a transaction that failed at its end nobody knows how far it came.
-                tags.definitions().publish();
-                tags.definitions().lower();
+                tags.definitions().mark.publish();
+                tags.definitions().mark.lower();
             }
             RAISED.set(false);
         });

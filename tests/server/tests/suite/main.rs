@@ -7,6 +7,7 @@ mod crash;
 mod credits;
 mod databases;
 mod decoys;
+mod derived;
 mod docs;
 mod dump;
 mod dump_modes;

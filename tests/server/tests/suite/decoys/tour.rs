@@ -79,6 +79,7 @@ const STATEMENTS: &[&str] = &[
         'computed-$'::pg_catalog.text), state_get_text('1', 'computed-$'), state_get_path('1', '{a}', 'computed-$'),
         state_get_section('1', 'a', 'computed-$'), state_exists('1', 'computed-$')",
     "UPDATE watched SET id = 2; TRUNCATE watched; SELECT * FROM state_get_many('{1,2}', 'computed-$')",
+    "SELECT state_warm('computed-$', '{1}'::pg_catalog.text[]); SELECT * FROM state_audit()",
     "SELECT * FROM state_sources(); SELECT * FROM state_sources",
     "SELECT state_unwatch('computed-$', 'watched'); DROP TABLE watched",
     "SELECT state_class_define('computed-$', source => '')",

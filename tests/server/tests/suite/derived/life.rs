@@ -1,0 +1,225 @@
+//! Derived classes through dumps, crashes, replication, and many readers at once.
+
+use crate::replication::applied;
+use postgres::Client;
+use state_cache_server_tests::{Server, Sql, eventually};
+use std::time::{Duration, Instant};
+
+const SETUP: &str = "
+    CREATE TABLE items (id integer PRIMARY KEY, v text);
+    INSERT INTO items SELECT n, 'v' || n FROM generate_series(1, 20) n;
+    SELECT state_class_define('item', cache_ttl => '1 hour', source => 'SELECT to_jsonb(v) FROM items
+        WHERE id = $1::integer');
+    SELECT state_watch('item', 'items', 'id');
+    SELECT state_class_define('item', cache_ttl => '0')";
+
+/// Keys whose documents are not what the source gives; all of them are read.
+fn wrong(client: &mut Client) -> Vec<Vec<String>> {
+    client.rows(
+        "SELECT n, state_get(n::text, 'item'), (SELECT v FROM items WHERE id = n) FROM generate_series(1, 25) n
+             WHERE state_get(n::text, 'item') #>> '{}' IS DISTINCT FROM (SELECT v FROM items WHERE id = n)",
+    )
+}
+
+#[test]
+fn a_restored_dump_has_its_sources_and_watches() {
+    let server = Server::new(&[]);
+    let mut original = server.connect();
+    original.run(SETUP);
+    let dump = server.host().join("dump");
+    let file = dump.to_str().unwrap();
+    server.run_program("pg_dump", &["--dbname=postgres", "--file", file]);
+    original.run("CREATE DATABASE restored");
+    let restore = [
+        "--no-psqlrc",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        "--dbname=restored",
+        "--file",
+        file,
+    ];
+    server.run_program("psql", &restore);
+    let mut restored = server.connect_to("restored");
+    assert_eq!(restored.text("SELECT exact FROM state_sources"), "t");
+    assert_eq!(wrong(&mut restored), Vec::<Vec<String>>::new());
+    let hits = restored.counter("hits");
+    assert_eq!(wrong(&mut restored), Vec::<Vec<String>>::new());
+    assert!(restored.counter("hits") > hits);
+    restored.run("UPDATE items SET v = 'restored' WHERE id = 3");
+    assert_eq!(wrong(&mut restored), Vec::<Vec<String>>::new());
+    // The triggers go with the extension, without CASCADE, and nothing else does.
+    restored.run("DROP EXTENSION state_cache");
+    assert_eq!(
+        restored.number("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"),
+        0
+    );
+    assert_eq!(restored.number("SELECT count(*) FROM items"), 20);
+}
+
+#[test]
+fn a_subscriber_keeps_documents_right_that_depend_on_what_it_applies() {
+    let (source, target) = (Server::new(&["wal_level = logical"]), Server::new(&[]));
+    let (mut publisher, mut subscriber) = (source.connect(), target.connect());
+    publisher.run("CREATE TABLE items (id integer PRIMARY KEY, v text); CREATE PUBLICATION items FOR TABLE items");
+    subscriber.run(SETUP);
+    subscriber.run("TRUNCATE items");
+    subscriber.run(&format!(
+        "CREATE SUBSCRIPTION items CONNECTION 'host={} port=5432 user=postgres dbname=postgres' PUBLICATION items",
+        source.host().display()
+    ));
+    eventually("the first copy", || {
+        subscriber.flag("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel")
+    });
+    for n in 1..=20 {
+        publisher.run(&format!(
+            "INSERT INTO items VALUES ({n}, 'a');
+             UPDATE items SET v = 'n{n}' WHERE id % 3 = {n} % 3"
+        ));
+        applied(&mut publisher);
+        assert_eq!(wrong(&mut subscriber), Vec::<Vec<String>>::new());
+    }
+    publisher.run("TRUNCATE items");
+    applied(&mut publisher);
+    assert_eq!(wrong(&mut subscriber), Vec::<Vec<String>>::new());
+    assert!(subscriber.counter("hits") > 0);
+}
+
+#[test]
+fn a_standby_computes_and_keeps_nothing() {
+    let primary = Server::new(&[]);
+    let standby = primary.standby();
+    let (mut on_primary, mut on_standby) = (primary.connect(), standby.connect());
+    on_primary.run(SETUP);
+    standby.catch_up_with(&primary);
+    assert_eq!(wrong(&mut on_standby), Vec::<Vec<String>>::new());
+    on_primary.run("UPDATE items SET v = 'new'");
+    standby.catch_up_with(&primary);
+    assert_eq!(wrong(&mut on_standby), Vec::<Vec<String>>::new());
+    assert_eq!(on_standby.counter("fills"), 0);
+}
+
+#[test]
+fn a_crash_between_commit_and_publication_leaves_nothing_old() {
+    for point in ["marked", "visible"] {
+        let server = Server::new(&[]);
+        let mut client = server.connect();
+        client.run(SETUP);
+        assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+        let times_up = server.times_up();
+        let mut victim = server.connect();
+        let _ = victim.batch_execute(&format!(
+            "SET state_cache.test_kill_at = '{point}'; UPDATE items SET v = 'crashed'"
+        ));
+        server.await_recovery(times_up);
+        let mut client = server.connect();
+        assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    }
+}
+
+/// A class whose source takes its time, and says when it was done.
+const SLOW: &str = "
+    CREATE FUNCTION slow(seconds float8) RETURNS text LANGUAGE sql STABLE AS
+        $$ SELECT clock_timestamp()::text FROM pg_sleep(seconds) $$;
+    SELECT state_class_define('slow', cache_ttl => '1 hour', source => 'SELECT to_jsonb(slow(0.5))')";
+
+#[test]
+fn of_many_sessions_that_miss_one_document_one_computes_it() {
+    let server = Server::new(&["max_connections = 100"]);
+    server.connect().run(SLOW);
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    std::thread::scope(|threads| {
+        for client in &mut clients {
+            threads.spawn(|| client.run("SELECT state_get('k', 'slow')"));
+        }
+    });
+    let mut client = server.connect();
+    let evaluations = client.counter("evaluations");
+    assert!(evaluations == 1 || evaluations == 2, "{evaluations}");
+    assert!(client.counter("waits") > 0);
+}
+
+#[test]
+fn a_session_that_dies_or_is_cancelled_while_it_computes_holds_up_nobody() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run(SLOW);
+    client.run("SELECT state_class_define('slow', source => 'SELECT to_jsonb(slow(60))')");
+    for end in ["pg_cancel_backend", "pg_terminate_backend"] {
+        std::thread::scope(|threads| {
+            let computes = threads.spawn(|| {
+                server
+                    .connect()
+                    .batch_execute("SELECT state_get('k', 'slow')")
+            });
+            let at_work = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT state_get%'
+                 AND wait_event = 'PgSleep'";
+            eventually("the source to run", || client.rows(at_work).len() == 1);
+            // Somebody waits, and is cancelled; that does nothing to the other.
+            let mut waiter = server.connect();
+            waiter.run("SET statement_timeout = '300ms'");
+            assert_eq!(waiter.error("SELECT state_get('k', 'slow')"), "57014");
+            let pid = client.number(at_work);
+            client.run(&format!("SELECT {end}({pid})"));
+            assert!(computes.join().unwrap().is_err());
+        });
+        client.run("SELECT state_class_define('slow', source => 'SELECT to_jsonb(slow(0))')");
+        let start = Instant::now();
+        client.run("SELECT state_get('k', 'slow')");
+        assert!(start.elapsed() < Duration::from_secs(5));
+        client.run("SELECT state_class_define('slow', source => 'SELECT to_jsonb(slow(60))')");
+    }
+}
+
+#[test]
+fn the_last_answer_serves_while_the_next_one_is_computed() {
+    let server = Server::new(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.run(SLOW);
+    client.run("SELECT state_class_define('slow', cache_ttl => '100 ms', serve_stale => '1 hour')");
+    let first = client.text("SELECT state_get('k', 'slow')");
+    std::thread::sleep(Duration::from_millis(150));
+    std::thread::scope(|threads| {
+        let next = threads.spawn(|| other.text("SELECT state_get('k', 'slow')"));
+        let at_work = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        eventually("the source to run", || client.flag(at_work));
+        assert_eq!(client.text("SELECT state_get('k', 'slow')"), first);
+        let next = next.join().unwrap();
+        assert_ne!(next, first);
+        client.run("SELECT state_class_define('slow', cache_ttl => '1 hour', serve_stale => '0')");
+    });
+}
+
+#[test]
+fn an_audit_finds_what_is_not_so() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run(SETUP);
+    client.run("SELECT state_set('s' || n, '1') FROM generate_series(1, 20) n");
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    client.run("SELECT state_get('s' || n) FROM generate_series(1, 20) n");
+    assert_eq!(client.number("SELECT count(*) FROM state_audit()"), 0);
+    // A watch that names other keys than those that a row is part of.
+    client.run("SELECT state_unwatch('item', 'items') FROM state_class_define('item', cache_ttl => '1 hour')");
+    client.run("SELECT state_watch('item', 'items', 'id + 100')");
+    client.run("SELECT state_class_define('item', cache_ttl => '0')");
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    client.run("UPDATE items SET v = 'hidden' WHERE id < 4");
+    let mut other = server.connect();
+    let found = "SELECT key, cached, computed FROM state_audit('item') ORDER BY key";
+    let differs = |key: &str| {
+        vec![
+            key.to_owned(),
+            format!("\"v{key}\""),
+            "\"hidden\"".to_owned(),
+        ]
+    };
+    assert_eq!(
+        other.rows(found),
+        vec![differs("1"), differs("2"), differs("3")]
+    );
+    assert_eq!(
+        other.number("SELECT count(*) FROM state_audit(sample => 0)"),
+        0
+    );
+    assert_eq!(other.number("SELECT count(*) FROM state_audit('run')"), 0);
+}

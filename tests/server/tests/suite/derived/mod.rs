@@ -1,0 +1,4 @@
+//! Derived classes.
+
+mod life;
+mod stress;
