@@ -244,13 +244,20 @@ impl Scratch {
 
     /// Runs `f` with this as the current memory; no value that `f` allocates from PostgreSQL outlives it.
     pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        let result = self.keeping(f);
+        // SAFETY: nothing that was allocated in it is used any more.
+        unsafe { pg_sys::MemoryContextReset(self.0) };
+        result
+    }
+
+    /// The same, but what `f` allocates lives as long as this.
+    pub fn keeping<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the context lives as long as its parent, which was current when it was made. An error that jumps
         // over this takes the memory with the parent, and whoever catches it puts its own context back.
         unsafe {
             let outer = pg_sys::MemoryContextSwitchTo(self.0);
             let result = f();
             pg_sys::MemoryContextSwitchTo(outer);
-            pg_sys::MemoryContextReset(self.0);
             result
         }
     }

@@ -279,6 +279,10 @@ pub enum Error {
     Reinstalled,
     /// Another transaction has written the state, and its head row is gone again.
     Raced { state: Shown },
+    /// A row has changed that the transaction's only snapshot still sees as it was.
+    ConcurrentUpdate,
+    /// The same of a row that is gone.
+    ConcurrentDelete,
     /// Each time that the state was to be written, others had made it, and it was gone when they were done.
     LostTooOften { state: Shown, attempts: u32 },
     /// The statement that is to replace a locked head row does not find it.
@@ -506,6 +510,15 @@ impl Error {
                 format!("state \"{}\" was written by another transaction", state.0),
             )
             .set_hint("Retry the transaction."),
+            // In the server's words.
+            Self::ConcurrentUpdate => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "could not serialize access due to concurrent update".to_owned(),
+            ),
+            Self::ConcurrentDelete => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "could not serialize access due to concurrent delete".to_owned(),
+            ),
             Self::LostTooOften { state, attempts } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("other transactions were faster to write state \"{}\", {attempts} times in a row", state.0),

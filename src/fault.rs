@@ -12,6 +12,8 @@
 //! - `state_cache.test_refuse_memory = n`: in each call of ours the `n`-th request for more memory than the reserve
 //!   serves (see `memory`) is refused.
 //! - `state_cache.test_unsafe`: it leaves out a step, to show that a test notices.
+//! - `state_cache.test_write_rows`: `statement`: it writes every row by a statement; `direct`: it writes none by a
+//!   statement, whatever users have put on the tables, to show that a test notices.
 //!
 //! `state_cache.test_task`, in the configuration file, says what a task of every worker does; see
 //! `worker::probe`.
@@ -36,6 +38,18 @@ macro_rules! leaves_out {
     }};
 }
 pub(crate) use leaves_out;
+
+/// Whether the session is told to write rows without a statement, or by one. Never without the feature.
+macro_rules! way_of_writing {
+    () => {{
+        #[cfg(feature = "fault_injection")]
+        let way = $crate::fault::injection::way_of_writing();
+        #[cfg(not(feature = "fault_injection"))]
+        let way: Option<bool> = None;
+        way
+    }};
+}
+pub(crate) use way_of_writing;
 
 /// Whether the allocator refuses this request because the session asked for it.
 macro_rules! refuses_memory {
@@ -141,6 +155,20 @@ pub mod injection {
         EndOfUse,
     }
 
+    /// How rows are written.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+    pub enum Way {
+        /// Without a statement where that comes to the same.
+        #[name = c"auto"]
+        Auto,
+        /// By a statement.
+        #[name = c"statement"]
+        Statement,
+        /// Without a statement, whatever comes of that.
+        #[name = c"direct"]
+        Direct,
+    }
+
     /// What the probe task of a worker does.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
     pub enum Probe {
@@ -177,6 +205,7 @@ pub mod injection {
     static FAIL_AT: GucSetting<Point> = GucSetting::<Point>::new(Point::Nowhere);
     static UNSAFE: GucSetting<Step> = GucSetting::<Step>::new(Step::None);
 
+    static WRITE_ROWS: GucSetting<Way> = GucSetting::<Way>::new(Way::Auto);
     static REFUSE: GucSetting<i32> = GucSetting::<i32>::new(0);
     /// How many requests for memory were made since the call began.
     static ASKED: AtomicI32 = AtomicI32::new(0);
@@ -247,6 +276,14 @@ pub mod injection {
             GucFlags::default(),
         );
         GucRegistry::define_enum_guc(
+            c"state_cache.test_write_rows",
+            c"How this session writes rows of the tables.",
+            c"For tests of both ways.",
+            &WRITE_ROWS,
+            GucContext::Userset,
+            GucFlags::default(),
+        );
+        GucRegistry::define_enum_guc(
             c"state_cache.test_task",
             c"What the probe task of a worker does.",
             c"For tests of workers.",
@@ -259,6 +296,15 @@ pub mod injection {
     /// What the probe task does.
     pub fn probe() -> Probe {
         PROBE.get()
+    }
+
+    /// Whether rows are to be written without a statement, if the session says so.
+    pub fn way_of_writing() -> Option<bool> {
+        match WRITE_ROWS.get() {
+            Way::Auto => None,
+            Way::Statement => Some(false),
+            Way::Direct => Some(true),
+        }
     }
 
     /// Whether the session leaves out `step`.

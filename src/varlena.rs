@@ -34,6 +34,18 @@ pub unsafe fn raw_size(value: pg_sys::Datum) -> usize {
     size.saturating_sub(VARHDRSZ)
 }
 
+/// The first byte of a varlena value, if it has one; no more is detoasted where the value is stored as it is.
+///
+/// # Safety
+/// `value` is a varlena datum.
+pub unsafe fn first_byte(value: pg_sys::Datum) -> Option<u8> {
+    // SAFETY: the caller's promise; what detoasting allocates is read while it is there.
+    unsafe {
+        let slice = pg_sys::pg_detoast_datum_slice(value.cast_mut_ptr(), 0, 1);
+        varlena_bytes(slice).first().copied()
+    }
+}
+
 /// The elements of a `text[]` value, `None` for NULL; arrays of several dimensions are read in storage order.
 ///
 /// # Safety

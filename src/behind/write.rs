@@ -8,7 +8,7 @@ use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{
     self, Base, Content, Decided, Made, NewVersion, Replaced, Storage, Stored, StoredDocument,
-    Target,
+    Target, Writer,
 };
 use crate::sys;
 use pgrx::pg_sys;
@@ -290,7 +290,7 @@ fn touch(subject: Subject<'_>, head: &Target, unwritten: &Unwritten) -> Result<b
         key,
         ..
     } = subject;
-    let touched = store::touch(catalog, class, key, replaced(head), unwritten.expires_at)?;
+    let touched = Writer::new(catalog).touch(class, key, replaced(head), unwritten.expires_at)?;
     Ok(touched.is_some())
 }
 
@@ -339,9 +339,10 @@ fn write_over(
         checkpoint: None,
     };
     let command = sys::begin_command();
+    let mut writer = Writer::new(catalog);
     let made = match head {
-        None => store::insert(catalog, class, key, &new)?,
-        Some(head) => store::update(catalog, class, key, replaced(head), &new)?,
+        None => writer.insert(class, key, &new)?,
+        Some(head) => writer.update(class, key, replaced(head), &new)?,
     };
     let put_right = |made| ground.put_right(subject, Some(&new), made, command);
     made.map(put_right).transpose()
@@ -371,9 +372,10 @@ pub fn delete(subject: Subject<'_>, version: i64) -> Result<i64> {
         let last = ground.head.as_ref().map_or(0, |head| head.version);
         let number = version.max(last).max(ground.highest) + 1;
         let command = sys::begin_command();
+        let mut writer = Writer::new(now.catalog);
         let deleted = match &ground.head {
-            None => store::insert_tombstone(now.catalog, now.class, now.key, number)?,
-            Some(head) => store::delete(now.catalog, now.class, now.key, replaced(head), number)?,
+            None => writer.insert_tombstone(now.class, now.key, number)?,
+            Some(head) => writer.delete(now.class, now.key, replaced(head), number)?,
         };
         if let Some(number) = deleted {
             let made = Made::without_document(number);

@@ -9,6 +9,7 @@
 mod access;
 mod attached;
 mod class;
+mod columns;
 mod extension;
 mod floor;
 mod head;
@@ -390,12 +391,24 @@ impl Catalog {
 
     /// Whether a user's triggers or rules may turn a row that the flush writes into another one.
     pub fn rows_may_be_rewritten(&self) -> bool {
-        self.user_code.of([self.head, self.snapshot]).rewrites
+        self.user_code.of(self.head, self.snapshot).rewrites
     }
 
     /// Whether code of users may run when the tables are written: triggers, rules, policies, constraints.
     pub fn runs_user_code(&self) -> bool {
-        self.user_code.of([self.head, self.snapshot]).runs
+        self.user_code.of(self.head, self.snapshot).runs
+    }
+
+    /// Whether the current role may write the tables, and a statement that does would do nothing else: the tables are
+    /// as the installation script has made them.
+    pub fn takes_rows(&self) -> bool {
+        // What has changed since that was looked up may be one of them.
+        !STALE.get() && self.user_code.of(self.head, self.snapshot).is_plain && self.access().change
+    }
+
+    /// Whether the current role may read the tables, and a statement that does would do nothing else.
+    pub fn shows_rows(&self) -> bool {
+        !STALE.get() && self.user_code.of(self.head, self.snapshot).is_readable && self.access().l1
     }
 
     /// The state `key` of `class` as L1 knows it.

@@ -1,5 +1,6 @@
 //! Whether code of users runs when the tables are written; remembered until a relation changes.
 
+use super::columns::{Column, HEAD, SNAPSHOT, is_as_made, is_readable};
 use super::stale::STALE;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -12,6 +13,11 @@ pub struct UserCode {
     pub runs: bool,
     /// Something that may turn a row into another one.
     pub rewrites: bool,
+    /// Nothing of that kind, and both are as the installation script has made them: a statement that writes a row
+    /// does nothing else.
+    pub is_plain: bool,
+    /// Both are tables with the columns of the installation script, whatever runs when they are written.
+    pub is_readable: bool,
 }
 
 /// What was found out.
@@ -20,16 +26,21 @@ pub struct Memo(Cell<Option<UserCode>>);
 
 impl Memo {
     /// What there is on these tables.
-    pub fn of(&self, tables: [pg_sys::Oid; 2]) -> UserCode {
+    pub fn of(&self, head: pg_sys::Oid, snapshot: pg_sys::Oid) -> UserCode {
         if !STALE.get()
             && let Some(known) = self.0.get()
         {
             return known;
         }
-        let found = tables.map(UserCode::of);
+        let found = [
+            UserCode::of(head, &HEAD, 2),
+            UserCode::of(snapshot, &SNAPSHOT, 3),
+        ];
         let found = UserCode {
             runs: found.iter().any(|found| found.runs),
             rewrites: found.iter().any(|found| found.rewrites),
+            is_plain: found.iter().all(|found| found.is_plain),
+            is_readable: found.iter().all(|found| found.is_readable),
         };
         // What has changed while the tables were opened is found out the next time.
         if !STALE.get() {
@@ -45,8 +56,8 @@ impl Memo {
 }
 
 impl UserCode {
-    /// What there is on a table; nothing on one that is gone.
-    fn of(table: pg_sys::Oid) -> Self {
+    /// What there is on a table, whose primary key are so many of its columns; nothing on one that is gone.
+    fn of(table: pg_sys::Oid, columns: &[Column], key: usize) -> Self {
         /// Triggers that the installation script makes on either table; a trigger of a user has another name.
         const OWN_TRIGGERS: [&CStr; 3] = [
             c"state_cache_changing",
@@ -61,7 +72,7 @@ impl UserCode {
                 return Self::default();
             }
             let (about, triggers) = (&*(*relation).rd_rel, (*relation).trigdesc.as_ref());
-            let rewrites = about.relhasrules
+            let rewrites = !(*relation).rd_rules.is_null()
                 || triggers
                     .is_some_and(|on| on.trig_insert_before_row || on.trig_update_before_row);
             let runs = rewrites
@@ -74,8 +85,15 @@ impl UserCode {
                         |it: &pg_sys::Trigger| OWN_TRIGGERS.contains(&CStr::from_ptr(it.tgname));
                     !all.iter().all(is_own)
                 });
+            let is_readable = is_readable(relation, columns, key);
+            let is_plain = is_readable && !runs && is_as_made(relation, columns);
             pg_sys::relation_close(relation, lock);
-            Self { runs, rewrites }
+            Self {
+                runs,
+                rewrites,
+                is_plain,
+                is_readable,
+            }
         }
     }
 }

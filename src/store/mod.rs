@@ -15,6 +15,7 @@ mod own_write;
 mod parameters;
 mod pruning;
 mod read;
+mod rows;
 mod second_look;
 mod sources;
 mod spi;
@@ -22,9 +23,8 @@ mod storage;
 mod texts;
 mod unreadable;
 mod upkeep;
+mod version;
 mod write;
-mod write_many;
-mod write_many_sql;
 
 pub use changes::{
     Head, count, delete_starts, head, heads, insert_start, newest_keys, raise_floor, raise_horizon,
@@ -61,8 +61,5 @@ pub use upkeep::{
     Expiring, LimitedClass, Tombstone, drop_tombstone, drop_traces, earliest_expiry,
     limited_classes, lock_expired, save_protections, set_constraints_immediate, tombstones,
 };
-pub use write::{
-    AUTO, Checkpoint, Made, NewVersion, Replaced, delete, expire, insert, insert_tombstone, touch,
-    update,
-};
-pub use write_many::{Change, Item, Wrote, write_many, write_one};
+pub use version::{AUTO, Checkpoint, Made, NewVersion, Replaced};
+pub use write::Writer;

@@ -70,11 +70,6 @@ pub fn integer(value: i32) -> Parameter {
     (pg_sys::INT4OID, Some(integer_datum(value)))
 }
 
-/// NULL of a type.
-pub fn null(of_type: pg_sys::Oid) -> Parameter {
-    (of_type, None)
-}
-
 /// The size of a document, which is at most 256 MiB.
 pub fn size(document: &[u8]) -> Parameter {
     integer(document.len() as i32)

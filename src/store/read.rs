@@ -1,6 +1,7 @@
 //! Reading one state from L3.
 
 use super::changes::head;
+use super::rows::{self, Head, Held};
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Decoding, Fault, Holder, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
@@ -82,16 +83,6 @@ const READ: &str = from_head_and_snapshot!(
      s.delta, s.recovery_point, h.state IS NOT NULL"
 );
 
-/// The row that holds the document of a head row.
-struct Held {
-    holder: Holder,
-    xid: pg_sys::TransactionId,
-    /// What the head row and the snapshot row say; twice the same where there is only the head row.
-    hashes: [Option<u128>; 2],
-    columns: Columns,
-    is_recovery_point: bool,
-}
-
 /// A version that no state ever has.
 pub const BELOW_1: Fault = "its version is below 1";
 
@@ -165,26 +156,38 @@ pub(super) fn again<T>(read: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
 }
 
 fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
-    let Some((mut stored, held)) = read_rows(catalog, class, key)? else {
+    let head = match rows::read(catalog, class, key) {
+        Some(head) => head,
+        None => read_by_statement(catalog, class, key)?,
+    };
+    let Some(head) = head else {
         return Ok(None);
     };
-    if let Some(held) = held {
-        let name = (&*class.name, key, stored.version);
-        stored.content = match document(catalog, name, held)? {
-            Ok(document) => Content::Intact(document),
-            Err(MISSING) if catalog.access().row_security => Content::Absent,
-            Err(fault) => Content::Damaged(fault),
-        };
-    }
-    Ok(Some(stored))
+    let hides_rows = catalog.access().row_security;
+    let content = match head.held {
+        _ if head.deleted => Content::Absent,
+        Some(held) if head.version > 0 => {
+            let name = (&*class.name, key, head.version);
+            match document(catalog, name, head.hash, held)? {
+                Ok(document) => Content::Intact(document),
+                Err(MISSING) if hides_rows => Content::Absent,
+                Err(fault) => Content::Damaged(fault),
+            }
+        }
+        _ if hides_rows => Content::Absent,
+        _ if head.version < 1 => Content::Damaged(BELOW_1),
+        _ => Content::Damaged("its snapshot is missing"),
+    };
+    Ok(Some(Stored {
+        version: head.version,
+        expires_at: head.expires_at,
+        head_xid: head.xid,
+        content,
+    }))
 }
 
-/// The head row of a state, and the row that holds the document if the state is not deleted.
-fn read_rows(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-) -> Result<Option<(Stored, Option<Held>)>> {
+/// The head row of a state and the row that holds the document, read by a statement.
+fn read_by_statement(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Head>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &statements(catalog).read,
@@ -196,51 +199,44 @@ fn read_rows(
         statement,
         [Some(varlena_datum(&class.name)), Some(varlena_datum(key))],
     )?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    let is_deleted = row.boolean(2);
-    let holder = holder(&row, 12, 6);
-    let version = row.bigint(1);
-    let stored = Stored {
-        version,
-        expires_at: row.expiry(3),
-        head_xid: row.xid(4),
-        content: match is_deleted || catalog.access().row_security {
-            true => Content::Absent,
-            false if version < 1 => Content::Damaged(BELOW_1),
-            false => Content::Damaged("its snapshot is missing"),
-        },
-    };
-    let holder = holder.filter(|_| !is_deleted && version > 0);
-    let held = holder.map(|holder| {
-        let (xid, hashes) = match holder {
-            Holder::Head => (4, [5, 5]),
-            Holder::Snapshot => (7, [5, 8]),
-        };
-        Held {
-            holder,
-            xid: row.xid(xid),
-            hashes: hashes.map(|column| stored_hash(&row, column)),
-            columns: Columns::of(&row, 9, 10),
-            is_recovery_point: row.boolean(11),
+    Ok(rows.first().map(|row| {
+        let deleted = row.boolean(2);
+        let holder = holder(&row, 12, 6).filter(|_| !deleted);
+        Head {
+            version: row.bigint(1),
+            deleted,
+            expires_at: row.expiry(3),
+            xid: row.xid(4),
+            hash: stored_hash(&row, 5),
+            held: holder.map(|holder| {
+                let (xid, hash) = match holder {
+                    Holder::Head => (4, 5),
+                    Holder::Snapshot => (7, 8),
+                };
+                Held {
+                    holder,
+                    xid: row.xid(xid),
+                    hash: stored_hash(&row, hash),
+                    columns: Columns::of(&row, 9, 10),
+                    is_recovery_point: row.boolean(11),
+                }
+            }),
         }
-    });
-    Ok(Some((stored, held)))
+    }))
 }
 
 fn document(
     catalog: &Catalog,
     name: (&[u8], &[u8], i64),
+    head_hash: Option<u128>,
     held: Held,
 ) -> Result<std::result::Result<StoredDocument, Fault>> {
-    let is_recovery_point = held.is_recovery_point;
-    let is_right = |hash| held.hashes.iter().all(|stored| *stored == Some(hash));
+    let is_right = |hash| head_hash == Some(hash) && held.hash == Some(hash);
     let unpacked = unpack(
         catalog,
         name,
         held.columns,
-        is_recovery_point,
+        held.is_recovery_point,
         Decoding::Anew,
         is_right,
     )?;

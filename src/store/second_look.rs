@@ -20,7 +20,7 @@ use super::own_write::OwnWrite;
 use super::spi::{Connection, Statement};
 use super::storage::{Holder, pack};
 use super::texts::{KEPT, OF_STATE};
-use super::write::{Made, NewVersion};
+use super::version::{Made, NewVersion};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result, Shown};

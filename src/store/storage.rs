@@ -217,10 +217,14 @@ pub enum Columns {
 impl Columns {
     /// Copies them out of the columns `state` and `delta` of a row.
     pub(super) fn of(row: &Row<'_>, state: i32, delta: i32) -> Self {
-        match (row.bytes(state), row.column(delta)) {
-            (Some(state), _) => Self::Whole(state),
-            (None, Some(_)) => row.bytes(delta).map_or(Self::Neither, Self::Packed),
-            (None, None) => Self::Neither,
+        Self::new(row.bytes(state), || row.bytes(delta))
+    }
+
+    /// Of these values, of which the second is asked for only without the first.
+    pub(super) fn new(state: Option<Vec<u8>>, delta: impl FnOnce() -> Option<Vec<u8>>) -> Self {
+        match state {
+            Some(state) => Self::Whole(state),
+            None => delta().map_or(Self::Neither, Self::Packed),
         }
     }
 }

@@ -26,13 +26,13 @@
 //! **Errors** leave everything as it was: it is one statement. A reader with an older snapshot finds the old head
 //! row, with the document that it held.
 
-use super::parameters::{
-    Parameter, bigint, boolean, bytea, expiry, hash, join, jsonb, optional_text, run, size, text,
-};
+use super::parameters::{Parameter, bigint, expiry, join, run, text};
 use super::pruning::{prune_gaps, prunes, pruning_sql, reach, reach_of_any};
+use super::rows::{self, Pruning, Tables};
 use super::spi::Statement;
-use super::storage::{Base, Holder, Packed, Storage, pack};
+use super::storage::{Holder, Storage};
 use super::texts::{HELD, OF_STATE, holds_nothing};
+use super::version::{Made, NewVersion, Replaced, new_version, pack_new};
 use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
@@ -56,105 +56,6 @@ struct Statements {
 /// Those of an installation.
 fn statements(catalog: &Catalog) -> &Statements {
     catalog.attached()
-}
-
-/// What the caller says about a snapshot beside its document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Why it was taken.
-    pub checkpoint_type: Box<[u8]>,
-    /// Whether recovery may go back to it.
-    pub recovery_point: bool,
-    /// Phase of the agent.
-    pub agent_phase: Option<Box<[u8]>>,
-    /// Whatever else belongs to it, in binary jsonb.
-    pub execution_context: Option<Vec<u8>>,
-    /// The version whose content it has, where that is not the one before.
-    pub parent: Option<i64>,
-}
-
-impl Checkpoint {
-    /// Whether it is skipped where nothing has changed: only the types that are taken as a matter of routine.
-    pub fn is_skippable(&self) -> bool {
-        !self.recovery_point
-            && self.parent.is_none()
-            && matches!(
-                &*self.checkpoint_type,
-                AUTO | b"intermediate" | b"pipeline_complete"
-            )
-    }
-}
-
-/// The type of a snapshot of which its writer says nothing.
-pub const AUTO: &[u8] = b"auto";
-
-/// A document to be written.
-#[derive(Clone, Copy)]
-pub struct NewVersion<'a> {
-    /// Its version, above the one to be replaced; for a state without a head row the least it may have.
-    pub number: i64,
-    /// Binary jsonb.
-    pub document: &'a [u8],
-    /// Hash of the document.
-    pub hash: u128,
-    /// Version that it was made from; `None` where there was no state.
-    pub parent: Option<i64>,
-    /// When it expires, `i64::MAX` for never.
-    pub expires_at: i64,
-    /// The version before, if that is at hand.
-    pub base: Option<Base<'a>>,
-    /// What the caller says about it.
-    pub checkpoint: Option<&'a Checkpoint>,
-}
-
-/// A version that was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
-    /// Its number.
-    pub version: i64,
-    /// How it is stored.
-    pub storage: Storage,
-}
-
-impl Made {
-    /// One that has no document, or of which that is not known here.
-    pub fn without_document(version: i64) -> Self {
-        Self {
-            version,
-            storage: Storage::UNKNOWN,
-        }
-    }
-}
-
-/// What a write replaces; if it is not there any more, nothing is written.
-#[derive(Clone, Copy)]
-pub struct Replaced {
-    /// The current version.
-    pub version: i64,
-    /// Hash of its document, since a change by hand may leave the version as it was; `None` where that is
-    /// not known.
-    pub hash: Option<u128>,
-    /// When it expires, `i64::MAX` for never, where the new expiry depends on that: a touch changes neither of the
-    /// others. `None` where it does not matter.
-    pub expires_at: Option<i64>,
-    /// Whether it is known that no version is kept above it. Else the statement looks, and writes nothing if the new
-    /// one would not be the highest.
-    pub is_newest: bool,
-    /// Which row holds its document, `None` where that is not known.
-    pub holder: Option<Holder>,
-}
-
-impl Replaced {
-    /// As parameters.
-    fn parameters(&self) -> [Parameter; 3] {
-        // The highest timestamp is infinity.
-        let expires_at = self.expires_at.map(bigint_datum);
-        [
-            bigint(Some(self.version)),
-            hash(self.hash),
-            (pg_sys::TIMESTAMPTZOID, expires_at),
-        ]
-    }
 }
 
 /// What a statement does beside writing the head row.
@@ -188,6 +89,14 @@ impl Also {
                 && replaced.holder != Some(Holder::Snapshot),
             prunes: prunes(catalog, class, is_keyframe) && !leaves_nothing(class, replaced),
         }
+    }
+
+    /// What is pruned once version `made` is made.
+    fn pruning(self, class: &Class, made: i64, reach: i64) -> Option<Pruning> {
+        let oldest = class.keep.map(|keep| made - keep + 1);
+        oldest
+            .filter(|_| self.prunes)
+            .map(|oldest| Pruning { oldest, reach })
     }
 
     fn index(self) -> usize {
@@ -359,147 +268,211 @@ fn touch_sql() -> String {
     )
 }
 
-/// Writes a state that has no head row; its version (1, unless there were versions before or the caller
-/// wants a higher one), or `None` when there is a head row by now.
-///
-/// # Errors
-/// `40001` if another transaction has just written the state and deleted its head row by hand: the versions
-/// that this statement saw were fewer.
-pub fn insert(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    new: &NewVersion<'_>,
-) -> Result<Option<Made>> {
-    let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
-    let holder = packed.holder();
-    let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
-    let statement = || {
+/// Writes states, one after the other: row by row where a statement would do nothing else, and else by statements.
+pub struct Writer<'a> {
+    catalog: &'a Catalog,
+    /// Open as long as rows are written one after the other.
+    tables: Option<Tables>,
+}
+
+impl<'a> Writer<'a> {
+    /// One that has opened nothing yet.
+    pub fn new(catalog: &'a Catalog) -> Self {
+        Self {
+            catalog,
+            tables: None,
+        }
+    }
+
+    /// The tables, if what comes next needs no statement. A statement may run code of users, which finds them closed.
+    fn tables(&mut self) -> Option<&mut Tables> {
+        if !rows::may_write(self.catalog) {
+            self.tables = None;
+        } else if self.tables.is_none() {
+            self.tables = Tables::open(self.catalog);
+        }
+        self.tables.as_mut()
+    }
+
+    /// Writes a state that has no head row; its version (1, unless there were versions before or the caller
+    /// wants a higher one), or `None` when there is a head row by now.
+    ///
+    /// # Errors
+    /// `40001` if another transaction has just written the state and deleted its head row by hand: the versions
+    /// that this statement saw were fewer.
+    pub fn insert(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        new: &NewVersion<'_>,
+    ) -> Result<Option<Made>> {
+        let catalog = self.catalog;
+        let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
+        let holder = packed.holder();
+        let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
+        let write = || match self.tables() {
+            Some(tables) => Ok(tables.insert(class, key, new, &packed)),
+            None => run(
+                catalog,
+                slot,
+                || insert_sql(holder),
+                || new_version(class, key, new, &packed),
+            ),
+        };
+        let made = unless_kept(class, key, write)?;
+        Ok(packed.made(made))
+    }
+
+    /// Writes a version after the one to be replaced; `None` when that is not current any more, or when a version is
+    /// kept that the new one would not be above.
+    ///
+    /// # Errors
+    /// `40001` if such a version was made while the statement waited, and the head row then moved back by hand.
+    pub fn update(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        replaced: Replaced,
+        new: &NewVersion<'_>,
+    ) -> Result<Option<Made>> {
+        let catalog = self.catalog;
+        let packed = pack_new(catalog, class, new);
+        let also = Also::of(catalog, class, &replaced, Some(packed.storage));
+        let parameters = || -> [Parameter; 18] {
+            join(&[
+                &new_version(class, key, new, &packed),
+                &replaced.parameters(),
+                &[
+                    bigint(class.keep.map(|keep| new.number - keep + 1)),
+                    bigint(Some(reach(new.base))),
+                ],
+            ])
+        };
+        let known = usize::from(replaced.is_newest);
+        let slot = &statements(catalog).update[also.index()][known];
+        let write = || match self.tables() {
+            Some(tables) => {
+                let pruning = also.pruning(class, new.number, reach(new.base));
+                let replaced = (&replaced, also.moves);
+                Ok(tables.update(class, key, replaced, (new, &packed), pruning))
+            }
+            None => run(catalog, slot, || update_sql(also, LOOKS[known]), parameters),
+        };
+        let made = unless_kept(class, key, write)?;
+        if packed.storage.depth() == 0 && !leaves_nothing(class, &replaced) {
+            prune_gaps(catalog, class, key, made, packed.holder())?;
+        }
+        Ok(packed.made(made))
+    }
+
+    /// Puts a tombstone in place of the version to be replaced; its version `number`, or `None` as for [`update`].
+    pub fn delete(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        replaced: Replaced,
+        number: i64,
+    ) -> Result<Option<i64>> {
+        let catalog = self.catalog;
+        let also = Also::of(catalog, class, &replaced, None);
+        let known = usize::from(replaced.is_newest);
+        let slot = &statements(catalog).delete[also.index()][known];
+        let parameters = || -> [Parameter; 8] {
+            join(&[
+                &[text(&class.name), text(key)],
+                &replaced.parameters(),
+                &[
+                    bigint(Some(number)),
+                    bigint(class.keep.map(|keep| number - keep + 1)),
+                    bigint(Some(reach_of_any(class))),
+                ],
+            ])
+        };
+        let write = || match self.tables() {
+            Some(tables) => {
+                let pruning = also.pruning(class, number, reach_of_any(class));
+                Ok(tables.delete(class, key, (&replaced, also.moves), number, pruning))
+            }
+            None => run(catalog, slot, || delete_sql(also, LOOKS[known]), parameters),
+        };
+        let made = unless_kept(class, key, write)?;
+        if !leaves_nothing(class, &replaced) {
+            // A tombstone counts as one of those that are kept, and is in no snapshot row.
+            prune_gaps(catalog, class, key, made, Holder::Head)?;
+        }
+        Ok(made)
+    }
+
+    /// Writes a tombstone for a state that has no head row; its version `number`, or `None` when there is a head
+    /// row by now.
+    pub fn insert_tombstone(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        number: i64,
+    ) -> Result<Option<i64>> {
+        let catalog = self.catalog;
+        if let Some(tables) = self.tables() {
+            return Ok(tables.insert_tombstone(class, key, number));
+        }
         run(
             catalog,
-            slot,
-            || insert_sql(holder),
-            || new_version(class, key, new, &packed),
+            &statements(catalog).insert_tombstone,
+            insert_tombstone_sql,
+            || [text(&class.name), text(key), bigint(Some(number))],
         )
-    };
-    let state = Shown::new(&class.name, key);
-    let made = unless_kept(statement, move |_| Error::Raced {
-        state: state.clone(),
-    })?;
-    Ok(packed.made(made))
-}
+    }
 
-/// Runs a statement that makes a version; `error` if there is a snapshot of that already, made of the server's
-/// detail about it.
-pub(super) fn unless_kept<T>(
-    statement: impl FnOnce() -> Result<T>,
-    error: impl Fn(&str) -> Error + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
-) -> Result<T> {
-    PgTryBuilder::new(AssertUnwindSafe(statement))
-        .catch_when(
-            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-            move |raised| match &raised {
-                CaughtError::PostgresError(report)
-                    if report.message().contains("state_snapshot_pkey") =>
-                {
-                    error(report.detail().unwrap_or_default()).raise()
-                }
-                _ => raised.rethrow(),
+    /// Gives the current version another expiry; the version, or `None` as for [`update`].
+    pub fn touch(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        replaced: Replaced,
+        expires_at: i64,
+    ) -> Result<Option<i64>> {
+        let catalog = self.catalog;
+        if let Some(tables) = self.tables() {
+            return Ok(tables.touch(class, key, &replaced, expires_at));
+        }
+        run(
+            catalog,
+            &statements(catalog).touch,
+            touch_sql,
+            || -> [Parameter; 6] {
+                join(&[
+                    &[text(&class.name), text(key)],
+                    &replaced.parameters(),
+                    &[expiry(expires_at)],
+                ])
             },
         )
-        .execute()
-}
-
-/// Decides how a new version is stored.
-pub(super) fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -> Packed {
-    let is_recovery_point = new.checkpoint.is_some_and(|it| it.recovery_point);
-    pack(
-        catalog,
-        class,
-        new.number,
-        new.document,
-        new.base,
-        is_recovery_point,
-    )
-}
-
-impl Packed {
-    /// The row that holds it.
-    pub(super) fn holder(&self) -> Holder {
-        self.storage.holder().unwrap_or(Holder::Snapshot)
     }
 
-    /// The version that a statement has written it as.
-    fn made(&self, version: Option<i64>) -> Option<Made> {
-        let storage = self.storage.written_newest();
-        version.map(|version| Made { version, storage })
+    /// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`;
+    /// its version.
+    pub fn expire(&mut self, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
+        let catalog = self.catalog;
+        self.tables = None;
+        let moves = !class.keeps_one();
+        let slot = &statements(catalog).expire[usize::from(moves)];
+        let statement = || {
+            run(
+                catalog,
+                slot,
+                || expire_sql(moves),
+                || {
+                    [
+                        text(&class.name),
+                        text(key),
+                        (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
+                        bigint(class.keep),
+                    ]
+                },
+            )
+        };
+        unless_kept(class, key, statement)
     }
-}
-
-/// The parameters $1 to $13 of a statement that writes a version.
-pub(super) fn new_version(
-    class: &Class,
-    key: &[u8],
-    new: &NewVersion<'_>,
-    packed: &Packed,
-) -> [Parameter; 13] {
-    let checkpoint = new.checkpoint;
-    let context = checkpoint.and_then(|it| it.execution_context.as_deref());
-    let checkpoint_type = checkpoint.map_or(AUTO, |it| &it.checkpoint_type);
-    // A head row says nothing of what most versions are.
-    let is_said = packed.holder() == Holder::Snapshot || checkpoint_type != AUTO;
-    [
-        text(&class.name),
-        text(key),
-        hash(Some(new.hash)),
-        size(new.document),
-        expiry(new.expires_at),
-        bigint(Some(new.number)),
-        jsonb(packed.delta.is_none().then_some(new.document)),
-        bytea(packed.delta.as_deref()),
-        optional_text(is_said.then_some(checkpoint_type)),
-        boolean(checkpoint.is_some_and(|it| it.recovery_point)),
-        optional_text(checkpoint.and_then(|it| it.agent_phase.as_deref())),
-        jsonb(context),
-        bigint(checkpoint.and_then(|it| it.parent).or(new.parent)),
-    ]
-}
-
-/// Writes a version after the one to be replaced; `None` when that is not current any more, or when a version is kept
-/// that the new one would not be above.
-///
-/// # Errors
-/// `40001` if such a version was made while the statement waited, and the head row then moved back by hand.
-pub fn update(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    replaced: Replaced,
-    new: &NewVersion<'_>,
-) -> Result<Option<Made>> {
-    let packed = pack_new(catalog, class, new);
-    let also = Also::of(catalog, class, &replaced, Some(packed.storage));
-    let parameters = || -> [Parameter; 18] {
-        join(&[
-            &new_version(class, key, new, &packed),
-            &replaced.parameters(),
-            &[
-                bigint(class.keep.map(|keep| new.number - keep + 1)),
-                bigint(Some(reach(new.base))),
-            ],
-        ])
-    };
-    let known = usize::from(replaced.is_newest);
-    let slot = &statements(catalog).update[also.index()][known];
-    let statement = || run(catalog, slot, || update_sql(also, LOOKS[known]), parameters);
-    let state = Shown::new(&class.name, key);
-    let made = unless_kept(statement, move |_| Error::Raced {
-        state: state.clone(),
-    })?;
-    if packed.storage.depth() == 0 && !leaves_nothing(class, &replaced) {
-        prune_gaps(catalog, class, key, made, packed.holder())?;
-    }
-    Ok(packed.made(made))
 }
 
 /// Whether nothing is left of the versions before the new one, as far as the class is concerned: they were pruned
@@ -508,76 +481,28 @@ fn leaves_nothing(class: &Class, replaced: &Replaced) -> bool {
     class.keeps_one() && replaced.holder == Some(Holder::Head)
 }
 
-/// Puts a tombstone in place of the version to be replaced; its version `number`, or `None` as for [`update`].
-pub fn delete(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    replaced: Replaced,
-    number: i64,
-) -> Result<Option<i64>> {
-    let also = Also::of(catalog, class, &replaced, None);
-    let known = usize::from(replaced.is_newest);
-    let slot = &statements(catalog).delete[also.index()][known];
-    let parameters = || -> [Parameter; 8] {
-        join(&[
-            &[text(&class.name), text(key)],
-            &replaced.parameters(),
-            &[
-                bigint(Some(number)),
-                bigint(class.keep.map(|keep| number - keep + 1)),
-                bigint(Some(reach_of_any(class))),
-            ],
-        ])
-    };
-    let statement = || run(catalog, slot, || delete_sql(also, LOOKS[known]), parameters);
+/// Makes a version of a state.
+///
+/// # Errors
+/// `40001` if there is a snapshot of that already.
+fn unless_kept<T>(class: &Class, key: &[u8], write: impl FnOnce() -> Result<T>) -> Result<T> {
     let state = Shown::new(&class.name, key);
-    let made = unless_kept(statement, move |_| Error::Raced {
-        state: state.clone(),
-    })?;
-    if !leaves_nothing(class, &replaced) {
-        // A tombstone counts as one of those that are kept, and is in no snapshot row.
-        prune_gaps(catalog, class, key, made, Holder::Head)?;
-    }
-    Ok(made)
-}
-
-/// Writes a tombstone for a state that has no head row; its version `number`, or `None` when there is a head
-/// row by now.
-pub fn insert_tombstone(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    number: i64,
-) -> Result<Option<i64>> {
-    run(
-        catalog,
-        &statements(catalog).insert_tombstone,
-        insert_tombstone_sql,
-        || [text(&class.name), text(key), bigint(Some(number))],
-    )
-}
-
-/// Gives the current version another expiry; the version, or `None` as for [`update`].
-pub fn touch(
-    catalog: &Catalog,
-    class: &Class,
-    key: &[u8],
-    replaced: Replaced,
-    expires_at: i64,
-) -> Result<Option<i64>> {
-    run(
-        catalog,
-        &statements(catalog).touch,
-        touch_sql,
-        || -> [Parameter; 6] {
-            join(&[
-                &[text(&class.name), text(key)],
-                &replaced.parameters(),
-                &[expiry(expires_at)],
-            ])
-        },
-    )
+    PgTryBuilder::new(AssertUnwindSafe(write))
+        .catch_when(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            move |raised| match &raised {
+                CaughtError::PostgresError(report)
+                    if report.message().contains("state_snapshot_pkey") =>
+                {
+                    Error::Raced {
+                        state: state.clone(),
+                    }
+                    .raise()
+                }
+                _ => raised.rethrow(),
+            },
+        )
+        .execute()
 }
 
 fn expire_sql(moves: bool) -> String {
@@ -598,30 +523,4 @@ fn expire_sql(moves: bool) -> String {
             "1"
         )
     )
-}
-
-/// Makes the version after the current one, or after those kept, a tombstone if the state has expired by `now`; its
-/// version.
-pub fn expire(catalog: &Catalog, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
-    let moves = !class.keeps_one();
-    let slot = &statements(catalog).expire[usize::from(moves)];
-    let statement = || {
-        run(
-            catalog,
-            slot,
-            || expire_sql(moves),
-            || {
-                [
-                    text(&class.name),
-                    text(key),
-                    (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
-                    bigint(class.keep),
-                ]
-            },
-        )
-    };
-    let state = Shown::new(&class.name, key);
-    unless_kept(statement, move |_| Error::Raced {
-        state: state.clone(),
-    })
 }

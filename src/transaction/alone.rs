@@ -1,4 +1,4 @@
-//! The flush of one state by a statement of its own.
+//! The flush of one state.
 
 use super::batch::with;
 use super::capability;
@@ -16,7 +16,7 @@ use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::{Impersonation, SearchPath};
 use crate::snapshot::PushedSnapshot;
-use crate::store;
+use crate::store::{self, Writer};
 use pgrx::pg_sys;
 use std::rc::Rc;
 
@@ -27,8 +27,12 @@ const MAX_ATTEMPTS: u32 = 1000;
 /// through.
 const MAX_DEFERRED: usize = 16 << 20;
 
-/// Flushes one state: writes the staged change by a statement of its own, or defers it.
-pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
+/// Flushes one state: writes the staged change, or defers it.
+pub fn flush_state(
+    catalog: &Rc<Catalog>,
+    taken: Taken,
+    writer: &mut Writer<'_>,
+) -> Result<Outcome> {
     let (id, known, pending) = (taken.id, &taken.known, &taken.pending);
     let key = Rc::clone(&known.key);
     let class = behind::lock(catalog, catalog.class(&known.class.name)?, &key)?;
@@ -51,7 +55,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
     if is_behind && way == Way::WriteThrough {
         deferred::write_back(&state, id)?;
     }
-    let effect = write_alone(&state, &taken, way, 0)?;
+    let effect = write(&state, &taken, way, writer)?;
     // What follows rows of this transaction goes with them, or a crash could keep the rows alone: a version
     // that was never committed.
     let follows_own_rows = known.is_in_tables();
@@ -63,7 +67,7 @@ pub fn flush_state(catalog: &Rc<Catalog>, taken: Taken) -> Result<Outcome> {
 }
 
 /// Asks the capabilities whether what is staged of a state may be written.
-pub fn check_rules(state: &StateRef<'_>, taken: &Taken) -> Result<()> {
+fn check_rules(state: &StateRef<'_>, taken: &Taken) -> Result<()> {
     if let Some(token) = taken.known.fence {
         for capability in capability::all() {
             capability.check_fence(state, token)?;
@@ -75,17 +79,11 @@ pub fn check_rules(state: &StateRef<'_>, taken: &Taken) -> Result<()> {
     Ok(())
 }
 
-/// Writes one state by a statement of its own, looking again until it is written. `attempt` counts from 0; the
-/// first takes no lock of its own.
-pub fn write_alone(
-    state: &StateRef<'_>,
-    taken: &Taken,
-    way: Way,
-    mut attempt: u32,
-) -> Result<Effect> {
+/// Writes one state, looking again until it is written. The first attempt takes no lock of its own.
+fn write(state: &StateRef<'_>, taken: &Taken, way: Way, writer: &mut Writer<'_>) -> Result<Effect> {
     let catalog = &state.catalog;
     let (mut class, mut look) = (Rc::clone(&state.class), Look::Quick);
-    let mut locked = None;
+    let (mut attempt, mut locked) = (0, None);
     loop {
         if attempt > 0 {
             check_may_retry(state, attempt)?;
@@ -107,7 +105,7 @@ pub fn write_alone(
         let effect = match plan(&state, taken, way, look)? {
             Plan::Done(effect) => Some(effect),
             Plan::Write(_) if crate::fault::leaves_out!(RowWrite) => None,
-            Plan::Write(change) => change.write(&state)?,
+            Plan::Write(change) => change.write(&state, writer)?,
         };
         match effect {
             Some(effect) => return Ok(effect),
@@ -160,7 +158,7 @@ fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result
 }
 
 /// Puts the effect on a state into the batch. `locked` says that the locks of a `behind` class are held.
-pub fn finish(taken: Taken, effect: Effect, locked: bool) -> Result<Outcome> {
+fn finish(taken: Taken, effect: Effect, locked: bool) -> Result<Outcome> {
     let (action, version, bytes) = match &effect {
         Effect::Document { made, document, .. } => (Action::Written, made.version, document.len()),
         Effect::Deleted { version } => (Action::Deleted, *version, 0),

@@ -1,10 +1,9 @@
 //! The flush: staged changes become rows.
 //!
-//! A state is written by a statement that names the version it replaces; several are written by one statement
-//! where they can (`together`), and what is said here holds for each. The first attempt takes no
-//! lock of its own and succeeds unless somebody else has just changed the state; the next ones lock the
-//! row first and look again, so that they cannot lose twice. What somebody else did in between is a
-//! conflict where the caller relied on a version, and otherwise the ground that operations are applied
+//! States are planned and written one after the other, in the order of class and key. A write names the version that
+//! it replaces. The first attempt takes no lock of its own and succeeds unless somebody else has just changed the
+//! state; the next ones lock the row first and look again, so that they cannot lose twice. What somebody else did in
+//! between is a conflict where the caller relied on a version, and otherwise the ground that operations are applied
 //! to again.
 
 use super::alone::flush_state;
@@ -16,7 +15,6 @@ use super::explicit::{Explicits, Whose};
 use super::known::{OlderViews, OnConflict, State};
 use super::plan::conflict;
 use super::record::Rule;
-use super::together::{Group, Many};
 use crate::behind;
 use crate::cache::StateRef;
 use crate::cache::forms::Head;
@@ -26,8 +24,10 @@ use crate::error::{Error, Result};
 use crate::identity::{Impersonation, SearchPath};
 use crate::memory;
 use crate::snapshot::PushedSnapshot;
+use crate::store::Writer;
 use pgrx::pg_sys;
 use state_cache_memory::{Grow, with_capacity};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Writes what is staged, each role's by the rule of its explicit batch. In one that fails on conflicts, states that
@@ -79,8 +79,8 @@ fn installation() -> Result<Option<Rc<Catalog>>> {
 /// Flushes states in the order in which they are locked.
 fn flush_in_order(catalog: &Rc<Catalog>, staged: Vec<u128>) -> Result<Vec<Outcome>> {
     let mut outcomes = with_capacity(staged.len())?;
-    let mut group = Group::new(catalog, classes_of_many(&staged)?);
-    let is_one = staged.len() == 1;
+    let mut many = classes_of_many(&staged)?;
+    let mut writer = Writer::new(catalog);
     for id in staged {
         memory::check()?;
         let Some(taken) = with(|batch| batch.take(id, Rule::OfStager))? else {
@@ -91,20 +91,20 @@ fn flush_in_order(catalog: &Rc<Catalog>, staged: Vec<u128>) -> Result<Vec<Outcom
             with(|batch| batch.states.get_mut(&id).map(State::unstage));
             continue;
         }
-        if is_one {
-            outcomes.push(flush_state(catalog, taken)?);
-        } else {
-            group.flush(taken, &mut outcomes)?;
+        // At the first state of the class, and not before: locks are taken in the order of class and key.
+        let class = &taken.known.class.name;
+        if let Some(states) = many.remove(class) {
+            behind::lock_for_many(catalog, class, states)?;
         }
+        outcomes.try_push(flush_state(catalog, taken, &mut writer)?)?;
     }
-    group.write(&mut outcomes)?;
     Ok(outcomes)
 }
 
 /// The classes of which very many states are to be written, and how many. Whether one is a `behind` class may
 /// change until the flush comes to it.
-fn classes_of_many(staged: &[u128]) -> Result<Many> {
-    let mut counts = Many::new();
+fn classes_of_many(staged: &[u128]) -> Result<BTreeMap<Box<[u8]>, usize>> {
+    let mut counts = BTreeMap::<Box<[u8]>, usize>::new();
     with(|batch| {
         for state in staged.iter().filter_map(|id| batch.states.get(id)) {
             match counts.get_mut(&state.class.name) {
@@ -135,7 +135,7 @@ pub fn flush_now(state: &StateRef<'_>, on_conflict: Option<OnConflict>) -> Resul
     let Some(taken) = with(|batch| batch.take(id, Rule::Given(on_conflict)))? else {
         return Ok(None);
     };
-    let outcome = flush_state(&state.catalog, taken)?;
+    let outcome = flush_state(&state.catalog, taken, &mut Writer::new(&state.catalog))?;
     let done = Done {
         action: outcome.action,
         version: outcome.version,

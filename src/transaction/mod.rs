@@ -68,7 +68,7 @@
 //! | one call | `save`, `lock`, `explicit_batch`, `keep`, `change`, `stage`, `view` | one state, one promise |
 //! | one class | `redefine` | that dirty versions of the class go first |
 //! | meeting a state | `meet` | that another role's change is written first |
-//! | flush | `flush`, `together`, `alone` | the order of row locks, and which states share a statement |
+//! | flush | `flush`, `alone` | the order of row locks, and attempts at one state |
 //! | deferred | `deferred` | what L1 takes at COMMIT, and what the tables must take |
 //! | plan | `plan`, `current`, `row_change` | what is there, and what is to be done about one state; takes no lock |
 //! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
@@ -79,7 +79,7 @@
 //! Beside the stair stands `capability`: what the rooms above add to a step, without their names.
 //!
 //! What a flush makes of a staged change has a name at each step. `Taken` is the change as it leaves the batch;
-//! `Plan` is what is to be done about it, as a rule a `RowChange`; `Made` is the row that a statement made (`store`);
+//! `Plan` is what is to be done about it, as a rule a `RowChange`; `Made` is the version that was written (`store`);
 //! `Effect` is what became of the state; `Flushed` is what the batch keeps of that until the transaction ends;
 //! `Outcome` is what callers are told.
 
@@ -116,7 +116,6 @@ mod row_change;
 mod save;
 mod scope;
 mod stage;
-mod together;
 mod view;
 mod write_back;
 

@@ -20,7 +20,7 @@ use crate::cache::tables::from_table;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Replaced};
+use crate::store;
 use crate::{behind, sys};
 use state_cache_memory::copy;
 use std::rc::Rc;
@@ -208,28 +208,6 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
             && stored.execution_context == checkpoint.execution_context
     };
     Ok(is_intact && stored.is_some_and(is_said_again))
-}
-
-/// Makes a tombstone of a head row of version `version` that no document counts of; its version, above any that was
-/// used.
-pub fn bury(state: &StateRef<'_>, version: i64) -> Result<i64> {
-    let (catalog, class, key) = (&state.catalog, &state.class, state.key);
-    let replaced = Replaced {
-        version,
-        hash: None,
-        expires_at: None,
-        is_newest: false,
-        holder: None,
-    };
-    let newest = {
-        let _snapshot = PushedSnapshot::latest();
-        store::newest_kept(catalog, &class.name, key)?
-    };
-    let number = version.max(newest + 1).max(floor(state));
-    let buried = store::delete(catalog, class, key, replaced, number)?;
-    buried.ok_or_else(|| Error::Raced {
-        state: state.shown(),
-    })
 }
 
 /// Decides on the next version, which is deferred.

@@ -5,9 +5,7 @@ use super::known::Bytes;
 use super::overrule::own_floor;
 use crate::cache::StateRef;
 use crate::error::Result;
-use crate::store::{
-    self, Base, Change, Checkpoint, Decided, Item, Made, NewVersion, Replaced, Storage,
-};
+use crate::store::{self, Base, Checkpoint, Decided, Made, NewVersion, Replaced, Storage, Writer};
 use crate::{shared, sys};
 use pgrx::pg_sys;
 use state_cache_l1::FillToken;
@@ -19,29 +17,6 @@ pub enum Plan {
     Done(Effect),
     /// This is to be written to the tables.
     Write(RowChange),
-}
-
-impl Plan {
-    /// Whether the statement that writes many states can do it: it makes the version after the one to be replaced.
-    pub fn may_join(&self) -> bool {
-        match self {
-            Self::Write(RowChange::Expire(_)) => false,
-            Self::Write(RowChange::Update(replaced, next)) => next.number == replaced.version + 1,
-            Self::Write(RowChange::Delete(replaced, number, _)) => *number == replaced.version + 1,
-            Self::Write(RowChange::Insert(_) | RowChange::Touch(..)) | Self::Done(_) => true,
-        }
-    }
-
-    /// Bytes of the documents that it holds.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Write(RowChange::Insert(next) | RowChange::Update(_, next)) => {
-                let base = next.base.as_ref().map_or(0, |(_, base, _)| base.len());
-                next.document.len() + base
-            }
-            Self::Write(_) | Self::Done(_) => 0,
-        }
-    }
 }
 
 /// A change of the rows of one state.
@@ -102,33 +77,29 @@ impl NextRow {
 }
 
 impl RowChange {
-    /// The change as the store takes it; none for an expiry, which the store decides upon itself.
-    pub fn change(&self) -> Option<Change<'_>> {
-        Some(match self {
-            Self::Insert(next) => Change::Insert(next.new_version()),
-            Self::Update(replaced, next) => Change::Update(*replaced, next.new_version()),
-            Self::Delete(replaced, number, _) => Change::Delete(*replaced, *number),
-            Self::Touch(replaced, expires_at) => Change::Touch(*replaced, *expires_at),
-            Self::Expire(_) => return None,
-        })
-    }
-
-    /// Writes it by a statement of its own; `None` if the state has moved since it was looked at, or if a version is
-    /// kept that this one would not be above.
-    pub fn write(self, state: &StateRef<'_>) -> Result<Option<Effect>> {
+    /// Writes it; `None` if the state has moved since it was looked at, or if a version is kept that this one would
+    /// not be above.
+    pub fn write(self, state: &StateRef<'_>, writer: &mut Writer<'_>) -> Result<Option<Effect>> {
         let command = sys::begin_command();
-        let (catalog, class, key) = (&state.catalog, &state.class, state.key);
-        let Some(change) = self.change() else {
-            return match self {
-                Self::Expire(now) => {
-                    let version = store::expire(catalog, class, key, now)?;
-                    self.expired(state, version, command)
-                }
-                _ => Ok(None),
-            };
+        let (class, key) = (&state.class, state.key);
+        let alone = |version: Option<i64>| version.map(Made::without_document);
+        let made = match &self {
+            Self::Insert(next) => writer.insert(class, key, &next.new_version())?,
+            Self::Update(replaced, next) => {
+                writer.update(class, key, *replaced, &next.new_version())?
+            }
+            Self::Delete(replaced, number, _) => {
+                alone(writer.delete(class, key, *replaced, *number)?)
+            }
+            Self::Touch(replaced, expires_at) => {
+                alone(writer.touch(class, key, *replaced, *expires_at)?)
+            }
+            Self::Expire(now) => {
+                let version = writer.expire(class, key, *now)?;
+                return self.expired(state, version, command);
+            }
         };
-        let item = Item { class, key, change };
-        let Some(made) = store::write_one(catalog, &item)? else {
+        let Some(made) = made else {
             return Ok(None);
         };
         let made = self.put_right(state, made, command)?;
@@ -137,7 +108,7 @@ impl RowChange {
 
     /// Puts right what has become wrong while the statement of `command` waited that has written `made`; the version
     /// as it is then.
-    pub fn put_right(
+    fn put_right(
         &self,
         state: &StateRef<'_>,
         made: Made,
@@ -183,7 +154,7 @@ impl RowChange {
     }
 
     /// The effect of the change, once it is written.
-    pub fn effect(self, made: Made) -> Effect {
+    fn effect(self, made: Made) -> Effect {
         match self {
             Self::Insert(next) | Self::Update(_, next) => Effect::Document {
                 made,

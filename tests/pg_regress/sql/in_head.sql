@@ -11,7 +11,7 @@ $$;
 CREATE VIEW writes AS SELECT relname, n_tup_ins, n_tup_upd, n_tup_hot_upd, n_tup_del FROM pg_stat_xact_user_tables
 	WHERE relname IN ('state_head', 'state_snapshot') ORDER BY relname;
 
--- One row is written, HOT, and no other; by the statement for one state and by that for many.
+-- One row is written, HOT, and no other; for one state and for many.
 SELECT state_set('doc', '{"n": 1}', class => 'in_head'), state_set('other', '{"n": 1}', class => 'in_head');
 BEGIN;
 SELECT state_set('doc', '{"n": 2}', class => 'in_head');
@@ -85,7 +85,7 @@ SELECT state_class_define('in_head', keep => 1);
 SELECT rows_of('doc');
 SELECT state_set('doc', '{"n": 18}', class => 'in_head');
 SELECT rows_of('doc');
--- Many states by one statement, some of which do not change.
+-- Many states, some of which do not change.
 SELECT state_class_define('in_head', keep => 2);
 BEGIN;
 SELECT state_set('doc', '{"n": 19}', class => 'in_head'), state_delete('other', class => 'in_head'), state_set('new', '2', class => 'in_head'),

@@ -1,0 +1,32 @@
+//! Where the columns are; `catalog::columns` says what they are.
+
+/// How many `state_head` has.
+pub const HEAD: usize = 14;
+/// How many `state_snapshot` has.
+pub const SNAPSHOT: usize = 13;
+
+/// Of `state_head`.
+pub mod head {
+    pub const CLASS: usize = 0;
+    pub const KEY: usize = 1;
+    pub const VERSION: usize = 2;
+    pub const HASH: usize = 3;
+    pub const DELETED: usize = 5;
+    pub const EXPIRES_AT: usize = 6;
+    pub const UPDATED_AT: usize = 7;
+    pub const PARENT_VERSION: usize = 8;
+    pub const CHECKPOINT_TYPE: usize = 9;
+    pub const AGENT_PHASE: usize = 10;
+    pub const EXECUTION_CONTEXT: usize = 11;
+    pub const WRITER: usize = 12;
+    pub const STATE: usize = 13;
+}
+
+/// Of `state_snapshot`.
+pub mod snapshot {
+    pub const VERSION: usize = 2;
+    pub const HASH: usize = 4;
+    pub const RECOVERY_POINT: usize = 6;
+    pub const STATE: usize = 11;
+    pub const DELTA: usize = 12;
+}

@@ -1,0 +1,557 @@
+//! One open table: rows are looked up by the primary key, made, replaced and deleted.
+
+use super::access::{self, Indexed, Place, Slot};
+use crate::call::bigint_datum;
+use crate::catalog::{self, Catalog};
+use crate::error::Error;
+use crate::{memory, sys, varlena};
+use pgrx::pg_sys;
+use state_cache_memory::copy;
+
+/// How many columns a primary key has at most.
+const MAX_KEY: usize = 4;
+
+/// A value, or NULL.
+pub type Value = Option<pg_sys::Datum>;
+
+/// An open table, for the changes of one statement.
+pub struct Table {
+    relation: pg_sys::Relation,
+    /// The index of the primary key: class, key, and perhaps a version.
+    index: pg_sys::Relation,
+    scan: pg_sys::IndexScanDesc,
+    keys: [pg_sys::ScanKeyData; MAX_KEY],
+    /// The row that was found, pinned where it is.
+    found: Slot,
+    /// The row to be written.
+    new: Slot,
+    indexes: Option<Indexes>,
+    /// Where what lives as long as this was allocated.
+    memory: pg_sys::MemoryContext,
+}
+
+/// All indexes of a table, open for new entries.
+struct Indexes {
+    table: *mut pg_sys::ResultRelInfo,
+    executor: *mut pg_sys::EState,
+}
+
+/// Which rows of a state are looked up, by their versions, both included.
+#[derive(Clone, Copy)]
+pub struct Range {
+    pub from: i64,
+    pub to: i64,
+}
+
+/// Rows in the order of the primary key.
+pub const FORWARD: pg_sys::ScanDirection::Type = pg_sys::ScanDirection::ForwardScanDirection;
+/// And in the other.
+pub const BACKWARD: pg_sys::ScanDirection::Type = pg_sys::ScanDirection::BackwardScanDirection;
+
+/// What came of the attempt to replace or delete a row that was looked up.
+enum Attempt {
+    Done,
+    /// It is gone.
+    Gone,
+    /// Others have changed it: what was found is its newest version now, and locked.
+    Newer,
+}
+
+/// A row that was found. Its values are valid until the next one is looked up.
+pub struct Found<'a> {
+    slot: Slot,
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl<'a> Found<'a> {
+    /// A column, `None` for NULL.
+    pub fn value(&self, column: usize) -> Value {
+        (!self.nulls[column]).then(|| self.values[column])
+    }
+
+    /// A `bigint` or `timestamptz` column, 0 for NULL.
+    pub fn bigint(&self, column: usize) -> i64 {
+        self.value(column).map_or(0, |value| value.value() as i64)
+    }
+
+    /// When a state expires, `i64::MAX` for NULL.
+    pub fn expiry(&self, column: usize) -> i64 {
+        (self.value(column)).map_or(i64::MAX, |value| value.value() as i64)
+    }
+
+    /// A `boolean` column, false for NULL.
+    pub fn boolean(&self, column: usize) -> bool {
+        self.value(column)
+            .is_some_and(|value| value.value() & 0xff != 0)
+    }
+
+    /// The transaction that wrote the row.
+    pub fn xmin(&self) -> pg_sys::TransactionId {
+        // SAFETY: the slot holds the row.
+        unsafe { access::writer_of(self.slot) }
+    }
+
+    /// A column of variable length, copied.
+    ///
+    /// # Safety
+    /// It is one.
+    pub unsafe fn copy(&self, column: usize) -> Option<Vec<u8>> {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { self.bytes(column)? };
+        Some(memory::or_raise(copy(bytes)))
+    }
+
+    /// A `text` or `bytea` column.
+    ///
+    /// # Safety
+    /// It is one.
+    pub unsafe fn bytes(&self, column: usize) -> Option<&'a [u8]> {
+        // SAFETY: the caller's promise; the row is pinned while it is found.
+        self.value(column)
+            .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) })
+    }
+}
+
+impl Table {
+    /// Opens a table, locked like this; `None` if it is another one by now, or has no primary key. The key is looked
+    /// up by so many conditions. Raises `40001` where another transaction has dropped the tables.
+    ///
+    /// # Safety
+    /// It is `state_head` or `state_snapshot`, and closed by [`Table::close`] under the memory context and resource
+    /// owner of now, unless there is an error.
+    pub unsafe fn open(
+        catalog: &Catalog,
+        table: pg_sys::Oid,
+        key: usize,
+        lock: u32,
+    ) -> Option<Self> {
+        let lock = lock as i32;
+        // SAFETY: the caller's promise. The slots and the scan are ended by `close`.
+        unsafe {
+            let relation = pg_sys::try_table_open(table, lock);
+            if relation.is_null() {
+                match catalog::renewed(catalog) {
+                    Ok(_) => return None,
+                    Err(_) => Error::Reinstalled.raise(),
+                }
+            }
+            let index = match primary_key(relation) {
+                pg_sys::InvalidOid => {
+                    pg_sys::table_close(relation, pg_sys::NoLock as i32);
+                    return None;
+                }
+                index => pg_sys::index_open(index, lock),
+            };
+            let mut keys = [pg_sys::ScanKeyData::default(); MAX_KEY];
+            let wanted = [
+                (1, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+                (2, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+                (3, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE),
+                (3, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE),
+            ];
+            let none = pg_sys::Datum::from(0usize);
+            for (scan_key, (column, strategy, function)) in keys.iter_mut().zip(wanted).take(key) {
+                let strategy = strategy as u16;
+                pg_sys::ScanKeyInit(scan_key, column, strategy, function.into(), none);
+                scan_key.sk_collation = *(*index).rd_indcollation.add(column as usize - 1);
+            }
+            Some(Self {
+                relation,
+                index,
+                scan: begin_scan(relation, index, key),
+                keys,
+                found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
+                new: pg_sys::MakeSingleTupleTableSlot(
+                    (*relation).rd_att,
+                    &raw const pg_sys::TTSOpsVirtual,
+                ),
+                indexes: None,
+                memory: pg_sys::CurrentMemoryContext,
+            })
+        }
+    }
+
+    /// How many columns it has.
+    pub fn columns(&self) -> usize {
+        // SAFETY: the table is open.
+        unsafe { (*(*self.relation).rd_att).natts as usize }
+    }
+
+    /// Lets go of the rows that were looked up.
+    pub fn release(&mut self) {
+        // SAFETY: both slots are there until the table is closed.
+        unsafe {
+            access::clear(self.found);
+            access::clear(self.new);
+        }
+    }
+
+    /// Closes it; the table's lock stays until the transaction ends, as a statement's does.
+    pub fn close(&mut self) {
+        // SAFETY: what `open` and `indexes` have opened, in the reverse order.
+        unsafe {
+            if let Some(Indexes { table, executor }) = self.indexes.take() {
+                pg_sys::ExecCloseIndices(table);
+                pg_sys::FreeExecutorState(executor);
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(self.new);
+            pg_sys::ExecDropSingleTupleTableSlot(self.found);
+            pg_sys::index_endscan(self.scan);
+            pg_sys::index_close(self.index, pg_sys::NoLock as i32);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
+        }
+    }
+
+    /// Begins to look up rows of a state, as the active snapshot sees them.
+    ///
+    /// # Safety
+    /// The names live until the last row was found.
+    pub unsafe fn look_up(&mut self, [class, key]: [pg_sys::Datum; 2], range: Option<Range>) {
+        self.keys[0].sk_argument = class;
+        self.keys[1].sk_argument = key;
+        let mut count = 2;
+        if let Some(Range { from, to }) = range {
+            self.keys[2].sk_argument = bigint_datum(from);
+            self.keys[3].sk_argument = bigint_datum(to);
+            count = 4;
+        }
+        // SAFETY: the scan was begun with as many keys; the active snapshot outlives the look-up.
+        unsafe {
+            (*self.scan).xs_snapshot = sys::active_snapshot();
+            let keys = self.keys.as_mut_ptr();
+            pg_sys::index_rescan(self.scan, keys, count, std::ptr::null_mut(), 0);
+        }
+    }
+
+    /// The next of the rows looked up, in this direction.
+    pub fn next(&mut self, direction: pg_sys::ScanDirection::Type) -> Option<Found<'_>> {
+        // SAFETY: a look-up has begun. What the scan allocates meanwhile it keeps.
+        let found = unsafe {
+            let outer = pg_sys::MemoryContextSwitchTo(self.memory);
+            let found = pg_sys::index_getnext_slot(self.scan, direction, self.found);
+            pg_sys::MemoryContextSwitchTo(outer);
+            found
+        };
+        found.then(|| self.found())
+    }
+
+    /// The row that was found last.
+    pub fn found(&self) -> Found<'_> {
+        // SAFETY: there is one; the slot has as many values as columns once all are looked at.
+        unsafe {
+            access::get_all_columns(self.found);
+            let count = (*self.found).tts_nvalid as usize;
+            Found {
+                slot: self.found,
+                values: std::slice::from_raw_parts((*self.found).tts_values, count),
+                nulls: std::slice::from_raw_parts((*self.found).tts_isnull, count),
+            }
+        }
+    }
+
+    /// The row to be written.
+    fn fill<const N: usize>(&mut self, row: [Value; N]) {
+        // SAFETY: the slot has as many columns, which `Tables::open` has seen to.
+        unsafe {
+            debug_assert_eq!(self.columns(), N);
+            access::clear(self.new);
+            for (n, value) in row.into_iter().enumerate() {
+                *(*self.new).tts_isnull.add(n) = value.is_none();
+                *(*self.new).tts_values.add(n) = value.unwrap_or(pg_sys::Datum::from(0usize));
+            }
+            pg_sys::ExecStoreVirtualTuple(self.new);
+        }
+    }
+
+    /// Makes a row.
+    ///
+    /// # Errors
+    /// The server's own for a row that is there already.
+    pub fn insert<const N: usize>(&mut self, row: [Value; N]) {
+        self.fill(row);
+        // SAFETY: the table is open and locked, the row has its columns.
+        unsafe { access::insert(self.relation, self.new, pg_sys::GetCurrentCommandId(true)) };
+        self.insert_into_indexes(Indexed::All, None);
+    }
+
+    /// Makes a row unless there is one of its key; whether it has. Others that are about to make one are waited for.
+    pub fn insert_unless_there<const N: usize>(&mut self, row: [Value; N]) -> bool {
+        loop {
+            pgrx::check_for_interrupts!();
+            self.fill(row);
+            // SAFETY: as in `insert`. The token is released in every case but an error, which ends the transaction
+            // or subtransaction that holds it.
+            let is_made = unsafe {
+                let command = pg_sys::GetCurrentCommandId(true);
+                let transaction = pg_sys::GetCurrentTransactionId();
+                let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
+                access::insert_speculatively(self.relation, self.new, command, token);
+                let mut conflicts = false;
+                self.insert_into_indexes(Indexed::All, Some(&mut conflicts));
+                access::complete(self.relation, self.new, token, !conflicts);
+                pg_sys::SpeculativeInsertionLockRelease(transaction);
+                !conflicts
+            };
+            if is_made {
+                return true;
+            }
+            if let Some(other) = self.conflicting() {
+                self.check_is_seen(other);
+                return false;
+            }
+        }
+    }
+
+    /// Where the committed row is that has the key of the one to be written, once others that are about to make one
+    /// are done.
+    fn conflicting(&mut self) -> Option<Place> {
+        let Indexes { table, executor } = *self.indexes();
+        let mut other = Place::default();
+        // SAFETY: the indexes are open; the slot holds the row.
+        let is_free = unsafe {
+            let arbiter = pg_sys::lappend_oid(std::ptr::null_mut(), (*self.index).rd_id);
+            #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+            {
+                pg_sys::ExecCheckIndexConstraints(table, self.new, executor, &mut other, arbiter)
+            }
+            #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+            {
+                let mut none = Place::default();
+                pg_sys::ItemPointerSetInvalid(&mut none);
+                pg_sys::ExecCheckIndexConstraints(
+                    table, self.new, executor, &mut other, &mut none, arbiter,
+                )
+            }
+        };
+        (!is_free).then_some(other)
+    }
+
+    /// Raises `40001` if the transaction's only snapshot does not see the row that others have made.
+    fn check_is_seen(&mut self, other: Place) {
+        if !sys::isolation_uses_transaction_snapshot() {
+            return;
+        }
+        let snapshot = sys::active_snapshot();
+        // SAFETY: the table is open and locked.
+        let seen = unsafe { access::is_seen(self.relation, other, snapshot, self.found) };
+        // SAFETY: looks at this backend's transaction state.
+        let is_own = |writer| unsafe { pg_sys::TransactionIdIsCurrentTransactionId(writer) };
+        match seen {
+            Some((is_seen, writer)) if is_seen || is_own(writer) => {}
+            Some(_) | None => Error::ConcurrentUpdate.raise(),
+        }
+    }
+
+    /// Replaces the row that was found by what `row` makes of it, `None` if it is not the one that is meant. If
+    /// others have changed it, `row` is asked again. Whether it was replaced.
+    ///
+    /// # Safety
+    /// `row` keeps nothing of what it is given but values for the row that it makes.
+    pub unsafe fn update<const N: usize>(
+        &mut self,
+        mut row: impl FnMut(Found<'_>) -> Option<[Value; N]>,
+    ) -> bool {
+        // SAFETY: the table is open.
+        unsafe { pg_sys::CheckCmdReplicaIdentity(self.relation, pg_sys::CmdType::CMD_UPDATE) };
+        while let Some(new) = row(self.found()) {
+            self.fill(new);
+            match self.replace() {
+                Attempt::Done => return true,
+                Attempt::Gone => return false,
+                Attempt::Newer => {}
+            }
+        }
+        false
+    }
+
+    fn replace(&mut self) -> Attempt {
+        // SAFETY: the table is open and locked, a row was found, and the new one stands in its slot. Its values may
+        // be those of the found one, which stays pinned.
+        let (result, command, lock, indexed) = unsafe {
+            let command = pg_sys::GetCurrentCommandId(true);
+            let place = (*self.found).tts_tid;
+            let snapshot = sys::active_snapshot();
+            let (result, lock, indexed) =
+                access::update(self.relation, place, self.new, command, snapshot);
+            (result, command, lock, indexed)
+        };
+        let attempt = self.attempt(result, lock, command);
+        if matches!(attempt, Attempt::Done) && indexed != Indexed::None {
+            self.insert_into_indexes(indexed, None);
+        }
+        attempt
+    }
+
+    /// Deletes the row that was found, if `is_meant`; if others have changed it, that is asked again.
+    pub fn delete(&mut self, mut is_meant: impl FnMut(Found<'_>) -> bool) {
+        // SAFETY: the table is open.
+        unsafe { pg_sys::CheckCmdReplicaIdentity(self.relation, pg_sys::CmdType::CMD_DELETE) };
+        while is_meant(self.found()) {
+            // SAFETY: the table is open and locked, and a row was found.
+            let (result, command) = unsafe {
+                let command = pg_sys::GetCurrentCommandId(true);
+                let place = (*self.found).tts_tid;
+                let snapshot = sys::active_snapshot();
+                let result = access::delete(self.relation, place, command, snapshot);
+                (result, command)
+            };
+            let lock = pg_sys::LockTupleMode::LockTupleExclusive;
+            match self.attempt(result, lock, command) {
+                Attempt::Done | Attempt::Gone => return,
+                Attempt::Newer => {}
+            }
+        }
+    }
+
+    /// What an attempt came to. Where others have changed the row, its newest version is locked.
+    fn attempt(
+        &mut self,
+        result: pg_sys::TM_Result::Type,
+        lock: pg_sys::LockTupleMode::Type,
+        command: pg_sys::CommandId,
+    ) -> Attempt {
+        let is_fixed = sys::isolation_uses_transaction_snapshot();
+        match result {
+            pg_sys::TM_Result::TM_Ok => Attempt::Done,
+            pg_sys::TM_Result::TM_Updated if is_fixed => Error::ConcurrentUpdate.raise(),
+            pg_sys::TM_Result::TM_Deleted if is_fixed => Error::ConcurrentDelete.raise(),
+            pg_sys::TM_Result::TM_Updated => self.lock_newest(lock, command),
+            pg_sys::TM_Result::TM_Deleted => Attempt::Gone,
+            // Only this command can have changed a row since the snapshot was taken, and it writes a row once.
+            _ => unexpected(result),
+        }
+    }
+
+    /// Locks the newest version of the row that was found.
+    fn lock_newest(
+        &mut self,
+        lock: pg_sys::LockTupleMode::Type,
+        command: pg_sys::CommandId,
+    ) -> Attempt {
+        let snapshot = sys::active_snapshot();
+        // SAFETY: the table is open and locked.
+        let result = unsafe {
+            let place = (*self.found).tts_tid;
+            access::lock_newest(self.relation, place, snapshot, self.found, command, lock)
+        };
+        match result {
+            pg_sys::TM_Result::TM_Ok => Attempt::Newer,
+            pg_sys::TM_Result::TM_Deleted => Attempt::Gone,
+            _ => unexpected(result),
+        }
+    }
+
+    /// The indexes, opened when they are first needed: most changes of a row leave them alone.
+    fn indexes(&mut self) -> &Indexes {
+        let (relation, memory) = (self.relation, self.memory);
+        self.indexes.get_or_insert_with(|| {
+            // SAFETY: the table is open and locked. What the server looks at of the node is set here: a row is of no
+            // range table, and no trigger is called.
+            unsafe {
+                let outer = pg_sys::MemoryContextSwitchTo(memory);
+                let table = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>());
+                let table = table.cast::<pg_sys::ResultRelInfo>();
+                (*table).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+                (*table).ri_RelationDesc = relation;
+                pg_sys::ExecOpenIndices(table, true);
+                let executor = pg_sys::CreateExecutorState();
+                pg_sys::MemoryContextSwitchTo(outer);
+                Indexes { table, executor }
+            }
+        })
+    }
+
+    /// Makes the entries of the row just written. `conflicts`: a row of the same key is no error, but said.
+    fn insert_into_indexes(&mut self, indexed: Indexed, conflicts: Option<&mut bool>) {
+        debug_assert_ne!(indexed, Indexed::None);
+        let row = self.new;
+        // SAFETY: the index is open.
+        let key = unsafe { (*self.index).rd_id };
+        let Indexes { table, executor } = *self.indexes();
+        // SAFETY: the indexes are open; the slot holds the row and its place.
+        unsafe {
+            let is_speculative = conflicts.is_some();
+            let arbiter = match is_speculative {
+                true => pg_sys::lappend_oid(std::ptr::null_mut(), key),
+                false => std::ptr::null_mut(),
+            };
+            let conflicts = conflicts.map_or(std::ptr::null_mut(), |it| &raw mut *it);
+            #[cfg(feature = "pg15")]
+            pg_sys::ExecInsertIndexTuples(
+                table,
+                row,
+                executor,
+                IS_UPDATE,
+                is_speculative,
+                conflicts,
+                arbiter,
+            );
+            #[cfg(not(feature = "pg15"))]
+            pg_sys::ExecInsertIndexTuples(
+                table,
+                row,
+                executor,
+                IS_UPDATE,
+                is_speculative,
+                conflicts,
+                arbiter,
+                indexed == Indexed::Summarizing,
+            );
+            if let Some(context) = (*executor).es_per_tuple_exprcontext.as_mut() {
+                pg_sys::MemoryContextReset(context.ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+/// Whether the indexes are told that a row replaces one with the same values in them, which they take for a hint to
+/// look for dead entries. They are not: which columns have changed is said in a range table, and there is none.
+const IS_UPDATE: bool = false;
+
+/// Raises the error for what the table's access method must not answer.
+fn unexpected(result: pg_sys::TM_Result::Type) -> ! {
+    Error::Internal {
+        message: format!("a row was changed by the command that is to change it ({result})"),
+    }
+    .raise()
+}
+
+/// Begins an index scan under no snapshot yet.
+///
+/// # Safety
+/// Both are open; the scan is ended before they are closed.
+unsafe fn begin_scan(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    keys: usize,
+) -> pg_sys::IndexScanDesc {
+    let (snapshot, keys) = (sys::active_snapshot(), keys as i32);
+    // SAFETY: the caller's promise.
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    unsafe {
+        pg_sys::index_beginscan(table, index, snapshot, keys, 0)
+    }
+    // SAFETY: the caller's promise.
+    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    unsafe {
+        pg_sys::index_beginscan(table, index, snapshot, std::ptr::null_mut(), keys, 0)
+    }
+}
+
+/// The index behind the primary key; `InvalidOid` without one.
+///
+/// # Safety
+/// `table` is open.
+unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller's promise.
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    unsafe {
+        pg_sys::RelationGetPrimaryKeyIndex(table)
+    }
+    // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to look rows up by.
+    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    unsafe {
+        pg_sys::RelationGetPrimaryKeyIndex(table, false)
+    }
+}

@@ -1,0 +1,391 @@
+//! The changes of a state: what its statements in `store::write` do, row by row.
+
+use super::Tables;
+use super::columns::{HEAD, SNAPSHOT, head, snapshot};
+use super::table::{BACKWARD, FORWARD, Found, Range, Table, Value};
+use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
+use crate::catalog::Class;
+use crate::store::storage::{Holder, Packed};
+use crate::store::version::{AUTO, NewVersion, Replaced, new_version};
+use crate::{sys, varlena};
+use pgrx::pg_sys;
+
+type HeadRow = [Value; HEAD];
+type SnapshotRow = [Value; SNAPSHOT];
+
+/// What is pruned once a version is made: what comes before the keyframe of `oldest`, the oldest version to be kept.
+/// `reach` bounds how far below that is looked.
+#[derive(Clone, Copy)]
+pub struct Pruning {
+    pub oldest: i64,
+    pub reach: i64,
+}
+
+/// A state, with its name as the tables hold it.
+struct State<'a> {
+    class: &'a Class,
+    key: &'a [u8],
+    names: [pg_sys::Datum; 2],
+}
+
+impl<'a> State<'a> {
+    fn new(class: &'a Class, key: &'a [u8]) -> Self {
+        Self {
+            class,
+            key,
+            names: [varlena_datum(&class.name), varlena_datum(key)],
+        }
+    }
+
+    /// Begins to look up the head row.
+    fn look_up_head(&self, heads: &mut Table) {
+        // SAFETY: the names live as long as the change.
+        unsafe { heads.look_up(self.names, None) };
+    }
+
+    /// Begins to look up snapshots.
+    fn look_up(&self, snapshots: &mut Table, from: i64, to: i64) {
+        // SAFETY: as above.
+        unsafe { snapshots.look_up(self.names, Some(Range { from, to })) };
+    }
+
+    /// Whether this row of either table is one of the state: others may have given it another name since it was
+    /// looked up.
+    fn is_of(&self, row: &Found<'_>) -> bool {
+        // SAFETY: these are `text` columns, the first two of both tables.
+        let names = unsafe { [row.bytes(head::CLASS), row.bytes(head::KEY)] };
+        names == [Some(&*self.class.name), Some(self.key)]
+    }
+
+    /// Whether this head row is the one to be replaced.
+    fn is_unmoved(&self, row: &Found<'_>, replaced: &Replaced) -> bool {
+        // SAFETY: a `bytea` column.
+        let hash = unsafe { row.bytes(head::HASH) };
+        self.is_of(row)
+            && row.bigint(head::VERSION) == replaced.version
+            // A tombstone has no hash, and what never expires no expiry.
+            && (replaced.hash).is_none_or(|it| hash.unwrap_or_default() == it.to_be_bytes())
+            && (replaced.expires_at).is_none_or(|it| row.expiry(head::EXPIRES_AT) == it)
+    }
+
+    /// The version that a state without a head row begins with: none is used again.
+    fn first_version(&self, snapshots: &mut Table) -> i64 {
+        self.look_up(snapshots, i64::MIN, i64::MAX);
+        let newest = snapshots.next(BACKWARD);
+        newest.map_or(0, |row| row.bigint(snapshot::VERSION)) + 1
+    }
+
+    /// Replaces the head row by what `new` makes of it, if it is the one to be replaced; whether it was.
+    fn replace(
+        &self,
+        heads: &mut Table,
+        replaced: &Replaced,
+        new: impl Fn(&Found<'_>) -> HeadRow,
+    ) -> bool {
+        let row = |row: Found<'_>| self.is_unmoved(&row, replaced).then(|| new(&row));
+        self.look_up_head(heads);
+        // SAFETY: the values of the new row are those of the old one, or of the change.
+        heads.next(FORWARD).is_some() && unsafe { heads.update(row) }
+    }
+
+    /// Whether a version is kept that a new one of this number would not be above.
+    fn is_kept_above(&self, snapshots: &mut Table, number: i64) -> bool {
+        self.look_up(snapshots, number, i64::MAX);
+        snapshots.next(FORWARD).is_some()
+    }
+
+    /// Makes a snapshot row of the version that the head row held which has just been replaced, if it held it. A
+    /// snapshot row of the same version, which somebody has put beside it by hand, gives way.
+    fn move_from_head(&self, heads: &Table, snapshots: &mut Table) {
+        let row = heads.found();
+        if let (Some(state), Some(hash)) = (row.value(head::STATE), row.value(head::HASH)) {
+            let version = row.bigint(head::VERSION);
+            self.look_up(snapshots, version, version);
+            while snapshots.next(FORWARD).is_some() {
+                snapshots
+                    .delete(|row| self.is_of(&row) && row.bigint(snapshot::VERSION) == version);
+            }
+            let checkpoint_type = row.value(head::CHECKPOINT_TYPE);
+            snapshots.insert::<SNAPSHOT>([
+                Some(self.names[0]),
+                Some(self.names[1]),
+                row.value(head::VERSION),
+                row.value(head::PARENT_VERSION),
+                Some(hash),
+                Some(checkpoint_type.unwrap_or_else(|| varlena_datum(AUTO))),
+                Some(boolean_datum(false)),
+                row.value(head::AGENT_PHASE),
+                row.value(head::EXECUTION_CONTEXT),
+                row.value(head::UPDATED_AT),
+                Some(row.value(head::WRITER).unwrap_or_else(|| bigint_datum(0))),
+                Some(state),
+                None,
+            ]);
+        }
+    }
+
+    /// Deletes the snapshots that fall out of `keep` when version `made` is made.
+    fn prune(&self, snapshots: &mut Table, made: i64, Pruning { oldest, reach }: Pruning) {
+        let from = oldest.saturating_sub(reach);
+        // Whether what comes below is of no group that is kept.
+        let mut is_below = oldest >= made;
+        let to = if is_below { made - 1 } else { oldest };
+        self.look_up(snapshots, from, to);
+        while let Some(row) = snapshots.next(BACKWARD) {
+            if !is_below {
+                is_below = is_keyframe(&row);
+                continue;
+            }
+            snapshots.delete(|row| {
+                let version = row.bigint(snapshot::VERSION);
+                let is_below = (from..=to).contains(&version);
+                self.is_of(&row) && is_below && !row.boolean(snapshot::RECOVERY_POINT)
+            });
+        }
+    }
+}
+
+/// Whether a snapshot depends on no other row.
+fn is_keyframe(row: &Found<'_>) -> bool {
+    let Some(delta) = row.value(snapshot::DELTA) else {
+        return row.value(snapshot::STATE).is_some();
+    };
+    // SAFETY: a `bytea` column, of which the first byte is read; the row is pinned.
+    let first = unsafe { varlena::first_byte(delta) };
+    row.value(snapshot::STATE).is_some() || first != Some(state_cache_delta::DELTA)
+}
+
+/// A version as rows, but for its number.
+struct New {
+    /// As `new_version` gives them.
+    values: [Value; 13],
+    holder: Holder,
+    now: pg_sys::Datum,
+    writer: pg_sys::Datum,
+}
+
+impl New {
+    fn of(class: &Class, key: &[u8], new: &NewVersion<'_>, packed: &Packed) -> Self {
+        // SAFETY: we are inside a transaction that is about to write.
+        let writer = unsafe { pg_sys::GetTopFullTransactionId() };
+        Self {
+            values: new_version(class, key, new, packed).map(|(_, value)| value),
+            holder: packed.holder(),
+            now: bigint_datum(sys::now()),
+            writer: bigint_datum(writer.value as i64),
+        }
+    }
+
+    /// The least number that it may have.
+    fn least(&self) -> i64 {
+        self.values[5].map_or(0, |number| number.value() as i64)
+    }
+
+    fn head(&self, number: i64) -> HeadRow {
+        let [
+            class,
+            key,
+            hash,
+            size,
+            expires_at,
+            _,
+            state,
+            _,
+            checkpoint_type,
+            _,
+            phase,
+            context,
+            parent,
+        ] = self.values;
+        let held = match self.holder {
+            Holder::Snapshot => [None; 6],
+            Holder::Head => [
+                parent,
+                checkpoint_type,
+                phase,
+                context,
+                Some(self.writer),
+                state,
+            ],
+        };
+        let [parent, checkpoint_type, phase, context, writer, state] = held;
+        [
+            class,
+            key,
+            Some(bigint_datum(number)),
+            hash,
+            size,
+            Some(boolean_datum(false)),
+            expires_at,
+            Some(self.now),
+            parent,
+            checkpoint_type,
+            phase,
+            context,
+            writer,
+            state,
+        ]
+    }
+
+    /// The snapshot row, if one is to hold it.
+    fn snapshot(&self, number: i64) -> Option<SnapshotRow> {
+        let [
+            class,
+            key,
+            hash,
+            _,
+            _,
+            _,
+            state,
+            delta,
+            checkpoint_type,
+            recovery_point,
+            phase,
+            context,
+            parent,
+        ] = self.values;
+        (self.holder == Holder::Snapshot).then_some([
+            class,
+            key,
+            Some(bigint_datum(number)),
+            parent,
+            hash,
+            checkpoint_type,
+            recovery_point,
+            phase,
+            context,
+            Some(self.now),
+            Some(self.writer),
+            state,
+            delta,
+        ])
+    }
+}
+
+/// The head row of a tombstone.
+fn tombstone(state: &State<'_>, number: i64) -> HeadRow {
+    let [class, key] = state.names;
+    let mut row = [None; HEAD];
+    row[..8].copy_from_slice(&[
+        Some(class),
+        Some(key),
+        Some(bigint_datum(number)),
+        None,
+        Some(integer_datum(0)),
+        Some(boolean_datum(true)),
+        None,
+        Some(bigint_datum(sys::now())),
+    ]);
+    row
+}
+
+impl Tables {
+    /// Writes a state that has no head row; its version, or `None` when there is a head row by now.
+    pub fn insert(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        new: &NewVersion<'_>,
+        packed: &Packed,
+    ) -> Option<i64> {
+        self.change(|heads, snapshots| {
+            let state = State::new(class, key);
+            let new = New::of(class, key, new, packed);
+            let number = state.first_version(snapshots).max(new.least());
+            if !heads.insert_unless_there(new.head(number)) {
+                return None;
+            }
+            if let Some(row) = new.snapshot(number) {
+                snapshots.insert(row);
+            }
+            Some(number)
+        })
+    }
+
+    /// Writes a version after the one to be replaced; `None` when that is not current any more, or when a version is
+    /// kept that the new one would not be above. `moves`: the head row of the version before becomes a snapshot row,
+    /// if it holds the document.
+    pub fn update(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        (replaced, moves): (&Replaced, bool),
+        (new, packed): (&NewVersion<'_>, &Packed),
+        pruning: Option<Pruning>,
+    ) -> Option<i64> {
+        self.change(|heads, snapshots| {
+            let state = State::new(class, key);
+            let number = new.number;
+            let new = New::of(class, key, new, packed);
+            let is_written = (replaced.is_newest || !state.is_kept_above(snapshots, number))
+                && state.replace(heads, replaced, |_| new.head(number));
+            if !is_written {
+                return None;
+            }
+            if moves {
+                state.move_from_head(heads, snapshots);
+            }
+            if let Some(row) = new.snapshot(number) {
+                snapshots.insert(row);
+            }
+            if let Some(pruning) = pruning {
+                state.prune(snapshots, number, pruning);
+            }
+            Some(number)
+        })
+    }
+
+    /// Puts a tombstone of version `number` in place of the version to be replaced; as [`Tables::update`].
+    pub fn delete(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        (replaced, moves): (&Replaced, bool),
+        number: i64,
+        pruning: Option<Pruning>,
+    ) -> Option<i64> {
+        self.change(|heads, snapshots| {
+            let state = State::new(class, key);
+            let is_written = (replaced.is_newest || !state.is_kept_above(snapshots, number))
+                && state.replace(heads, replaced, |_| tombstone(&state, number));
+            if !is_written {
+                return None;
+            }
+            if moves {
+                state.move_from_head(heads, snapshots);
+            }
+            if let Some(pruning) = pruning {
+                state.prune(snapshots, number, pruning);
+            }
+            Some(number)
+        })
+    }
+
+    /// Writes a tombstone for a state that has no head row; its version, or `None` when there is a head row by now.
+    pub fn insert_tombstone(&mut self, class: &Class, key: &[u8], number: i64) -> Option<i64> {
+        self.change(|heads, _| {
+            let state = State::new(class, key);
+            (heads.insert_unless_there(tombstone(&state, number))).then_some(number)
+        })
+    }
+
+    /// Gives the current version another expiry, `i64::MAX` for never; the version, or `None` as for
+    /// [`Tables::update`].
+    pub fn touch(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        replaced: &Replaced,
+        expires_at: i64,
+    ) -> Option<i64> {
+        self.change(|heads, _| {
+            let state = State::new(class, key);
+            let is_written = state.replace(heads, replaced, |row| {
+                let mut row: HeadRow = std::array::from_fn(|column| row.value(column));
+                row[head::EXPIRES_AT] = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
+                row
+            });
+            is_written.then_some(replaced.version)
+        })
+    }
+}
