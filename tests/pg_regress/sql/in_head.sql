@@ -250,7 +250,17 @@ SELECT outcome($$SELECT * FROM state_kept$$);
 SELECT outcome($$SELECT state_get('mine', class => 'in_head')$$);
 SELECT outcome($$SELECT state_history('mine', class => 'in_head')$$);
 SELECT outcome($$SELECT state_at('mine', 1, class => 'in_head')$$);
+SELECT outcome($$SELECT * FROM state_changes(NULL)$$);
 RESET ROLE;
+-- With xmin a subscriber hears of every change, and sees no document.
+GRANT SELECT (xmin) ON state_head TO regress_in_head;
+SELECT cursor AS since FROM state_cursor() \gset
+SELECT state_set('mine', '{"n": 2}', class => 'in_head');
+SET ROLE regress_in_head;
+SELECT class, key, version, op FROM state_changes(:'since');
+SELECT outcome($$SELECT state FROM state_head WHERE class = 'in_head'$$);
+RESET ROLE;
+REVOKE SELECT (xmin) ON state_head FROM regress_in_head;
 GRANT SELECT ON state_head TO regress_in_head;
 CREATE POLICY mine ON state_head USING (key LIKE 'mine%');
 ALTER TABLE state_head ENABLE ROW LEVEL SECURITY;
