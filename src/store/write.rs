@@ -196,22 +196,14 @@ const MOVED_VALUES: &str = "h.class, h.key, h.version, h.parent_version, h.hash,
      COALESCE(h.writer, '0'), h.state";
 
 /// The part of a statement that makes a snapshot row of the version that the head row holds, once the CTE `head` has
-/// replaced it.
+/// replaced it. A snapshot row of the same version, which somebody has put beside it by hand, does not count, and
+/// goes first: two rows of one version must not keep the state from being written.
 fn moving_sql(condition: &str) -> String {
     format!(
         ", moving AS (SELECT h.* FROM @extschema@.state_head h, head \
          WHERE h.class OPERATOR(pg_catalog.=) $1 AND h.key OPERATOR(pg_catalog.=) $2 AND {condition} \
-         AND h.state IS NOT NULL), {}",
-        moved_sql()
-    )
-}
-
-/// Makes snapshot rows of the head rows in the CTE `moving`. A snapshot row of the same version, which somebody has
-/// put beside the head row by hand, does not count, and goes first: that of two rows must not keep the state from
-/// being written.
-pub(super) fn moved_sql() -> String {
-    format!(
-        "beside AS (DELETE FROM @extschema@.state_snapshot s USING moving h \
+         AND h.state IS NOT NULL), \
+         beside AS (DELETE FROM @extschema@.state_snapshot s USING moving h \
          WHERE s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key \
          AND s.version OPERATOR(pg_catalog.=) h.version RETURNING s.version), \
          moved AS (INSERT INTO @extschema@.state_snapshot ({MOVED_COLUMNS}) \
