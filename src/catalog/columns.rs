@@ -151,10 +151,12 @@ unsafe fn attribute<'a>(
     unsafe {
         &(*descriptor).attrs.as_slice(n + 1)[n]
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise. The columns lie behind their compact forms, of which there are as many.
     #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
     unsafe {
-        &*pg_sys::TupleDescAttr(descriptor, n as i32)
+        let compact = (*descriptor).compact_attrs.as_ptr();
+        let columns = compact.add((*descriptor).natts as usize);
+        &*columns.cast::<pg_sys::FormData_pg_attribute>().add(n)
     }
 }
 

@@ -318,7 +318,8 @@ impl Table {
             #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
             {
                 let mut none = Place::default();
-                pg_sys::ItemPointerSetInvalid(&mut none);
+                let (block, offset) = (pg_sys::InvalidBlockNumber, pg_sys::InvalidOffsetNumber);
+                pgrx::itemptr::item_pointer_set_all(&mut none, block, offset);
                 pg_sys::ExecCheckIndexConstraints(
                     table, self.new, executor, &mut other, &mut none, arbiter,
                 )
