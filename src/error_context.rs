@@ -77,7 +77,11 @@ impl Keeper {
         unsafe {
             let keeper = keeper.cast::<Keeper>();
             crate::sys::add_error_context(CStr::from_ptr((*keeper).text));
-            FILLED.set(keeper);
+            // The second time this is the error that pgrx has made, after which nobody takes the keeper off.
+            if !(*keeper).began {
+                (*keeper).began = true;
+                FILLED.set(keeper);
+            }
         }
     }
 }
@@ -90,10 +94,21 @@ impl Keeper {
 pub unsafe fn on_top_of(
     before: *mut pg_sys::ErrorContextCallback,
 ) -> *mut pg_sys::ErrorContextCallback {
-    let keeper = FILLED.replace(null_mut());
+    let keeper = FILLED.get();
     if keeper.is_null() {
         return before;
     }
+    // One of a function further out, which this one was called by, is on the stack already, and that function's to
+    // put back.
+    let mut below = before;
+    while !below.is_null() {
+        if std::ptr::eq(below.cast::<Keeper>(), keeper) {
+            return before;
+        }
+        // SAFETY: what is on the stack is alive.
+        below = unsafe { (*below).previous };
+    }
+    FILLED.set(null_mut());
     // SAFETY: the keeper's memory lasts until the error is handled.
     unsafe {
         (*keeper).callback.previous = before;

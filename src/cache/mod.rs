@@ -33,6 +33,7 @@ pub mod damage;
 mod fill;
 pub mod forms;
 pub mod found;
+pub mod noting;
 pub mod publish;
 pub mod read;
 pub mod tables;

@@ -37,6 +37,8 @@ pub struct Definition {
     pub row_security: bool,
     /// Whether a relation has partitions or children.
     pub has_children: bool,
+    /// Whether the query calls functions of ours that read states: what they read is noted.
+    pub reads_states: bool,
     /// Whether a function may read what nobody knows, as its caller: what it finds is that role's alone.
     pub per_role: bool,
     /// Roles, and whether each has the privileges that the query needs.
@@ -109,6 +111,7 @@ pub fn read(catalog: &Catalog, class: &Rc<Class>, generation: Option<u64>) -> Re
         inexact: Vec::new(),
         row_security: false,
         has_children: false,
+        reads_states: false,
         per_role: false,
         may_read: RefCell::default(),
         walked,
@@ -119,6 +122,10 @@ pub fn read(catalog: &Catalog, class: &Rc<Class>, generation: Option<u64>) -> Re
             .map(|function| format!("the answer of {function} changes although no table does")),
     );
     for function in walked.foreign().filter(|it| volatility(*it) != b'i') {
+        if relations::reads_states(catalog, function) {
+            definition.reads_states = true;
+            continue;
+        }
         definition.per_role = true;
         let reason = format!("nobody knows what {} reads", shown(function));
         definition.inexact.push(reason);
@@ -225,7 +232,10 @@ impl Definition {
 
     /// Whether the current role has the privileges that the query needs. Where it has them in other ways than this
     /// looks for (for single columns), the query itself answers.
-    pub fn may_read(&self) -> bool {
+    pub fn may_read(&self, catalog: &Catalog) -> bool {
+        if self.reads_states && !catalog.access().l1 {
+            return false;
+        }
         let role = sys::current_user();
         let known = self.may_read.borrow();
         if let Some((_, may)) = known.iter().find(|(of, _)| *of == role) {

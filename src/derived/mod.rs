@@ -65,6 +65,14 @@
 //! prepared it may be listed twice; F counts each once, so at worst S looks earlier than it is. Transactions
 //! elsewhere that last long are in both counts.
 //!
+//! **States.** What a source reads through our own functions is noted while it runs (`cache::noting`), each state
+//! with the generations that its stripe and the database had before; the notes stand beside the entry, which names
+//! them by their hash. A hit needs all of them quiet and unchanged, and so does the argument below, with the states'
+//! stripes in place of the document's own. Where it cannot be made sure that the newest version was found, nothing is
+//! kept. Nor is it where the source reads documents of derived classes. Who has changed states, has an explicit
+//! batch, or is at REPEATABLE READ runs such a source itself. A document is kept until the first of its states
+//! expires.
+//!
 //! # Why a hit is what the query would give under S
 //!
 //! Suppose the two differ. Then a transaction T that S sees and F does not has changed a row that is watched, or a
@@ -93,7 +101,7 @@
 //! - for a key that is not written as the type writes it to which the query casts it (`07` for a bigint): a watch
 //!   would name it differently;
 //! - if the transaction has an id and a relation has partitions or children, whose statements no trigger announces;
-//! - if the source reads states, or derived documents of other classes, unless the class goes by age.
+//! - if the source reads derived documents, unless the class goes by age.
 //!
 //! # Errors, subtransactions, crashes
 //!

@@ -7,6 +7,7 @@ use super::settings::Fixed;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
+use crate::cache::noting::{self, Noting};
 use crate::cache::visibility::{Moment, same_visibility};
 use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
@@ -18,7 +19,7 @@ use crate::store::Connection;
 use crate::transaction::{self, definitions};
 use crate::{settings, sys};
 use pgrx::pg_sys;
-use state_cache_l1::{EntryInfo, FillToken, NewEntry, Refused};
+use state_cache_l1::{ClassId, EntryInfo, FillToken, NewEntry, Refused};
 use state_cache_memory::copy;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -85,14 +86,18 @@ impl Seen {
         self.definitions
     }
 
-    /// What an entry says of the generations that it was filled under, and for whom.
-    fn digest(&self, definition: &Definition) -> u64 {
+    /// What an entry says of the generations that it was filled under, for whom, and from which states.
+    fn digest(&self, definition: &Definition, noted: &[u8]) -> u64 {
         let role = match definition.per_role {
             true => sys::current_user().to_u32(),
             false => 0,
         };
         let parts = [self.class, self.definitions, u64::from(role)].map(u64::to_ne_bytes);
-        state_cache_document::hash(parts.as_flattened()) as u64
+        let of_reads = match noted {
+            [] => 0,
+            noted => state_cache_document::hash(noted) as u64,
+        };
+        state_cache_document::hash(parts.as_flattened()) as u64 ^ of_reads
     }
 }
 
@@ -104,6 +109,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Out
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
+    noting::spoil();
     let timer = Timer::start();
     let key = document_key(state);
     let seen = Seen::now(&key, state);
@@ -205,7 +211,7 @@ impl<'a> Reader<'a> {
         if transaction::has_touched()
             || definitions::has_changed()
             || definition.has_children && has_id()
-            || definition.per_role && transaction::has_changes()
+            || (definition.per_role || definition.reads_states) && transaction::has_changes()
             // The server fires no triggers for statements there, only for rows.
             || has_id() && is_logical_worker()
         {
@@ -214,8 +220,12 @@ impl<'a> Reader<'a> {
         if !definition.may_be_kept() {
             return Some(Counter::Misses);
         }
-        if !definition.may_read() {
+        if !definition.may_read(&self.state.catalog) {
             return Some(Counter::BypassPrivileges);
+        }
+        // What such a transaction reads of behind classes is noted, for the conflicts of its own changes.
+        if definition.reads_states && sys::isolation_uses_transaction_snapshot() {
+            return Some(Counter::BypassSnapshot);
         }
         if !is_quiet {
             return Some(Counter::BypassWriters);
@@ -284,6 +294,9 @@ impl<'a> Reader<'a> {
     /// Looks for an entry that may answer.
     fn look<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Look<F::Output>> {
         let class = &self.definition.class;
+        let Some(noted) = self.noted(l1)? else {
+            return Ok(Look::Miss);
+        };
         let (info, value) = match form.take(l1, &self.key) {
             Taken::Miss => return Ok(Look::Miss),
             Taken::Failed(error) => return Ok(Look::Failed(error)),
@@ -294,12 +307,17 @@ impl<'a> Reader<'a> {
             }
             Taken::Entry(info, value) => (info, value),
         };
-        if info.stored != seen.digest(self.definition) && !crate::fault::leaves_out!(DerivedDigest)
+        if info.stored != seen.digest(self.definition, &noted)
+            && !crate::fault::leaves_out!(DerivedDigest)
         {
             return Ok(Look::Miss);
         }
         if self.definition.is_exact() && !is_seen_by_caller(&info) {
             return Ok(Look::Newer);
+        }
+        // A state that it was computed from has ended.
+        if self.definition.reads_states && info.expires_at <= sys::statement_timestamp() {
+            return Ok(Look::Miss);
         }
         let found = match info.version {
             ABSENT => None,
@@ -340,10 +358,17 @@ impl<'a> Reader<'a> {
             // server is not in recovery.
             let (moment, is_callers) =
                 unsafe { (Moment::of_filler(fresh)?, same_visibility(caller, fresh)) };
+            let noting = Noting::begin();
             let document = self.compute()?;
+            let reads = noting.end();
             crate::fault::stop_at!(BeforeFill);
-            if !has_transaction_id() {
-                self.offer(l1, seen, moment, loaded_at, document.as_deref())?;
+            // Documents of other classes go by age, where they are read.
+            let noted = match self.definition.is_exact() {
+                true => reads.noted(),
+                false => Some((&[][..], i64::MAX)),
+            };
+            if let (Some(noted), false) = (noted, has_transaction_id()) {
+                self.offer(l1, seen, (moment, loaded_at), noted, document.as_deref())?;
             }
             (document, is_callers)
         };
@@ -359,11 +384,15 @@ impl<'a> Reader<'a> {
         &self,
         l1: &SharedL1,
         seen: &Seen,
-        moment: Moment,
-        loaded_at: i64,
+        (moment, loaded_at): (Moment, i64),
+        (noted, serves_until): (&[u8], i64),
         document: Option<&[u8]>,
     ) -> Result<()> {
         let class = &self.definition.class;
+        if self.notes_reads() && !self.offer_noted(l1, noted, loaded_at) {
+            class.counters.count(Counter::FillsRefused);
+            return Ok(());
+        }
         let longest = class.cache_ttl.map(|ttl| {
             let stale = self
                 .definition
@@ -383,10 +412,12 @@ impl<'a> Reader<'a> {
             head_xid: moment.ended,
             doc_xid: moment.running,
             hash: state_cache_document::hash(value),
-            expires_at: longest.map_or(i64::MAX, |longest| loaded_at.saturating_add(longest)),
+            expires_at: longest
+                .map_or(i64::MAX, |longest| loaded_at.saturating_add(longest))
+                .min(serves_until),
             loaded_at,
             dirty: None,
-            stored: seen.digest(self.definition),
+            stored: seen.digest(self.definition, noted),
             value,
         };
         let token = match crate::fault::leaves_out!(GenerationCheck) {
@@ -403,6 +434,62 @@ impl<'a> Reader<'a> {
         };
         class.counters.count(counter);
         Ok(())
+    }
+
+    /// What L1 has noted of the states that the document was computed from, which are all unchanged; nothing where
+    /// the source reads none, and `None` where nothing is noted, or one of them has changed.
+    fn noted(&self, l1: &SharedL1) -> Result<Option<Vec<u8>>> {
+        if !self.notes_reads() {
+            return Ok(Some(Vec::new()));
+        }
+        let catalog = &self.state.catalog;
+        let key = self.reads_key();
+        let noted = match Document.take(l1, &key) {
+            Taken::Entry(_, noted) => noted?,
+            Taken::Failed(error) => return Err(error),
+            Taken::Damaged | Taken::Miss => return Ok(None),
+        };
+        let is_unchanged = noting::are_unchanged(catalog.database, &noted);
+        Ok(is_unchanged.then_some(noted))
+    }
+
+    /// Whether L1 notes for each document which states it was computed from.
+    fn notes_reads(&self) -> bool {
+        self.definition.reads_states && self.definition.is_exact()
+    }
+
+    /// Where L1 notes that.
+    fn reads_key(&self) -> Key<'_> {
+        let catalog = &self.state.catalog;
+        let (database, class) = (catalog.database, &self.state.class.name);
+        shared::reads_key(database, catalog.incarnation, class, self.state.key)
+    }
+
+    /// Leaves it in L1; whether it is there. An entry of a document names it by its hash, so it does not matter who
+    /// else leaves something there, or when.
+    fn offer_noted(&self, l1: &SharedL1, noted: &[u8], loaded_at: i64) -> bool {
+        let key = self.reads_key();
+        let Some(token) = l1.fill_token(&key) else {
+            return false;
+        };
+        let entry = NewEntry {
+            key,
+            class: ClassId::OTHER,
+            max_entries: None,
+            version: PRESENT,
+            head_xid: 0,
+            doc_xid: 0,
+            hash: state_cache_document::hash(noted),
+            expires_at: i64::MAX,
+            loaded_at,
+            dirty: None,
+            stored: 0,
+            value: noted,
+        };
+        let linked = l1
+            .reserve(&entry)
+            .map(|block| l1.link_if_unchanged(block, token));
+        linked.unwrap_or(false)
     }
 
     /// What the source gives under the active snapshot.

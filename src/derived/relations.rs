@@ -101,6 +101,30 @@ pub fn belongs_to_superuser(function: Oid) -> bool {
     }
 }
 
+/// Whether a function is one of ours that reads states and nothing else.
+pub fn reads_states(catalog: &Catalog, function: Oid) -> bool {
+    const FUNCTIONS: [&CStr; 8] = [
+        c"state_get",
+        c"state_get_text",
+        c"state_get_path",
+        c"state_get_section",
+        c"state_get_many",
+        c"state_get_if_newer",
+        c"state_version",
+        c"state_exists",
+    ];
+    // SAFETY: look-ups in the system caches; the names are NUL-terminated.
+    unsafe {
+        let own = pg_sys::get_extension_oid(c"state_cache".as_ptr(), true);
+        let name = pg_sys::get_func_name(function);
+        own != pg_sys::InvalidOid
+            && !name.is_null()
+            && FUNCTIONS.contains(&CStr::from_ptr(name))
+            && pg_sys::get_func_namespace(function) == catalog.namespace()
+            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) == own
+    }
+}
+
 /// Schema and name of a relation as SQL has them.
 pub fn quoted_name(relation: Oid) -> Vec<u8> {
     // SAFETY: look-ups in the system caches; names are NUL-terminated.

@@ -198,6 +198,12 @@ pub fn derived_key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'
     self::key(database, incarnations(incarnation)[1], class, key)
 }
 
+/// What is noted in L1 of the states that a document was computed from. No state has this name: no two tables of a
+/// database have the same number.
+pub fn reads_key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) -> Key<'a> {
+    self::key(database, incarnation.rotate_left(32), class, key)
+}
+
 /// Under which incarnations the entries of an installation stand in L1: its states, its derived documents.
 pub fn incarnations(incarnation: u64) -> [u64; 2] {
     [incarnation, !incarnation]

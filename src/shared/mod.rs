@@ -19,7 +19,7 @@ mod tags;
 
 pub use block::{
     SharedL1, SharedRing, claim, class_tag, database, databases, derived_key, incarnations, key,
-    l1, ring, server_start, set_activity, set_error, tags, texts, warn_if_no_place,
+    l1, reads_key, ring, server_start, set_activity, set_error, tags, texts, warn_if_no_place,
 };
 pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};

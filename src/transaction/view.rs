@@ -10,7 +10,7 @@ use super::recovery;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head, SameAs};
 use crate::cache::found::{Form, Found, Ground, Reader, Version};
-use crate::cache::read;
+use crate::cache::{noting, read};
 use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::settings::{self, OnCorruption};
@@ -40,12 +40,14 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
+    noting::before_read(state)?;
     overrule_deferred(state)?;
     // The rows of a change that was flushed only now are too new for the active snapshot.
     let _snapshot = flush_others(state)?.then(PushedSnapshot::transaction);
     // SAFETY: the active snapshot is valid while the function runs.
     let command = unsafe { (*sys::active_snapshot()).curcid };
     let (found, own) = read_at(state, Reader::Caller, command, form)?;
+    noting::after_read(state, &found);
     let is_read_behind = !own && is_noted(state);
     if is_read_behind || with(|batch| batch.scope.explicit.own_rule().is_some()) {
         let ground = if !own && settings::on_corruption() == OnCorruption::Recover {
@@ -63,9 +65,13 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Found<F::Outp
     Ok(found)
 }
 
-/// Whether this transaction has staged, flushed or changed by hand any state.
+/// Whether this transaction has staged, flushed or changed by hand any state, or notes what it reads in an explicit
+/// batch.
 pub fn has_changes() -> bool {
-    with(|batch| !batch.states.is_empty() || batch.by_hand.any())
+    with(|batch| {
+        let notes = batch.scope.explicit.own_rule().is_some();
+        notes || !batch.states.is_empty() || batch.by_hand.any()
+    })
 }
 
 /// Reads a state as the next change finds it: the newest of this transaction's changes, whatever the

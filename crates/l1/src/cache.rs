@@ -107,6 +107,11 @@ impl<K: Locks> L1<K> {
         &self.arena.stripes()[self.stripe_number(id)]
     }
 
+    /// The mark of a stripe by its number.
+    pub fn stripe_at(&self, number: usize) -> &Mark {
+        &self.arena.stripes()[number & (self.arena.stripes().len() - 1)]
+    }
+
     /// The number of the stripe that a key belongs to.
     pub fn stripe_number(&self, id: KeyId) -> usize {
         id.words()[1] as usize & (self.arena.stripes().len() - 1)

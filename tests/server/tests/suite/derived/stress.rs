@@ -36,11 +36,14 @@ const SETUP: &str = "
             WHERE m.team_id = t.id)) FROM teams t WHERE t.id = $1::bigint'),
         ('chat', 'SELECT jsonb_build_object(''title'', c.title, ''team'', t.name, ''model'', s.value, ''members'',
             (SELECT count(*) FROM team_members m WHERE m.team_id = t.id)) FROM chats c LEFT JOIN teams t
-            ON t.id = c.team_id, settings s WHERE c.id = $1::bigint') $$;
+            ON t.id = c.team_id, settings s WHERE c.id = $1::bigint'),
+        ('job', 'SELECT jsonb_build_object(''chat'', c.title, ''job'', state_get(''job-'' || c.team_id % 8))
+            FROM chats c WHERE c.id = $1::bigint') $$;
+    SELECT state_set('job-' || n, '{\"n\": 0}') FROM generate_series(0, 6) n;
     SELECT state_class_define(class, cache_ttl => '1 day', source => source) FROM sources();
     SELECT state_watch('user', 'users', 'id'), state_watch('team', 'teams', 'id'), state_watch('team', 'team_members',
         'team_id'), state_watch('team', 'users'), state_watch('chat', 'chats', 'id'), state_watch('chat', 'teams'),
-        state_watch('chat', 'settings'), state_watch('chat', 'team_members');
+        state_watch('chat', 'settings'), state_watch('chat', 'team_members'), state_watch('job', 'chats', 'id');
     SELECT state_class_define(class, cache_ttl => '0') FROM sources()";
 
 /// What the threads of a run know together.
@@ -99,7 +102,7 @@ impl Session {
     /// Compares some answers, each in a statement of its own.
     fn compare(&mut self, board: &Board, when: &str) -> Result<(), postgres::Error> {
         for _ in 0..=self.dice.roll(6) {
-            let (class, statement) = &self.statements[self.dice.roll(3) as usize];
+            let (class, statement) = &self.statements[self.dice.roll(4) as usize];
             let key = self.dice.roll(ROWS + 1).to_string();
             let row = self.client.query_one(statement, &[&key])?;
             let (answer, computed): (Option<String>, Option<String>) = (row.get(0), row.get(1));
@@ -125,7 +128,7 @@ impl Session {
             self.dice.roll(ROWS),
             self.dice.roll(1 << 40),
         );
-        let sql = match self.dice.roll(16) {
+        let sql = match self.dice.roll(20) {
             0..3 => format!("UPDATE users SET name = 'u{n}' WHERE id = {a}"),
             3..5 => format!("UPDATE teams SET name = 't{n}' WHERE id IN ({a}, {b})"),
             5..7 => format!(
@@ -145,6 +148,8 @@ impl Session {
                 "MERGE INTO teams USING (VALUES ({a}::bigint)) v (id) ON v.id = teams.id
                  WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (v.id, 'merged')"
             ),
+            15..18 => format!("SELECT state_set('job-{}', '{{\"n\": {n}}}')", a % 8),
+            18 => format!("SELECT state_delete('job-{}')", a % 8),
             14 => format!("INSERT INTO team_members VALUES ({a}, {b}, 'i{n}')"),
             // Keeps the table from growing.
             _ => format!(
