@@ -32,8 +32,8 @@ sql_functions! {
         let mut rows = call.rows()?;
         for outcome in outcomes {
             rows.push([
-                Some(call::varlena_datum(&outcome.state.class.name)),
-                Some(call::varlena_datum(&outcome.state.key)),
+                Some(call::varlena_datum(&outcome.class.name)),
+                Some(call::varlena_datum(&outcome.key)),
                 (outcome.version > 0).then(|| call::bigint_datum(outcome.version)),
                 Some(call::varlena_datum(<&str>::from(outcome.action).as_bytes())),
                 Some(call::count_datum(outcome.bytes as u64)),

@@ -174,7 +174,9 @@ fn finish(taken: Taken, effect: Effect, locked: bool) -> Result<Outcome> {
     };
     with(|batch| batch.record(&taken, effect, locked))?;
     Ok(Outcome {
-        state: taken.known,
+        class: taken.known.class,
+        key: taken.known.key,
+        was_document: taken.pending.is_document(),
         action,
         version,
         bytes,

@@ -101,6 +101,7 @@ impl Batch {
         self.known(id, &state.class.name, state.key)?;
         room_in_map(&mut self.states, 1)?;
         self.frames.save(id, self.states.get(&id), &self.scope)?;
+        let incarnation = state.catalog.incarnation;
         let same = |known: &Rc<Catalog>| Rc::ptr_eq(known, &state.catalog);
         if !self.scope.catalog.as_ref().is_some_and(same) {
             self.scope.catalog = Some(Rc::clone(&state.catalog));
@@ -108,7 +109,7 @@ impl Batch {
         Ok(self
             .states
             .entry(id)
-            .or_insert_with(|| State::new(Rc::clone(&state.class), state.key)))
+            .or_insert_with(|| State::new(Rc::clone(&state.class), incarnation, state.key)))
     }
 
     /// Whether a change of a state is staged.
@@ -257,14 +258,6 @@ impl Batch {
         }
         let id = state.id();
         self.read_behind.get(&id).copied()
-    }
-}
-
-impl State {
-    /// Whether the state, known by `id`, is one of this installation and not of one that the transaction
-    /// has dropped.
-    pub fn belongs_to(&self, catalog: &Catalog, id: u128) -> bool {
-        Batch::id(catalog, &self.class.name, &self.key) == id
     }
 }
 

@@ -106,7 +106,7 @@ fn collect_news(catalog: &Rc<Catalog>, redefined: Vec<Box<[u8]>>) -> Result<Vec<
         let flushed = batch
             .states
             .iter()
-            .filter(|(id, state)| state.belongs_to(catalog, **id))
+            .filter(|(_, state)| state.belongs_to(catalog))
             .filter_map(|(_, state)| {
                 let flushed = state.flushed.as_ref().filter(|flushed| flushed.is_news())?;
                 let change = match flushed.content {
@@ -215,11 +215,11 @@ fn mark(catalog: &Rc<Catalog>) -> Result<()> {
 /// Raises the marks of the states that flushes have written.
 fn mark_flushed(batch: &mut Batch, catalog: &Catalog) -> Result<()> {
     let (by_hand, publication) = (&batch.by_hand, &mut batch.publication);
-    for (id, state) in &batch.states {
+    for state in batch.states.values() {
         let Some(flushed) = &state.flushed else {
             continue;
         };
-        if !state.belongs_to(catalog, *id) {
+        if !state.belongs_to(catalog) {
             continue;
         }
         memory::check()?;

@@ -9,11 +9,11 @@ use crate::behind::{self, Found, Unwritten, Wrote};
 use crate::cache::StateRef;
 use crate::cache::found::Version;
 use crate::cache::publish::{DeferredBy, NewValue};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Class};
 use crate::counters::Counter;
 use crate::error::{Error, Result, Shown};
 use crate::identity::{Impersonation, SearchPath};
-use state_cache_memory::{collect, copy};
+use state_cache_memory::{Grow, collect, copy};
 use std::rc::Rc;
 
 /// Hands deferred versions to L1, and writes those that L1 does not take; whether something was written.
@@ -72,16 +72,20 @@ pub fn write_all_deferred(catalog: &Rc<Catalog>, class: Option<&[u8]>) -> Result
 /// one since: somebody may have acknowledged a change of it that the tables do not hold.
 pub fn check_classes(catalog: &Catalog) -> Result<()> {
     let unlocked = with(|batch| {
-        let in_tables = batch.states.iter().filter(|(id, state)| {
-            state.belongs_to(catalog, **id)
+        let in_tables = batch.states.values().filter(|state| {
+            state.belongs_to(catalog)
                 && state
                     .flushed
                     .as_ref()
                     .is_some_and(|flushed| matches!(flushed.place, Place::Tables { locked: false }))
         });
-        let mut classes = collect(in_tables.map(|(_, state)| Rc::clone(&state.class)))?;
-        classes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        classes.dedup_by(|a, b| a.name == b.name);
+        // A transaction changes states of few classes.
+        let mut classes: Vec<Rc<Class>> = Vec::new();
+        for state in in_tables {
+            if !classes.iter().any(|known| known.name == state.class.name) {
+                classes.try_push(Rc::clone(&state.class))?;
+            }
+        }
         Ok::<_, Error>(classes)
     })?;
     for class in unlocked {
@@ -182,9 +186,8 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
 impl Batch {
     /// The states with deferred versions, in the order in which states are locked.
     fn all_deferred(&self, catalog: &Catalog) -> Result<Vec<u128>> {
-        in_order(self.states.iter().filter(|(id, state)| {
-            state.belongs_to(catalog, **id)
-                && state.flushed.as_ref().is_some_and(Flushed::is_deferred)
+        in_order(self.states.iter().filter(|(_, state)| {
+            state.belongs_to(catalog) && state.flushed.as_ref().is_some_and(Flushed::is_deferred)
         }))
     }
 

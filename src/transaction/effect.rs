@@ -1,7 +1,9 @@
 //! What a flush has done: the effect on one state, and what callers are told of it.
 
-use super::known::{Bytes, State};
+use super::known::Bytes;
+use crate::catalog::Class;
 use crate::store::Made;
+use std::rc::Rc;
 use strum::IntoStaticStr;
 
 /// What a flush has done to one state.
@@ -67,8 +69,12 @@ impl Effect {
 
 /// What the flush made of a state.
 pub struct Outcome {
-    /// The state as it was staged.
-    pub state: State,
+    /// Its class.
+    pub class: Rc<Class>,
+    /// Its key.
+    pub key: Rc<[u8]>,
+    /// Whether a document was staged, and not only an end or a new expiry.
+    pub was_document: bool,
     /// What was done.
     pub action: Action,
     /// Version that is current now; 0 if there is none.

@@ -86,7 +86,7 @@ fn flush_in_order(catalog: &Rc<Catalog>, staged: Vec<u128>) -> Result<Vec<Outcom
         let Some(taken) = with(|batch| batch.take(id, Rule::OfStager))? else {
             continue;
         };
-        if !taken.known.belongs_to(catalog, id) {
+        if !taken.known.belongs_to(catalog) {
             // Staged before this transaction dropped the extension and created it again.
             with(|batch| batch.states.get_mut(&id).map(State::unstage));
             continue;
@@ -172,9 +172,9 @@ fn tell_of_deletes(catalog: &Catalog, outcomes: &[Outcome]) -> Result<()> {
     let deleted = outcomes
         .iter()
         .filter(|outcome| outcome.action == Action::Deleted);
-    for Outcome { state, .. } in deleted {
+    for Outcome { class, key, .. } in deleted {
         for capability in capability::all() {
-            capability.after_delete(catalog, &state.class.name, &state.key)?;
+            capability.after_delete(catalog, &class.name, key)?;
         }
     }
     Ok(())
@@ -214,11 +214,11 @@ fn check_reads(catalog: &Rc<Catalog>, whose: Whose, explicit: &Explicits) -> Res
 fn count(outcomes: &[Outcome], timer: &Timer) {
     let mut flushed: Vec<Rc<CounterSet>> = Vec::new();
     for outcome in outcomes {
-        let counters = &outcome.state.class.counters;
+        let counters = &outcome.class.counters;
         let counter = match outcome.action {
             Action::Written => Counter::StatesWritten,
             Action::Deleted => Counter::StatesDeleted,
-            Action::Unchanged if outcome.state.has_document_staged() => Counter::DuplicatesSkipped,
+            Action::Unchanged if outcome.was_document => Counter::DuplicatesSkipped,
             Action::Unchanged => continue,
         };
         counters.count(counter);

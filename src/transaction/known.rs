@@ -2,7 +2,7 @@
 
 use super::operation::{Operation, have_edits};
 use crate::cache::found::Ground;
-use crate::catalog::Class;
+use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::memory;
@@ -57,6 +57,8 @@ pub enum OnConflict {
 pub struct State {
     /// Its class.
     pub class: Rc<Class>,
+    /// The installation that it is of.
+    incarnation: u64,
     /// Its key.
     pub key: Rc<[u8]>,
     /// What the transaction's own snapshots see, oldest first.
@@ -165,6 +167,11 @@ impl Pending {
             Intent::Delete | Intent::Touch | Intent::Expire(_) => false,
         };
         on_conflict == Some(OnConflict::Overwrite) && !has_edits
+    }
+
+    /// Whether it is a document, and not only an end or a new expiry.
+    pub fn is_document(&self) -> bool {
+        matches!(self.intent, Intent::Replace(_) | Intent::Apply { .. })
     }
 
     /// Whether the change must not be deferred: L1 keeps nothing beside the document, and the ring through which the
@@ -302,9 +309,10 @@ pub enum Content {
 
 impl State {
     /// A state of which nothing is known.
-    pub fn new(class: Rc<Class>, key: &[u8]) -> Self {
+    pub fn new(class: Rc<Class>, incarnation: u64, key: &[u8]) -> Self {
         Self {
             class,
+            incarnation,
             key: key.into(),
             views: Vec::new(),
             forgotten: None,
@@ -313,6 +321,27 @@ impl State {
             bases: Vec::new(),
             beneath: None,
             fence: None,
+        }
+    }
+
+    /// Whether the state is one of this installation and not of one that the transaction has dropped.
+    pub fn belongs_to(&self, catalog: &Catalog) -> bool {
+        self.incarnation == catalog.incarnation
+    }
+
+    /// The same without the documents that the transaction sees, and without what is staged.
+    pub fn without_views(&self) -> Self {
+        Self {
+            class: Rc::clone(&self.class),
+            incarnation: self.incarnation,
+            key: Rc::clone(&self.key),
+            views: Vec::new(),
+            forgotten: None,
+            pending: None,
+            flushed: self.flushed.clone(),
+            bases: self.bases.clone(),
+            beneath: self.beneath,
+            fence: self.fence,
         }
     }
 
@@ -455,12 +484,6 @@ impl State {
         };
         self.views.retain(|(made, _)| *made < command);
         self.push_view(command.saturating_sub(1), view);
-    }
-
-    /// Whether a document is staged, and not only an end or a new expiry.
-    pub fn has_document_staged(&self) -> bool {
-        let intent = self.pending.as_ref().map(|pending| &pending.intent);
-        matches!(intent, Some(Intent::Replace(_) | Intent::Apply { .. }))
     }
 
     /// Bytes of the documents held of this state, those of operations not counted.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub struct Taken {
     /// The hash under which the state is known.
     pub id: u128,
-    /// The state as it was staged.
+    /// The state, see [`State::without_views`].
     pub known: State,
     /// The change.
     pub pending: Pending,
@@ -47,10 +47,10 @@ impl Batch {
         let Some(state) = self.states.get_mut(&id) else {
             return Ok(None);
         };
-        let known = state.clone();
         let Some(mut pending) = state.pending.take() else {
             return Ok(None);
         };
+        let known = state.without_views();
         let on_conflict = match rule {
             Rule::OfStager => self.scope.explicit.rule_of(pending.stager.user),
             Rule::Given(on_conflict) => on_conflict,

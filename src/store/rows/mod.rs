@@ -106,10 +106,12 @@ impl Tables {
         } = self;
         let done = {
             let _snapshot = PushedSnapshot::transaction();
-            let done = row.with(|| change(head, snapshot));
-            head.release();
-            snapshot.release();
-            done
+            row.with(|| {
+                let done = change(head, snapshot);
+                head.release();
+                snapshot.release();
+                done
+            })
         };
         sys::begin_command();
         done

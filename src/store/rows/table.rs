@@ -23,7 +23,7 @@ pub struct Table {
     keys: [pg_sys::ScanKeyData; MAX_KEY],
     /// The row that was found, pinned where it is.
     found: Slot,
-    /// The row to be written.
+    /// The row to be written; null until there was one.
     new: Slot,
     indexes: Option<Indexes>,
     /// Where what lives as long as this was allocated.
@@ -162,10 +162,7 @@ impl Table {
                 scan: begin_scan(relation, index, key),
                 keys,
                 found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
-                new: pg_sys::MakeSingleTupleTableSlot(
-                    (*relation).rd_att,
-                    &raw const pg_sys::TTSOpsVirtual,
-                ),
+                new: std::ptr::null_mut(),
                 indexes: None,
                 memory: pg_sys::CurrentMemoryContext,
             })
@@ -178,12 +175,14 @@ impl Table {
         unsafe { (*(*self.relation).rd_att).natts as usize }
     }
 
-    /// Lets go of the rows that were looked up.
+    /// Lets go of the rows that were looked up, and of the one that was written.
     pub fn release(&mut self) {
-        // SAFETY: both slots are there until the table is closed.
+        // SAFETY: slots are there until the table is closed.
         unsafe {
             access::clear(self.found);
-            access::clear(self.new);
+            if !self.new.is_null() {
+                access::clear(self.new);
+            }
         }
     }
 
@@ -195,7 +194,9 @@ impl Table {
                 pg_sys::ExecCloseIndices(table);
                 pg_sys::FreeExecutorState(executor);
             }
-            pg_sys::ExecDropSingleTupleTableSlot(self.new);
+            if !self.new.is_null() {
+                pg_sys::ExecDropSingleTupleTableSlot(self.new);
+            }
             pg_sys::ExecDropSingleTupleTableSlot(self.found);
             pg_sys::index_endscan(self.scan);
             pg_sys::index_close(self.index, pg_sys::NoLock as i32);
@@ -250,17 +251,25 @@ impl Table {
         }
     }
 
-    /// The row to be written.
+    /// The row to be written, made in the current memory.
     fn fill<const N: usize>(&mut self, row: [Value; N]) {
-        // SAFETY: the slot has as many columns, which `Tables::open` has seen to.
+        debug_assert_eq!(self.columns(), N);
+        let mut nulls = row.map(|value| value.is_none());
+        let mut values = row.map(|value| value.unwrap_or(pg_sys::Datum::from(0usize)));
+        let memory = self.memory;
+        // SAFETY: the row has as many columns as the table, which `Tables::open` has seen to. The slot frees it.
         unsafe {
-            debug_assert_eq!(self.columns(), N);
-            access::clear(self.new);
-            for (n, value) in row.into_iter().enumerate() {
-                *(*self.new).tts_isnull.add(n) = value.is_none();
-                *(*self.new).tts_values.add(n) = value.unwrap_or(pg_sys::Datum::from(0usize));
+            if self.new.is_null() {
+                let outer = pg_sys::MemoryContextSwitchTo(memory);
+                let descriptor = (*self.relation).rd_att;
+                let kind = &raw const pg_sys::TTSOpsHeapTuple;
+                self.new = pg_sys::MakeSingleTupleTableSlot(descriptor, kind);
+                pg_sys::MemoryContextSwitchTo(outer);
             }
-            pg_sys::ExecStoreVirtualTuple(self.new);
+            let descriptor = (*self.relation).rd_att;
+            let tuple =
+                pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::ExecStoreHeapTuple(tuple, self.new, true);
         }
     }
 
