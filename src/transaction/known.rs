@@ -446,6 +446,8 @@ impl State {
     pub fn push_view(&mut self, command: pg_sys::CommandId, view: View) {
         match self.views.last_mut() {
             Some((made, newest)) if *made == command => *newest = view,
+            // Of most states there is one view, and a vector begins with room for four.
+            None => self.views = vec![(command, view)],
             _ => self.views.push((command, view)),
         }
         if self.views.len() > MAX_VIEWS {
