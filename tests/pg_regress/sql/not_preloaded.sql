@@ -31,3 +31,23 @@ UNLISTEN *;
 \c
 SELECT seen('not preloaded', 'run');
 SELECT l1 FROM state_cache_stats WHERE class IS NULL;
+
+-- Derived classes: the source answers each time, and subscribers hear of changes.
+CREATE TABLE np_items (id integer PRIMARY KEY, v text);
+INSERT INTO np_items VALUES (1, 'a');
+SELECT state_class_define('np', cache_ttl => '1 h', source => 'SELECT to_jsonb(v) FROM np_items WHERE id = $1::integer');
+SELECT state_watch('np', 'np_items', 'id');
+SELECT state_class_define('np', cache_ttl => '0');
+SELECT class, exact, reason FROM state_sources;
+SELECT state_get('1', 'np'), state_get('2', 'np');
+SELECT cursor AS c1 FROM state_cursor() \gset
+UPDATE np_items SET v = 'b';
+ALTER TABLE np_items ADD w integer;
+SELECT state_get('1', 'np'), state_get_text('1', 'np'), state_exists('2', 'np');
+BEGIN; UPDATE np_items SET v = 'c'; SELECT state_get('1', 'np'); ROLLBACK;
+SELECT state_get('1', 'np'), state_warm('np', keys => '{1}'), (SELECT count(*) FROM state_audit());
+-- Without shared memory nobody knows which classes have changed.
+SELECT class, key, op FROM state_changes(:'c1') WHERE class = 'np';
+SELECT state_unwatch('np', 'np_items') FROM state_class_define('np', cache_ttl => '1 h');
+SELECT state_class_define('np', source => '');
+DROP TABLE np_items;
