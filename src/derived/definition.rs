@@ -103,6 +103,9 @@ pub fn read(catalog: &Catalog, class: &Rc<Class>, generation: Option<u64>) -> Re
         }
         .into());
     };
+    if let Some(tags) = shared::tags() {
+        tags.note_use();
+    }
     let (statement, walked) = prepare(class, source)?;
     let mut definition = Definition {
         class: Rc::clone(class),

@@ -25,7 +25,7 @@ pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};
 pub use report::Stage;
 pub use state_cache_l1::{Key, KeyId};
-pub use tags::Tag;
+pub use tags::{Tag, Tags};
 
 /// Asks for the memory and watches for what is dropped, if the library is being preloaded.
 pub fn init() {

@@ -2,7 +2,7 @@
 //! server. What they are for says the header of `derived`.
 
 use state_cache_l1::Mark;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Marks of classes. Classes whose names have the same hash share one: a change of the one costs the other its
 /// entries.
@@ -11,6 +11,8 @@ const CLASSES: usize = 256;
 /// The marks; all bytes are zero at first.
 #[repr(C)]
 pub struct Tags {
+    /// Some session has looked at a derived class since the server started. Until then nobody holds a document.
+    used: AtomicBool,
     definitions: Tag,
     classes: [Tag; CLASSES],
 }
@@ -39,6 +41,18 @@ impl Tag {
 }
 
 impl Tags {
+    /// A session looks at a derived class.
+    pub fn note_use(&self) {
+        if !self.used.load(SeqCst) {
+            self.used.store(true, SeqCst);
+        }
+    }
+
+    /// Whether one has since the server started.
+    pub fn are_used(&self) -> bool {
+        self.used.load(SeqCst)
+    }
+
     /// The definitions: tables, functions, privileges, roles, of all databases.
     pub fn definitions(&self) -> &Tag {
         &self.definitions

@@ -96,7 +96,10 @@ fn guarded(f: impl FnOnce() -> Result<()>) {
 fn is_ours() -> bool {
     let is_known = with(|batch| {
         let changed = !batch.states.is_empty() || batch.by_hand.any() || batch.dependents.any();
-        changed || batch.holds_claim || !batch.written_back.is_empty() || definitions::has_changed()
+        changed
+            || batch.holds_claim
+            || !batch.written_back.is_empty()
+            || definitions::may_have_to_be_told()
     });
     is_known || notify::has_requests()
 }

@@ -162,7 +162,7 @@ type Classes = (Rc<Catalog>, Vec<Box<[u8]>>);
 /// The derived classes, if the transaction has changed definitions: any of their documents may be another one now.
 /// `None` if there are none.
 fn redefined() -> Result<Option<Classes>> {
-    if !definitions::has_changed() {
+    if !definitions::may_have_to_be_told() {
         return Ok(None);
     }
     let catalog = match catalog::installed() {

@@ -3,7 +3,7 @@
 
 use crate::cache::own_full_xid;
 use crate::callback::shielded;
-use crate::shared;
+use crate::shared::{self, Tags};
 use pgrx::pg_sys::{self, ResourceReleasePhase};
 use std::cell::Cell;
 
@@ -28,6 +28,12 @@ pub fn note() {
 /// Whether the running transaction has changed definitions.
 pub fn has_changed() -> bool {
     CHANGED.get()
+}
+
+/// Whether subscribers may have to be told of that: a session has looked at a derived class since the server started.
+/// Other transactions with DDL have nothing to do with us.
+pub fn may_have_to_be_told() -> bool {
+    CHANGED.get() && shared::tags().is_none_or(Tags::are_used)
 }
 
 /// Raises the mark; it stays up until the transaction has ended. Allocates nothing, cannot fail.
