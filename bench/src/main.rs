@@ -199,9 +199,16 @@ fn run() -> Result<(), Failure> {
          CREATE TABLE plain (key text PRIMARY KEY, state jsonb NOT NULL)",
     )?;
     println!("{}\n\n{}", results.described(), report::HEADING);
+    let mut failed = Vec::new();
     for name in &options.rows {
-        let rows =
-            measure(name, &mut connection, &options).map_err(|error| format!("{name}: {error}"))?;
+        // What fails costs its own rows only: the others took many minutes.
+        let rows = match measure(name, &mut connection, &options) {
+            Ok(rows) => rows,
+            Err(error) => {
+                failed.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
         for row in &rows {
             println!("{}", row.markdown());
         }
@@ -209,13 +216,18 @@ fn run() -> Result<(), Failure> {
             name: name.clone(),
             rows,
         });
+        // Whoever stops a run has what it measured until then.
+        results.write(&trial())?;
+    }
+    if !failed.is_empty() {
+        return Err(failed.join("; ").into());
     }
     let directory = match options.is_whole() {
         true => published(),
         false => trial(),
     };
-    results.write(&directory)?;
     if options.is_whole() {
+        results.write(&directory)?;
         results.publish()?;
     }
     println!("\nJSON and picture: {}", directory.display());
