@@ -146,13 +146,13 @@ unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     n: usize,
 ) -> &'a pg_sys::FormData_pg_attribute {
-    // SAFETY: the caller's promise.
     #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    // SAFETY: the descriptor has so many columns, the caller says.
     unsafe {
         &(*descriptor).attrs.as_slice(n + 1)[n]
     }
-    // SAFETY: the caller's promise. The columns lie behind their compact forms, of which there are as many.
     #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    // SAFETY: the descriptor has so many columns, the caller says; they lie behind as many compact forms.
     unsafe {
         let compact = (*descriptor).compact_attrs.as_ptr();
         let columns = compact.add((*descriptor).natts as usize);

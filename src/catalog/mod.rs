@@ -32,6 +32,7 @@ pub use class::Class;
 pub use floor::bucket;
 pub use head::HeadRow;
 pub use history::{KnownStart, Trace};
+pub use scan::primary_key;
 pub use source::Source;
 pub use text::c_string;
 

@@ -136,14 +136,15 @@ pub unsafe fn scan_rows(
 ///
 /// # Safety
 /// `table` is open.
-unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
-    // SAFETY: the caller's promise.
+pub unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
     #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    // SAFETY: the table is open, the caller says.
     unsafe {
         pg_sys::RelationGetPrimaryKeyIndex(table)
     }
-    // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to scan by.
+    // A deferrable key may hold duplicates, so it is no key to scan by.
     #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    // SAFETY: the table is open, the caller says.
     unsafe {
         pg_sys::RelationGetPrimaryKeyIndex(table, false)
     }

@@ -35,9 +35,9 @@ impl Flight {
             locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         };
+        let mode = pg_sys::ExclusiveLock as i32;
         // SAFETY: a lock of this transaction, which waits for nobody.
-        let result =
-            unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true) };
+        let result = unsafe { pg_sys::LockAcquire(&tag, mode, false, true) };
         (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Self(tag))
     }
 }

@@ -354,10 +354,10 @@ impl<'a> Reader<'a> {
         let (document, is_callers) = {
             let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
             let fresh = sys::active_snapshot();
-            // SAFETY: both snapshots are on the stack of active ones, and the caller's goes by transactions; the
-            // server is not in recovery.
-            let (moment, is_callers) =
-                unsafe { (Moment::of_filler(fresh)?, same_visibility(caller, fresh)) };
+            // SAFETY: the snapshot is on the stack of active ones; the server is not in recovery.
+            let moment = unsafe { Moment::of_filler(fresh)? };
+            // SAFETY: both snapshots are on the stack of active ones, and the caller's goes by transactions.
+            let is_callers = unsafe { same_visibility(caller, fresh) };
             let noting = Noting::begin();
             let document = self.compute()?;
             let reads = noting.end();

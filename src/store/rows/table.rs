@@ -107,9 +107,9 @@ impl<'a> Found<'a> {
     /// # Safety
     /// It is one.
     pub unsafe fn bytes(&self, column: usize) -> Option<&'a [u8]> {
-        // SAFETY: the caller's promise; the row is pinned while it is found.
-        self.value(column)
-            .map(|value| unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) })
+        let value = self.value(column)?;
+        // SAFETY: such a column, the caller says; the row is pinned while it is found.
+        Some(unsafe { varlena::detoasted_bytes(value.cast_mut_ptr()) })
     }
 }
 
@@ -136,7 +136,7 @@ impl Table {
                     Err(_) => Error::Reinstalled.raise(),
                 }
             }
-            let index = match primary_key(relation) {
+            let index = match catalog::primary_key(relation) {
                 pg_sys::InvalidOid => {
                     pg_sys::table_close(relation, pg_sys::NoLock as i32);
                     return None;
@@ -537,31 +537,14 @@ unsafe fn begin_scan(
     keys: usize,
 ) -> pg_sys::IndexScanDesc {
     let (snapshot, keys) = (sys::active_snapshot(), keys as i32);
-    // SAFETY: the caller's promise.
     #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    // SAFETY: both relations are open, the caller says.
     unsafe {
         pg_sys::index_beginscan(table, index, snapshot, keys, 0)
     }
-    // SAFETY: the caller's promise.
     #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    // SAFETY: both relations are open, the caller says.
     unsafe {
         pg_sys::index_beginscan(table, index, snapshot, std::ptr::null_mut(), keys, 0)
-    }
-}
-
-/// The index behind the primary key; `InvalidOid` without one.
-///
-/// # Safety
-/// `table` is open.
-unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
-    // SAFETY: the caller's promise.
-    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
-    unsafe {
-        pg_sys::RelationGetPrimaryKeyIndex(table)
-    }
-    // SAFETY: the caller's promise. A deferrable key may hold duplicates, so it is no key to look rows up by.
-    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
-    unsafe {
-        pg_sys::RelationGetPrimaryKeyIndex(table, false)
     }
 }
