@@ -20,6 +20,7 @@ mod fault;
 mod identity;
 mod interval;
 mod json_text;
+mod latch;
 mod memory;
 mod name;
 mod notify;

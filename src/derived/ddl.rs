@@ -53,28 +53,17 @@ unsafe extern "C-unwind" fn process_utility(
             Effect::Changes => definitions::note(),
             Effect::CommitsPrepared => definitions::raise(),
         }
-        match NEXT {
-            Some(next) => next(
-                statement,
-                text,
-                read_only,
-                context,
-                parameters,
-                environment,
-                receiver,
-                completion,
-            ),
-            None => sys::standard_process_utility(
-                statement,
-                text,
-                read_only,
-                context,
-                parameters,
-                environment,
-                receiver,
-                completion,
-            ),
-        }
+        let next = NEXT.unwrap_or(sys::standard_process_utility);
+        next(
+            statement,
+            text,
+            read_only,
+            context,
+            parameters,
+            environment,
+            receiver,
+            completion,
+        );
         if effect == Effect::Changes {
             // The statement may have committed meanwhile, and gone on in another transaction.
             definitions::note();

@@ -5,7 +5,7 @@
 //! [`PATIENCE`].
 
 use crate::cache::StateRef;
-use crate::shared;
+use crate::{latch, shared};
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -72,18 +72,9 @@ impl Wait {
         if self.since.elapsed() > PATIENCE {
             return false;
         }
-        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        let milliseconds = self.next.as_micros().div_ceil(1000);
+        latch::wait(self.next);
         // SAFETY: this process's own latch; whoever else waits on it looks before waiting.
-        unsafe {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                events as i32,
-                milliseconds as std::ffi::c_long,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
+        unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
         pgrx::check_for_interrupts!();
         self.next = (2 * self.next).min(LOOK[1]);
         true

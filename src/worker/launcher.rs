@@ -1,8 +1,8 @@
 //! The launcher: the process that starts the workers. The contract is in `worker`.
 
-use super::place::wait;
 use super::schedule::Backoff;
 use super::work::work;
+use crate::latch::wait;
 use crate::shared::{self, Database, NEVER, Stage};
 use crate::{settings, sys};
 use pgrx::pg_sys::{self, BgwHandleStatus};

@@ -1,12 +1,13 @@
 //! A worker: the process that serves one database. The contract is in `worker`.
 
 use super::guard::{Failure, guarded};
-use super::place::{LEAVING, SLOT, accept, activity, transaction, wait};
+use super::place::{LEAVING, SLOT, accept, activity, transaction};
 use super::schedule::Scheduled;
 use super::task::{Next, Round};
 use super::work::work;
 use crate::catalog;
 use crate::error::Error;
+use crate::latch::wait;
 use crate::shared::{self, Database, NEVER, Stage};
 use crate::{settings, sys};
 use pgrx::pg_sys;

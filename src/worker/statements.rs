@@ -4,8 +4,8 @@
 //! Only who could run the statement makes a worker leave. The statement itself is left alone: what is wrong
 //! with it the server says.
 
-use super::place::wait;
 use crate::callback::shielded;
+use crate::latch::wait;
 use crate::shared::{self, Database};
 use crate::sys;
 use pgrx::pg_sys::{self, NodeTag, XactEvent};
@@ -64,28 +64,17 @@ unsafe extern "C-unwind" fn process_utility(
             let node = (*statement).utilityStmt;
             pg_sys::submodules::panic::pgrx_extern_c_guard(|| make_way(node));
         }
-        match NEXT {
-            Some(next) => next(
-                statement,
-                text,
-                read_only,
-                context,
-                parameters,
-                environment,
-                receiver,
-                completion,
-            ),
-            None => sys::standard_process_utility(
-                statement,
-                text,
-                read_only,
-                context,
-                parameters,
-                environment,
-                receiver,
-                completion,
-            ),
-        }
+        let next = NEXT.unwrap_or(sys::standard_process_utility);
+        next(
+            statement,
+            text,
+            read_only,
+            context,
+            parameters,
+            environment,
+            receiver,
+            completion,
+        );
     }
 }
 

@@ -29,6 +29,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "identity",
             "interval",
             "json_text",
+            "latch",
             "memory",
             "name",
             "reserve",
