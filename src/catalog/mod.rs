@@ -381,6 +381,22 @@ impl Catalog {
         !self.access().row_security && access::may_update(self.snapshot)
     }
 
+    /// Raises `42501` unless the current role may know of every state: it needs SELECT on both tables, and no row of
+    /// theirs may be hidden from it.
+    pub fn check_may_see_all(&self) -> Result<()> {
+        let access = self.access();
+        if access.row_security {
+            return Err(Error::RowSecurity);
+        }
+        if !access.l1 {
+            return Err(Error::Privilege {
+                table: "state_head and state_snapshot",
+                wanted: "SELECT",
+            });
+        }
+        Ok(())
+    }
+
     /// Raises `42501` unless the current role may empty the cache: it needs UPDATE on `state_head`, and
     /// under row-level security it would learn what is hidden from it.
     pub fn check_may_evict(&self) -> Result<()> {

@@ -14,7 +14,8 @@ use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::{memory, shared, sys};
+use crate::{memory, shared};
+use pgrx::pg_sys;
 use state_cache_memory::Grow;
 use std::rc::Rc;
 
@@ -24,17 +25,10 @@ const SAMPLE: i32 = 100;
 /// An entry by its name; whether it is one of a derived class.
 type Name = (Vec<u8>, Vec<u8>, bool);
 
-/// Numbers that look random (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
+/// A number from 0 to below `sides`, drawn by the server.
+fn drawn_below(sides: u64) -> u64 {
+    // SAFETY: a plain global of this process, which the server has seeded.
+    unsafe { pg_sys::pg_prng_uint64_range(&raw mut pg_sys::pg_global_prng_state, 0, sides - 1) }
 }
 
 /// So many entries at random, each as likely as any other; all if there are no more.
@@ -43,7 +37,6 @@ fn sample(catalog: &Catalog, class: Option<&[u8]>, most: usize) -> Result<Vec<Na
         return Ok(Vec::new());
     };
     let (mut chosen, mut seen, mut outcome) = (Vec::new(), 0_u64, Ok(()));
-    let mut dice = Dice(sys::now() as u64);
     for incarnation in shared::incarnations(catalog.incarnation) {
         let is_derived = incarnation != catalog.incarnation;
         l1.for_each(catalog.database, incarnation, |of, key, info| {
@@ -56,7 +49,7 @@ fn sample(catalog: &Catalog, class: Option<&[u8]>, most: usize) -> Result<Vec<Na
                 let name = (of.to_vec(), key.to_vec(), is_derived);
                 if chosen.len() < most {
                     chosen.try_push(name)?;
-                } else if let Some(place) = chosen.get_mut(dice.below(seen) as usize) {
+                } else if let Some(place) = chosen.get_mut(drawn_below(seen) as usize) {
                     *place = name;
                 }
                 Ok(())
@@ -128,14 +121,7 @@ sql_functions! {
         let most = call.integer(1).unwrap_or(SAMPLE);
         let most = usize::try_from(most)
             .map_err(|_| Error::argument(format!("sample must not be negative: {most}")))?;
-        // Entries are named here, as in state_cache_entries.
-        let access = catalog.access();
-        if access.row_security {
-            return Err(Error::RowSecurity);
-        }
-        if !access.l1 {
-            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
-        }
+        catalog.check_may_see_all()?;
         let mut rows = call.rows()?;
         if crate::transaction::has_changes() || crate::transaction::has_touched() {
             return Ok(call::void_datum());

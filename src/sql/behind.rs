@@ -3,7 +3,6 @@
 use crate::behind;
 use crate::call::{self, sql_functions};
 use crate::catalog;
-use crate::error::Error;
 use crate::transaction;
 use pgrx::pg_sys;
 
@@ -28,13 +27,7 @@ sql_functions! {
     /// `state_cache_unwritten()`
     fn state_cache_unwritten(call) {
         let catalog = catalog::current(call.function())?;
-        let access = catalog.access();
-        if access.row_security {
-            return Err(Error::RowSecurity);
-        }
-        if !access.l1 {
-            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
-        }
+        catalog.check_may_see_all()?;
         let mut rows = call.rows()?;
         for ((class, key), info) in behind::dirty_states(&catalog, None)? {
             let Some(dirty) = info.dirty else { continue };

@@ -208,13 +208,7 @@ sql_functions! {
     /// `state_cache_entries()`
     fn state_cache_entries(call) {
         let catalog = catalog::current(call.function())?;
-        let access = catalog.access();
-        if access.row_security {
-            return Err(Error::RowSecurity);
-        }
-        if !access.l1 {
-            return Err(Error::Privilege { table: "state_head and state_snapshot", wanted: "SELECT" });
-        }
+        catalog.check_may_see_all()?;
         let (mut entries, mut outcome) = (Vec::new(), Ok(()));
         if let Some(l1) = shared::l1() {
             for incarnation in shared::incarnations(catalog.incarnation) {
