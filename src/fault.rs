@@ -150,6 +150,9 @@ pub mod injection {
         /// Asking whether the snapshot was taken before the one that an entry of a derived class was filled under.
         #[name = c"no_derived_moment"]
         DerivedMoment,
+        /// Asking whether entries of a derived class were evicted by request while a document was computed.
+        #[name = c"no_derived_eviction"]
+        DerivedEviction,
         /// Ending the last use of the batch before the commit record.
         #[name = c"batch_in_use"]
         EndOfUse,

@@ -275,7 +275,9 @@ fn derived_changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<(
             &class,
         ));
         let is_told = match tags {
-            Some((tags, tag)) if knows => !is_seen(tags.definitions()) || !is_seen(tag),
+            Some((tags, tag)) if knows => {
+                !is_seen(tags.definitions(catalog.database)) || !is_seen(tag)
+            }
             _ => true,
         };
         if is_told {

@@ -1,10 +1,11 @@
 //! Which statements change definitions: what a query means, or what it gives without a trigger that says so.
 //!
-//! A list of the statements that do not; whatever is not on it does. It costs every derived document of the server,
-//! which are computed anew then.
+//! A list of the statements that do not; whatever is not on it does. It costs the derived documents of the database,
+//! or of all databases where the statement is not one of those that change only what its own database has: they are
+//! computed anew then.
 
 use crate::sys;
-use crate::transaction::definitions;
+use crate::transaction::definitions::{self, Scope};
 use pgrx::pg_sys::{self, NodeTag, ObjectType, TransactionStmtKind};
 use std::ffi::{CStr, c_char};
 
@@ -27,7 +28,7 @@ enum Effect {
     /// Nothing.
     None,
     /// It changes them.
-    Changes,
+    Changes(Scope),
     /// It makes a change of another transaction visible, before its own transaction ends.
     CommitsPrepared,
 }
@@ -50,8 +51,8 @@ unsafe extern "C-unwind" fn process_utility(
         let effect = pg_sys::submodules::panic::pgrx_extern_c_guard(|| effect(node));
         match effect {
             Effect::None => {}
-            Effect::Changes => definitions::note(),
-            Effect::CommitsPrepared => definitions::raise(),
+            Effect::Changes(scope) => definitions::note_of(scope),
+            Effect::CommitsPrepared => definitions::raise(Scope::Server),
         }
         let next = NEXT.unwrap_or(sys::standard_process_utility);
         next(
@@ -64,9 +65,9 @@ unsafe extern "C-unwind" fn process_utility(
             receiver,
             completion,
         );
-        if effect == Effect::Changes {
+        if let Effect::Changes(scope) = effect {
             // The statement may have committed meanwhile, and gone on in another transaction.
-            definitions::note();
+            definitions::note_of(scope);
         }
     }
 }
@@ -142,8 +143,65 @@ unsafe fn effect(statement: *mut pg_sys::Node) -> Effect {
         }
     };
     match changes {
-        true => Effect::Changes,
+        // SAFETY: the caller's promise.
+        true => Effect::Changes(unsafe { scope(statement) }),
         false => Effect::None,
+    }
+}
+
+/// Whose definitions a statement changes that changes some.
+///
+/// # Safety
+/// `statement` is a utility statement.
+unsafe fn scope(statement: *mut pg_sys::Node) -> Scope {
+    use NodeTag as Tag;
+    let of = |kind: ObjectType::Type| match kind {
+        ObjectType::OBJECT_ROLE | ObjectType::OBJECT_DATABASE | ObjectType::OBJECT_TABLESPACE => {
+            Scope::Server
+        }
+        _ => Scope::Database,
+    };
+    // SAFETY: the caller's promise; each node is of the type that its tag says.
+    unsafe {
+        match (*statement).type_ {
+            Tag::T_RenameStmt => of((*statement.cast::<pg_sys::RenameStmt>()).renameType),
+            Tag::T_AlterOwnerStmt => of((*statement.cast::<pg_sys::AlterOwnerStmt>()).objectType),
+            Tag::T_GrantStmt => of((*statement.cast::<pg_sys::GrantStmt>()).objtype),
+            Tag::T_CreateStmt
+            | Tag::T_CreateTableAsStmt
+            | Tag::T_CreateForeignTableStmt
+            | Tag::T_AlterTableStmt
+            | Tag::T_AlterObjectSchemaStmt
+            | Tag::T_AlterDefaultPrivilegesStmt
+            | Tag::T_DropStmt
+            | Tag::T_TruncateStmt
+            | Tag::T_ViewStmt
+            | Tag::T_RuleStmt
+            | Tag::T_CreateTrigStmt
+            | Tag::T_CreatePolicyStmt
+            | Tag::T_AlterPolicyStmt
+            | Tag::T_CreateFunctionStmt
+            | Tag::T_AlterFunctionStmt
+            | Tag::T_CreateSchemaStmt
+            | Tag::T_CreateSeqStmt
+            | Tag::T_AlterSeqStmt
+            | Tag::T_CreateStatsStmt
+            | Tag::T_AlterStatsStmt
+            | Tag::T_CreateDomainStmt
+            | Tag::T_AlterDomainStmt
+            | Tag::T_CreateEnumStmt
+            | Tag::T_AlterEnumStmt
+            | Tag::T_CreateRangeStmt
+            | Tag::T_CompositeTypeStmt
+            | Tag::T_AlterTypeStmt
+            | Tag::T_DefineStmt
+            | Tag::T_CreateCastStmt
+            | Tag::T_CreateExtensionStmt
+            | Tag::T_AlterExtensionStmt
+            | Tag::T_AlterExtensionContentsStmt
+            | Tag::T_AlterObjectDependsStmt => Scope::Database,
+            _ => Scope::Server,
+        }
     }
 }
 

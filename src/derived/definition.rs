@@ -10,11 +10,11 @@ use super::walk::{Walked, is_built_in, shown, volatility};
 use super::watch::{self, Watching};
 use crate::catalog::{self, Catalog, Class, Source};
 use crate::error::{Error, Result, text};
+use crate::shared::{self, Tag};
 use crate::store::{Connection, Statement};
-use crate::{shared, sys};
+use crate::sys;
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys::{self, CmdType, Oid};
-use state_cache_l1::Mark;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -49,17 +49,14 @@ pub struct Definition {
 #[derive(Default)]
 struct Slot {
     definition: RefCell<Option<Rc<Definition>>>,
-    /// The mark of all its documents.
-    mark: OnceCell<Option<&'static Mark>>,
+    /// The tag of all its documents.
+    tag: OnceCell<Option<&'static Tag>>,
 }
 
-/// The mark of all documents of a class; `None` without shared memory.
-pub fn class_mark(catalog: &Catalog, class: &Class) -> Option<&'static Mark> {
-    let mark = || {
-        let tag = shared::class_tag(catalog.database, catalog.incarnation, &class.name)?;
-        Some(&tag.mark)
-    };
-    *class.attached::<Slot>().mark.get_or_init(mark)
+/// The tag of all documents of a class; `None` without shared memory.
+pub fn class_tag(catalog: &Catalog, class: &Class) -> Option<&'static Tag> {
+    let tag = || shared::class_tag(catalog.database, catalog.incarnation, &class.name);
+    *class.attached::<Slot>().tag.get_or_init(tag)
 }
 
 /// What is known already of a class that is good for this generation of the definitions' mark. While the mark is

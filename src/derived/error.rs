@@ -36,6 +36,8 @@ pub enum DerivedError {
     Recursion { document: Shown },
     /// Documents have no versions.
     NoVersions { class: String },
+    /// All documents of a class are asked for, and nobody knows their keys.
+    KeysUnknown { class: String },
     /// The class is no derived one any more.
     Redefined { class: String },
 }
@@ -99,6 +101,11 @@ impl Report for DerivedError {
                 format!("documents of class \"{class}\" are computed, and have no versions"),
             )
             .set_hint("Read the document, or listen on the channel of the class."),
+            Self::KeysUnknown { class } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("nobody knows the keys of class \"{class}\", whose documents are computed"),
+            )
+            .set_hint("Name them: state_warm(class, keys => ...)."),
             Self::Redefined { class } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("class \"{class}\" was redefined meanwhile"),

@@ -13,8 +13,8 @@
 //! - **Watch**: a trigger on a relation, which turns a changed row into keys of a class. There is no other record of
 //!   a watch: what the relation's triggers say is so, after a dump, a rename or DISABLE TRIGGER too.
 //! - **Tag**: what a document depends on. There are three: its own (class, key), all of its class, and the
-//!   definitions of the server. Each has a mark (`state_cache_l1::Mark`): a commit raises the mark before its commit
-//!   record, and advances its generation and lowers it after it has become visible.
+//!   definitions of its database. Each has a mark (`state_cache_l1::Mark`): a commit raises the mark before its
+//!   commit record, and advances its generation and lowers it after it has become visible.
 //! - **Exact** is a class whose query reads nothing but tables that are watched for it, through functions whose
 //!   answers depend on their arguments ([`walk`]). Of any other class L1 may answer for `cache_ttl` only, and what it
 //!   answers is as old as that: it must have one.
@@ -26,9 +26,10 @@
 //!   out.
 //! - The mark of the class: TRUNCATE, a watch without keys, a key that is NULL, an expression that does not compile,
 //!   more than 1,000 keys in one transaction. Raised, advanced and lowered likewise.
-//! - The mark of the definitions of the server, which all databases share: DDL, GRANT, the definition of a class, a
-//!   TRUNCATE of a partition ([`ddl`]). Raised likewise, and for COMMIT PREPARED before the statement; advanced and
-//!   lowered when the locks are released.
+//! - The mark of the definitions of the database: DDL, GRANT, the definition of a class, a TRUNCATE of a partition
+//!   ([`ddl`]). What all databases share (roles), and whatever is not known to concern one database only, raises the
+//!   marks of all. Raised likewise, and all of them for COMMIT PREPARED before the statement; advanced and lowered
+//!   when the locks are released.
 //!
 //! The stripe is the one of a name that no state has (`shared::derived_key`). What is advanced need not be told per
 //! entry: an entry keeps a digest of the generations of its class and of the definitions, and one with another digest
@@ -45,8 +46,9 @@
 //! 1. Read the three generations; all marks must be quiet.
 //! 2. Take a snapshot F.
 //! 3. Evaluate under F. The transaction has no transaction id, so F holds nothing of its own.
-//! 4. Link the entry, under the lock of its partition, if the stripe is still quiet and of the same generation. The
-//!    entry holds the digest of the two other generations and the moment of F.
+//! 4. Link the entry, under the lock of its partition, if the stripe is still quiet and of the same generation, and
+//!    nobody has had entries of the class evicted since step 1. The entry holds the digest of the two other
+//!    generations and the moment of F.
 //!
 //! The answer to the reader is that of F if F sees what S sees, else the query runs again under S.
 //!
@@ -102,6 +104,15 @@
 //!   would name it differently;
 //! - if the transaction has an id and a relation has partitions or children, whose statements no trigger announces;
 //! - if the source reads derived documents, unless the class goes by age.
+//!
+//! # Evictions by request
+//!
+//! `state_invalidate` and `state_cache_clear` promise that what the tables held before the call is not in L1 after
+//! it; for a class that goes by age nothing else would see to that. Each class counts such calls (`Tag::evictions`). The
+//! call counts first, and then goes through the partitions. A fill reads the number in step 1, before F, and again in
+//! step 4 under the lock of the partition: either it finds another number, and does not link; or the call has not
+//! counted yet, comes to the partition later, and finds the entry. Fills of other keys of the class are refused too;
+//! that costs a computation.
 //!
 //! # Errors, subtransactions, crashes
 //!

@@ -68,16 +68,20 @@ pub struct Seen {
     token: FillToken,
     class: u64,
     definitions: u64,
+    /// How often entries of the class were evicted by request.
+    evictions: u64,
 }
 
 impl Seen {
     /// Those of now; `None` while a mark is raised, or without shared memory.
     pub fn now(key: &Key<'_>, state: &StateRef<'_>) -> Option<Self> {
-        let class = definition::class_mark(&state.catalog, &state.class)?;
+        let class = definition::class_tag(&state.catalog, &state.class)?;
+        let definitions = shared::tags()?.definitions(state.catalog.database);
         Some(Self {
             token: shared::l1()?.fill_token(key)?,
-            class: class.quiet_generation()?,
-            definitions: shared::tags()?.definitions().mark.quiet_generation()?,
+            class: class.mark.quiet_generation()?,
+            definitions: definitions.mark.quiet_generation()?,
+            evictions: class.evictions(),
         })
     }
 
@@ -424,9 +428,14 @@ impl<'a> Reader<'a> {
             true => l1.fill_token(&self.key).unwrap_or(seen.token),
             false => seen.token,
         };
+        let tag = definition::class_tag(&self.state.catalog, &self.state.class);
+        let is_wanted = || {
+            tag.is_some_and(|tag| tag.evictions() == seen.evictions)
+                || crate::fault::leaves_out!(DerivedEviction)
+        };
         let linked = l1
             .reserve(&entry)
-            .map(|block| l1.link_if_unchanged(block, token));
+            .map(|block| l1.link_if_unchanged_and(block, token, is_wanted));
         let counter = match linked {
             Ok(true) => Counter::Fills,
             Ok(false) | Err(Refused::Full | Refused::Gone) => Counter::FillsRefused,

@@ -1,5 +1,5 @@
-//! Marks of what derived documents depend on beside their own keys: all of a class, and the definitions of the
-//! server. What they are for says the header of `derived`.
+//! Marks of what derived documents depend on beside their own keys: all of a class, and the definitions of a
+//! database. What they are for says the header of `derived`.
 
 use state_cache_l1::Mark;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 /// Marks of classes. Classes whose names have the same hash share one: a change of the one costs the other its
 /// entries.
 const CLASSES: usize = 256;
+/// Marks of the definitions of databases. Databases whose numbers leave the same remainder share one, likewise.
+const DATABASES: usize = 64;
 
 /// The marks; all bytes are zero at first.
 #[repr(C)]
 pub struct Tags {
     /// Some session has looked at a derived class since the server started. Until then nobody holds a document.
     used: AtomicBool,
-    definitions: Tag,
+    definitions: [Tag; DATABASES],
     classes: [Tag; CLASSES],
 }
 
@@ -25,6 +27,8 @@ pub struct Tag {
     /// The highest full id of a transaction that was about to commit a change of it; 0 for none since the server
     /// started. For a class also of single documents.
     changed: AtomicU64,
+    /// How often somebody has had entries of the class evicted.
+    evicted: AtomicU64,
 }
 
 impl Tag {
@@ -37,6 +41,16 @@ impl Tag {
     /// snapshot sees.
     pub fn last_change(&self) -> u64 {
         self.changed.load(SeqCst)
+    }
+
+    /// Entries of the class are about to be evicted by request: fills begun before this are refused.
+    pub fn note_eviction(&self) {
+        self.evicted.fetch_add(1, SeqCst);
+    }
+
+    /// How often that has happened.
+    pub fn evictions(&self) -> u64 {
+        self.evicted.load(SeqCst)
     }
 }
 
@@ -53,9 +67,19 @@ impl Tags {
         self.used.load(SeqCst)
     }
 
-    /// The definitions: tables, functions, privileges, roles, of all databases.
-    pub fn definitions(&self) -> &Tag {
+    /// The definitions of a database: tables, functions, privileges, and the roles of the server.
+    pub fn definitions(&self, database: u32) -> &Tag {
+        &self.definitions[database as usize % DATABASES]
+    }
+
+    /// Those of all databases.
+    pub fn all_definitions(&self) -> &[Tag] {
         &self.definitions
+    }
+
+    /// All classes, of all databases.
+    pub fn all_classes(&self) -> &[Tag] {
+        &self.classes
     }
 
     /// All documents of a class, by the hash of its name.

@@ -13,8 +13,22 @@ use state_cache_memory::Grow;
 /// The longest class name and channel, in bytes: those of an identifier.
 const MAX_NAME: usize = 63;
 
-/// Evicts what `wanted` says of this installation's entries; how many there were.
-fn evict(catalog: &Catalog, mut wanted: impl FnMut(&[u8], &[u8]) -> bool) -> u64 {
+/// Evicts what `wanted` says of this installation's entries, those of a class or of all; how many there were.
+fn evict(catalog: &Catalog, class: Option<&[u8]>, mut wanted: impl FnMut(&[u8]) -> bool) -> u64 {
+    // First: the header of `derived` says why.
+    match class {
+        Some(class) => {
+            if let Some(tag) = shared::class_tag(catalog.database, catalog.incarnation, class) {
+                tag.note_eviction();
+            }
+        }
+        None => {
+            for tag in shared::tags().map_or(&[][..], shared::Tags::all_classes) {
+                tag.note_eviction();
+            }
+        }
+    }
+    let mut wanted = |of: &[u8], key: &[u8]| class.is_none_or(|class| of == class) && wanted(key);
     shared::l1().map_or(0, |l1| {
         let of_states = |of| l1.remove_if(catalog.database, of, |class, key, _| wanted(class, key));
         shared::incarnations(catalog.incarnation)
@@ -113,7 +127,7 @@ sql_functions! {
         let catalog = catalog::current(call.function())?;
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 0)?;
-        let evicted = evict(&catalog, |of, _| class.is_none_or(|class| of == class));
+        let evicted = evict(&catalog, class, |_| true);
         Ok(call::count_datum(evicted))
     }
 
@@ -130,9 +144,7 @@ sql_functions! {
         })?;
         catalog.check_may_evict()?;
         let class = optional_class(call, &catalog, 1)?;
-        let evicted = evict(&catalog, |of, key| {
-            class.is_none_or(|class| of == class) && pattern.matches(key, encoding::character)
-        });
+        let evicted = evict(&catalog, class, |key| pattern.matches(key, encoding::character));
         notify::request_invalidation(&catalog, class, text)?;
         Ok(call::count_datum(evicted))
     }

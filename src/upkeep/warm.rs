@@ -7,7 +7,8 @@ use crate::cache::warm::{Warmed, warm};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::counters;
-use crate::error::{Error, Result};
+use crate::derived::DerivedError;
+use crate::error::{Error, Result, text};
 use crate::store::{self, Proceed};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::transaction;
@@ -57,6 +58,9 @@ sql_functions! {
         };
         catalog.check_may_see_all()?;
         let class = catalog.class(name)?;
+        if class.source.is_some() {
+            return Err(DerivedError::KeysUnknown { class: text(name) }.into());
+        }
         let mut progress = Progress::begin(store::count(&catalog, &class)?.min(most));
         let mut filled = 0;
         if most > 0 {

@@ -316,6 +316,17 @@ impl<K: Locks> L1<K> {
     /// The check is made under the partition's lock: a committer that enters after it takes that lock
     /// later, to link or remove, and so has the last word.
     pub fn link_if_unchanged(&self, block: Block, token: FillToken) -> bool {
+        self.link_if_unchanged_and(block, token, || true)
+    }
+
+    /// The same, if `holds` says so under the lock of the partition: who makes it say no first, and removes entries
+    /// then, finds what was linked before, and nothing is linked after.
+    pub fn link_if_unchanged_and(
+        &self,
+        block: Block,
+        token: FillToken,
+        holds: impl FnOnce() -> bool,
+    ) -> bool {
         let Some(entry) = self.header_of(&block) else {
             return false;
         };
@@ -324,6 +335,7 @@ impl<K: Locks> L1<K> {
         if self.stripe(entry.key_id()).quiet_generation() != Some(token.stripe_generation)
             || self.domain(entry.db).quiet_generation() != Some(token.domain_generation)
             || (block.only_replaces && old.is_none())
+            || !holds()
             || old
                 .and_then(|old| shard.entry(old))
                 .is_some_and(EntryHeader::is_dirty)

@@ -70,6 +70,11 @@ SELECT state_class_define('bad-states', source => '');
 SELECT state_get('1', 'bad-states'), state_version('1', 'bad-states');
 SELECT state_set('1', '{"stored": 2}', class => 'bad-states');
 SELECT state_version('1', 'bad-states');
+-- Nobody knows the keys of a derived class, so they must be named; and a literal alone may be either argument.
+SELECT state_class_define('bad-warm', cache_ttl => '1 h', source => 'SELECT to_jsonb($1)');
+SELECT complaint($$SELECT state_warm('bad-warm')$$), complaint($$SELECT state_warm('bad-warm', 10)$$), complaint($$SELECT state_warm('bad-warm', '{1}')$$);
+SELECT state_warm('bad-warm', keys => '{1,2}'), state_warm('bad-warm', '{1,3}'::text[]), state_warm('bad-warm', ARRAY['1']);
+SELECT state_class_define('bad-warm', source => '');
 -- By hand.
 INSERT INTO state_source VALUES ('bad-states', 'nonsense', 'public');
 SELECT complaint($$SELECT state_get('1', 'bad-states')$$);

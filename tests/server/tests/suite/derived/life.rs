@@ -99,6 +99,43 @@ fn a_standby_computes_and_keeps_nothing() {
 }
 
 #[test]
+fn ddl_costs_the_documents_of_its_own_database_and_roles_those_of_all() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run(SETUP);
+    // Databases whose numbers leave the same remainder share a mark.
+    let share = "SELECT a.oid::bigint % 64 = b.oid::bigint % 64 FROM pg_database a, pg_database b
+        WHERE a.datname = 'postgres' AND b.datname = 'other'";
+    client.run("CREATE DATABASE other");
+    while client.flag(share) {
+        client.run("DROP DATABASE other");
+        client.run("CREATE DATABASE other");
+    }
+    let mut other = server.connect_to("other");
+    other.run("CREATE EXTENSION state_cache");
+    let mut evaluations_after = |ddl: &str| {
+        assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+        let before = client.counter("evaluations");
+        other.run(ddl);
+        assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+        client.counter("evaluations") - before
+    };
+    assert_eq!(evaluations_after("CREATE TABLE t (id integer)"), 0);
+    assert_eq!(evaluations_after("ALTER TABLE t ADD v text"), 0);
+    assert_eq!(evaluations_after("CREATE VIEW w AS SELECT * FROM t"), 0);
+    assert_eq!(
+        evaluations_after("GRANT SELECT ON w TO PUBLIC; DROP TABLE t CASCADE"),
+        0
+    );
+    assert_eq!(evaluations_after("CREATE ROLE r"), 25);
+    assert_eq!(evaluations_after("GRANT pg_monitor TO r"), 25);
+    assert_eq!(
+        evaluations_after("ALTER ROLE r RENAME TO s; DROP ROLE s"),
+        25
+    );
+}
+
+#[test]
 fn a_crash_between_commit_and_publication_leaves_nothing_old() {
     for point in ["marked", "visible"] {
         let server = Server::new(&[]);
