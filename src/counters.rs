@@ -26,6 +26,8 @@ pub enum Counter {
     Expirations = COUNTER_EXPIRATIONS,
     /// Reads answered by L1.
     Hits,
+    /// Reads answered by L1 because the head row agreed.
+    Validated,
     /// Reads that found no entry.
     Misses,
     /// Reads of what this transaction has changed itself.

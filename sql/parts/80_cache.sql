@@ -60,7 +60,7 @@ COMMENT ON FUNCTION state_hash(jsonb) IS 'xxh3-128 of a document in binary form,
 
 CREATE FUNCTION state_cache_stats(
 		OUT class text, OUT l1 text, OUT entries bigint, OUT bytes bigint,
-		OUT hits bigint, OUT misses bigint,
+		OUT hits bigint, OUT validated bigint, OUT misses bigint,
 		OUT bypass_own bigint, OUT bypass_writers bigint, OUT bypass_snapshot bigint,
 		OUT bypass_serializable bigint, OUT bypass_privileges bigint, OUT bypass_off bigint,
 		OUT damaged bigint, OUT too_large bigint, OUT fills bigint, OUT fills_refused bigint,

@@ -10,10 +10,10 @@
 
 use super::StateRef;
 use super::damage;
-use super::fill::{Route, offer, route};
+use super::fill::{Origin, Route, offer, route};
 use super::found::{Form, Found, Reader, Taken, Version};
 use super::tables::{from_l3, from_table, newest};
-use super::visibility::is_seen;
+use super::visibility::{UNPROVEN, is_seen};
 use crate::catalog::Class;
 use crate::counters::Counter;
 use crate::error::{Error, Result, warn_unwritten};
@@ -43,6 +43,10 @@ pub fn forget_read() {
 /// Whether the newest version of a state is to be read, whatever the snapshot.
 pub fn reads_newest(state: &StateRef<'_>) -> bool {
     if shared::l1().is_none() {
+        return false;
+    }
+    // Replay has what the worker has written, and nobody here writes behind.
+    if sys::recovery_in_progress() {
         return false;
     }
     let class = &state.class;
@@ -136,21 +140,26 @@ fn from_tables<F: Form>(
     form: &mut F,
 ) -> Answer<F::Output> {
     let (counter, found) = match (route(state, own_rows), token) {
-        (Route::L3(reason), _) if sys::isolation_is_serializable() && !own_rows => {
+        (Route::L3(reason) | Route::Validated(_, reason), _)
+            if sys::isolation_is_serializable() && !own_rows =>
+        {
             check_snapshot_is_newest(state)?;
             (reason, from_table(state, form)?)
         }
         // A parallel query takes no snapshot of its own.
         _ if sys::is_in_parallel_mode() => (Counter::Misses, from_table(state, form)?),
-        (Route::L3(reason), _) => (reason, from_l3(state, newest(state)?.stored, form)?),
-        (Route::L1(_), None) => {
+        (Route::L3(reason) | Route::Validated(_, reason), _) => {
+            (reason, from_l3(state, newest(state)?.stored, form)?)
+        }
+        // In recovery the state was not read here, see `reads_newest`.
+        (Route::Recovery(_), _) | (Route::L1(_), None) => {
             let found = from_l3(state, newest(state)?.stored, form)?;
             (Counter::BypassWriters, found)
         }
         (Route::L1(l1), Some(token)) => {
             let stored = newest(state)?.stored;
             crate::fault::stop_at!(BeforeFill);
-            offer(state, l1, key, token, stored.as_ref());
+            offer(state, l1, key, token, stored.as_ref(), Origin::Primary);
             (Counter::Misses, from_l3(state, stored, form)?)
         }
     };
@@ -183,10 +192,10 @@ fn found<T>(info: &EntryInfo, value: T) -> Found<T> {
     version.unless_expired(value)
 }
 
-/// Whether a clean entry may still serve reads, by the class's `cache_ttl`.
+/// Whether a clean entry may serve reads: it is known to be the newest version, and not too old by the class's
+/// `cache_ttl`.
 fn is_fresh(state: &StateRef<'_>, info: &EntryInfo) -> bool {
-    state
-        .class
-        .cache_ttl
-        .is_none_or(|ttl| info.loaded_at.saturating_add(ttl) > sys::statement_timestamp())
+    let ttl = state.class.cache_ttl;
+    info.head_xid != UNPROVEN
+        && ttl.is_none_or(|ttl| info.loaded_at.saturating_add(ttl) > sys::statement_timestamp())
 }

@@ -13,11 +13,12 @@
 //! nothing, wait for nothing but a partition's LWLock, and cannot fail.
 //!
 //! **Read** (`read`), under S, of a state that this transaction has not changed:
-//! 1. If the transaction is SERIALIZABLE, the server in recovery, the role restricted, L1 off, or the
-//!    stripe has writers: read L3 under S and fill nothing.
+//! 1. If L1 is off, or the role may not see what it holds: read L3 under S and fill nothing. If the
+//!    transaction is SERIALIZABLE, the server in recovery, or the stripe has writers: an entry answers where the head
+//!    row agrees (`validated`), else read L3 under S; only in recovery may that fill.
 //! 2. If there is an entry and its writers are visible to S, it is the answer: S was taken before the
 //!    stripe was found quiet, so every commit that S sees has been published. If they are not visible,
-//!    read L3 under S and fill nothing.
+//!    the head row decides, as in 1.
 //! 3. If there is none: remember the stripe's generation, read L3 under a snapshot taken now, and fill
 //!    only if the stripe is still quiet and its generation the same, which is checked under the
 //!    partition's lock. The answer is that version if S sees its writers, else L3 is read again under S.
@@ -37,6 +38,7 @@ pub mod noting;
 pub mod publish;
 pub mod read;
 pub mod tables;
+mod validated;
 pub mod visibility;
 pub mod warm;
 

@@ -8,7 +8,7 @@
 
 use super::StateRef;
 use super::found::{Found, Version};
-use super::visibility::Moment;
+use super::visibility::{Moment, UNPROVEN, is_of_recovery};
 use crate::error::Result;
 use crate::settings::{self, OnCorruption};
 use crate::snapshot::PushedSnapshot;
@@ -107,6 +107,7 @@ fn is_in_l1<T>(state: &StateRef<'_>, found: &Found<T>) -> bool {
     };
     let is_same = info.version == version.number && info.hash == version.hash && info.hash != 0;
     is_same
+        && info.head_xid != UNPROVEN
         && RUNNING.with_borrow(|running| {
             let last = running.last().map_or(&[][..], |reads| &reads.noted);
             are_unchanged(key.db, &last[last.len().saturating_sub(ONE)..])
@@ -119,8 +120,12 @@ fn is_active_snapshot_current() -> bool {
         return false;
     }
     let active = sys::active_snapshot();
+    // SAFETY: it is active.
+    if unsafe { is_of_recovery(active) } {
+        return false;
+    }
     let _fresh = PushedSnapshot::latest();
-    // SAFETY: both are on the stack of active snapshots, and the server is not in recovery.
+    // SAFETY: both are on the stack of active snapshots, and neither was taken in recovery.
     unsafe { Moment::of(active) == Moment::of(sys::active_snapshot()) }
 }
 

@@ -3,16 +3,17 @@
 use super::StateRef;
 use super::behind;
 use super::damage;
-use super::fill::{Route, offer, route};
+use super::fill::{Origin, Route, offer, route};
 use super::found::{Form, Found, Reader, Taken, Version};
 use super::tables::{from_l3, from_table, newest};
-use super::visibility::is_visible;
+use super::validated;
+use super::visibility::{UNPROVEN, is_visible};
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result};
 use crate::shared::{Key, SharedL1};
 use crate::store::Storage;
 use crate::sys;
-use state_cache_l1::FillToken;
+use state_cache_l1::{EntryInfo, FillToken};
 
 /// Reads a state of which this transaction has changed nothing, exactly as L3 has it under the active
 /// snapshot. `own_rows` says that the transaction has rows of its own in the tables (flushed, or made by
@@ -31,14 +32,12 @@ pub fn read<F: Form>(
     let (counter, time, found) = match route(state, own_rows) {
         _ if behind::reads_newest(state) => behind::read(state, reader, own_rows, form)?,
         Route::L3(reason) => (reason, Counter::L3ReadTime, from_table(state, form)?),
+        Route::Validated(l1, reason) => validated::read(state, l1, reason, form)?,
+        Route::Recovery(l1) => validated::in_recovery(state, l1, form)?,
         Route::L1(l1) => {
             let key = state.l1_key();
             match l1.fill_token(&key) {
-                None => (
-                    Counter::BypassWriters,
-                    Counter::L3ReadTime,
-                    from_table(state, form)?,
-                ),
+                None => validated::read(state, l1, Counter::BypassWriters, form)?,
                 Some(token) => match from_l1(l1, &key, state, form)? {
                     L1Answer::Found(version, value) => {
                         let found = if version.is_expired() {
@@ -50,22 +49,17 @@ pub fn read<F: Form>(
                         (Counter::Hits, Counter::L1ReadTime, found)
                     }
                     L1Answer::Failed(error) => return Err(error),
-                    L1Answer::Newer => (
-                        Counter::BypassSnapshot,
-                        Counter::L3ReadTime,
-                        from_table(state, form)?,
-                    ),
-                    // Only a snapshot taken now may fill, and a parallel query takes none.
-                    L1Answer::Miss if sys::is_in_parallel_mode() => (
-                        Counter::Misses,
-                        Counter::L3ReadTime,
-                        from_table(state, form)?,
-                    ),
-                    L1Answer::Miss => (
-                        Counter::Misses,
-                        Counter::L3ReadTime,
-                        fill(state, l1, &key, token, form)?,
-                    ),
+                    L1Answer::Newer(info, value) => {
+                        let reason = Counter::BypassSnapshot;
+                        validated::of_entry(state, &info, value, reason, form)?
+                    }
+                    L1Answer::Unproven(info, value) => {
+                        match validated::prove(state, l1, token, (&info, value))? {
+                            Some(found) => (Counter::Validated, Counter::L1ReadTime, found),
+                            None => missed(state, l1, &key, token, form)?,
+                        }
+                    }
+                    L1Answer::Miss => missed(state, l1, &key, token, form)?,
                 },
             }
         }
@@ -80,7 +74,9 @@ pub fn read<F: Form>(
 enum L1Answer<T> {
     Found(Version, T),
     /// There is an entry that the snapshot does not see.
-    Newer,
+    Newer(EntryInfo, T),
+    /// There is one of which nobody knows whether it is the newest version.
+    Unproven(EntryInfo, T),
     /// There is one, of which nothing can be made.
     Failed(Error),
     Miss,
@@ -101,6 +97,9 @@ fn from_l1<F: Form>(
             L1Answer::Miss
         }
         Taken::Entry(info, value) => {
+            if info.head_xid == UNPROVEN {
+                return Ok(L1Answer::Unproven(info, value));
+            }
             let snapshot = sys::active_snapshot();
             // SAFETY: the active snapshot is an MVCC snapshot.
             let visible = unsafe {
@@ -108,7 +107,7 @@ fn from_l1<F: Form>(
                     && (info.doc_xid == info.head_xid || is_visible(info.doc_xid, snapshot))
             };
             if !visible {
-                return Ok(L1Answer::Newer);
+                return Ok(L1Answer::Newer(info, value));
             }
             let too_old = class.cache_ttl.is_some_and(|ttl| {
                 info.loaded_at.saturating_add(ttl) <= sys::statement_timestamp()
@@ -130,6 +129,22 @@ fn from_l1<F: Form>(
     })
 }
 
+/// Answers where L1 has no entry.
+fn missed<F: Form>(
+    state: &StateRef<'_>,
+    l1: &SharedL1,
+    key: &Key<'_>,
+    token: FillToken,
+    form: &mut F,
+) -> Result<(Counter, Counter, Found<F::Output>)> {
+    let found = match sys::is_in_parallel_mode() {
+        // Only a snapshot taken now may fill, and a parallel query takes none.
+        true => from_table(state, form)?,
+        false => fill(state, l1, key, token, form)?,
+    };
+    Ok((Counter::Misses, Counter::L3ReadTime, found))
+}
+
 /// Answers from L3 and leaves the newest version in L1.
 fn fill<F: Form>(
     state: &StateRef<'_>,
@@ -140,7 +155,14 @@ fn fill<F: Form>(
 ) -> Result<Found<F::Output>> {
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
-    offer(state, l1, key, token, newest.stored.as_ref());
+    offer(
+        state,
+        l1,
+        key,
+        token,
+        newest.stored.as_ref(),
+        Origin::Primary,
+    );
     if newest.is_what_the_caller_sees {
         from_l3(state, newest.stored, form)
     } else {

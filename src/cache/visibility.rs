@@ -7,11 +7,19 @@ use state_cache_memory::{OutOfMemory, copy};
 /// of it.
 const HALF_CIRCLE: u64 = 1 << 31;
 
-/// Whether the effects of a committed transaction, given by its full id, are visible to `snapshot`.
+/// What stands in an entry of L1 for the transactions that wrote it, where nobody has found out whether it is the newest
+/// version: no snapshot sees them (see `validated`).
+pub const UNPROVEN: u64 = u64::MAX;
+
+/// Whether the effects of a committed transaction, given by its full id, are visible to `snapshot`; never those of
+/// [`UNPROVEN`].
 ///
 /// # Safety
 /// `snapshot` is a valid MVCC snapshot.
 pub unsafe fn is_visible(full_xid: u64, snapshot: pg_sys::Snapshot) -> bool {
+    if full_xid == UNPROVEN {
+        return false;
+    }
     let xid = full_xid as u32;
     // SAFETY: the caller's promise.
     unsafe {
@@ -37,6 +45,16 @@ pub unsafe fn is_seen(xid: pg_sys::TransactionId, snapshot: pg_sys::Snapshot) ->
         let age = xid.into_inner().wrapping_sub((*snapshot).xmin.into_inner()) as i32;
         age < 0 || !pg_sys::XidInMVCCSnapshot(xid, snapshot)
     }
+}
+
+/// Whether a snapshot was taken while the server was in recovery. It lists all transactions as subtransactions, so it
+/// has no [`Moment`]; a transaction of then may go on with it after the promotion.
+///
+/// # Safety
+/// `snapshot` is a valid MVCC snapshot.
+pub unsafe fn is_of_recovery(snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*snapshot).takenDuringRecovery }
 }
 
 /// When a snapshot was taken. Of two moments the later one belongs to the snapshot that sees all that the other one

@@ -1,7 +1,7 @@
 //! Filling L1 ahead of its readers.
 
 use super::StateRef;
-use super::fill::{Route, offer, route};
+use super::fill::{Origin, Route, offer, route};
 use super::forms::Head;
 use super::found::{Form, Taken};
 use super::tables::newest;
@@ -25,8 +25,10 @@ pub enum Warmed {
 /// Fills a state of which this transaction has changed nothing, as a read that missed would, into free room
 /// only. Counts no read.
 pub fn warm(state: &StateRef<'_>) -> Result<Warmed> {
-    let Route::L1(l1) = route(state, false) else {
-        return Ok(Warmed::Off);
+    let (l1, origin) = match route(state, false) {
+        Route::L1(l1) => (l1, Origin::Primary),
+        Route::Recovery(l1) => (l1, Origin::Recovery),
+        Route::Validated(..) | Route::L3(_) => return Ok(Warmed::Off),
     };
     let key = state.l1_key();
     let Some(token) = l1.fill_token(&key) else {
@@ -40,7 +42,7 @@ pub fn warm(state: &StateRef<'_>) -> Result<Warmed> {
         return Ok(Warmed::Full);
     }
     Ok(
-        match offer(state, l1, &key, token, newest.stored.as_ref()) {
+        match offer(state, l1, &key, token, newest.stored.as_ref(), origin) {
             true => Warmed::Filled,
             false => Warmed::Passed,
         },

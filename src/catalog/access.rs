@@ -10,6 +10,9 @@ use std::cell::RefCell;
 pub struct Access {
     /// The role may select from both tables and no row-level security applies: L1 may answer.
     pub l1: bool,
+    /// The role may select from both tables, and row-level security applies to `state_head` alone: L1 may answer where
+    /// the role sees the head row.
+    pub validated: bool,
     /// Row-level security applies: a missing snapshot may be a hidden one.
     pub row_security: bool,
     /// The role may do all that a flush does, see [`check_may_change`].
@@ -43,13 +46,14 @@ impl Memo {
             .iter()
             .all(|&table| allowed(table, pg_sys::ACL_SELECT) == Some(true));
         // SAFETY: checks the system caches; with noError it answers instead of raising.
-        let row_security = both.iter().any(|&table| unsafe {
+        let [of_head, of_snapshot] = both.map(|table| unsafe {
             pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true)
                 == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
         });
         let access = Access {
-            l1: readable && !row_security,
-            row_security,
+            l1: readable && !of_head && !of_snapshot,
+            validated: readable && of_head && !of_snapshot,
+            row_security: of_head || of_snapshot,
             change: check_may_change(head, snapshot).is_ok(),
         };
         let mut known = self.known.borrow_mut();

@@ -8,7 +8,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
 use crate::cache::noting::{self, Noting};
-use crate::cache::visibility::{Moment, same_visibility};
+use crate::cache::visibility::{Moment, is_of_recovery, same_visibility};
 use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, text};
@@ -206,6 +206,8 @@ impl<'a> Reader<'a> {
             || !settings::enabled()
             || sys::recovery_in_progress()
             || !is_mvcc(sys::active_snapshot())
+            // SAFETY: an MVCC snapshot.
+            || unsafe { is_of_recovery(sys::active_snapshot()) }
         {
             return Some(Counter::BypassOff);
         }

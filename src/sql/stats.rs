@@ -12,8 +12,8 @@ use pgrx::pg_sys;
 fn l1_status() -> &'static str {
     match shared::l1() {
         None => "off (not preloaded)",
-        Some(_) if sys::recovery_in_progress() => "off (recovery)",
         Some(_) if !settings::enabled() => "off (disabled)",
+        Some(_) if sys::recovery_in_progress() => "on (recovery)",
         Some(_) => "on",
     }
 }
@@ -47,6 +47,7 @@ sql_functions! {
                 Some(call::count_datum(row.entries)),
                 Some(call::count_datum(row.bytes)),
                 datum(row, Counter::Hits),
+                datum(row, Counter::Validated),
                 datum(row, Counter::Misses),
                 datum(row, Counter::BypassOwn),
                 datum(row, Counter::BypassWriters),

@@ -48,8 +48,10 @@ pub use history::{
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{
-    BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, target,
+    BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, read_head,
+    target,
 };
+pub use rows::StoredHead;
 pub use second_look::{Decided, newest_kept, put_right};
 pub use sources::{
     drop_source, has_states, put_source, set_serve_stale, unwatch, watch, watch_triggers,

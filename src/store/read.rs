@@ -1,7 +1,7 @@
 //! Reading one state from L3.
 
 use super::changes::head;
-use super::rows::{self, Head, Held};
+use super::rows::{self, Held, StoredHead};
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Decoding, Fault, Holder, MISSING, Storage, unpack};
 use crate::call::varlena_datum;
@@ -21,6 +21,7 @@ use once_cell::unsync::OnceCell;
 #[derive(Default)]
 struct Statements {
     read: OnceCell<Statement>,
+    head: OnceCell<Statement>,
     lock: OnceCell<Statement>,
     target: OnceCell<Statement>,
 }
@@ -82,6 +83,9 @@ const READ: &str = from_head_and_snapshot!(
     "h.version, h.deleted, h.expires_at, h.xmin, h.hash, s.version, s.xmin, s.hash, COALESCE(h.state, s.state), \
      s.delta, s.recovery_point, h.state IS NOT NULL"
 );
+
+const HEAD: &str = "SELECT version, deleted, expires_at, xmin, hash FROM @extschema@.state_head \
+     WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2";
 
 /// A version that no state ever has.
 pub const BELOW_1: Fault = "its version is below 1";
@@ -156,15 +160,15 @@ pub(super) fn again<T>(read: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
 }
 
 fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stored>> {
-    let head = match rows::read(catalog, class, key) {
-        Some(head) => head,
+    let found = match rows::read(catalog, class, key) {
+        Some(found) => found,
         None => read_by_statement(catalog, class, key)?,
     };
-    let Some(head) = head else {
+    let Some((head, held)) = found else {
         return Ok(None);
     };
     let hides_rows = catalog.access().row_security;
-    let content = match head.held {
+    let content = match held {
         _ if head.deleted => Content::Absent,
         Some(held) if head.version > 0 => {
             let name = (&*class.name, key, head.version);
@@ -187,7 +191,11 @@ fn read_once(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Stor
 }
 
 /// The head row of a state and the row that holds the document, read by a statement.
-fn read_by_statement(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Option<Head>> {
+fn read_by_statement(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+) -> Result<Option<(StoredHead, Option<Held>)>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &statements(catalog).read,
@@ -200,29 +208,54 @@ fn read_by_statement(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Opt
         [Some(varlena_datum(&class.name)), Some(varlena_datum(key))],
     )?;
     Ok(rows.first().map(|row| {
-        let deleted = row.boolean(2);
-        let holder = holder(&row, 12, 6).filter(|_| !deleted);
-        Head {
-            version: row.bigint(1),
-            deleted,
-            expires_at: row.expiry(3),
-            xid: row.xid(4),
-            hash: stored_hash(&row, 5),
-            held: holder.map(|holder| {
-                let (xid, hash) = match holder {
-                    Holder::Head => (4, 5),
-                    Holder::Snapshot => (7, 8),
-                };
-                Held {
-                    holder,
-                    xid: row.xid(xid),
-                    hash: stored_hash(&row, hash),
-                    columns: Columns::of(&row, 9, 10),
-                    is_recovery_point: row.boolean(11),
-                }
-            }),
-        }
+        let head = head_of(&row);
+        let held = holder(&row, 12, 6).filter(|_| !head.deleted);
+        let held = held.map(|holder| {
+            let (xid, hash) = match holder {
+                Holder::Head => (4, 5),
+                Holder::Snapshot => (7, 8),
+            };
+            Held {
+                holder,
+                xid: row.xid(xid),
+                hash: stored_hash(&row, hash),
+                columns: Columns::of(&row, 9, 10),
+                is_recovery_point: row.boolean(11),
+            }
+        });
+        (head, held)
     }))
+}
+
+/// The head row of a state alone under the active snapshot, with the predicate locks and the policies of a statement
+/// that reads it; `None` if there is no head row.
+pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<StoredHead>> {
+    if let Some(head) = rows::read_head(catalog, class, key) {
+        return Ok(head);
+    }
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).head,
+        &catalog.schema,
+        || HEAD.to_owned(),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    Ok(rows.first().map(|row| head_of(&row)))
+}
+
+/// Of columns 1 to 5: version, whether deleted, expiry, writer and hash.
+fn head_of(row: &Row<'_>) -> StoredHead {
+    StoredHead {
+        version: row.bigint(1),
+        deleted: row.boolean(2),
+        expires_at: row.expiry(3),
+        xid: row.xid(4),
+        hash: stored_hash(row, 5),
+    }
 }
 
 fn document(

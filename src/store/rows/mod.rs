@@ -44,7 +44,7 @@ use crate::sys;
 use pgrx::pg_sys;
 use table::Table;
 
-pub use read::{Head, Held, read};
+pub use read::{Held, StoredHead, read, read_head};
 pub use write::Pruning;
 
 /// The tables, open for writing.

@@ -8,16 +8,18 @@ use crate::catalog::{Catalog, Class};
 use crate::store::storage::{Columns, Holder};
 use pgrx::pg_sys;
 
-/// A head row.
-pub struct Head {
+/// A head row, but for the document that it may hold.
+pub struct StoredHead {
+    /// The current version.
     pub version: i64,
+    /// Whether that is a tombstone.
     pub deleted: bool,
-    /// `i64::MAX` for never.
+    /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// The transaction that wrote the row.
     pub xid: pg_sys::TransactionId,
+    /// Hash of the document, `None` where there is none.
     pub hash: Option<u128>,
-    /// The row that holds the document, if the state has one.
-    pub held: Option<Held>,
 }
 
 /// The row that holds a document.
@@ -30,70 +32,91 @@ pub struct Held {
     pub is_recovery_point: bool,
 }
 
-/// The head row of a state as the active snapshot sees it, `Some(None)` without one; `None` where a statement must
-/// read it.
-pub fn read(catalog: &Catalog, class: &Class, key: &[u8]) -> Option<Option<Head>> {
-    if !may_read(catalog) {
-        return None;
-    }
+/// The head row of a state as the active snapshot sees it, and the row that holds the document; `Some(None)` without
+/// a head row; `None` where a statement must read them.
+pub fn read(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+) -> Option<Option<(StoredHead, Option<Held>)>> {
     let memory = Scratch::new();
     memory.keeping(|| {
         let names = [varlena_datum(&class.name), varlena_datum(key)];
-        let row = |table, keys, range| {
-            let lock = pg_sys::AccessShareLock;
-            // SAFETY: it is one of the tables, and closed below; the names live as long as the memory.
-            let mut table = unsafe { Table::open(catalog, table, keys, lock)? };
-            // Whoever held a lock until now may have changed it.
-            let is_plain = may_read(catalog);
-            if is_plain {
-                // SAFETY: as above.
-                unsafe { table.look_up(names, range) };
-            }
-            Some((table, is_plain))
+        let of = |row: &Found<'_>| {
+            let head = of_head(row);
+            let held = held_by_head(row, &head);
+            (head, held)
         };
-        let (mut heads, is_plain) = row(catalog.head, 2, None)?;
-        let found = is_plain.then(|| heads.next(FORWARD).map(|row| of_head(&row)));
-        heads.release();
-        heads.close();
-        let Some(Some(mut found)) = found else {
-            return found;
+        let Some((head, held)) = look_up(catalog, catalog.head, names, None, of)? else {
+            return Some(None);
         };
-        if found.held.is_none() && !found.deleted {
-            let Head { version, .. } = found;
-            let range = Range {
-                from: version,
-                to: version,
-            };
-            let (mut snapshots, is_plain) = row(catalog.snapshot, 4, Some(range))?;
-            let held = is_plain.then(|| snapshots.next(FORWARD).map(|row| of_snapshot(&row)));
-            snapshots.release();
-            snapshots.close();
-            found.held = held?;
+        if held.is_some() || head.deleted {
+            return Some(Some((head, held)));
         }
-        Some(Some(found))
+        let range = Range {
+            from: head.version,
+            to: head.version,
+        };
+        let held = look_up(catalog, catalog.snapshot, names, Some(range), of_snapshot)?;
+        Some(Some((head, held)))
     })
 }
 
-fn of_head(row: &Found<'_>) -> Head {
-    let deleted = row.boolean(head::DELETED);
-    let xid = row.xmin();
-    let hash = hash(row, head::HASH);
-    let holds = !deleted && row.value(head::STATE).is_some();
-    Head {
-        version: row.bigint(head::VERSION),
-        deleted,
-        expires_at: row.expiry(head::EXPIRES_AT),
-        xid,
-        hash,
-        held: holds.then(|| Held {
-            holder: Holder::Head,
-            xid,
-            hash,
-            // SAFETY: a `jsonb` column.
-            columns: Columns::new(unsafe { row.copy(head::STATE) }, || None),
-            is_recovery_point: false,
-        }),
+/// The head row alone, likewise.
+pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Option<Option<StoredHead>> {
+    let memory = Scratch::new();
+    memory.keeping(|| {
+        let names = [varlena_datum(class), varlena_datum(key)];
+        look_up(catalog, catalog.head, names, None, of_head)
+    })
+}
+
+/// The first row of a state in one of the tables, in the current memory, which outlives the call.
+fn look_up<T>(
+    catalog: &Catalog,
+    table: pg_sys::Oid,
+    names: [pg_sys::Datum; 2],
+    range: Option<Range>,
+    of: impl FnOnce(&Found<'_>) -> T,
+) -> Option<Option<T>> {
+    if !may_read(catalog) {
+        return None;
     }
+    let keys = if range.is_some() { 4 } else { 2 };
+    // SAFETY: it is one of the tables, and closed below.
+    let mut table = unsafe { Table::open(catalog, table, keys, pg_sys::AccessShareLock)? };
+    // Whoever held a lock until now may have changed it.
+    let found = may_read(catalog).then(|| {
+        // SAFETY: the names live as long as the current memory.
+        unsafe { table.look_up(names, range) };
+        table.next(FORWARD).map(|row| of(&row))
+    });
+    table.release();
+    table.close();
+    found
+}
+
+fn of_head(row: &Found<'_>) -> StoredHead {
+    StoredHead {
+        version: row.bigint(head::VERSION),
+        deleted: row.boolean(head::DELETED),
+        expires_at: row.expiry(head::EXPIRES_AT),
+        xid: row.xmin(),
+        hash: hash(row, head::HASH),
+    }
+}
+
+/// The document, where the head row holds it.
+fn held_by_head(row: &Found<'_>, found: &StoredHead) -> Option<Held> {
+    let holds = !found.deleted && row.value(head::STATE).is_some();
+    holds.then(|| Held {
+        holder: Holder::Head,
+        xid: found.xid,
+        hash: found.hash,
+        // SAFETY: a `jsonb` column.
+        columns: Columns::new(unsafe { row.copy(head::STATE) }, || None),
+        is_recovery_point: false,
+    })
 }
 
 fn of_snapshot(row: &Found<'_>) -> Held {

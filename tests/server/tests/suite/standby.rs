@@ -1,4 +1,4 @@
-//! Where there is no L1: not preloaded, switched off, or in recovery, until promotion.
+//! Where there is no L1, not preloaded or switched off, and where it answers validated reads only, in recovery.
 
 use crate::snapshots::DOCUMENT;
 use postgres::Client;
@@ -56,7 +56,7 @@ fn a_session_with_the_cache_disabled_reads_right_and_keeps_l1_right() {
 }
 
 #[test]
-fn a_standby_reads_the_tables_and_l1_starts_with_promotion() {
+fn a_standby_validates_what_l1_holds_and_promotion_changes_nothing_about_that() {
     let primary = Server::new(&[]);
     let mut writer = primary.connect();
     writer.run(
@@ -64,7 +64,7 @@ fn a_standby_reads_the_tables_and_l1_starts_with_promotion() {
     );
     let standby = primary.standby();
     let mut reader = standby.connect();
-    assert_eq!(l1(&mut reader), "off (recovery)");
+    assert_eq!(l1(&mut reader), "on (recovery)");
 
     for n in 1..=20 {
         writer.run(&format!(
@@ -89,13 +89,30 @@ fn a_standby_reads_the_tables_and_l1_starts_with_promotion() {
         assert_eq!(reader.error(change), "25006", "{change}");
     }
     assert_eq!(reader.counter("hits"), 0);
-    assert_eq!(reader.number("SELECT count(*) FROM state_cache_entries"), 0);
+    // All 50 but the one deleted were filled when they were compared, and answer now.
+    assert_eq!(
+        reader.number("SELECT count(*) FROM state_cache_entries"),
+        49
+    );
+    let validated = reader.counter("validated");
+    assert_eq!(reader.number(differences), 0);
+    assert_eq!(reader.counter("validated"), validated + 49);
 
     assert!(reader.flag("SELECT pg_promote()"));
     eventually("the promotion", || {
         !reader.flag("SELECT pg_is_in_recovery()")
     });
     drop(primary);
+    // The first read of an entry from before proves it, the next one is a hit.
+    let (validated, hits) = (reader.counter("validated"), reader.counter("hits"));
+    for n in 3..=50 {
+        let read = format!("SELECT state_get_path('k{n}', '{{n}}')");
+        for _ in 1..=2 {
+            assert_eq!(reader.text(&read), n.to_string());
+        }
+    }
+    assert_eq!(reader.counter("validated"), validated + 48);
+    assert_eq!(reader.counter("hits"), hits + 48);
     // The session from before and a new one.
     for mut client in [reader, standby.connect()] {
         assert_eq!(l1(&mut client), "on");
@@ -108,6 +125,61 @@ fn a_standby_reads_the_tables_and_l1_starts_with_promotion() {
         assert_eq!(client.number(differences), 0);
         assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());
     }
+}
+
+// What is changed by hand may keep its version. The head row's hash says so.
+#[test]
+fn a_standby_compares_the_hash_and_not_the_version_alone() {
+    let primary = Server::new(&[]);
+    let mut writer = primary.connect();
+    writer.run("SELECT state_set('a', '{\"n\": 1}')");
+    let standby = primary.standby();
+    let mut reader = standby.connect();
+    let read = "SELECT state_get('a')";
+    for _ in 1..=2 {
+        assert_eq!(reader.text(read), "{\"n\": 1}");
+    }
+    assert_eq!(reader.counter("validated"), 1);
+    writer.run(
+        "BEGIN; UPDATE state_head SET hash = state_hash('{\"n\": 2}') WHERE key = 'a';
+         UPDATE state_snapshot SET state = '{\"n\": 2}', hash = state_hash('{\"n\": 2}') WHERE key = 'a'; COMMIT",
+    );
+    standby.catch_up_with(&primary);
+    reader.run("SET state_cache.test_unsafe = 'no_validated_hash'");
+    assert_eq!(reader.text(read), "{\"n\": 1}");
+    reader.run("RESET state_cache.test_unsafe");
+    assert_eq!(reader.text(read), "{\"n\": 2}");
+    // That read has replaced the entry.
+    let validated = reader.counter("validated");
+    assert_eq!(reader.text(read), "{\"n\": 2}");
+    assert_eq!(reader.counter("validated"), validated + 1);
+}
+
+// A transaction that began before a promotion goes on with a snapshot of the standby.
+#[test]
+fn a_snapshot_of_a_standby_stays_exact_after_the_promotion() {
+    let primary = Server::new(&[]);
+    let mut writer = primary.connect();
+    writer.run("SELECT state_set('k' || n, '{\"n\": 1}') FROM generate_series(1, 20) n");
+    let standby = primary.standby();
+    let (mut old, mut new) = (standby.connect(), standby.connect());
+    let sum = "SELECT sum((state_get('k' || n) -> 'n')::int) FROM generate_series(1, 20) n";
+    old.run("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(old.number(sum), 20);
+    writer.run("SELECT state_set('k' || n, '{\"n\": 2}') FROM generate_series(1, 10) n");
+    standby.catch_up_with(&primary);
+    assert_eq!(new.number(sum), 30);
+    assert_eq!(old.number(sum), 20);
+    assert!(new.flag("SELECT pg_promote()"));
+    eventually("the promotion", || !new.flag("SELECT pg_is_in_recovery()"));
+    drop(primary);
+    new.run("SELECT state_set('k' || n, '{\"n\": 3}') FROM generate_series(6, 15) n");
+    for _ in 1..=2 {
+        assert_eq!(new.number(sum), 5 * 2 + 10 * 3 + 5);
+        assert_eq!(old.number(sum), 20);
+    }
+    old.run("COMMIT");
+    assert_eq!(old.number(sum), 5 * 2 + 10 * 3 + 5);
 }
 
 #[test]

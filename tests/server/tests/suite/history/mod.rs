@@ -44,8 +44,9 @@ const NOTIFY: [&[&str]; 4] = [
 const PRINTED: usize = 5;
 
 /// What must have happened in a run: answers from L1 and past it, each way of writing.
-const COUNTERS: [&str; 9] = [
+const COUNTERS: [&str; 10] = [
     "hits",
+    "validated",
     "fills",
     "bypass_own",
     "bypass_writers",

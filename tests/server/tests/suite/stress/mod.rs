@@ -54,6 +54,7 @@ fn stress(reads: u64, notify: &str) {
     let mut client = arena.server.connect();
     for counter in [
         "hits",
+        "validated",
         "misses",
         "fills",
         "evictions",
