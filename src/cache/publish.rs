@@ -221,6 +221,7 @@ impl Publication {
         if let Some(tag) = shared::class_tag(catalog.database, catalog.incarnation, class) {
             tag.note_change(own_full_xid());
         }
+        shared::note_recent(own_full_xid(), catalog.database, class, key);
         let key = shared::derived_key(catalog.database, catalog.incarnation, class, key);
         self.push(l1, key, None, Before::Replaced);
         Ok(())
@@ -239,6 +240,7 @@ impl Publication {
             return Ok(());
         };
         tag.note_change(own_full_xid());
+        shared::note_recent(own_full_xid(), catalog.database, class, &[]);
         let mark = &tag.mark;
         if !self.classes.iter().any(|known| std::ptr::eq(*known, mark)) {
             self.classes.try_push(mark)?;

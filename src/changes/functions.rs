@@ -6,7 +6,7 @@ use crate::call::{self, Rows, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result, front_text};
 use crate::name::StateName as Name;
-use crate::shared::Tag;
+use crate::shared::{Change, Recent, Tag};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Head};
 use crate::sys;
@@ -16,6 +16,9 @@ use state_cache_formats::{Cursor, Home, Unread, widen, widen_at_most};
 use state_cache_l1::EntryInfo;
 use state_cache_memory::{Grow, format};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// More documents of a derived class than this, and the class is told as a whole.
+const MOST_KEYS: usize = 1000;
 
 /// How much of a malformed cursor an error message shows, in bytes.
 const SHOWN: usize = 80;
@@ -209,6 +212,17 @@ impl Out {
         }
     }
 
+    /// Says that a document of a derived class may be another one.
+    fn computed(&mut self, class: &[u8], key: &[u8]) {
+        let (class, key) = (call::varlena_datum(class), call::varlena_datum(key));
+        self.rows
+            .push([Some(class), Some(key), None, Some(self.set), None]);
+        for datum in [class, key] {
+            // SAFETY: made above; the row is a copy.
+            unsafe { call::free(datum) };
+        }
+    }
+
     /// Says that all of a class is to be dropped.
     fn invalidate(&mut self, class: &[u8]) {
         let [class, key, op] = [class, &b"*"[..], b"invalidate"].map(call::varlena_datum);
@@ -262,12 +276,42 @@ fn changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<()> {
     Ok(())
 }
 
-/// The derived classes of which a document may have changed since: they are told as a whole, since nothing is written
-/// down of their documents. What this server does not know of may have changed.
+/// What may have changed since of the documents of one derived class.
+enum Changed {
+    /// Any of them.
+    All,
+    /// These.
+    Keys(BTreeSet<Box<[u8]>>),
+}
+
+/// The documents of derived classes that may be others since: by their keys as long as the server remembers them
+/// (`shared::Recent`) and they are not too many, else the classes as a whole. What this server does not know of may
+/// have changed.
 fn derived_changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<()> {
+    let classes = catalog.derived_classes()?;
+    if classes.is_empty() {
+        return Ok(());
+    }
     let knows = !sys::recovery_in_progress() && since.home.start == starts::name(catalog);
+    let recent = match knows {
+        true => shared::recent()?.filter(|recent| since.sees_all_up_to(recent.horizon)),
+        false => None,
+    };
+    if let Some(recent) = recent {
+        for (class, changed) in recent_changes(catalog, since, &classes, &recent)? {
+            match changed {
+                Changed::All => out.invalidate(class),
+                Changed::Keys(keys) => {
+                    for key in keys {
+                        out.computed(class, &key);
+                    }
+                }
+            }
+        }
+        return Ok(());
+    }
     let is_seen = |tag: &Tag| since.sees_all_up_to(tag.last_change());
-    for class in catalog.derived_classes()? {
+    for class in classes {
         memory::check()?;
         let tags = shared::tags().zip(shared::class_tag(
             catalog.database,
@@ -285,6 +329,39 @@ fn derived_changes(catalog: &Catalog, since: &Cursor, out: &mut Out) -> Result<(
         }
     }
     Ok(())
+}
+
+/// What the server remembers that the cursor does not see, by class.
+fn recent_changes<'a>(
+    catalog: &Catalog,
+    since: &Cursor,
+    classes: &'a [Box<[u8]>],
+    recent: &Recent,
+) -> Result<BTreeMap<&'a [u8], Changed>> {
+    let mut all: BTreeMap<&[u8], Changed> = BTreeMap::new();
+    let is_meant = |change: &Change<'_>| [0, catalog.database].contains(&change.database);
+    for change in recent.iter().filter(is_meant) {
+        if since.sees(change.xid) {
+            continue;
+        }
+        memory::check()?;
+        let meant = classes
+            .iter()
+            .filter(|class| change.class.is_empty() || change.class == &***class);
+        for class in meant {
+            let known = all
+                .entry(class)
+                .or_insert_with(|| Changed::Keys(BTreeSet::new()));
+            match known {
+                Changed::Keys(keys) if !change.key.is_empty() && keys.len() < MOST_KEYS => {
+                    keys.insert(change.key.into());
+                }
+                Changed::Keys(keys) if keys.contains(change.key) => {}
+                _ => *known = Changed::All,
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn forgotten() -> Error {

@@ -65,9 +65,12 @@ unsafe extern "C-unwind" fn process_utility(
             receiver,
             completion,
         );
-        if let Effect::Changes(scope) = effect {
+        match effect {
+            Effect::None => {}
             // The statement may have committed meanwhile, and gone on in another transaction.
-            definitions::note_of(scope);
+            Effect::Changes(scope) => definitions::note_of(scope),
+            // Subscribers are told by the transaction that the statement itself runs in.
+            Effect::CommitsPrepared => definitions::note_of(Scope::Server),
         }
     }
 }

@@ -108,11 +108,17 @@
 //! # Evictions by request
 //!
 //! `state_invalidate` and `state_cache_clear` promise that what the tables held before the call is not in L1 after
-//! it; for a class that goes by age nothing else would see to that. Each class counts such calls (`Tag::evictions`). The
-//! call counts first, and then goes through the partitions. A fill reads the number in step 1, before F, and again in
-//! step 4 under the lock of the partition: either it finds another number, and does not link; or the call has not
-//! counted yet, comes to the partition later, and finds the entry. Fills of other keys of the class are refused too;
-//! that costs a computation.
+//! it; for a class that goes by age nothing else would see to that. Each class counts such calls
+//! (`Tag::evictions`). The call counts first, and then goes through the partitions. A fill reads the number in step
+//! 1, before F, and again in step 4 under the lock of the partition: either it finds another number, and does not
+//! link; or the call has not counted yet, comes to the partition later, and finds the entry. Fills of other keys of
+//! the class are refused too; that costs a computation.
+//!
+//! # Who was away
+//!
+//! `state_changes` reads what the last commits have concerned in a ring in shared memory (`shared::Recent`), which
+//! they write before their commit record. What the ring has lost, the marks still know by class; a server that was
+//! started since knows nothing, and tells all classes. COMMIT PREPARED tells all of them, too.
 //!
 //! # Errors, subtransactions, crashes
 //!

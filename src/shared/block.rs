@@ -2,10 +2,11 @@
 
 use super::databases::{Database, Databases};
 use super::layout::ServerState;
-use super::locks::{LwLocks, SlotsLock};
+use super::locks::{LwLocks, OtherLock};
+use super::recent::Recent;
 use super::report::{Activity, ErrorText};
 use super::tags::{Tag, Tags};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
@@ -28,9 +29,10 @@ const NAME: &CStr = c"state_cache";
 /// L1 wants its memory aligned to two cache lines, so that partitions do not share one.
 const ALIGNMENT: usize = 128;
 /// Locks of the tranche behind those of L1, and which one guards what.
-const OTHER_LOCKS: usize = 2;
+const OTHER_LOCKS: usize = 3;
 const SLOTS_LOCK: usize = 0;
 const RING_LOCK: usize = 1;
+const RECENT_LOCK: usize = 2;
 
 /// Where the block is mapped. Written by [`startup`] only, in the postmaster: at the start and, because
 /// the memory is set up anew, after a crash. Backends inherit it.
@@ -43,7 +45,8 @@ struct Mapped {
     databases: Databases,
     l1: SharedL1,
     ring: SharedRing,
-    slots_lock: SlotsLock,
+    slots_lock: OtherLock,
+    recent_lock: OtherLock,
 }
 
 // SAFETY: a PostgreSQL process has one thread that runs our code.
@@ -94,6 +97,29 @@ pub fn tags() -> Option<&'static Tags> {
 /// All documents of a derived class, likewise.
 pub fn class_tag(database: u32, incarnation: u64, class: &[u8]) -> Option<&'static Tag> {
     tags().map(|tags| tags.class(key(database, incarnation, class, &[]).id.0))
+}
+
+/// A transaction is about to commit a change of a derived document; with an empty key of any of the class, with an
+/// empty class of any of the database, with database 0 of any. Allocates nothing, cannot fail.
+pub fn note_recent(xid: u64, database: u32, class: &[u8], key: &[u8]) {
+    if let (Some(state), Some(mapped)) = (state(), mapped()) {
+        let _alone = mapped.recent_lock.exclusive();
+        state.recent.append(xid, database, class, key);
+    }
+}
+
+/// The last changes of derived documents; `None` without shared memory. Asked after a snapshot was taken.
+///
+/// # Errors
+/// `53200`.
+pub fn recent() -> Result<Option<Recent>> {
+    let (Some(state), Some(mapped)) = (state(), mapped()) else {
+        return Ok(None);
+    };
+    // Nothing is allocated under the lock.
+    let room = super::recent::Ring::room()?;
+    let _readers = mapped.recent_lock.shared();
+    Ok(Some(state.recent.copy(room)))
 }
 
 /// When this run of the server began, in microseconds since 2000; `None` without shared memory.
@@ -183,7 +209,7 @@ pub(super) fn free_slot(oid: u32) {
 }
 
 /// The lock of the slots; `None` without shared memory.
-pub(super) fn slots_lock() -> Option<SlotsLock> {
+pub(super) fn slots_lock() -> Option<OtherLock> {
     mapped().map(|mapped| mapped.slots_lock)
 }
 
@@ -320,7 +346,8 @@ unsafe extern "C-unwind" fn startup() {
             databases: Databases::new(slots, &(*state.as_ptr()).launcher),
             l1,
             ring,
-            slots_lock: SlotsLock::new(locks, geometry.locks() + SLOTS_LOCK),
+            slots_lock: OtherLock::new(locks, geometry.locks() + SLOTS_LOCK),
+            recent_lock: OtherLock::new(locks, geometry.locks() + RECENT_LOCK),
         });
         pg_sys::LWLockRelease(lock);
     }

@@ -29,7 +29,7 @@
 //! in what came before the committer's; a store would overwrite it unseen. `is_accepting` is a hint, asked before
 //! there is anything to lose: `begin_deferring` asks again.
 
-use super::locks::SlotsLock;
+use super::locks::OtherLock;
 use super::report::{Report, Stage};
 use pgrx::pg_sys;
 use std::sync::atomic::{
@@ -110,7 +110,7 @@ impl Databases {
 
     /// The slot of a database, taken now if it has none; `None` when all are taken. `ring_head` is where its
     /// worker will begin to read.
-    pub fn find_or_take(&self, oid: u32, lock: &SlotsLock, ring_head: u64) -> Option<&Database> {
+    pub fn find_or_take(&self, oid: u32, lock: &OtherLock, ring_head: u64) -> Option<&Database> {
         if let Some(known) = self.find(oid) {
             return Some(known);
         }
@@ -124,7 +124,7 @@ impl Databases {
     }
 
     /// Gives back the slot of a database that no longer exists.
-    pub fn free(&self, oid: u32, lock: &SlotsLock) {
+    pub fn free(&self, oid: u32, lock: &OtherLock) {
         let _alone = lock.exclusive();
         if let Some(slot) = self.find(oid) {
             slot.oid.store(0, SeqCst);

@@ -1,6 +1,7 @@
 //! What lies in the block in front of L1 beside the slots of the databases.
 
 use super::databases::Launcher;
+use super::recent;
 use super::report::Text;
 use super::tags::Tags;
 use pgrx::pg_sys;
@@ -19,6 +20,8 @@ pub(super) struct ServerState {
     pub progress: CommandSlots,
     /// What derived documents depend on beside their own keys.
     pub tags: Tags,
+    /// The last changes of derived documents.
+    pub recent: recent::Ring,
 }
 
 /// What all processes know of this start of the server.

@@ -45,14 +45,15 @@ impl Locks for LwLocks {
     }
 }
 
-/// The lock of the slots: of the databases, and of the commands that show their progress.
+/// A lock of what stands beside L1: of the slots (of the databases, and of the commands that show their progress), or
+/// of the last changes of derived documents.
 #[derive(Clone, Copy)]
-pub struct SlotsLock {
+pub struct OtherLock {
     locks: LwLocks,
     n: usize,
 }
 
-impl SlotsLock {
+impl OtherLock {
     /// Lock `n` of the tranche.
     pub(super) fn new(locks: LwLocks, n: usize) -> Self {
         Self { locks, n }

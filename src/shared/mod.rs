@@ -13,16 +13,19 @@ mod dropped;
 mod layout;
 mod locks;
 mod progress;
+mod recent;
 mod report;
 pub mod start;
 mod tags;
 
 pub use block::{
     SharedL1, SharedRing, claim, class_tag, database, databases, derived_key, incarnations, key,
-    l1, reads_key, ring, server_start, set_activity, set_error, tags, texts, warn_if_no_place,
+    l1, note_recent, reads_key, recent, ring, server_start, set_activity, set_error, tags, texts,
+    warn_if_no_place,
 };
 pub use databases::{Database, Databases, NEVER};
 pub use progress::{Command, Progress, running};
+pub use recent::{Change, Recent};
 pub use report::Stage;
 pub use state_cache_l1::{Key, KeyId};
 pub use tags::{Tag, Tags};

@@ -7,7 +7,7 @@
 
 use super::block::{slots_lock, state};
 use super::layout::{CLASS, CommandSlot, CommandSlots, KEY};
-use super::locks::SlotsLock;
+use super::locks::OtherLock;
 use super::report::Copied;
 use crate::sys;
 use pgrx::pg_sys;
@@ -131,7 +131,7 @@ pub fn running() -> impl Iterator<Item = Running> {
     let slots = state().map_or(&[][..], |state| &state.progress.0);
     let lock = slots_lock();
     slots.iter().filter_map(move |slot| {
-        let _readers = lock.as_ref().map(SlotsLock::shared);
+        let _readers = lock.as_ref().map(OtherLock::shared);
         let pid = slot.pid.load(SeqCst);
         let is_ours = pid != 0 && slot.database.load(Relaxed) == sys::my_database();
         let command = Command::from_repr(slot.command.load(Relaxed))?;

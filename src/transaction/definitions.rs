@@ -1,7 +1,7 @@
 //! The marks of definitions, as this transaction raises them: that of its database, or those of all. The header of
 //! `derived` says what they are for, and why they stay up until the locks are released.
 
-use crate::cache::own_full_xid;
+use crate::cache::visibility::{next_full_xid, own_full_xid};
 use crate::callback::shielded;
 use crate::shared::{self, Tag, Tags};
 use crate::sys;
@@ -83,9 +83,20 @@ pub fn before_commit() {
     if has_changed() {
         raise(CHANGED.get());
         if let Some(tags) = shared::tags() {
+            // COMMIT PREPARED has no id of its own, and that of the transaction that it ends is not known here: with
+            // the next one the change is told to all that may not have seen it.
+            let xid = match own_full_xid() {
+                0 => next_full_xid(),
+                own => own,
+            };
             for tag in marks(tags, CHANGED.get()) {
-                tag.note_change(own_full_xid());
+                tag.note_change(xid);
             }
+            let database = match CHANGED.get() {
+                Scope::Server => 0,
+                Scope::Nothing | Scope::Database => sys::my_database(),
+            };
+            shared::note_recent(xid, database, &[], &[]);
         }
     }
 }

@@ -177,7 +177,14 @@ impl Link {
                 continue;
             }
             let (class, key, version) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            events.push(Event::change(op == "delete", class, key, version));
+            events.push(match op {
+                // Documents of a class, which are computed.
+                "invalidate" => Event::Invalidated {
+                    class: Some(class),
+                    pattern: key,
+                },
+                _ => Event::change(op == "delete", class, key, version),
+            });
         }
         // The last row is the proof that the answer is whole.
         Ok((events, next.ok_or(Error::Closed)?))

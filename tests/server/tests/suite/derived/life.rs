@@ -260,3 +260,86 @@ fn an_audit_finds_what_is_not_so() {
     );
     assert_eq!(other.number("SELECT count(*) FROM state_audit('run')"), 0);
 }
+
+/// What `state_changes` tells since a cursor but for its last row, as `op class/key`.
+fn told(client: &mut Client, since: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT op || ' ' || class || '/' || key FROM state_changes('{since}') WHERE op <> 'end' ORDER BY 1"
+    );
+    client.rows(&sql).into_iter().flatten().collect()
+}
+
+fn cursor(client: &mut Client) -> String {
+    client.text("SELECT cursor FROM state_cursor()")
+}
+
+#[test]
+fn who_was_away_is_told_which_documents_may_be_others() {
+    let server = Server::new(&["max_prepared_transactions = 5"]);
+    let mut client = server.connect();
+    client.run(SETUP);
+    client.run("CREATE TABLE other (id integer)");
+    // A transaction that was there before and holds back what cursors see at a glance.
+    let mut old = server.connect();
+    old.run("BEGIN; INSERT INTO other VALUES (1)");
+    let first = cursor(&mut client);
+    client.run("UPDATE items SET v = 'a' WHERE id = 3");
+    client.run("BEGIN; UPDATE items SET v = 'b' WHERE id = 4; ROLLBACK");
+    client.run("UPDATE items SET id = 30 WHERE id = 5");
+    assert_eq!(
+        told(&mut client, &first),
+        ["set item/3", "set item/30", "set item/5"]
+    );
+    let second = cursor(&mut client);
+    assert_eq!(told(&mut client, &second), Vec::<String>::new());
+    // Who has begun before the cursor and commits after it is told of then.
+    old.run("UPDATE items SET v = 'late' WHERE id = 6");
+    assert_eq!(told(&mut client, &second), Vec::<String>::new());
+    old.run("COMMIT");
+    assert_eq!(told(&mut client, &second), ["set item/6"]);
+    // Too many for one transaction, and too many in sum, are told as a class.
+    let third = cursor(&mut client);
+    client.run("INSERT INTO items SELECT n, 'many' FROM generate_series(1001, 3000) n");
+    assert_eq!(told(&mut client, &third), ["invalidate item/*"]);
+    let fourth = cursor(&mut client);
+    for n in [1001, 1601] {
+        client.run(&format!(
+            "UPDATE items SET v = 'n' WHERE id BETWEEN {n} AND {n} + 599"
+        ));
+    }
+    assert_eq!(told(&mut client, &fourth), ["invalidate item/*"]);
+    // Definitions, and what was prepared elsewhere.
+    let fifth = cursor(&mut client);
+    client.run("ALTER TABLE items ADD more integer");
+    assert_eq!(told(&mut client, &fifth), ["invalidate item/*"]);
+    client.run("BEGIN; ALTER TABLE items DROP more; PREPARE TRANSACTION 'p'");
+    let sixth = cursor(&mut client);
+    client.run("COMMIT PREPARED 'p'");
+    assert_eq!(told(&mut client, &sixth), ["invalidate item/*"]);
+    // More than is remembered: to who was away for so long the class, to others their keys.
+    client.run("INSERT INTO other VALUES (2)");
+    let seventh = cursor(&mut client);
+    for _ in 0..20 {
+        client.run("UPDATE items SET v = 'n' WHERE id BETWEEN 1001 AND 1900");
+    }
+    let eighth = cursor(&mut client);
+    client.run("UPDATE items SET v = 'n' WHERE id = 7");
+    assert_eq!(told(&mut client, &seventh), ["invalidate item/*"]);
+    assert_eq!(told(&mut client, &eighth), ["set item/7"]);
+    // After a crash nobody knows.
+    let times_up = server.times_up();
+    let mut victim = server.connect();
+    let _ = victim.batch_execute(
+        "SET state_cache.test_kill_at = 'visible'; UPDATE items SET v = 'crashed' WHERE id = 8",
+    );
+    server.await_recovery(times_up);
+    let mut client = server.connect();
+    eventually("the start to be known", || {
+        let sql = format!("SELECT FROM state_changes('{eighth}')");
+        client.batch_execute(&sql).is_ok()
+    });
+    assert_eq!(told(&mut client, &eighth), ["invalidate item/*"]);
+    let ninth = cursor(&mut client);
+    client.run("UPDATE items SET v = 'again' WHERE id = 9");
+    assert_eq!(told(&mut client, &ninth), ["set item/9"]);
+}
