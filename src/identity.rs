@@ -132,23 +132,33 @@ impl Impersonation {
 }
 
 impl Impersonation {
+    /// Becomes a role that may read all tables and change none, and that nobody can log in as, for a query of a
+    /// user's: what the query calls cannot change what outlives it.
+    pub fn reader() -> Self {
+        Self::restricted(pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_DATA))
+    }
+
     /// Becomes the owner of a table, for a write of the extension's own: triggers that somebody has put on the
     /// table run with the owner's privileges, and cannot change what outlives the write.
     pub fn owner_of(table: pg_sys::Oid) -> Self {
-        let owner = owner_of(table);
+        Self::restricted(owner_of(table))
+    }
+
+    /// Becomes a role in a security-restricted operation; nobody else if there is no such role.
+    fn restricted(role: pg_sys::Oid) -> Self {
         let (mut outer, mut context) = (pg_sys::InvalidOid, 0);
         let restriction = pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
         // SAFETY: as in `begin`.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut outer, &mut context);
-            if owner != pg_sys::InvalidOid {
+            if role != pg_sys::InvalidOid {
                 pg_sys::SetUserIdAndSecContext(
-                    owner,
+                    role,
                     context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 | restriction,
                 );
             }
         }
-        let restricts = owner != pg_sys::InvalidOid && context & restriction == 0;
+        let restricts = role != pg_sys::InvalidOid && context & restriction == 0;
         RESTRICTING.set(RESTRICTING.get() + u32::from(restricts));
         Self {
             outer,

@@ -63,6 +63,7 @@ static WORK: worker::Work = worker::Work {
         worker::new_task::<upkeep::Retention>,
         worker::new_task::<upkeep::Warm>,
         worker::new_task::<upkeep::Protections>,
+        worker::new_task::<derived::Auditor>,
     ],
     errands: &[upkeep::RESIDENT],
 };

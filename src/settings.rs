@@ -85,6 +85,9 @@ const WORKER_IDLE_TIMEOUT_S: (i32, i32, i32) = (300, 1, 86_400);
 /// (default, least, most) of `state_cache.tombstone_retention`, in seconds.
 const TOMBSTONE_RETENTION_S: (i32, i32, i32) = (7 * 86_400, 0, i32::MAX);
 
+/// (default, least, most) of `state_cache.audit_rate`, in entries per minute.
+const AUDIT_RATE_BOUNDS: (i32, i32, i32) = (0, 0, 60_000);
+
 /// (default, least, most) of `state_cache.max_delta_chain`. With 24 a cold read replays 12 deltas on average and
 /// takes hardly longer than one of a whole document; the recorded sessions take a fifteenth less than with 16. 0
 /// stores no deltas. The most is what L1 can carry along.
@@ -121,6 +124,7 @@ static DATABASES: GucSetting<i32> = GucSetting::<i32>::new(MAX_DATABASES.0);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(MAX_WORKERS.0);
 static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(WORKER_IDLE_TIMEOUT_S.0);
 static TOMBSTONE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(TOMBSTONE_RETENTION_S.0);
+static AUDIT_RATE: GucSetting<i32> = GucSetting::<i32>::new(AUDIT_RATE_BOUNDS.0);
 static WARM_ON_START: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Shared memory for L1, in bytes.
@@ -228,6 +232,11 @@ pub fn warm_on_start() -> bool {
     WARM_ON_START.get()
 }
 
+/// How many entries of L1 the worker compares in a minute; 0 for none.
+pub fn audit_rate() -> u32 {
+    u32::try_from(AUDIT_RATE.get()).unwrap_or(0)
+}
+
 /// A setting in whole numbers that a reload of the configuration changes.
 fn define_sighup_int(
     name: &'static std::ffi::CStr,
@@ -320,6 +329,14 @@ fn define_worker_settings(preloading: bool) {
         &TOMBSTONE_RETENTION,
         TOMBSTONE_RETENTION_S,
         GucFlags::UNIT_S,
+    );
+    define_sighup_int(
+        c"state_cache.audit_rate",
+        c"How many entries of the cache the worker of a database compares in a minute with what they are copies of.",
+        c"The view state_audits shows what it has found. 0 for none.",
+        &AUDIT_RATE,
+        AUDIT_RATE_BOUNDS,
+        GucFlags::default(),
     );
     GucRegistry::define_bool_guc(
         c"state_cache.warm_on_start",

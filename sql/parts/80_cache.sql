@@ -28,6 +28,41 @@ CREATE FUNCTION state_audit(class text DEFAULT NULL, sample integer DEFAULT 100,
 COMMENT ON FUNCTION state_audit(text, integer)
 	IS 'compares entries of L1, so many at random, with the tables or their sources; a row for each that differs';
 
+-- One row, written by the worker; facts of this server, so pg_dump leaves them out.
+CREATE TABLE state_audit_result (
+	one               smallint PRIMARY KEY DEFAULT 1,
+	since             timestamptz NOT NULL,
+	last_at           timestamptz NOT NULL,
+	audited           bigint NOT NULL,
+	passed_over       bigint NOT NULL,
+	differing         bigint NOT NULL,
+	last_class        text COLLATE "C",
+	last_key          text COLLATE "C",
+	last_differing_at timestamptz,
+	last_error        text,
+	last_error_at     timestamptz
+);
+COMMENT ON TABLE state_audit_result
+	IS 'what the worker has found in its audits of L1; the view state_audits shows it';
+COMMENT ON COLUMN state_audit_result.one IS '1: there is one row';
+COMMENT ON COLUMN state_audit_result.since IS 'when the first audit was';
+COMMENT ON COLUMN state_audit_result.last_at IS 'when the last audit was';
+COMMENT ON COLUMN state_audit_result.audited IS 'entries that were compared';
+COMMENT ON COLUMN state_audit_result.passed_over
+	IS 'entries that could not be: they go by age, are about to change, or their source calls functions of users';
+COMMENT ON COLUMN state_audit_result.differing IS 'entries that were not what the tables or their source give';
+COMMENT ON COLUMN state_audit_result.last_class IS 'class of the last one of them';
+COMMENT ON COLUMN state_audit_result.last_key IS 'its key';
+COMMENT ON COLUMN state_audit_result.last_differing_at IS 'when it was found';
+COMMENT ON COLUMN state_audit_result.last_error IS 'what the last comparison that failed has failed with';
+COMMENT ON COLUMN state_audit_result.last_error_at IS 'when that was';
+
+CREATE VIEW state_audits AS SELECT since, last_at, audited, passed_over, differing, last_class, last_key,
+	last_differing_at, last_error, last_error_at FROM state_audit_result;
+COMMENT ON VIEW state_audits
+	IS 'what the worker has found in its audits of L1, which it makes if state_cache.audit_rate is set; differing '
+	   'must be 0';
+
 CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, keep integer DEFAULT NULL,
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,

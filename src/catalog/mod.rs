@@ -64,6 +64,8 @@ pub struct Catalog {
     pub start: pg_sys::Oid,
     /// OID of `state_protection`.
     pub protection: pg_sys::Oid,
+    /// OID of `state_audit_result`.
+    pub audit_result: pg_sys::Oid,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -199,6 +201,7 @@ impl Catalog {
                 relation(c"state_start")?,
             );
             let protection = relation(c"state_protection")?;
+            let audit_result = relation(c"state_audit_result")?;
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -219,6 +222,7 @@ impl Catalog {
                 horizon,
                 start,
                 protection,
+                audit_result,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 classes: class::Classes::default(),

@@ -6,9 +6,11 @@
 
 use super::definition;
 use super::read::{Reader, Seen, document_key};
+use super::unattended;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Nothing};
 use crate::cache::found::Reader as Asking;
+use crate::cache::warm::Warmed;
 use crate::cache::{self, read, tables};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
@@ -22,8 +24,11 @@ use std::rc::Rc;
 /// Entries that are looked at where nobody says how many.
 const SAMPLE: i32 = 100;
 
+/// Free room that a document filled for nobody must leave: this part of L1.
+const ROOM: u64 = 16;
+
 /// An entry by its name; whether it is one of a derived class.
-type Name = (Vec<u8>, Vec<u8>, bool);
+pub type Name = (Vec<u8>, Vec<u8>, bool);
 
 /// A number from 0 to below `sides`, drawn by the server.
 fn drawn_below(sides: u64) -> u64 {
@@ -32,7 +37,10 @@ fn drawn_below(sides: u64) -> u64 {
 }
 
 /// So many entries at random, each as likely as any other; all if there are no more.
-fn sample(catalog: &Catalog, class: Option<&[u8]>, most: usize) -> Result<Vec<Name>> {
+///
+/// # Errors
+/// `53200`.
+pub fn sample(catalog: &Catalog, class: Option<&[u8]>, most: usize) -> Result<Vec<Name>> {
     let Some(l1) = shared::l1() else {
         return Ok(Vec::new());
     };
@@ -62,46 +70,117 @@ fn sample(catalog: &Catalog, class: Option<&[u8]>, most: usize) -> Result<Vec<Na
 /// What an entry says and what is so, where the two differ.
 type Difference = (Option<Vec<u8>>, Option<Vec<u8>>);
 
+/// What comparing an entry has come to.
+pub enum Compared {
+    /// It is what it should be.
+    Same,
+    /// It is not.
+    Differs(Difference),
+    /// It was not compared: no reader would be answered by it now, it goes by age, or its source is not to be run.
+    PassedOver,
+}
+
+impl Compared {
+    fn of(cached: Option<Vec<u8>>, computed: Option<Vec<u8>>) -> Self {
+        match cached == computed {
+            true => Self::Same,
+            false => Self::Differs((cached, computed)),
+        }
+    }
+}
+
+/// Compares an entry with what it is a copy of, under the active snapshot.
+///
+/// # Errors
+/// Those of the source, and of reading the tables.
+pub fn compare(
+    catalog: &Rc<Catalog>,
+    class: &[u8],
+    key: &[u8],
+    is_derived: bool,
+) -> Result<Compared> {
+    let class = match catalog.class(class) {
+        Ok(class) if class.source.is_some() == is_derived => class,
+        Ok(_) | Err(Error::UnknownClass { .. }) => return Ok(Compared::PassedOver),
+        Err(error) => return Err(error),
+    };
+    let state = StateRef::of(catalog, class, key);
+    match is_derived {
+        true => audit_document(&state),
+        false => audit_state(&state),
+    }
+}
+
 /// A state, whose class keeps no versions in L1 alone.
-fn audit_state(state: &StateRef<'_>) -> Result<Option<Difference>> {
+fn audit_state(state: &StateRef<'_>) -> Result<Compared> {
     if state.class.behind {
-        return Ok(None);
+        return Ok(Compared::PassedOver);
     }
     let document = |found: crate::cache::found::Found<Vec<u8>>| found.state().map(|(_, it)| it);
     let cached = document(read::read(state, Asking::Change, false, &mut Document)?);
     let computed = document(tables::from_table(state, &mut Document)?);
-    Ok((cached != computed).then_some((cached, computed)))
+    Ok(Compared::of(cached, computed))
 }
 
 /// A document of a derived class.
-fn audit_document(state: &StateRef<'_>) -> Result<Option<Difference>> {
+fn audit_document(state: &StateRef<'_>) -> Result<Compared> {
     let (catalog, class) = (&state.catalog, &state.class);
     let key = document_key(state);
     let Some(seen) = Seen::now(&key, state) else {
-        return Ok(None);
+        return Ok(Compared::PassedOver);
     };
     let definition = definition::of(catalog, class, Some(seen.definitions()))?;
+    if !definition.is_to_be_run() {
+        return Ok(Compared::PassedOver);
+    }
     let reader = Reader::new(state, &definition, key);
     let Some(cached) = reader.peek(&seen)? else {
-        return Ok(None);
+        return Ok(Compared::PassedOver);
     };
-    let computed = reader.compute()?;
-    Ok((cached != computed).then_some((cached, computed)))
+    Ok(Compared::of(cached, reader.compute()?))
+}
+
+/// Fills L1 with a document of before the server's start, for nobody, if there is room.
+///
+/// # Errors
+/// What ends a whole statement is raised; a source that fails is passed over.
+pub fn warm_unattended(catalog: &Rc<Catalog>, class: &[u8], key: &[u8]) -> Result<Warmed> {
+    let Some(l1) = shared::l1() else {
+        return Ok(Warmed::Off);
+    };
+    let memory = l1.memory();
+    if memory.free < memory.total / ROOM {
+        return Ok(Warmed::Full);
+    }
+    let class = match catalog.class(class) {
+        Ok(class) if class.source.is_some() => class,
+        Ok(_) | Err(Error::UnknownClass { .. }) => return Ok(Warmed::Passed),
+        Err(error) => return Err(error),
+    };
+    let filled = unattended::run(|| {
+        let _snapshot = PushedSnapshot::latest();
+        warm(&StateRef::of(catalog, class, key))
+    });
+    Ok(match filled {
+        Ok(true) => Warmed::Filled,
+        Ok(false) | Err(_) => Warmed::Passed,
+    })
 }
 
 /// Fills L1 with a state or document that is not there; whether it was.
 fn warm(state: &StateRef<'_>) -> Result<bool> {
     if state.class.source.is_none() {
-        return Ok(matches!(
-            cache::warm::warm(state)?,
-            cache::warm::Warmed::Filled
-        ));
+        return Ok(matches!(cache::warm::warm(state)?, Warmed::Filled));
     }
     let key = document_key(state);
     let Some(seen) = Seen::now(&key, state) else {
         return Ok(false);
     };
     let definition = definition::of(&state.catalog, &state.class, Some(seen.definitions()))?;
+    // What goes by age nobody has asked for before its time.
+    if !definition.is_to_be_run() || unattended::is_unattended() && !definition.is_exact() {
+        return Ok(false);
+    }
     let reader = Reader::new(state, &definition, key);
     if reader.peek(&seen)?.is_some() {
         return Ok(false);
@@ -128,19 +207,10 @@ sql_functions! {
         }
         for (class, key, is_derived) in sample(&catalog, class, most)? {
             pgrx::check_for_interrupts!();
-            let Ok(class) = catalog.class(&class) else { continue };
-            if class.source.is_some() != is_derived {
-                continue;
-            }
-            let state = StateRef::of(&catalog, Rc::clone(&class), &key);
             let _snapshot = PushedSnapshot::latest();
-            let difference = match is_derived {
-                true => audit_document(&state)?,
-                false => audit_state(&state)?,
-            };
-            if let Some((cached, computed)) = difference {
+            if let Compared::Differs((cached, computed)) = compare(&catalog, &class, &key, is_derived)? {
                 rows.push([
-                    Some(call::varlena_datum(&class.name)),
+                    Some(call::varlena_datum(&class)),
                     Some(call::varlena_datum(&key)),
                     cached.map(|cached| call::varlena_datum(&cached)),
                     computed.map(|computed| call::varlena_datum(&computed)),

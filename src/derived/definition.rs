@@ -6,6 +6,7 @@ use super::error::DerivedError;
 use super::keys;
 use super::relations;
 use super::settings::Fixed;
+use super::unattended;
 use super::walk::{Walked, is_built_in, shown, volatility};
 use super::watch::{self, Watching};
 use crate::catalog::{self, Catalog, Class, Source};
@@ -41,6 +42,8 @@ pub struct Definition {
     pub reads_states: bool,
     /// Whether a function may read what nobody knows, as its caller: what it finds is that role's alone.
     pub per_role: bool,
+    /// Whether it calls functions that are neither the server's nor ones of ours that read states.
+    calls_users: bool,
     /// Roles, and whether each has the privileges that the query needs.
     may_read: RefCell<Vec<(Oid, bool)>>,
 }
@@ -62,6 +65,10 @@ pub fn class_tag(catalog: &Catalog, class: &Class) -> Option<&'static Tag> {
 /// What is known already of a class that is good for this generation of the definitions' mark. While the mark is
 /// raised anything is.
 pub fn known(class: &Class, generation: Option<u64>) -> Option<Rc<Definition>> {
+    // What runs for nobody is looked at anew: the header of `unattended` says why.
+    if unattended::is_unattended() {
+        return None;
+    }
     let known = class.attached::<Slot>().definition.borrow();
     let is_good = |known: &&Rc<Definition>| known.generation == generation || generation.is_none();
     known.as_ref().filter(is_good).cloned()
@@ -113,6 +120,7 @@ pub fn read(catalog: &Catalog, class: &Rc<Class>, generation: Option<u64>) -> Re
         has_children: false,
         reads_states: false,
         per_role: false,
+        calls_users: false,
         may_read: RefCell::default(),
         walked,
     };
@@ -121,6 +129,8 @@ pub fn read(catalog: &Catalog, class: &Rc<Class>, generation: Option<u64>) -> Re
         (walked.changing())
             .map(|function| format!("the answer of {function} changes although no table does")),
     );
+    let is_users = |function: Oid| !relations::reads_states(catalog, function);
+    definition.calls_users = walked.foreign().any(is_users);
     for function in walked.foreign().filter(|it| volatility(*it) != b'i') {
         if relations::reads_states(catalog, function) {
             definition.reads_states = true;
@@ -255,6 +265,11 @@ impl Definition {
         }
         known.push((role, may));
         may
+    }
+
+    /// Whether the query is to be run: for nobody none is that calls functions of users.
+    pub fn is_to_be_run(&self) -> bool {
+        !unattended::is_unattended() || !self.calls_users
     }
 
     /// Whether that can be told at a glance: a key that is a plain number, or a UUID.

@@ -38,6 +38,8 @@ pub enum DerivedError {
     NoVersions { class: String },
     /// All documents of a class are asked for, and nobody knows their keys.
     KeysUnknown { class: String },
+    /// A source that calls functions of users is to be run for nobody.
+    Unattended { class: String },
     /// The class is no derived one any more.
     Redefined { class: String },
 }
@@ -106,6 +108,10 @@ impl Report for DerivedError {
                 format!("nobody knows the keys of class \"{class}\", whose documents are computed"),
             )
             .set_hint("Name them: state_warm(class, keys => ...)."),
+            Self::Unattended { class } => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("the worker does not run the source of class \"{class}\", which calls functions of users"),
+            ),
             Self::Redefined { class } => new(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 format!("class \"{class}\" was redefined meanwhile"),

@@ -133,6 +133,7 @@
 //! are declared to be. Changes of the server's catalogs by hand are not seen.
 
 mod audit;
+mod auditor;
 mod ddl;
 mod definition;
 mod error;
@@ -142,9 +143,12 @@ mod keys;
 mod read;
 mod relations;
 mod settings;
+mod unattended;
 mod walk;
 mod watch;
 
+pub use audit::warm_unattended;
+pub use auditor::Auditor;
 pub use error::DerivedError;
 pub use functions::{NewSource, define};
 pub use read::read;

@@ -518,6 +518,12 @@ impl<'a> Reader<'a> {
             }
             .into());
         };
+        if !self.definition.is_to_be_run() {
+            return Err(DerivedError::Unattended {
+                class: text(&self.state.class.name),
+            }
+            .into());
+        }
         let _computing = Computing::begin(self.state)?;
         sys::check_stack();
         let counters = &self.definition.class.counters;

@@ -4,6 +4,7 @@
 //! schema, since a statement is parsed under the caller's `search_path`, and parsed again when that
 //! has changed.
 
+mod audit;
 mod changes;
 mod class;
 mod conflicts;
@@ -26,6 +27,7 @@ mod upkeep;
 mod version;
 mod write;
 
+pub use audit::{Audited, add_audited};
 pub use changes::{
     Head, count, delete_starts, head, heads, insert_start, newest_keys, raise_floor, raise_horizon,
     trace,

@@ -7,12 +7,12 @@ use crate::cache::warm::{Warmed, warm};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::counters;
-use crate::derived::DerivedError;
+use crate::derived::{self, DerivedError};
 use crate::error::{Error, Result, text};
 use crate::store::{self, Proceed};
 use crate::worker::task::{Next, Round, Task};
 use crate::worker::transaction;
-use crate::{settings, sys, worker};
+use crate::{settings, shared, sys, worker};
 use state_cache_formats::resident::Name;
 use std::rc::Rc;
 use std::vec::IntoIter;
@@ -132,7 +132,13 @@ impl Task for Warm {
 fn fill(catalog: &Rc<Catalog>, names: &[Name], progress: &mut Progress) -> Result<Proceed> {
     for name in names {
         progress.step();
-        if name.incarnation != catalog.incarnation {
+        let [of_states, of_documents] = shared::incarnations(catalog.incarnation);
+        if name.incarnation == of_documents {
+            // One that finds no room leaves room for those after it.
+            derived::warm_unattended(catalog, &name.class, &name.key)?;
+            continue;
+        }
+        if name.incarnation != of_states {
             continue;
         }
         let state = match StateRef::new(catalog, &name.class, &name.key) {

@@ -343,3 +343,95 @@ fn who_was_away_is_told_which_documents_may_be_others() {
     client.run("UPDATE items SET v = 'again' WHERE id = 9");
     assert_eq!(told(&mut client, &ninth), ["set item/9"]);
 }
+
+#[test]
+fn the_worker_audits_at_its_rate_and_runs_no_code_of_users() {
+    let server = Server::new(&["state_cache.audit_rate = 60000"]);
+    let mut client = server.connect();
+    client.run(SETUP);
+    client.run(
+        "CREATE ROLE someone; GRANT CREATE, USAGE ON SCHEMA public TO someone;
+         CREATE TABLE ran (who text); GRANT ALL ON ran TO PUBLIC;
+         SET ROLE someone;
+         CREATE FUNCTION shout(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN upper(v); END $$;
+         RESET ROLE;
+         SELECT state_class_define('shouting', cache_ttl => '1 hour', source =>
+             'SELECT to_jsonb(shout(v)) FROM items WHERE id = $1::integer');
+         SELECT state_watch('shouting', 'items', 'id');
+         SELECT state_class_define('shouting', cache_ttl => '0');
+         SELECT state_set('s' || n, '1') FROM generate_series(1, 20) n",
+    );
+    // From now on the function does what its owner has no rights for, if who runs it has.
+    client.run(
+        "SET ROLE someone; SET check_function_bodies = off;
+         CREATE OR REPLACE FUNCTION shout(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+             RAISE LOG 'shout runs as %', current_user; RETURN upper(v); END $$; RESET ROLE",
+    );
+    client.run(
+        "SELECT state_get(n::text, 'shouting'), state_get('s' || n) FROM generate_series(1, 20) n",
+    );
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    let runs = server.log().matches("shout runs as").count();
+    eventually("an audit of all", || {
+        client.flag(
+            "SELECT coalesce(sum(audited), 0) >= 45 AND sum(passed_over) >= 20 FROM state_audits",
+        )
+    });
+    assert_eq!(server.log().matches("shout runs as").count(), runs);
+    assert_eq!(
+        client.number(
+            "SELECT count(*) FROM state_audits WHERE differing > 0 OR last_error IS NOT NULL"
+        ),
+        0
+    );
+    // A watch that names other keys than those that a row is part of.
+    client.run(
+        "SELECT state_class_define('item', cache_ttl => '1 hour'), state_unwatch('item', 'items'),
+             state_watch('item', 'items', 'id + 100'), state_class_define('item', cache_ttl => '0')",
+    );
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    client.run("UPDATE items SET v = 'hidden' WHERE id = 4");
+    eventually("the difference to be found", || {
+        client.flag("SELECT differing > 0 FROM state_audits")
+    });
+    let found = "SELECT last_class, last_key, last_differing_at >= since FROM state_audits";
+    assert_eq!(client.rows(found), [["item", "4", "t"]]);
+    assert!(
+        server
+            .log()
+            .contains("are not what they are copies of, \"item/4\"")
+    );
+    // It outlives a crash.
+    let times_up = server.times_up();
+    let mut victim = server.connect();
+    let _ = victim.batch_execute(
+        "SET state_cache.test_kill_at = 'visible'; UPDATE items SET v = 'crashed' WHERE id = 8",
+    );
+    server.await_recovery(times_up);
+    let mut client = server.connect();
+    assert_eq!(client.rows(found), [["item", "4", "t"]]);
+}
+
+#[test]
+fn documents_are_there_again_after_a_start() {
+    let server = Server::new(&["state_cache.warm_on_start = on"]);
+    let mut client = server.connect();
+    client.run(SETUP);
+    client.run(
+        "SELECT state_class_define('by-age', cache_ttl => '1 hour', source =>
+             'SELECT to_jsonb(count(*)) FROM items')",
+    );
+    client.run("SELECT state_get('1', 'by-age')");
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    drop(client);
+    server.stop();
+    server.start();
+    let mut client = server.connect();
+    // Those that are exact; what goes by age is computed when somebody asks for it.
+    eventually("the documents to be there", || {
+        client.rows("SELECT class, count(*) FROM state_cache_entries GROUP BY class")
+            == [["item", "25"]]
+    });
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    assert_eq!(client.counter("evaluations"), 25);
+}
