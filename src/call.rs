@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::varlena;
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::marker::PhantomData;
 
 /// One call of an SQL function.
@@ -191,6 +192,18 @@ impl<'a> Call<'a> {
             })
         }
     }
+}
+
+/// `25006` where the transaction may not write, by the server's own error, but on a standby with a hint.
+pub fn check_may_write(function: &CStr) -> Result<()> {
+    if crate::sys::recovery_in_progress() {
+        return Err(Error::Standby {
+            function: function.to_string_lossy().into_owned(),
+        });
+    }
+    // SAFETY: raises the server's own error; callers hold nothing yet that needs a destructor.
+    unsafe { pg_sys::PreventCommandIfReadOnly(function.as_ptr()) };
+    Ok(())
 }
 
 /// The bytes of a varlena datum, detoasted only where it is compressed or stored out of line.

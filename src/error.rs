@@ -273,6 +273,8 @@ pub enum Error {
     Computed { state: Shown },
     /// Access from a parallel worker, which cannot see what the leader has staged.
     ParallelWorker,
+    /// A change on a standby.
+    Standby { function: String },
     /// PREPARE TRANSACTION after changes.
     Prepare,
     /// The extension was dropped and created again while the transaction ran.
@@ -535,6 +537,12 @@ impl Error {
                 format!("class \"{class}\" was redefined by another transaction"),
             )
             .set_hint("Retry the transaction."),
+            Self::Standby { function } => new(
+                Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+                format!("cannot execute {function} during recovery"),
+            )
+            .set_hint("This server is a standby. States are changed on its primary, which libpq finds by \
+                target_session_attrs=primary."),
             Self::OutOfMemory(refused) => out_of_memory(refused),
             Self::Capability(error) => error.report(),
             Self::Internal { message } => new(Code::ERRCODE_INTERNAL_ERROR, message),

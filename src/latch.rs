@@ -18,3 +18,25 @@ pub fn wait(time: Duration) {
         );
     }
 }
+
+/// Waits that get longer: who looks again and again looks soon at first, and costs little in the end.
+pub struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// From the first of the times up to the second, doubled each time.
+    pub fn between([first, most]: [Duration; 2]) -> Self {
+        Self { next: first, most }
+    }
+
+    /// Waits for a moment, and for no longer than this; can be interrupted.
+    pub fn wait_at_most(&mut self, most: Duration) {
+        wait(self.next.min(most));
+        // SAFETY: this process's own latch; whoever else waits on it looks before waiting.
+        unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
+        pgrx::check_for_interrupts!();
+        self.next = (2 * self.next).min(self.most);
+    }
+}

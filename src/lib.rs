@@ -9,6 +9,7 @@ mod cache;
 mod call;
 mod callback;
 mod catalog;
+mod causal;
 mod changes;
 mod context;
 mod counters;

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use state_cache_context::{Destination, Sensitivity};
+use std::time::Duration;
 
 /// How subscribers hear of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -74,6 +75,8 @@ const MAX_STATE_SIZE_KB: (i32, i32, i32) = (16 * 1024, 1, 255 * 1024);
 const FLUSH_INTERVAL_MS: (i32, i32, i32) = (2000, 10, 3_600_000);
 /// (default, least, most) of `state_cache.notify_interval`, in milliseconds.
 const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (1, 0, 60_000);
+/// (default, least, most) of `state_cache.wait_timeout`, in milliseconds.
+const WAIT_TIMEOUT_MS: (i32, i32, i32) = (5000, 0, i32::MAX);
 /// (default, least, most) of `state_cache.notify_buffer`, in kB.
 const NOTIFY_BUFFER_KB: (i32, i32, i32) = (1024, 16, 1024 * 1024);
 /// (default, least, most) of `state_cache.max_databases`.
@@ -119,6 +122,7 @@ static MAX_STATE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(MAX_STATE_SIZE_K
 static TRACK_TIMING: GucSetting<bool> = GucSetting::<bool>::new(false);
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(FLUSH_INTERVAL_MS.0);
 static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_INTERVAL_MS.0);
+static WAIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(WAIT_TIMEOUT_MS.0);
 static NOTIFY_BUFFER: GucSetting<i32> = GucSetting::<i32>::new(NOTIFY_BUFFER_KB.0);
 static DATABASES: GucSetting<i32> = GucSetting::<i32>::new(MAX_DATABASES.0);
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(MAX_WORKERS.0);
@@ -200,6 +204,11 @@ pub fn flush_interval() -> i64 {
 /// The least time between two notifications of the worker, in microseconds.
 pub fn notify_interval() -> i64 {
     i64::from(NOTIFY_INTERVAL.get()) * 1000
+}
+
+/// How long a read with `min_version` waits on a standby.
+pub fn wait_timeout() -> Duration {
+    Duration::from_millis(u64::try_from(WAIT_TIMEOUT.get()).unwrap_or(0))
 }
 
 /// Shared memory for changes that the workers have not told yet, in bytes.
@@ -357,6 +366,16 @@ fn define_snapshot_settings() {
         &COMPRESSION,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"state_cache.wait_timeout",
+        c"How long a read with min_version waits on a standby.",
+        c"A primary waits for nothing.",
+        &WAIT_TIMEOUT,
+        WAIT_TIMEOUT_MS.1,
+        WAIT_TIMEOUT_MS.2,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_int_guc(
         c"state_cache.max_delta_chain",

@@ -102,6 +102,12 @@ mod server {
             lock: pg_sys::LOCKMODE,
             parents: *mut *mut pg_sys::List,
         ) -> *mut pg_sys::List;
+        /// `access/timeline.h`: the timelines that lead to one, and it, newest first.
+        pub fn readTimeLineHistory(timeline: u32) -> *mut pg_sys::List;
+        /// `access/timeline.h`: whether a timeline is in such a history.
+        pub fn tliInHistory(timeline: u32, history: *mut pg_sys::List) -> bool;
+        /// `access/timeline.h`: where the history left a timeline that is in it; 0 for its last one.
+        pub fn tliSwitchPoint(timeline: u32, history: *mut pg_sys::List, next: *mut u32) -> u64;
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
@@ -201,6 +207,24 @@ pub fn timeline() -> u32 {
         } else {
             pg_sys::GetWALInsertionTimeLine()
         }
+    }
+}
+
+/// Where the history that the server writes, or replays, has left an earlier timeline; `None` if that timeline is no
+/// part of the history, or is the current one.
+///
+/// # Errors
+/// The server's own where the file of the history cannot be read.
+pub fn timeline_left(earlier: u32) -> Option<u64> {
+    let current = timeline();
+    if earlier == current {
+        return None;
+    }
+    // SAFETY: the list is the server's, in the current memory context; the timeline is asked about only if it is in it.
+    unsafe {
+        let history = server::readTimeLineHistory(current);
+        server::tliInHistory(earlier, history)
+            .then(|| server::tliSwitchPoint(earlier, history, std::ptr::null_mut()))
     }
 }
 

@@ -134,7 +134,7 @@ fn cursor(catalog: &Catalog) -> Result<Cursor> {
 }
 
 /// Reads a cursor: `22023` if it is none, `55000` if it is none of here.
-fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
+pub fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
     let cursor = Cursor::parse(given).map_err(|error| match error {
         Unread::OutOfMemory(refused) => refused.into(),
         Unread::Malformed => Error::Argument {
@@ -156,8 +156,13 @@ fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
     if there.run != here.run {
         return stale("The server was restarted since, or the behind classes came or went.");
     }
-    if there.timeline != here.timeline {
-        return stale("The server was promoted or restored from a backup since.");
+    // What a server has that has left the timeline at or behind the cursor's place, is all that the cursor has seen.
+    let is_here = there.timeline == here.timeline
+        || sys::timeline_left(there.timeline).is_some_and(|end| cursor.position <= end);
+    if !is_here {
+        return stale(
+            "The server was promoted or restored from a backup since, and may not have all that the cursor speaks of.",
+        );
     }
     if let Some(reason) = starts::strangeness(catalog, &cursor) {
         return stale(reason);

@@ -21,7 +21,9 @@
 //! - **Ids are not given out again** between a cursor and its use, or the cursor is refused. A crash gives out
 //!   again the ids that no WAL on disk mentions: so the WAL is flushed before a cursor is handed out, which
 //!   covers every transaction that had ended. A promotion and a restored backup begin another timeline,
-//!   which the cursor names. A copy of the data directory that was put back goes on under the same timeline: its
+//!   which the cursor names. It is good there if the history left the cursor's timeline at or behind the cursor's
+//!   place: then all WAL that the cursor covers was replayed, with every id that had ended, and no such id is given
+//!   out anew. Else it is refused. A copy of the data directory that was put back goes on under the same timeline: its
 //!   starts are others, which the cursor names too (`starts`). What cannot be told is a virtual machine that was set
 //!   back with its memory, once it has written as much WAL as there was.
 //!
@@ -33,5 +35,6 @@ mod functions;
 mod starts;
 mod trace;
 
+pub use functions::parse as cursor;
 pub use starts::Starts;
 pub use trace::Traces;

@@ -4,7 +4,9 @@
 //! to the history that this server goes on with if that start is known here, and the next one began no earlier in the
 //! WAL. Each start notes itself in the database, so that standbys know it too: by the worker, which looks into every
 //! database after a start, and by whoever takes a cursor before that. Where the note of the next start is missing,
-//! nothing is known, and the cursor is refused.
+//! nothing is known, and the cursor is refused; but where the history has gone on to another timeline, the last start
+//! of the cursor's timeline has no next one. (So a copy of the data directory that was put back, of which a standby was
+//! promoted before the worker had looked into the database, is not told from the primary that was copied.)
 
 use crate::catalog::{self, Catalog, KnownStart};
 use crate::error::{Error, Result};
@@ -46,7 +48,7 @@ pub fn name(catalog: &Catalog) -> u64 {
 }
 
 /// Why a cursor is of no history that this server goes on with; `None` if it is of this one. It names the timeline
-/// that is current here.
+/// that is current here, or one that the history left at or behind the cursor's place.
 pub fn strangeness(catalog: &Catalog, cursor: &Cursor) -> Option<&'static str> {
     const SET_BACK: &str = "The server was set back to an earlier time since.";
     let in_recovery = sys::recovery_in_progress();
@@ -56,7 +58,7 @@ pub fn strangeness(catalog: &Catalog, cursor: &Cursor) -> Option<&'static str> {
         return is_ahead.then_some(SET_BACK);
     }
     let this = match (in_recovery, this_start()) {
-        (false, None) => {
+        (false, None) if cursor.home.timeline == sys::timeline() => {
             return Some(
                 "The server was restarted since, and does not know what became of earlier starts.",
             );
@@ -78,6 +80,8 @@ pub fn strangeness(catalog: &Catalog, cursor: &Cursor) -> Option<&'static str> {
     match next.map(|one| one.position).min() {
         Some(position) if cursor.position <= position => None,
         Some(_) => Some(SET_BACK),
+        // The timeline ended with the start under which the cursor was taken.
+        None if cursor.home.timeline != sys::timeline() => None,
         None => {
             Some("The server was restarted since, and this database does not know of every start.")
         }

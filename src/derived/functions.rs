@@ -52,8 +52,7 @@ sql_functions! {
 
     /// `state_watch(class, relation, keys)`
     fn state_watch(call) {
-        // SAFETY: raises the server's own error, before anything is held that needs a destructor.
-        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_watch()".as_ptr()) };
+        call::check_may_write(c"state_watch()")?;
         let catalog = catalog::current(call.function())?;
         let class = derived_class(&catalog, call.required_text(0, "class")?)?;
         let relation = relations::relation_argument(call, 1)?;
@@ -78,8 +77,7 @@ sql_functions! {
 
     /// `state_unwatch(class, relation)`
     fn state_unwatch(call) {
-        // SAFETY: raises the server's own error, before anything is held that needs a destructor.
-        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_unwatch()".as_ptr()) };
+        call::check_may_write(c"state_unwatch()")?;
         let catalog = catalog::current(call.function())?;
         let class = call.required_text(0, "class")?;
         let relation = relations::relation_argument(call, 1)?;

@@ -147,6 +147,9 @@ mod unattended;
 mod walk;
 mod watch;
 
+use crate::cache::StateRef;
+use crate::error::{Result, text};
+
 pub use audit::warm_unattended;
 pub use auditor::Auditor;
 pub use error::DerivedError;
@@ -157,4 +160,15 @@ pub use read::read;
 pub fn init() {
     ddl::init();
     keys::init();
+}
+
+/// `55000` for a state of a derived class: its documents have no versions.
+pub fn check_has_versions(state: &StateRef<'_>) -> Result<()> {
+    match state.class.source {
+        None => Ok(()),
+        Some(_) => Err(DerivedError::NoVersions {
+            class: text(&state.class.name),
+        }
+        .into()),
+    }
 }

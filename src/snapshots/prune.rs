@@ -10,7 +10,6 @@ use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, Holder, KeptVersion};
 use crate::{interval, sys};
-use pgrx::pg_sys;
 use state_cache_memory::collect;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -261,8 +260,7 @@ sql_functions! {
     fn state_prune(call) {
         let catalog = catalog::current(call.function())?;
         let class = catalog.class(call.required_text(0, "class")?)?;
-        // SAFETY: raises PostgreSQL's own error in a read-only transaction; the name is NUL-terminated.
-        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_prune()".as_ptr()) };
+        call::check_may_write(c"state_prune()")?;
         let keep = match call.integer(1) {
             Some(keep) if keep < 1 => {
                 return Err(Error::argument(format!("keep must be positive: {keep}")));

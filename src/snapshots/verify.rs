@@ -291,8 +291,7 @@ sql_functions! {
             }
         };
         if repairs {
-            // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
-            unsafe { pgrx::pg_sys::PreventCommandIfReadOnly(c"state_verify()".as_ptr()) };
+            call::check_may_write(c"state_verify()")?;
             catalog.check_may_change()?;
             if catalog.access().row_security {
                 return Err(Error::PartialView);

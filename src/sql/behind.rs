@@ -10,9 +10,9 @@ sql_functions! {
     /// `state_flush(class)`
     fn state_flush(call) {
         let catalog = catalog::current(call.function())?;
-        // SAFETY: both raise PostgreSQL's own errors; the names are NUL-terminated.
+        call::check_may_write(c"state_flush()")?;
+        // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
         unsafe {
-            pg_sys::PreventCommandIfReadOnly(c"state_flush()".as_ptr());
             pg_sys::PreventCommandIfParallelMode(c"state_flush()".as_ptr());
         }
         catalog.check_may_change()?;

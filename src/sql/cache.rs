@@ -152,8 +152,7 @@ sql_functions! {
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
     /// compression, checkpoint_types, agent_phases, notify, source, serve_stale)`
     fn state_class_define(call) {
-        // SAFETY: raises the server's own error, before anything is held that needs a destructor.
-        unsafe { pg_sys::PreventCommandIfReadOnly(c"state_class_define()".as_ptr()) };
+        call::check_may_write(c"state_class_define()")?;
         let catalog = catalog::current(call.function())?;
         let name = call.required_text(0, "class")?;
         check_name("class", name)?;

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::identity::is_sandboxed;
 use crate::notify::Touched;
 use crate::store::Checkpoint;
-use crate::{interval, sys};
+use crate::{call, interval, sys};
 use pgrx::pg_sys;
 use state_cache_memory::copy;
 use std::ffi::CStr;
@@ -44,11 +44,9 @@ pub fn begin(state: &StateRef<'_>, function: &CStr) -> Result<()> {
 
 /// Raises unless this transaction and this role may change states at all.
 pub fn check_may_write(catalog: &Catalog, function: &CStr) -> Result<()> {
-    // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
-    unsafe {
-        pg_sys::PreventCommandIfReadOnly(function.as_ptr());
-        pg_sys::PreventCommandIfParallelMode(function.as_ptr());
-    }
+    call::check_may_write(function)?;
+    // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
+    unsafe { pg_sys::PreventCommandIfParallelMode(function.as_ptr()) };
     catalog.check_may_change()
 }
 

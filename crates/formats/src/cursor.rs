@@ -86,6 +86,12 @@ impl Cursor {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
     }
 
+    /// Whether it has seen no transaction from this one on.
+    #[must_use]
+    pub fn has_seen_none_from(&self, xid: u64) -> bool {
+        self.xmax <= xid
+    }
+
     /// Whether it sees every transaction up to this one.
     #[must_use]
     pub fn sees_all_up_to(&self, xid: u64) -> bool {

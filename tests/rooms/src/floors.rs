@@ -9,7 +9,14 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
     ("the door", &["sql"]),
     (
         "the capabilities",
-        &["changes", "context", "derived", "snapshots", "upkeep"],
+        &[
+            "causal",
+            "changes",
+            "context",
+            "derived",
+            "snapshots",
+            "upkeep",
+        ],
     ),
     ("the transaction", &["transaction"]),
     ("what a commit hands to", &["behind", "notify"]),

@@ -91,9 +91,12 @@ impl Server {
         );
     }
 
-    /// Waits until this standby has replayed what `primary` has written.
+    /// Waits until this standby has replayed what `primary` has written, or, being a standby itself, has replayed.
     pub fn catch_up_with(&self, primary: &Self) {
-        let target = primary.connect().text("SELECT pg_current_wal_insert_lsn()");
+        let target = primary.connect().text(
+            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                ELSE pg_current_wal_insert_lsn() END",
+        );
         let mut client = self.connect();
         eventually("the standby to catch up", || {
             client.flag(&format!("SELECT pg_last_wal_replay_lsn() >= '{target}'"))
