@@ -61,13 +61,14 @@ COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; N
 COMMENT ON COLUMN state_class.notify
 	IS 'default: subscribers hear of changes as the setting state_cache.notify says; off: they do not';
 COMMENT ON COLUMN state_class.changed
-	IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has '
-	   'changed one of the three; where both rows are there, this one counts';
+	IS 'false: the row is one of the four that come with the extension, or of a class of yours. true: somebody has '
+	   'changed one of the four; where both rows are there, this one counts';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
 	('swarm', 'state_updated', 1, NULL),
-	('config', 'config_changed', 1, NULL);
+	('config', 'config_changed', 1, NULL),
+	('job', 'state_updated', 1, '30 days');
 
 CREATE TABLE state_head (
 	class      text COLLATE "C" NOT NULL,
@@ -222,7 +223,7 @@ CREATE VIEW state_current WITH (security_invoker = true) AS
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
--- The rows of run, swarm and config come with CREATE EXTENSION, so a dump holds them only if somebody has changed
+-- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has changed
 -- them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire
 -- while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
 CREATE FUNCTION state_class_restore() RETURNS trigger
@@ -256,14 +257,14 @@ COMMENT ON FUNCTION state_class_restore()
 	IS 'notes which of the classes that come with the extension were changed, and lets a restored row replace the '
 	   'one that CREATE EXTENSION made';
 CREATE TRIGGER state_class_restore BEFORE INSERT OR UPDATE ON state_class FOR EACH ROW
-	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config']))
+	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config', 'job']))
 	EXECUTE FUNCTION state_class_restore();
 COMMENT ON TRIGGER state_class_restore ON state_class
 	IS 'notes which of the classes that come with the extension were changed';
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore;
 
 SELECT pg_catalog.pg_extension_config_dump('state_class',
-	'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'')');
+	'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'', ''job'')');
 SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('state_floor', '');
@@ -904,6 +905,167 @@ COMMENT ON FUNCTION state_blackboard_query(text, text, text, text, text)
 	   'means any';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Jobs. A job is a state of class job, whose document counts its tasks; the tasks are rows. The extension writes
+-- them as their owner: who may change the job's state may change its tasks. Where row-level security of state_task
+-- applies to a role, that role needs privileges of its own on it, and sees what the policies show.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE SEQUENCE state_task_token;
+COMMENT ON SEQUENCE state_task_token
+	IS 'the tokens under which tasks are claimed: each is greater than all before it';
+CREATE SEQUENCE state_task_position_seq;
+COMMENT ON SEQUENCE state_task_position_seq IS 'the order in which tasks were added';
+CREATE TABLE state_task (
+	job_id       text COLLATE "C" NOT NULL,
+	task_id      text COLLATE "C" NOT NULL
+		CHECK (pg_catalog.octet_length(task_id) OPERATOR(pg_catalog.>=) 1
+			AND pg_catalog.octet_length(task_id) OPERATOR(pg_catalog.<=) 255),
+	agent_name   text COLLATE "C",
+	status       text COLLATE "C" NOT NULL DEFAULT 'pending'
+		CHECK (status OPERATOR(pg_catalog.=) ANY
+			(ARRAY['pending', 'running', 'completed', 'failed', 'cancelled'])),
+	attempts     integer NOT NULL DEFAULT 0 CHECK (attempts OPERATOR(pg_catalog.>=) 0),
+	position     bigint NOT NULL DEFAULT pg_catalog.nextval('state_task_position_seq'::pg_catalog.regclass),
+	owner        text COLLATE "C",
+	token        bigint,
+	lease_until  timestamptz,
+	created_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	started_at   timestamptz,
+	completed_at timestamptz,
+	-- Last, behind what changes with every update: WAL then holds only what is before them.
+	error        jsonb,
+	result       jsonb,
+	input        jsonb,
+	PRIMARY KEY (job_id, task_id)
+) WITH (fillfactor = 80);
+ALTER SEQUENCE state_task_position_seq OWNED BY state_task.position;
+ALTER SEQUENCE state_task_token OWNED BY state_task.token;
+CREATE INDEX state_task_waiting ON state_task (agent_name, job_id, position)
+	WHERE status OPERATOR(pg_catalog.=) 'pending';
+CREATE INDEX state_task_leased ON state_task (lease_until)
+	WHERE status OPERATOR(pg_catalog.=) 'running' AND lease_until IS NOT NULL;
+CREATE INDEX state_task_failed ON state_task (job_id, task_id) WHERE status OPERATOR(pg_catalog.=) 'failed';
+COMMENT ON TABLE state_task
+	IS 'the tasks of jobs; the job, a state of class job, says how many there are of each status';
+COMMENT ON COLUMN state_task.job_id IS 'the job: the key of its state of class job';
+COMMENT ON COLUMN state_task.task_id IS 'name of the task within its job, 1 to 255 bytes';
+COMMENT ON COLUMN state_task.agent_name IS 'the agent that is to do it; NULL: any';
+COMMENT ON COLUMN state_task.status IS 'pending, running, completed, failed or cancelled';
+COMMENT ON COLUMN state_task.attempts IS 'how often it was started';
+COMMENT ON COLUMN state_task.position IS 'its place in the order in which tasks were added';
+COMMENT ON COLUMN state_task.owner IS 'the agent that has claimed it, or claimed it last';
+COMMENT ON COLUMN state_task.token IS 'the token under which it was claimed; updates that carry another one fail';
+COMMENT ON COLUMN state_task.lease_until IS 'until when nobody else can claim it; NULL where it is not claimed';
+COMMENT ON COLUMN state_task.created_at IS 'when it was added';
+COMMENT ON COLUMN state_task.started_at IS 'when it was started last';
+COMMENT ON COLUMN state_task.completed_at IS 'when it ended';
+COMMENT ON COLUMN state_task.error IS 'why it failed, or was given back';
+COMMENT ON COLUMN state_task.result IS 'what came of it';
+COMMENT ON COLUMN state_task.input IS 'what the agent is given';
+COMMENT ON INDEX state_task_waiting IS 'the tasks that wait, by agent and job, in the order in which they were added';
+COMMENT ON INDEX state_task_leased IS 'the leases, those that are over soonest first';
+COMMENT ON INDEX state_task_failed IS 'the tasks that have failed';
+
+CREATE TABLE state_task_left (
+	job_id text COLLATE "C" PRIMARY KEY
+);
+COMMENT ON TABLE state_task_left
+	IS 'jobs that are gone and had more tasks than went with them at once; the worker deletes these';
+COMMENT ON COLUMN state_task_left.job_id IS 'the job';
+
+CREATE FUNCTION state_job_create(job_id text, tasks jsonb DEFAULT '[]', attributes jsonb DEFAULT '{}')
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_job_create';
+COMMENT ON FUNCTION state_job_create(text, jsonb, jsonb)
+	IS 'creates a job with these tasks; how many they are';
+
+CREATE FUNCTION state_job_add_tasks(job_id text, tasks jsonb)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_job_add_tasks';
+COMMENT ON FUNCTION state_job_add_tasks(text, jsonb)
+	IS 'adds tasks to a job; how many they are. 23505 if one is there already';
+
+CREATE FUNCTION state_job_update_tasks(job_id text, updates jsonb,
+		OUT task_id text, OUT old_status text, OUT new_status text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'state_job_update_tasks';
+COMMENT ON FUNCTION state_job_update_tasks(text, jsonb)
+	IS 'changes tasks of a job, all or none of them, in the order given; a row per update';
+
+CREATE FUNCTION state_job_cancel(job_id text)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_job_cancel';
+COMMENT ON FUNCTION state_job_cancel(text)
+	IS 'cancels all tasks of a job that have not ended; how many they were. The job takes no more tasks';
+
+CREATE FUNCTION state_job_summary(job_id text)
+	RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_job_summary';
+COMMENT ON FUNCTION state_job_summary(text)
+	IS 'how many tasks a job has of each status, and whether it is complete; reads no task';
+
+CREATE FUNCTION state_job_get(job_id text)
+	RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_job_get';
+COMMENT ON FUNCTION state_job_get(text)
+	IS 'a job with all its tasks, in the order in which they were added, as one document';
+
+CREATE FUNCTION state_job_tasks(job_id text, status text DEFAULT NULL, agent text DEFAULT NULL,
+		after text DEFAULT NULL, "limit" integer DEFAULT 100,
+		OUT task_id text, OUT agent_name text, OUT status text, OUT attempts integer, OUT owner text,
+		OUT lease_until timestamptz, OUT created_at timestamptz, OUT started_at timestamptz,
+		OUT completed_at timestamptz, OUT input jsonb, OUT result jsonb, OUT error jsonb)
+	RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME', 'state_job_tasks';
+COMMENT ON FUNCTION state_job_tasks(text, text, text, text, integer)
+	IS 'a page of the tasks of a job, in the order of their names: those behind the one named after';
+
+CREATE FUNCTION state_job_claim_tasks(agent text, "limit" integer DEFAULT 1, lease interval DEFAULT '5 minutes',
+		job_id text DEFAULT NULL,
+		OUT job_id text, OUT task_id text, OUT token bigint, OUT agent_name text, OUT attempts integer,
+		OUT lease_until timestamptz, OUT input jsonb)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'state_job_claim_tasks';
+COMMENT ON FUNCTION state_job_claim_tasks(text, integer, interval, text)
+	IS 'hands out tasks that wait, or whose lease is over, of one job or of all in turn; a row per task';
+
+CREATE FUNCTION state_job_renew_tasks(job_id text, task_ids text[], token bigint, lease interval DEFAULT '5 minutes')
+	RETURNS timestamptz
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_job_renew_tasks';
+COMMENT ON FUNCTION state_job_renew_tasks(text, text[], bigint, interval)
+	IS 'prolongs the leases of tasks, all or none; until when. 40001 if another has one of them';
+
+CREATE FUNCTION state_job_verify(job_id text DEFAULT NULL, repair boolean DEFAULT false,
+		OUT job_id text, OUT kept jsonb, OUT counted jsonb, OUT repaired boolean)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'state_job_verify';
+COMMENT ON FUNCTION state_job_verify(text, boolean)
+	IS 'counts the tasks of a job, or of all, and returns the jobs whose summary says something else; repair writes '
+	   'what was counted, and deletes tasks of no job';
+
+-- Ordinary triggers: what logical replication brings was counted where it was written, and comes with the counts.
+CREATE FUNCTION state_task_watch() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'state_task_watch';
+COMMENT ON FUNCTION state_task_watch() IS 'counts what is changed by hand in state_task';
+CREATE TRIGGER state_task_inserted AFTER INSERT ON state_task REFERENCING NEW TABLE AS new_tasks
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_task_watch();
+CREATE TRIGGER state_task_updated AFTER UPDATE ON state_task REFERENCING OLD TABLE AS old_tasks NEW TABLE AS new_tasks
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_task_watch();
+CREATE TRIGGER state_task_deleted AFTER DELETE ON state_task REFERENCING OLD TABLE AS old_tasks
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_task_watch();
+CREATE TRIGGER state_task_truncated AFTER TRUNCATE ON state_task
+	FOR EACH STATEMENT WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_task_watch();
+COMMENT ON TRIGGER state_task_inserted ON state_task IS 'the summaries of the jobs say how many tasks there are';
+COMMENT ON TRIGGER state_task_updated ON state_task IS 'the summaries of the jobs follow';
+COMMENT ON TRIGGER state_task_deleted ON state_task IS 'the summaries of the jobs follow';
+COMMENT ON TRIGGER state_task_truncated ON state_task IS 'the summaries of all jobs say that there are no tasks';
+
+SELECT pg_catalog.pg_extension_config_dump('state_task', '');
+SELECT pg_catalog.pg_extension_config_dump('state_task_token', '');
+SELECT pg_catalog.pg_extension_config_dump('state_task_position_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('state_task_left', '');
+
+-- ---------------------------------------------------------------------------------------------------
 -- Catch-up
 -- ---------------------------------------------------------------------------------------------------
 -- state_changes() tells changes by who wrote the head row. The next two tables are about those of which no
@@ -1223,7 +1385,16 @@ BEGIN
 					'WHERE status OPERATOR(pg_catalog.=) ''open'''),
 				('state_outbox_pending',
 					'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) '
-					'WHERE acknowledged_at IS NULL')
+					'WHERE acknowledged_at IS NULL'),
+				('state_task_waiting',
+					'CREATE INDEX state_task_waiting ON %1$s.state_task (agent_name, job_id, "position") '
+					'WHERE status OPERATOR(pg_catalog.=) ''pending'''),
+				('state_task_leased',
+					'CREATE INDEX state_task_leased ON %1$s.state_task (lease_until) '
+					'WHERE status OPERATOR(pg_catalog.=) ''running'' AND lease_until IS NOT NULL'),
+				('state_task_failed',
+					'CREATE INDEX state_task_failed ON %1$s.state_task (job_id, task_id) '
+					'WHERE status OPERATOR(pg_catalog.=) ''failed''')
 			) i (name, statement)
 				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name
 					AND c.relkind = 'i')
@@ -1260,7 +1431,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept, LATERAL (SELECT array_agg(format('%s = %L', split_part(option, '=', 1), substr(option,
 			strpos(option, '=') + 1)) ORDER BY option)
 			FROM unnest(reloptions) option
-				WHERE (relname, option) IS DISTINCT FROM ('state_head', 'fillfactor=70')) o (options)
+				WHERE (relname, option) NOT IN (('state_head', 'fillfactor=70'), ('state_task', 'fillfactor=80')))
+			o (options)
 		WHERE o.options IS NOT NULL
 	UNION ALL SELECT format('ALTER TABLE %s SET (%s)', k.relation, o.options), 2
 		FROM kept k JOIN pg_class t ON t.oid = k.reltoastrelid,
@@ -1292,13 +1464,15 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
 				'state_class_agent_phases_check', 'state_class_notify_check', 'state_source_serve_stale_check',
-				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key')
+				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key',
+				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
 			AND n.conrelid = k.oid)
 			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
-				'state_context_children', 'state_conflict_open', 'state_outbox_pending')
+				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_task_waiting',
+				'state_task_leased', 'state_task_failed')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)
@@ -1312,14 +1486,14 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge'))
+				'state_class_restore', 'state_floor_merge', 'state_task_watch'))
 	UNION ALL SELECT format('ALTER TABLE %s %s TRIGGER %I', k.relation,
 			CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA'
 				ELSE 'DISABLE' END, t.tgname), 7
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge'))
+				'state_class_restore', 'state_floor_merge', 'state_task_watch'))
 	UNION ALL SELECT pg_get_ruledef(r.oid), 7 FROM kept k JOIN pg_rewrite r ON r.ev_class = k.oid
 	UNION ALL SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, k.relation,
 			CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
@@ -1365,8 +1539,8 @@ COMMENT ON FUNCTION state_protections_note()
 SELECT pg_catalog.pg_extension_config_dump('state_protection', '');
 
 -- A trigger fires without this privilege; without it nobody can put the functions on other tables.
-REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore(), state_floor_merge()
-	FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore(), state_floor_merge(),
+	state_task_watch() FROM PUBLIC;
 
 -- What the server does is for those who watch over it; names of states show there to none who may not read them.
 REVOKE EXECUTE ON FUNCTION state_cache_stats(), state_cache_workers(), state_progress(), state_sources() FROM PUBLIC;

@@ -20,6 +20,7 @@ mod error_context;
 mod fault;
 mod identity;
 mod interval;
+mod jobs;
 mod json_text;
 mod latch;
 mod memory;
@@ -51,8 +52,12 @@ mod ffi {
 ::pgrx::extension_sql_file!("../sql/state_cache--0.1.0.sql", name = "install", bootstrap);
 
 /// What takes part in a transaction beside the core: one line for each.
-static CAPABILITIES: &[&dyn transaction::Capability] =
-    &[&context::Runs, &changes::Traces, &snapshots::Recovery];
+static CAPABILITIES: &[&dyn transaction::Capability] = &[
+    &context::Runs,
+    &jobs::Jobs,
+    &changes::Traces,
+    &snapshots::Recovery,
+];
 
 /// What the workers do: one line for each task. Those that matter least come last.
 static WORK: worker::Work = worker::Work {
@@ -61,6 +66,7 @@ static WORK: worker::Work = worker::Work {
         worker::new_task::<notify::Teller>,
         || Box::new(behind::Flusher::new(transaction::write_back)),
         worker::new_task::<upkeep::Expiry>,
+        worker::new_task::<jobs::Leftovers>,
         worker::new_task::<upkeep::Retention>,
         worker::new_task::<upkeep::Warm>,
         worker::new_task::<upkeep::Protections>,

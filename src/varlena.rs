@@ -160,3 +160,51 @@ const fn long_header(word: u32) -> u32 {
 pub const fn varsize_header(total: u32) -> u32 {
     total & 0x3fff_ffff
 }
+
+/// How an array holds elements of a type: the type, bytes of an element or -1 for varlenas, whether they are passed by
+/// value, and how they are aligned.
+#[derive(Clone, Copy)]
+pub struct ElementType(pg_sys::Oid, i32, bool, u8);
+
+/// `text`
+pub const TEXT: ElementType = ElementType(pg_sys::TEXTOID, -1, false, pg_sys::TYPALIGN_INT);
+/// `jsonb`
+pub const JSONB: ElementType = ElementType(pg_sys::JSONBOID, -1, false, pg_sys::TYPALIGN_INT);
+/// `integer`
+pub const INTEGER: ElementType = ElementType(pg_sys::INT4OID, 4, true, pg_sys::TYPALIGN_INT);
+
+/// An array of these elements, `None` for NULL, in the current memory context.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub fn array_datum(
+    of: ElementType,
+    elements: impl ExactSizeIterator<Item = Option<pg_sys::Datum>>,
+) -> Result<pg_sys::Datum, OutOfMemory> {
+    let ElementType(oid, length, by_value, align) = of;
+    let mut dimensions = [i32::try_from(elements.len()).unwrap_or(i32::MAX)];
+    let mut lower = [1];
+    let elements = collect(elements)?;
+    let mut nulls = collect(elements.iter().map(Option::is_none))?;
+    let mut values = collect(
+        elements
+            .iter()
+            .map(|it| it.unwrap_or(pg_sys::Datum::from(0usize))),
+    )?;
+    // SAFETY: as many values and nulls as the one dimension says, all of the type whose layout is given; the server
+    // copies them, and raises its own error for more than an array can hold.
+    let array = unsafe {
+        pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            dimensions.as_mut_ptr(),
+            lower.as_mut_ptr(),
+            oid,
+            length,
+            by_value,
+            align as std::ffi::c_char,
+        )
+    };
+    Ok(pg_sys::Datum::from(array))
+}

@@ -48,13 +48,14 @@ COMMENT ON COLUMN state_class.agent_phases IS 'phases that state_save() takes; N
 COMMENT ON COLUMN state_class.notify
 	IS 'default: subscribers hear of changes as the setting state_cache.notify says; off: they do not';
 COMMENT ON COLUMN state_class.changed
-	IS 'false: the row is one of the three that come with the extension, or of a class of yours. true: somebody has '
-	   'changed one of the three; where both rows are there, this one counts';
+	IS 'false: the row is one of the four that come with the extension, or of a class of yours. true: somebody has '
+	   'changed one of the four; where both rows are there, this one counts';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
 	('swarm', 'state_updated', 1, NULL),
-	('config', 'config_changed', 1, NULL);
+	('config', 'config_changed', 1, NULL),
+	('job', 'state_updated', 1, '30 days');
 
 CREATE TABLE state_head (
 	class      text COLLATE "C" NOT NULL,
@@ -209,7 +210,7 @@ CREATE VIEW state_current WITH (security_invoker = true) AS
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
--- The rows of run, swarm and config come with CREATE EXTENSION, so a dump holds them only if somebody has changed
+-- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has changed
 -- them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire
 -- while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
 CREATE FUNCTION state_class_restore() RETURNS trigger
@@ -243,14 +244,14 @@ COMMENT ON FUNCTION state_class_restore()
 	IS 'notes which of the classes that come with the extension were changed, and lets a restored row replace the '
 	   'one that CREATE EXTENSION made';
 CREATE TRIGGER state_class_restore BEFORE INSERT OR UPDATE ON state_class FOR EACH ROW
-	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config']))
+	WHEN (NEW.class OPERATOR(pg_catalog.=) ANY (ARRAY['run', 'swarm', 'config', 'job']))
 	EXECUTE FUNCTION state_class_restore();
 COMMENT ON TRIGGER state_class_restore ON state_class
 	IS 'notes which of the classes that come with the extension were changed';
 ALTER TABLE state_class ENABLE ALWAYS TRIGGER state_class_restore;
 
 SELECT pg_catalog.pg_extension_config_dump('state_class',
-	'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'')');
+	'WHERE changed OR class NOT IN (''run'', ''swarm'', ''config'', ''job'')');
 SELECT pg_catalog.pg_extension_config_dump('state_head', '');
 SELECT pg_catalog.pg_extension_config_dump('state_snapshot', '');
 SELECT pg_catalog.pg_extension_config_dump('state_floor', '');

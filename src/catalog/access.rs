@@ -45,11 +45,7 @@ impl Memo {
         let readable = both
             .iter()
             .all(|&table| allowed(table, pg_sys::ACL_SELECT) == Some(true));
-        // SAFETY: checks the system caches; with noError it answers instead of raising.
-        let [of_head, of_snapshot] = both.map(|table| unsafe {
-            pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true)
-                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
-        });
+        let [of_head, of_snapshot] = both.map(has_row_security);
         let access = Access {
             l1: readable && !of_head && !of_snapshot,
             validated: readable && of_head && !of_snapshot,
@@ -122,4 +118,11 @@ pub fn may_update(table: pg_sys::Oid) -> bool {
 /// `42501` unless the current role may update `state_head`.
 pub fn check_may_evict(head: pg_sys::Oid) -> Result<()> {
     require(head, "state_head", &[(pg_sys::ACL_UPDATE, "UPDATE")])
+}
+
+/// Whether row-level security of a table applies to the current role.
+pub fn has_row_security(table: pg_sys::Oid) -> bool {
+    // SAFETY: checks the system caches; with noError the function answers instead of raising.
+    let answer = unsafe { pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true) };
+    answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
 }

@@ -50,6 +50,8 @@ pub struct Catalog {
     pub snapshot: pg_sys::Oid,
     /// OID of `state_context`, whose owner writes it and the other tables of runs.
     pub context: pg_sys::Oid,
+    /// OID of `state_task`, whose owner writes it.
+    pub task: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
     /// OID of `state_source`.
@@ -193,6 +195,7 @@ impl Catalog {
                 relation(c"state_class")?,
             );
             let context = relation(c"state_context")?;
+            let task = relation(c"state_task")?;
             let source = relation(c"state_source")?;
             let (floor, trace, horizon, start) = (
                 relation(c"state_floor")?,
@@ -215,6 +218,7 @@ impl Catalog {
                 head,
                 snapshot,
                 context,
+                task,
                 class,
                 source,
                 floor,
@@ -239,6 +243,7 @@ impl Catalog {
                 c.head,
                 c.snapshot,
                 c.context,
+                c.task,
                 c.class,
                 c.source,
                 c.floor,
@@ -358,6 +363,15 @@ impl Catalog {
         class::channels(self.class)
     }
 
+    /// A relation of the installation, by its name.
+    pub fn relation(&self, name: &CStr) -> Result<pg_sys::Oid> {
+        // SAFETY: a look-up in the system caches; the name is NUL-terminated.
+        match unsafe { pg_sys::get_relname_relid(name.as_ptr(), self.namespace) } {
+            pg_sys::InvalidOid => Err(Error::NotInstalled),
+            oid => Ok(oid),
+        }
+    }
+
     /// What the current role may read without asking the tables.
     pub fn access(&self) -> Access {
         if ACCESS_STALE.replace(false) {
@@ -383,6 +397,11 @@ impl Catalog {
     /// Whether the current role may store a snapshot anew.
     pub fn may_rewrite_snapshots(&self) -> bool {
         !self.access().row_security && access::may_update(self.snapshot)
+    }
+
+    /// Whether row-level security of `state_task` applies to the current role.
+    pub fn tasks_have_row_security(&self) -> bool {
+        access::has_row_security(self.task)
     }
 
     /// Raises `42501` unless the current role may know of every state: it needs SELECT on both tables, and no row of

@@ -64,6 +64,7 @@ mod run;
 mod variables;
 
 pub use books::{check_may_return, with_books_of, with_place_lost};
+pub use draw::draw;
 pub use hierarchy::base_version;
 pub use rules::Runs;
 pub use run::{RUN, is_run};

@@ -12,6 +12,7 @@ mod contexts;
 mod decoded;
 mod history;
 mod integrity;
+mod jobs;
 mod own_write;
 mod parameters;
 mod pruning;
@@ -48,6 +49,13 @@ pub use history::{
     label, lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
+pub use jobs::{
+    LockedTask, TaskChange, TaskClaim, TaskPage, TaskRow, Transition, Whose, cancel_tasks,
+    count_tasks, counted_changes, delete_left_tasks, delete_tasks, forget_left, hand_out_tasks,
+    insert_tasks, jobs, jobs_left, jobs_of_tasks, jobs_with_lapsed, jobs_with_waiting, leave_tasks,
+    lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, renew_leases, task_documents, task_page,
+    task_values, update_tasks,
+};
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{
     BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, read_head,

@@ -113,6 +113,15 @@ impl Connection {
         slot.get_or_try_init(|| Statement::prepare(schema, &sql(), types))
     }
 
+    /// Lets statements of this connection read what a trigger calls its tables of rows.
+    pub fn register(&self, trigger: *mut pg_sys::TriggerData) -> Result<()> {
+        // SAFETY: connected; the server has passed the trigger, which outlives the connection.
+        match unsafe { pg_sys::SPI_register_trigger_data(trigger) } {
+            code if code >= 0 => Ok(()),
+            code => Err(failed("SPI_register_trigger_data", code)),
+        }
+    }
+
     /// Runs a query under the active snapshot; its rows.
     pub fn query<const N: usize>(
         &self,

@@ -4,14 +4,49 @@
 //! errors may still abort the transaction; no callback after the commit record calls any.
 
 use super::by_hand::{Bucket, Untraced};
+use super::operation::Operation;
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::store::Kept;
+use crate::store::{Checkpoint, Kept};
 use std::sync::OnceLock;
+
+/// What a capability wants of the version that a flush writes.
+#[derive(Default)]
+pub struct Wanted {
+    /// What is to be said of the version, where its writer says nothing.
+    pub checkpoint: Option<Checkpoint>,
+    /// When the state is to expire, `i64::MAX` for never; `None` leaves that to the change.
+    pub expires_at: Option<i64>,
+}
 
 /// What a capability adds to a transaction.
 pub trait Capability: Sync {
+    /// Called before the whole document of a state is replaced by a caller's.
+    ///
+    /// # Errors
+    /// Refuses the change.
+    fn check_may_replace(&self, _state: &StateRef<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called before an operation of a caller's is staged; what is to be staged in its place.
+    ///
+    /// # Errors
+    /// Refuses the change.
+    fn prepare(&self, _state: &StateRef<'_>, operation: Operation) -> Result<Operation> {
+        Ok(operation)
+    }
+
+    /// Called by the flush of a document, before the document is written; what is wanted of the version, if anything.
+    /// May not read.
+    ///
+    /// # Errors
+    /// Abort the transaction.
+    fn wanted(&self, _state: &StateRef<'_>, _document: &[u8]) -> Result<Option<Wanted>> {
+        Ok(None)
+    }
+
     /// Called when the delete of a state is staged, and again by the flush that deletes the state, as the role that
     /// has staged the delete. May read, and lock rows.
     ///
@@ -96,4 +131,37 @@ pub fn newest_intact(state: &StateRef<'_>, damaged: i64) -> Result<Option<(i64, 
         }
     }
     Ok(None)
+}
+
+/// Asks all capabilities whether the document of a state may be replaced.
+///
+/// # Errors
+/// As [`Capability::check_may_replace`].
+pub fn check_may_replace(state: &StateRef<'_>) -> Result<()> {
+    all()
+        .iter()
+        .try_for_each(|capability| capability.check_may_replace(state))
+}
+
+/// What is to be staged in place of an operation of a caller's.
+///
+/// # Errors
+/// As [`Capability::prepare`].
+pub fn prepare(state: &StateRef<'_>, operation: Operation) -> Result<Operation> {
+    all().iter().try_fold(operation, |operation, capability| {
+        capability.prepare(state, operation)
+    })
+}
+
+/// What is wanted of a version that is to be written, by the first capability that wants something.
+///
+/// # Errors
+/// As [`Capability::wanted`].
+pub fn wanted(state: &StateRef<'_>, document: &[u8]) -> Result<Wanted> {
+    for capability in all() {
+        if let Some(wanted) = capability.wanted(state, document)? {
+            return Ok(wanted);
+        }
+    }
+    Ok(Wanted::default())
 }

@@ -96,6 +96,7 @@ pub fn set_checkpoint(
     function: &CStr,
 ) -> Result<()> {
     begin(state, function)?;
+    capability::check_may_replace(state)?;
     check_size(state, document)?;
     let explicit_expiry = ttl.as_ref().map(expires_after).transpose()?;
     let expires_at = explicit_expiry
@@ -123,6 +124,10 @@ pub fn set_checkpoint(
 /// Stages an operation.
 pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Result<()> {
     begin(state, function)?;
+    let operation = match operation.is_edit() {
+        true => operation,
+        false => capability::prepare(state, operation)?,
+    };
     let found = read_newest(state, &mut Document)?;
     note_base(state)?;
     let base = match &found {

@@ -121,7 +121,7 @@ mod write_back;
 
 pub use by_hand::{Bucket, Untraced};
 pub use callbacks::init;
-pub use capability::Capability;
+pub use capability::{Capability, Wanted};
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
 };

@@ -6,6 +6,7 @@
 
 use super::batch::with;
 use super::beneath::read_beneath;
+use super::capability;
 use super::current::{Current, Look, base, floor, lost};
 use super::effect::Effect;
 use super::known::{Bytes, Expiry, Intent, OnConflict, Pending};
@@ -20,7 +21,7 @@ use crate::cache::tables::from_table;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::store;
+use crate::store::{self, Checkpoint};
 use crate::{behind, sys};
 use state_cache_memory::copy;
 use std::rc::Rc;
@@ -42,6 +43,8 @@ struct Next {
     hash: u128,
     /// When it expires, `i64::MAX` for never.
     expires_at: i64,
+    /// What is said of it.
+    checkpoint: Option<Rc<Checkpoint>>,
 }
 
 /// What is to be done about a staged change.
@@ -86,10 +89,16 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
         (_, Some((document, hash))) => (Rc::clone(document), hash),
         (_, None) => return plan_without_document(state, &current, pending, way),
     };
+    let wanted = capability::wanted(state, &document)?;
+    let expires_at = wanted.expires_at;
     let next = Next {
         document,
         hash,
-        expires_at: pending.expiry.after(current.expires_at),
+        expires_at: expires_at.unwrap_or_else(|| pending.expiry.after(current.expires_at)),
+        checkpoint: pending
+            .checkpoint
+            .clone()
+            .or(wanted.checkpoint.map(Rc::new)),
     };
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
     let may_skip = current.same && (pending.dedup || is_operation);
@@ -150,6 +159,7 @@ fn next_version(
         document,
         hash,
         expires_at,
+        checkpoint,
     } = next;
     // It may be that L1 holds what is damaged in L3.
     let is_reinstated = pending
@@ -169,7 +179,7 @@ fn next_version(
         parent: (current.number > 0).then_some(current.number),
         expires_at,
         base: base.map(|document| (current.number, document, current.storage)),
-        checkpoint: pending.checkpoint.clone(),
+        checkpoint,
         quiet: current.quiet,
     };
     let replaced = current.replaced(pending.expiry);
@@ -321,6 +331,7 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
         hash: state_cache_document::hash(&document),
         document: Rc::new(document),
         expires_at: pending.expiry.after(current.expires_at),
+        checkpoint: None,
     };
     // Where the document of a version is damaged, what L3 holds takes its place: as a version of its own.
     if current.lost > 0 || version.number != current.number {

@@ -228,6 +228,45 @@ pub(crate) fn is_negative(bytes: &[u8]) -> bool {
     }
 }
 
+/// The whole number that a number with the four-byte header is; `None` for any other, and for one beyond 64 bits.
+pub(crate) fn as_integer(bytes: &[u8]) -> Option<i64> {
+    let (words, _) = bytes.get(HEADER..)?.as_chunks();
+    let (header, mut digits) = words.split_first()?;
+    let header = u16::from_ne_bytes(*header);
+    let (negative, weight) = match header & FORM {
+        SHORT => {
+            let borrow = i32::from(header & SHORT_WEIGHT_SIGN) * 2;
+            let weight = i32::from(header & SHORT_WEIGHT) - borrow;
+            (header & SHORT_NEGATIVE != 0, weight)
+        }
+        form @ (LONG_POSITIVE | LONG_NEGATIVE) => {
+            let (weight, behind) = digits.split_first()?;
+            digits = behind;
+            (
+                form == LONG_NEGATIVE,
+                i32::from(i16::from_ne_bytes(*weight)),
+            )
+        }
+        // Infinities and NaN.
+        _ => return None,
+    };
+    // Digits behind the point: none but zeros, which a canonical number has not.
+    let before = usize::try_from(weight + 1).ok()?;
+    if digits.len() > before && !digits.is_empty() {
+        return None;
+    }
+    let mut number = 0i128;
+    for place in 0..before {
+        let digit = digits
+            .get(place)
+            .map_or(0, |digit| u16::from_ne_bytes(*digit));
+        number = number
+            .checked_mul(i128::from(BASE))?
+            .checked_add(i128::from(digit))?;
+    }
+    i64::try_from(if negative { -number } else { number }).ok()
+}
+
 fn digits_are_canonical(digits: &[[u8; 2]], negative: bool, scale: usize, weight: i32) -> bool {
     let (Some(first), Some(last)) = (digits.first(), digits.last()) else {
         return !negative && weight == 0;

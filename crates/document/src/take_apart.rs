@@ -98,6 +98,12 @@ pub fn is_negative(document: &[u8]) -> bool {
     as_number(document).is_some_and(numeric::is_negative)
 }
 
+/// The value of a document that is a whole number of at most 64 bits, however many zeros it shows behind the point.
+#[must_use]
+pub fn as_integer(document: &[u8]) -> Option<i64> {
+    numeric::as_integer(as_number(document)?)
+}
+
 /// Whether the document is `null`.
 #[must_use]
 pub fn is_null(document: &[u8]) -> bool {
@@ -135,6 +141,40 @@ mod tests {
 
     use super::*;
     use state_cache_histories::{Json, Random, encode};
+
+    #[test]
+    fn whole_numbers_of_64_bits_are_read_and_no_others() {
+        let read = |number: &str| as_integer(&bytes(&Json::Number(number.to_owned())));
+        let whole = [
+            0,
+            1,
+            -1,
+            9_999,
+            10_000,
+            -10_000,
+            10_001,
+            123_456_789,
+            1_000_000_000_000,
+            i64::MAX,
+            i64::MIN,
+        ];
+        for number in whole {
+            assert_eq!(read(&number.to_string()), Some(number));
+        }
+        assert_eq!(read("7.000"), Some(7));
+        assert_eq!(read("20000.0"), Some(20_000));
+        for number in [
+            "0.5",
+            "7.5",
+            "-0.0001",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e40",
+        ] {
+            assert_eq!(read(number), None, "{number}");
+        }
+        assert_eq!(as_integer(&bytes(&Json::String("7".to_owned()))), None);
+    }
 
     fn bytes(json: &Json) -> Vec<u8> {
         encode(json).unwrap()

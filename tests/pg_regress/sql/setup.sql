@@ -3,7 +3,7 @@
 
 CREATE EXTENSION state_cache;
 
--- Three classes come with it.
+-- Four classes come with it.
 SELECT class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel FROM state_class ORDER BY class;
 
 -- seen() is what the functions say of a state, stored() what the tables say under the same snapshot.

@@ -36,7 +36,7 @@ fn created(kind: &str) -> BTreeSet<String> {
 }
 
 /// Functions that only triggers and views call.
-const INTERNAL: [&str; 8] = [
+const INTERNAL: [&str; 9] = [
     "state_cache_by_hand",
     "state_cache_watch",
     "state_class_restore",
@@ -45,6 +45,7 @@ const INTERNAL: [&str; 8] = [
     "state_installation",
     "state_protections_here",
     "state_source_changed",
+    "state_task_watch",
 ];
 
 fn missing<'a>(names: impl IntoIterator<Item = &'a String>, text: &str) -> Vec<&'a String> {

@@ -26,6 +26,7 @@ const SETUP: &[&str] = &[
     "SELECT state_context_mark_export('r', 'o', 'blackboard')",
     "SELECT state_blackboard_add('sw', 'item', o) FROM docs",
     "SELECT state_set('n' || n, '{\"n\": 1}', class => 'all') FROM generate_series(1, 3000) n",
+    "SELECT state_job_create('job', (SELECT jsonb_agg(md5(i::text)) FROM generate_series(1, 6000) i))",
     "CREATE TABLE computed AS SELECT 1 AS id, o AS doc FROM docs",
     "SELECT state_class_define('computed', cache_ttl => '1 hour', source => 'SELECT doc FROM computed
          WHERE id = $1::integer')",
@@ -72,6 +73,15 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_recover('big', class => 'all')",
     "SELECT state_prune('all', keep => 1)",
     "SELECT state_flush()",
+    "SELECT state_job_create('new', a, jsonb_build_object('o', o)) FROM docs",
+    "SELECT state_job_add_tasks('job', jsonb_build_array(jsonb_build_object('task_id', 'x', 'input', o))) FROM docs",
+    "SELECT count(*) FROM state_job_update_tasks('job', (SELECT jsonb_agg(jsonb_build_object('task_id', v, 'status', \
+     'running')) FROM docs, jsonb_array_elements(a) v))",
+    "SELECT count(*) FROM state_job_claim_tasks('me', 5000, job_id => 'job')",
+    "SELECT length(state_job_get('job')::text)",
+    "SELECT count(*) FROM state_job_tasks('job', \"limit\" => 10000)",
+    "SELECT state_job_cancel('job')",
+    "SELECT count(*) FROM state_job_verify('job')",
     "SELECT state_context_create('new', inputs => d) FROM whole",
     "SELECT state_context_child('r', 'c2', inputs => o) FROM docs",
     "SELECT length(state_context_get('r')::text)",

@@ -70,6 +70,22 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_blackboard_items('w$'::pg_catalog.text, '{}'::pg_catalog.jsonb, NULL::pg_catalog.text, \
         NULL::pg_catalog.text,
         NULL::pg_catalog.text, NULL::pg_catalog.text)",
+    "SELECT state_job_create('j$', '[\"a\", \"b\", {\"task_id\": \"c\", \"agent_name\": \"me\"}]'), \
+        state_job_create('g$', '[\"a\"]')",
+    "SELECT state_job_add_tasks('j$', '[\"d\", \"e\"]')",
+    "SELECT * FROM state_job_update_tasks('j$', '[{\"task_id\": \"a\", \"status\": \"failed\", \"error\": 1}]')",
+    "SELECT * FROM state_job_claim_tasks('me', 1, '1 hour', 'j$'); SELECT * FROM state_job_claim_tasks('me', 2)",
+    "SELECT state_job_renew_tasks('j$', '{c}', token, '1 hour') FROM state_task WHERE job_id OPERATOR(pg_catalog.=) \
+        'j$' AND task_id OPERATOR(pg_catalog.=) 'c'",
+    "SELECT state_job_summary('j$'), state_job_get('j$')",
+    "SELECT * FROM state_job_tasks('j$'::pg_catalog.text, 'failed'::pg_catalog.text, NULL::pg_catalog.text,
+        NULL::pg_catalog.text, 10::pg_catalog.int4)",
+    "INSERT INTO state_task (job_id, task_id) VALUES ('j$', 'f'), ('j$', 'g'); UPDATE state_task SET status = \
+        'completed' WHERE job_id OPERATOR(pg_catalog.=) 'j$'; DELETE FROM state_task WHERE task_id \
+        OPERATOR(pg_catalog.=) 'g'",
+    "SELECT state_job_add_tasks('j$', '[\"h\"]'), state_job_cancel('j$')",
+    "SELECT * FROM state_job_verify(); SELECT * FROM state_job_verify('j$', repair => true)",
+    "SELECT state_delete('g$', class => 'job'); TRUNCATE state_task",
     "SELECT * FROM state_changes()",
     "SELECT state_changes(cursor) FROM state_cursor()",
     // A dollar sign stands for the round, so the key is spelled otherwise.
@@ -130,6 +146,7 @@ const TRIGGERS: &[&str] = &[
     "state_class_restore",
     "state_floor_merge",
     "state_source_changed",
+    "state_task_watch",
 ];
 
 /// The workers' steps.

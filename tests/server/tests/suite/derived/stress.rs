@@ -37,13 +37,13 @@ const SETUP: &str = "
         ('chat', 'SELECT jsonb_build_object(''title'', c.title, ''team'', t.name, ''model'', s.value, ''members'',
             (SELECT count(*) FROM team_members m WHERE m.team_id = t.id)) FROM chats c LEFT JOIN teams t
             ON t.id = c.team_id, settings s WHERE c.id = $1::bigint'),
-        ('job', 'SELECT jsonb_build_object(''chat'', c.title, ''job'', state_get(''job-'' || c.team_id % 8))
+        ('work', 'SELECT jsonb_build_object(''chat'', c.title, ''job'', state_get(''job-'' || c.team_id % 8))
             FROM chats c WHERE c.id = $1::bigint') $$;
     SELECT state_set('job-' || n, '{\"n\": 0}') FROM generate_series(0, 6) n;
     SELECT state_class_define(class, cache_ttl => '1 day', source => source) FROM sources();
     SELECT state_watch('user', 'users', 'id'), state_watch('team', 'teams', 'id'), state_watch('team', 'team_members',
         'team_id'), state_watch('team', 'users'), state_watch('chat', 'chats', 'id'), state_watch('chat', 'teams'),
-        state_watch('chat', 'settings'), state_watch('chat', 'team_members'), state_watch('job', 'chats', 'id');
+        state_watch('chat', 'settings'), state_watch('chat', 'team_members'), state_watch('work', 'chats', 'id');
     SELECT state_class_define(class, cache_ttl => '0') FROM sources()";
 
 /// What the threads of a run know together.

@@ -1,0 +1,138 @@
+//! Tasks that somebody changes by hand: the summaries follow.
+//!
+//! Triggers for each statement, with what the statement has done as tables, call this; the statements of the
+//! extension itself do not. What follows is staged as the owner of `state_head`, as the server checks a foreign key
+//! as the owner of a table: who may change tasks by hand need not be able to change states.
+//!
+//! - **UPDATE and DELETE** are counted as the functions count: so many more, so many fewer.
+//! - **INSERT** is what restores a dump, too, whose summaries are right before the tasks come, or come after them. So
+//!   the tasks of each job concerned are counted, upon the locked head row. Whoever restores a dump finds the summary
+//!   right, and writes nothing.
+//! - **TRUNCATE** leaves no tasks, in any job.
+//!
+//! The triggers are ordinary ones: they do not fire for logical replication, nor for who has set
+//! `session_replication_role` to `replica`. Such changes are those of another server, whose summaries come with them.
+
+use super::class::JOB;
+use super::edit::stage;
+use super::job::{self, open};
+use crate::cache::StateRef;
+use crate::call::sql_functions;
+use crate::catalog::{self, Catalog};
+use crate::error::{Error, Result};
+use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
+use crate::store::{self, Transition};
+use crate::{memory, transaction};
+use pgrx::pg_sys;
+use state_cache_jobs::{Change, Counts};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+const FUNCTION: &CStr = c"a change of state_task";
+
+/// A job that rows name, if there is one: rows may name anything.
+fn job_of<'a>(catalog: &Rc<Catalog>, name: &'a [u8]) -> Result<Option<StateRef<'a>>> {
+    let state = match StateRef::new(catalog, JOB, name) {
+        Ok(state) => state,
+        Err(Error::Argument { .. } | Error::UnknownClass { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(job::is_there(&state)?.then_some(state))
+}
+
+/// A snapshot that sees what the statement has done.
+fn after_the_statement() -> PushedSnapshot {
+    // SAFETY: a trigger function runs inside a transaction, not in parallel mode.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    PushedSnapshot::transaction()
+}
+
+/// Whether a job's document says what its rows say; `None` where it cannot be read, as while a dump is restored that
+/// has not come to it yet.
+fn is_right(state: &StateRef<'_>) -> Result<Option<bool>> {
+    let _snapshot = after_the_statement();
+    let document = match job::read_latest(state) {
+        Ok(document) => document,
+        Err(Error::Damaged { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Ok(job) = open(state, &document) else {
+        return Ok(None);
+    };
+    Ok(Some(job.counts == count(state)?))
+}
+
+/// Counts the rows of a job under the active snapshot.
+pub fn count(state: &StateRef<'_>) -> Result<Counts> {
+    let _owner = Impersonation::owner_of(state.catalog.task);
+    job::counts(state, &store::count_tasks(&state.catalog, state.key)?)
+}
+
+/// Counts the rows of a job, whose head row is locked first: from then on nobody else changes the counts, and what
+/// others had counted before is committed.
+pub fn recount(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    transaction::lock(state, function)?;
+    let counts = {
+        let _snapshot = after_the_statement();
+        count(state)?
+    };
+    let _snapshot = PushedSnapshot::transaction();
+    stage(state, Change::Recount(counts), function)
+}
+
+/// What rows were changed by: so many more of this status than before, for each job.
+fn follow(catalog: &Rc<Catalog>, transition: &Transition, is_insert: bool) -> Result<()> {
+    let changes = store::counted_changes(catalog, transition)?;
+    let mut rest = changes.as_slice();
+    while let Some(first) = rest.first() {
+        memory::check()?;
+        let of_job = rest.iter().take_while(|change| change.job == first.job);
+        let (of_job, others) = rest.split_at(of_job.count());
+        rest = others;
+        let Some(state) = job_of(catalog, &first.job)? else {
+            continue;
+        };
+        if is_insert {
+            if is_right(&state)? == Some(false) {
+                recount(&state, FUNCTION)?;
+            }
+            continue;
+        }
+        let mut counts = Counts::default();
+        for change in of_job {
+            counts.add(job::status(&state, &change.status)?, change.tasks);
+        }
+        if !counts.is_zero() {
+            stage(&state, Change::Count(counts), FUNCTION)?;
+        }
+    }
+    Ok(())
+}
+
+sql_functions! {
+    /// `state_task_watch()`: the trigger function on `state_task`.
+    fn state_task_watch(call) {
+        let done = pg_sys::Datum::from(0usize);
+        let transition = Transition::of(call.context())
+            .ok_or_else(|| Error::argument("this function can only be called by a trigger"))?;
+        let catalog = catalog::current(call.function())?;
+        if transition.relation() != catalog.task {
+            return Err(Error::argument("this trigger belongs on state_task only"));
+        }
+        let _owner = Impersonation::owner_of(catalog.head);
+        if !transition.truncates() {
+            follow(&catalog, &transition, transition.inserts())?;
+            return Ok(done);
+        }
+        for name in store::jobs(&catalog)? {
+            memory::check()?;
+            if let Some(state) = job_of(&catalog, &name)?
+                && is_right(&state)? == Some(false)
+            {
+                recount(&state, FUNCTION)?;
+            }
+        }
+        Ok(done)
+    }
+}
