@@ -10,17 +10,11 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
     (
         "the capabilities",
         &[
-<<<<<<< HEAD
             "causal",
             "changes",
             "context",
             "derived",
-=======
-            "changes",
-            "context",
-            "derived",
             "jobs",
->>>>>>> 010072c (Keep jobs with tasks, whose counts are exact and cost no scan)
             "snapshots",
             "upkeep",
         ],
