@@ -156,6 +156,9 @@ pub mod injection {
         /// Asking whether entries of a derived class were evicted by request while a document was computed.
         #[name = c"no_derived_eviction"]
         DerivedEviction,
+        /// Noting what a document of a derived class depends on that is read within another one.
+        #[name = c"no_derived_within"]
+        DerivedWithin,
         /// Ending the last use of the batch before the commit record.
         #[name = c"batch_in_use"]
         EndOfUse,

@@ -5,19 +5,30 @@
 //! that one, and not an older one that its snapshot sees, must be made sure of: the snapshot may be older than the
 //! note. It has if L1 holds what was found while the generations still are those noted, or if no transaction has
 //! ended since the snapshot was taken. Else nothing is noted.
+//!
+//! A document of a derived class that is read within is begun ([`begin_document`]) and ended ([`end_document`]) by
+//! who reads it: in between, and for good if it is not ended, nothing can be noted of the outer one. It ends with
+//! what it depends on itself, which the outer one depends on then: its stripe, its class, and what was noted of it. Why
+//! that is right says the header of `derived`.
+//!
+//! What was noted of a document is written as: how many states and documents; of each the number of its stripe and
+//! the generations of that and of its domain; of each class of documents its generation, the length of its name, and
+//! its name. Nothing at all where nothing was read.
 
 use super::StateRef;
 use super::found::{Found, Version};
 use super::visibility::{Moment, UNPROVEN, is_of_recovery};
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::settings::{self, OnCorruption};
+use crate::shared::{self, SharedL1};
 use crate::snapshot::PushedSnapshot;
-use crate::{shared, sys};
+use crate::sys;
 use state_cache_l1::{Lookup, Want};
-use state_cache_memory::Grow;
+use state_cache_memory::{Grow, boxed};
 use std::cell::RefCell;
 
-/// States that one document may be computed from and be kept.
+/// States and documents that one document may be computed from and be kept.
 const MOST: usize = 64;
 /// Bytes of what is noted of one state: the number of its stripe, the generation of that, and of the domain.
 const ONE: usize = 3 * size_of::<u64>();
@@ -26,6 +37,10 @@ const ONE: usize = 3 * size_of::<u64>();
 #[derive(Default)]
 pub struct Reads {
     noted: Vec<u8>,
+    /// Classes of the documents among them, with the generations of the classes.
+    classes: Vec<(Box<[u8]>, u64)>,
+    /// Documents that were begun and have not ended.
+    begun: u32,
     /// When the first of the states expires.
     expires_at: Option<i64>,
     /// Something was read of which nothing can be noted.
@@ -110,7 +125,7 @@ fn is_in_l1<T>(state: &StateRef<'_>, found: &Found<T>) -> bool {
         && info.head_xid != UNPROVEN
         && RUNNING.with_borrow(|running| {
             let last = running.last().map_or(&[][..], |reads| &reads.noted);
-            are_unchanged(key.db, &last[last.len().saturating_sub(ONE)..])
+            are_triples_unchanged(l1, key.db, &last[last.len().saturating_sub(ONE)..])
         })
 }
 
@@ -129,13 +144,38 @@ fn is_active_snapshot_current() -> bool {
     unsafe { Moment::of(active) == Moment::of(sys::active_snapshot()) }
 }
 
-/// Something is read that cannot be noted.
-pub fn spoil() {
+/// A document of a derived class is about to be read.
+pub fn begin_document() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(reads) = running.last_mut() {
-            reads.spoiled = true;
+            reads.begun += 1;
         }
     });
+}
+
+/// What a document of a derived class depends on, which was read within another one.
+pub struct Within<'a> {
+    /// Its class, and the generation of that.
+    pub class: (&'a [u8], u64),
+    /// Number and generation of its stripe.
+    pub stripe: (u64, u64),
+    /// Generation of its domain.
+    pub domain: u64,
+    /// What was noted of it.
+    pub noted: &'a [u8],
+    /// When the first of the states that it was computed from expires.
+    pub expires_at: i64,
+}
+
+/// It was read, and is the newest one as of these generations.
+///
+/// # Errors
+/// `53200`.
+pub fn end_document(within: &Within<'_>) -> Result<()> {
+    RUNNING.with_borrow_mut(|running| match running.last_mut() {
+        None => Ok(()),
+        Some(reads) => reads.take_in(within),
+    })
 }
 
 impl Reads {
@@ -160,25 +200,135 @@ impl Reads {
         Ok(())
     }
 
+    fn take_in(&mut self, within: &Within<'_>) -> Result<()> {
+        self.begun = self.begun.saturating_sub(1);
+        if crate::fault::leaves_out!(DerivedWithin) {
+            return Ok(());
+        }
+        let Some(inner) = Noted::parse(within.noted) else {
+            self.spoiled = true;
+            return Ok(());
+        };
+        let more = inner.triples.len() + ONE;
+        if self.noted.len() + more > MOST * ONE {
+            self.spoiled = true;
+            return Ok(());
+        }
+        self.noted.try_room(more)?;
+        let (stripe, generation) = within.stripe;
+        let own = [stripe, generation, within.domain].map(u64::to_ne_bytes);
+        self.noted.extend(own.as_flattened());
+        self.noted.extend(inner.triples);
+        for (class, generation) in inner.classes().chain([within.class]) {
+            let is_known = |known: &&(Box<[u8]>, u64)| *known.0 == *class;
+            match self.classes.iter().find(is_known) {
+                None => self.classes.try_push((boxed(class)?, generation))?,
+                Some((_, known)) if *known == generation => {}
+                // It has changed between two reads.
+                Some(_) => self.spoiled = true,
+            }
+        }
+        let first = self.expires_at.unwrap_or(i64::MAX).min(within.expires_at);
+        self.expires_at = Some(first);
+        Ok(())
+    }
+
     /// What was noted, and until when it may serve; `None` if not everything was.
-    pub fn noted(&self) -> Option<(&[u8], i64)> {
-        (!self.spoiled).then(|| (&*self.noted, self.expires_at.unwrap_or(i64::MAX)))
+    ///
+    /// # Errors
+    /// `53200`.
+    pub fn noted(&self) -> Result<Option<(Vec<u8>, i64)>> {
+        if self.spoiled || self.begun > 0 {
+            return Ok(None);
+        }
+        let expires_at = self.expires_at.unwrap_or(i64::MAX);
+        let mut written = Vec::new();
+        if self.noted.is_empty() {
+            return Ok(Some((written, expires_at)));
+        }
+        let names = self
+            .classes
+            .iter()
+            .map(|(class, _)| NUMBER + 1 + class.len());
+        written.try_room(NUMBER + self.noted.len() + names.sum::<usize>())?;
+        written.extend(((self.noted.len() / ONE) as u64).to_ne_bytes());
+        written.extend(&self.noted);
+        for (class, generation) in &self.classes {
+            written.extend(generation.to_ne_bytes());
+            written.push(class.len() as u8);
+            written.extend(class);
+        }
+        Ok(Some((written, expires_at)))
     }
 }
 
+/// Bytes of a number.
+const NUMBER: usize = size_of::<u64>();
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(
+        bytes.get(at..at + NUMBER)?.try_into().ok()?,
+    ))
+}
+
+/// What was noted of a document.
+struct Noted<'a> {
+    triples: &'a [u8],
+    names: &'a [u8],
+}
+
+impl<'a> Noted<'a> {
+    /// `None` for what was never noted.
+    fn parse(noted: &'a [u8]) -> Option<Self> {
+        if noted.is_empty() {
+            let (triples, names) = (noted, noted);
+            return Some(Self { triples, names });
+        }
+        let count = usize::try_from(number(noted, 0)?).ok()?;
+        let (triples, names) = noted[NUMBER..].split_at_checked(count.checked_mul(ONE)?)?;
+        Some(Self { triples, names })
+    }
+
+    fn classes(&self) -> impl Iterator<Item = (&'a [u8], u64)> + use<'a> {
+        let mut rest = self.names;
+        std::iter::from_fn(move || {
+            let generation = number(rest, 0)?;
+            let length = usize::from(*rest.get(NUMBER)?);
+            let (name, others) = rest[NUMBER + 1..].split_at_checked(length)?;
+            rest = others;
+            Some((name, generation))
+        })
+    }
+}
+
+/// The classes of the documents that were noted.
+pub fn classes(noted: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let known = Noted::parse(noted);
+    known
+        .into_iter()
+        .flat_map(|known| known.classes())
+        .map(|(class, _)| class)
+}
+
 /// Whether everything that was noted is as it was, and nothing of it is about to change.
-pub fn are_unchanged(database: u32, noted: &[u8]) -> bool {
+pub fn are_unchanged(catalog: &Catalog, noted: &[u8]) -> bool {
     let Some(l1) = shared::l1() else {
         return false;
     };
+    let Some(noted) = Noted::parse(noted) else {
+        return false;
+    };
+    are_triples_unchanged(l1, catalog.database, noted.triples)
+        && noted.classes().all(|(class, generation)| {
+            let tag = shared::class_tag(catalog.database, catalog.incarnation, class);
+            tag.and_then(|tag| tag.mark.quiet_generation()) == Some(generation)
+        })
+}
+
+fn are_triples_unchanged(l1: &SharedL1, database: u32, triples: &[u8]) -> bool {
     let domain = l1.domain(database).quiet_generation();
-    noted.chunks(ONE).all(|one| {
-        let number = |n: usize| {
-            Some(u64::from_ne_bytes(
-                one.get(8 * n..8 * n + 8)?.try_into().ok()?,
-            ))
-        };
-        match (number(0), number(1), number(2)) {
+    triples.chunks(ONE).all(|one| {
+        match (number(one, 0), number(one, NUMBER), number(one, 2 * NUMBER)) {
             (Some(stripe), generation @ Some(_), of_domain @ Some(_)) => {
                 l1.stripe_at(stripe as usize).quiet_generation() == generation
                     && domain == of_domain

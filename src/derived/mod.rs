@@ -71,9 +71,27 @@
 //! with the generations that its stripe and the database had before; the notes stand beside the entry, which names
 //! them by their hash. A hit needs all of them quiet and unchanged, and so does the argument below, with the states'
 //! stripes in place of the document's own. Where it cannot be made sure that the newest version was found, nothing is
-//! kept. Nor is it where the source reads documents of derived classes. Who has changed states, has an explicit
-//! batch, or is at REPEATABLE READ runs such a source itself. A document is kept until the first of its states
-//! expires.
+//! kept. Who has changed states, has an explicit batch, or is at REPEATABLE READ runs such a source itself. A
+//! document is kept until the first of its states expires.
+//!
+//! **Documents within documents.** A document that a source reads is noted after it was read, with the generations
+//! that its own read went by (step 1 of its hit or fill, which comes after F of the outer fill), its stripe's and its
+//! class's; that of the definitions the outer document has itself. What was noted of the inner one is noted of the
+//! outer one too. That is right if the inner answer is what the active snapshot, F of the outer fill, gives, and
+//! nothing newer was there when those generations were read:
+//! - It was a hit: its entry is what F gives (step 3: F was not taken before the entry's), and as of step 1 nothing
+//!   had changed since.
+//! - It was filled, under a snapshot taken after step 1 that sees the same as F.
+//!
+//! In all other cases (inner documents that go by age, that a transaction may not be answered by, that were filled
+//! under a snapshot which sees more than F) nothing is noted, and the outer document is not kept. Suppose the inner
+//! one is another one for S than for F: then T, which changed one of its tags, advanced that tag before the outer
+//! hit, and after the generations were read, or its change would have been in the answer, which no case above allows;
+//! so the generation is not the one noted.
+//!
+//! A hit on the outer document asks for each class within whether the caller may be answered from L1 there
+//! ([`read::Reader`], `bar`): it may lack SELECT on what only the inner source reads. A document that reads itself,
+//! through others too, is refused while it is computed.
 //!
 //! # Why a hit is what the query would give under S
 //!
@@ -102,8 +120,7 @@
 //!   may do is remembered with the definitions' generation, since GRANT and REVOKE are DDL;
 //! - for a key that is not written as the type writes it to which the query casts it (`07` for a bigint): a watch
 //!   would name it differently;
-//! - if the transaction has an id and a relation has partitions or children, whose statements no trigger announces;
-//! - if the source reads derived documents, unless the class goes by age.
+//! - if the transaction has an id and a relation has partitions or children, whose statements no trigger announces.
 //!
 //! # Evictions by request
 //!

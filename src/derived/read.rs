@@ -7,7 +7,7 @@ use super::settings::Fixed;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
-use crate::cache::noting::{self, Noting};
+use crate::cache::noting::{self, Noting, Within};
 use crate::cache::visibility::{Moment, is_of_recovery, same_visibility};
 use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
@@ -113,7 +113,7 @@ pub fn read<F: Form>(state: &StateRef<'_>, form: &mut F) -> Result<Option<F::Out
     if sys::is_parallel_worker() {
         return Err(Error::ParallelWorker);
     }
-    noting::spoil();
+    noting::begin_document();
     let timer = Timer::start();
     let key = document_key(state);
     let seen = Seen::now(&key, state);
@@ -156,14 +156,22 @@ pub struct Reader<'a> {
     key: Key<'a>,
 }
 
+/// What was noted of a document, and when the first of the states expires that it was computed from.
+struct Depends {
+    noted: Vec<u8>,
+    expires_at: i64,
+}
+
 /// What L1 has.
 enum Look<T> {
-    /// This answer.
-    Hit(Option<T>),
+    /// This answer, and what a document depends on that it is read within.
+    Hit(Option<T>, Depends),
     /// The same, beyond its age.
     Stale(Option<T>),
     /// An entry that was filled after the snapshot was taken.
     Newer,
+    /// An entry for others: this role, or this transaction, must not be answered by a document within.
+    Barred(Counter),
     /// Nothing.
     Miss,
     /// An entry of which nothing can be made.
@@ -192,9 +200,9 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         match self.look(l1, seen, &mut Document)? {
-            Look::Hit(found) => Ok(Some(found)),
+            Look::Hit(found, _) => Ok(Some(found)),
             Look::Failed(error) => Err(error),
-            Look::Stale(_) | Look::Newer | Look::Miss => Ok(None),
+            Look::Stale(_) | Look::Newer | Look::Barred(_) | Look::Miss => Ok(None),
         }
     }
 
@@ -258,8 +266,15 @@ impl<'a> Reader<'a> {
         loop {
             let look = self.look(l1, &seen, form)?;
             let look = match look {
-                Look::Hit(found) => return Ok((Counter::Hits, Counter::L1ReadTime, found)),
+                Look::Hit(found, depends) => {
+                    self.hand_on(l1, &seen, &depends)?;
+                    return Ok((Counter::Hits, Counter::L1ReadTime, found));
+                }
                 Look::Failed(error) => return Err(error),
+                Look::Barred(counter) => {
+                    let found = self.by_query(form)?;
+                    return Ok((counter, Counter::L3ReadTime, found));
+                }
                 Look::Newer => {
                     let found = self.by_query(form)?;
                     return Ok((Counter::BypassSnapshot, Counter::L3ReadTime, found));
@@ -271,7 +286,8 @@ impl<'a> Reader<'a> {
             }
             if let Some(_flight) = Flight::begin(self.state) {
                 // Whoever had it may have filled the entry since.
-                if let Look::Hit(found) = self.look(l1, &seen, form)? {
+                if let Look::Hit(found, depends) = self.look(l1, &seen, form)? {
+                    self.hand_on(l1, &seen, &depends)?;
                     return Ok((Counter::Hits, Counter::L1ReadTime, found));
                 }
                 let found = self.fill(l1, &seen, form)?;
@@ -321,6 +337,9 @@ impl<'a> Reader<'a> {
         if self.definition.is_exact() && !is_seen_by_caller(&info) {
             return Ok(Look::Newer);
         }
+        if let Some(counter) = self.bar(seen, &noted)? {
+            return Ok(Look::Barred(counter));
+        }
         // A state that it was computed from has ended.
         if self.definition.reads_states && info.expires_at <= sys::statement_timestamp() {
             return Ok(Look::Miss);
@@ -329,12 +348,14 @@ impl<'a> Reader<'a> {
             ABSENT => None,
             _ => Some(value?),
         };
+        let expires_at = info.expires_at;
+        let hit = |found| Look::Hit(found, Depends { noted, expires_at });
         let Some(ttl) = class.cache_ttl else {
-            return Ok(Look::Hit(found));
+            return Ok(hit(found));
         };
         let age = sys::statement_timestamp().saturating_sub(info.loaded_at);
         if age < ttl {
-            return Ok(Look::Hit(found));
+            return Ok(hit(found));
         }
         class.counters.count(Counter::Expirations);
         let serve_stale = self
@@ -345,6 +366,42 @@ impl<'a> Reader<'a> {
             Some(longer) if age < ttl.saturating_add(longer) => Ok(Look::Stale(found)),
             _ => Ok(Look::Miss),
         }
+    }
+
+    /// Why the caller must not be answered by an entry that documents of these classes are part of; `None` if it may
+    /// be. What bars it from this document itself [`Reader::bypass`] knows.
+    fn bar(&self, seen: &Seen, noted: &[u8]) -> Result<Option<Counter>> {
+        for name in noting::classes(noted) {
+            let catalog = &self.state.catalog;
+            let class = catalog.class(name)?;
+            let inner = definition::of(catalog, &class, Some(seen.definitions))?;
+            if inner.has_children && has_transaction_id() {
+                return Ok(Some(Counter::BypassOwn));
+            }
+            if !inner.may_be_kept() || !inner.may_read(catalog) {
+                return Ok(Some(Counter::BypassPrivileges));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The document is the newest one as of these generations, and the one that the active snapshot sees: the
+    /// document that it is read within, if there is one, depends on what it depends on.
+    fn hand_on(&self, l1: &SharedL1, seen: &Seen, depends: &Depends) -> Result<()> {
+        if !self.definition.is_exact() {
+            return Ok(());
+        }
+        let within = Within {
+            class: (&self.definition.class.name, seen.class),
+            stripe: (
+                l1.stripe_number(self.key.id) as u64,
+                seen.token.stripe_generation,
+            ),
+            domain: seen.token.domain_generation,
+            noted: &depends.noted,
+            expires_at: depends.expires_at,
+        };
+        noting::end_document(&within)
     }
 
     /// Computes the document under the active snapshot.
@@ -368,13 +425,16 @@ impl<'a> Reader<'a> {
             let document = self.compute()?;
             let reads = noting.end();
             crate::fault::stop_at!(BeforeFill);
-            // Documents of other classes go by age, where they are read.
             let noted = match self.definition.is_exact() {
-                true => reads.noted(),
-                false => Some((&[][..], i64::MAX)),
+                true => reads.noted()?,
+                false => Some((Vec::new(), i64::MAX)),
             };
-            if let (Some(noted), false) = (noted, has_transaction_id()) {
-                self.offer(l1, seen, (moment, loaded_at), noted, document.as_deref())?;
+            if let (Some((noted, expires_at)), false) = (noted, has_transaction_id()) {
+                let depends = Depends { noted, expires_at };
+                self.offer(l1, seen, (moment, loaded_at), &depends, document.as_deref())?;
+                if is_callers {
+                    self.hand_on(l1, seen, &depends)?;
+                }
             }
             (document, is_callers)
         };
@@ -391,11 +451,11 @@ impl<'a> Reader<'a> {
         l1: &SharedL1,
         seen: &Seen,
         (moment, loaded_at): (Moment, i64),
-        (noted, serves_until): (&[u8], i64),
+        depends: &Depends,
         document: Option<&[u8]>,
     ) -> Result<()> {
         let class = &self.definition.class;
-        if self.notes_reads() && !self.offer_noted(l1, noted, loaded_at) {
+        if self.notes_reads() && !self.offer_noted(l1, &depends.noted, loaded_at) {
             class.counters.count(Counter::FillsRefused);
             return Ok(());
         }
@@ -420,10 +480,10 @@ impl<'a> Reader<'a> {
             hash: state_cache_document::hash(value),
             expires_at: longest
                 .map_or(i64::MAX, |longest| loaded_at.saturating_add(longest))
-                .min(serves_until),
+                .min(depends.expires_at),
             loaded_at,
             dirty: None,
-            stored: seen.digest(self.definition, noted),
+            stored: seen.digest(self.definition, &depends.noted),
             value,
         };
         let token = match crate::fault::leaves_out!(GenerationCheck) {
@@ -460,7 +520,7 @@ impl<'a> Reader<'a> {
             Taken::Failed(error) => return Err(error),
             Taken::Damaged | Taken::Miss => return Ok(None),
         };
-        let is_unchanged = noting::are_unchanged(catalog.database, &noted);
+        let is_unchanged = noting::are_unchanged(catalog, &noted);
         Ok(is_unchanged.then_some(noted))
     }
 
