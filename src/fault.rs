@@ -159,6 +159,9 @@ pub mod injection {
         /// Noting what a document of a derived class depends on that is read within another one.
         #[name = c"no_derived_within"]
         DerivedWithin,
+        /// Locking the accounts of a hold before its time is looked at, to be extended.
+        #[name = c"no_budget_extend_lock"]
+        BudgetExtendLock,
         /// Ending the last use of the batch before the commit record.
         #[name = c"batch_in_use"]
         EndOfUse,

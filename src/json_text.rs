@@ -42,6 +42,14 @@ pub fn argument(call: &Call<'_>, text: usize, on_invalid: usize) -> Result<Vec<u
     document(call.required_text(text, "state")?, on_invalid)
 }
 
+/// The document that a text of our own spells.
+///
+/// # Errors
+/// Those of `jsonb_in`; `53200`.
+pub fn parse(json: &[u8]) -> Result<Vec<u8>> {
+    document(json, OnInvalid::Error)
+}
+
 fn document(json: &[u8], on_invalid: OnInvalid) -> Result<Vec<u8>> {
     let replaced = match on_invalid {
         OnInvalid::Error => None,

@@ -5,6 +5,7 @@
 //! goes `sql` → `transaction` → `store` → `cache` → `notify`.
 
 mod behind;
+mod budgets;
 mod cache;
 mod call;
 mod callback;
@@ -24,6 +25,7 @@ mod jobs;
 mod json_text;
 mod latch;
 mod memory;
+mod money;
 mod name;
 mod notify;
 mod reserve;
@@ -67,6 +69,7 @@ static WORK: worker::Work = worker::Work {
         || Box::new(behind::Flusher::new(transaction::write_back)),
         worker::new_task::<upkeep::Expiry>,
         worker::new_task::<jobs::Leftovers>,
+        worker::new_task::<budgets::Expired>,
         worker::new_task::<upkeep::Retention>,
         worker::new_task::<upkeep::Warm>,
         worker::new_task::<upkeep::Protections>,

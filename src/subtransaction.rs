@@ -64,6 +64,23 @@ pub fn survive_failure<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<
     }
 }
 
+/// Runs something in a subtransaction, which commits if it gives something and is rolled back if it gives nothing:
+/// the row locks that it has taken are gone then. Errors go on to the caller.
+pub fn kept_if_some<T>(f: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+    let subtransaction = Subtransaction::begin();
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(f())))
+        .catch_others(|error| Err(Box::new(error)))
+        .execute();
+    match &outcome {
+        Ok(Ok(Some(_))) => subtransaction.commit(),
+        Ok(Ok(None) | Err(_)) | Err(_) => subtransaction.roll_back(),
+    }
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => error.rethrow(),
+    }
+}
+
 /// Runs something in a subtransaction, which commits if it succeeds and is rolled back if not.
 fn attempt<T>(f: impl FnOnce() -> Result<T>) -> std::result::Result<Result<T>, Box<CaughtError>> {
     let subtransaction = Subtransaction::begin();

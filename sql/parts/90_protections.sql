@@ -75,7 +75,17 @@ BEGIN
 					'WHERE status OPERATOR(pg_catalog.=) ''running'' AND lease_until IS NOT NULL'),
 				('state_task_failed',
 					'CREATE INDEX state_task_failed ON %1$s.state_task (job_id, task_id) '
-					'WHERE status OPERATOR(pg_catalog.=) ''failed''')
+					'WHERE status OPERATOR(pg_catalog.=) ''failed'''),
+				('state_budget_children',
+					'CREATE INDEX state_budget_children ON %1$s.state_budget (parent) WHERE parent IS NOT NULL'),
+				('state_budget_hold_open',
+					'CREATE INDEX state_budget_hold_open ON %1$s.state_budget_hold (expires_at) '
+					'WHERE status OPERATOR(pg_catalog.=) ''held'''),
+				('state_budget_hold_costs',
+					'CREATE INDEX state_budget_hold_costs ON %1$s.state_budget_hold (budget, agent, resolved_at) '
+					'WHERE status OPERATOR(pg_catalog.=) ''settled'''),
+				('state_budget_cost_recent',
+					'CREATE INDEX state_budget_cost_recent ON %1$s.state_budget_cost (budget, agent, recorded_at)')
 			) i (name, statement)
 				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name
 					AND c.relkind = 'i')
@@ -112,8 +122,9 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept, LATERAL (SELECT array_agg(format('%s = %L', split_part(option, '=', 1), substr(option,
 			strpos(option, '=') + 1)) ORDER BY option)
 			FROM unnest(reloptions) option
-				WHERE (relname, option) NOT IN (('state_head', 'fillfactor=70'), ('state_task', 'fillfactor=80')))
-			o (options)
+				WHERE (relname, option) NOT IN (('state_head', 'fillfactor=70'), ('state_task', 'fillfactor=80'),
+					('state_budget_hold', 'fillfactor=80'), ('state_budget_price', 'fillfactor=50'),
+					('state_budget_account', 'fillfactor=50'))) o (options)
 		WHERE o.options IS NOT NULL
 	UNION ALL SELECT format('ALTER TABLE %s SET (%s)', k.relation, o.options), 2
 		FROM kept k JOIN pg_class t ON t.oid = k.reltoastrelid,
@@ -146,14 +157,25 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
 				'state_class_agent_phases_check', 'state_class_notify_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key',
-				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check')
+				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check',
+				'state_budget_account_held_check', 'state_budget_account_spent_check',
+				'state_budget_agent_agent_check', 'state_budget_agent_price_check',
+				'state_budget_agent_spending_limit_check', 'state_budget_budget_check', 'state_budget_check',
+				'state_budget_cost_actual_check', 'state_budget_cost_check', 'state_budget_cost_expected_check',
+				'state_budget_cost_id_check', 'state_budget_currency_check', 'state_budget_hold_actual_check',
+				'state_budget_hold_amount_check', 'state_budget_hold_check', 'state_budget_hold_check1',
+				'state_budget_hold_check2', 'state_budget_hold_check3', 'state_budget_hold_check4',
+				'state_budget_hold_hold_id_check', 'state_budget_hold_status_check',
+				'state_budget_price_price_check', 'state_budget_reached_level_check',
+				'state_budget_shards_check', 'state_budget_soft_limit_check', 'state_budget_total_check')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
 			AND n.conrelid = k.oid)
 			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
 				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_task_waiting',
-				'state_task_leased', 'state_task_failed')
+				'state_task_leased', 'state_task_failed', 'state_budget_children', 'state_budget_hold_open',
+				'state_budget_hold_costs', 'state_budget_cost_recent')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)
@@ -167,14 +189,14 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge', 'state_task_watch'))
+				'state_class_restore', 'state_floor_merge', 'state_task_watch', 'state_budget_watch'))
 	UNION ALL SELECT format('ALTER TABLE %s %s TRIGGER %I', k.relation,
 			CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA'
 				ELSE 'DISABLE' END, t.tgname), 7
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge', 'state_task_watch'))
+				'state_class_restore', 'state_floor_merge', 'state_task_watch', 'state_budget_watch'))
 	UNION ALL SELECT pg_get_ruledef(r.oid), 7 FROM kept k JOIN pg_rewrite r ON r.ev_class = k.oid
 	UNION ALL SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, k.relation,
 			CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,

@@ -75,6 +75,7 @@ mod requests;
 mod teller;
 mod touched;
 
+pub use message::quoted;
 pub use news::News;
 pub use outbox::{clear, commit, tell_late};
 pub use prepare::{Prepared, prepare};

@@ -220,8 +220,15 @@ pub fn databases() -> Option<&'static Databases> {
 
 /// The document of a derived class as L1 knows it. No state has this name, whether the class was one of states before
 /// or not: no two installations of a database have tables whose numbers are each other's complement.
+///
+/// A class whose name begins with NUL is none of a user's: its documents are the extension's own, and stand under an
+/// incarnation of which nobody lists the entries. No two tables of a database have the same number.
 pub fn derived_key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) -> Key<'a> {
-    self::key(database, incarnations(incarnation)[1], class, key)
+    let under = match class.first() {
+        Some(0) => !incarnation.rotate_left(32),
+        _ => incarnations(incarnation)[1],
+    };
+    self::key(database, under, class, key)
 }
 
 /// What is noted in L1 of the states that a document was computed from. No state has this name: no two tables of a

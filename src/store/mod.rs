@@ -5,6 +5,7 @@
 //! has changed.
 
 mod audit;
+pub mod budgets;
 mod changes;
 mod class;
 mod conflicts;

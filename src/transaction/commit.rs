@@ -182,11 +182,15 @@ fn add_dependents(news: &mut Vec<News>, redefined: Vec<Box<[u8]>>) -> Result<()>
     classes.extend(redefined);
     classes.sort_unstable();
     classes.dedup();
+    // What the extension computes for itself is told by nobody.
+    let is_told = |class: &[u8]| class.first() != Some(&0);
     let whole = classes
         .into_iter()
+        .filter(|class| is_told(class))
         .map(|class| (class, Box::default(), Change::Everything));
     let single = keys?
         .into_iter()
+        .filter(|(class, _)| is_told(class))
         .map(|(class, key)| (class, key, Change::Set(0)));
     for (class, key, change) in whole.chain(single) {
         news.try_push(News {

@@ -67,3 +67,8 @@ pub fn note_dependents(
         false => Ok(()),
     }
 }
+
+/// The worker has something to do at that time, if the transaction commits.
+pub fn needs_worker_by(time: i64) {
+    with(|batch| batch.publication.needs_worker_by(time));
+}

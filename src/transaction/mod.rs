@@ -125,7 +125,9 @@ pub use capability::{Capability, Wanted};
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
 };
-pub use concern::{Concerned, has_touched, is_class_noted, note_dependents, note_touched};
+pub use concern::{
+    Concerned, has_touched, is_class_noted, needs_worker_by, note_dependents, note_touched,
+};
 pub use deferred::write_all_deferred;
 pub use explicit_batch::{batch_status, begin_batch, commit_batch, roll_back_batch};
 pub use flush::write_staged;

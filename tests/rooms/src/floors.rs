@@ -11,6 +11,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
         "the capabilities",
         &[
             "causal",
+            "budgets",
             "changes",
             "context",
             "derived",
@@ -39,6 +40,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "json_text",
             "latch",
             "memory",
+            "money",
             "name",
             "reserve",
             "settings",

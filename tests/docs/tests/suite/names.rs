@@ -36,7 +36,8 @@ fn created(kind: &str) -> BTreeSet<String> {
 }
 
 /// Functions that only triggers and views call.
-const INTERNAL: [&str; 9] = [
+const INTERNAL: [&str; 10] = [
+    "state_budget_watch",
     "state_cache_by_hand",
     "state_cache_watch",
     "state_class_restore",
@@ -99,12 +100,13 @@ const NOT_RAISED: [&str; 3] = [
 ];
 
 /// The SQLSTATEs of the server's names (`errcodes.txt`), as far as the code uses them.
-const SQLSTATES: [(&str, &str); 33] = [
+const SQLSTATES: [(&str, &str); 35] = [
     ("CARDINALITY_VIOLATION", "21000"),
     ("CHECK_VIOLATION", "23514"),
     ("CONFIGURATION_LIMIT_EXCEEDED", "53400"),
     ("DATA_CORRUPTED", "XX001"),
     ("DATA_EXCEPTION", "22000"),
+    ("DEPENDENT_OBJECTS_STILL_EXIST", "2BP01"),
     ("DATETIME_FIELD_OVERFLOW", "22008"),
     ("DUPLICATE_OBJECT", "42710"),
     ("FEATURE_NOT_SUPPORTED", "0A000"),

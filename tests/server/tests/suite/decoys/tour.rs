@@ -105,6 +105,19 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_protections(); SELECT * FROM state_protections_here(); DROP INDEX of_writer",
     "SELECT state_draw('state_claim_token'::pg_catalog.regclass), state_installation()",
     "SELECT state_cache_clear(), state_invalidate('k*'), state_warm('run')",
+    "SELECT state_budget_define('o$', 100, 'USD'); SELECT state_budget_define('b$', 50, 'USD', 'o$', \
+        '{\"a\": {\"price\": 1}}', 'day', 20, 4)",
+    "SELECT hold_id FROM state_budget_reserve('b$', 'a', hold_id => 'h$'); SELECT hold_id FROM \
+        state_budget_reserve('b$', 'a', 2, 'v$'); SELECT hold_id FROM state_budget_reserve('b$', 'a')",
+    "SELECT state_budget_extend('h$', '1 hour'), state_budget_void('v$'); SELECT actual FROM \
+        state_budget_settle('h$', 30)",
+    "SELECT state_budget_record_costs('b$', '[{\"id\": \"c\", \"agent\": \"a\", \"amount\": 2, \"expected\": 1}]')",
+    "SELECT state_budget_summary('b$'); SELECT * FROM state_budget_accuracy('b$'); SELECT * FROM \
+        state_budget_recommend('b$', '[{\"agent\": \"a\"}]')",
+    "SELECT state_budget_project('b$', '[{\"agent\": \"a\"}]'), state_money(1.5); SELECT * FROM state_budget_holds",
+    "SELECT * FROM state_budget_verify('b$', true)",
+    "SELECT state_budget_define('gone$', 1, 'USD', 'o$'); UPDATE state_budget SET total = 2 \
+        WHERE budget OPERATOR(pg_catalog.=) 'gone$'; SELECT state_budget_drop('gone$')",
     "SELECT state_set('b$', '{\"x\": 2}', class => 'behind-$')",
     "SELECT state_flush()",
     "SELECT state_hash('1'), state_cache_by_hand()",
@@ -147,6 +160,7 @@ const TRIGGERS: &[&str] = &[
     "state_floor_merge",
     "state_source_changed",
     "state_task_watch",
+    "state_budget_watch",
 ];
 
 /// The workers' steps.

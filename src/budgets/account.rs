@@ -1,0 +1,253 @@
+//! Counters: a quick attempt at one row, and all rows together where that does not do.
+
+use super::error::BudgetError;
+use super::told;
+use crate::catalog::Catalog;
+use crate::error::{Result, text};
+use crate::identity::Impersonation;
+use crate::store::budgets::{self, Account, AccountRow, Budget, Charged, NewShare, Seen};
+use crate::{subtransaction, sys};
+use pgrx::pg_sys;
+use state_cache_budget::{self as rules, Amount, Share, allot};
+use state_cache_memory::{collect, try_collect};
+
+/// What an account may spend, by its definition.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// What may be spent; `None`: nothing of its own.
+    pub limit: Option<Amount>,
+    /// From which on spending is told.
+    pub soft_limit: Option<Amount>,
+}
+
+/// That of a budget.
+pub fn limit_of(budget: &Budget) -> Limit {
+    Limit {
+        limit: Some(budget.total),
+        soft_limit: budget.soft_limit,
+    }
+}
+
+/// An account with what is defined of it.
+pub struct Counters<'a> {
+    /// The account.
+    pub account: Account<'a>,
+    /// Its row.
+    pub shard: i32,
+    /// The budget that it belongs to.
+    pub budget: &'a Budget,
+    /// What it may spend.
+    pub limit: Limit,
+}
+
+/// The owner of a table of ours.
+pub fn as_owner(catalog: &Catalog) -> Impersonation {
+    // SAFETY: a look-up in the system caches; the name is NUL-terminated.
+    let table = unsafe { pg_sys::get_relname_relid(c"state_budget".as_ptr(), catalog.namespace()) };
+    Impersonation::owner_of(table)
+}
+
+impl Counters<'_> {
+    /// Whether one row has all of the limit, so that what it says is what the account says.
+    fn is_alone(&self) -> bool {
+        self.budget.shards == 1 && self.shard == 0
+    }
+
+    /// What can be reached in it; `None` without a limit.
+    fn watched(&self) -> Option<told::Watched<'_>> {
+        Some(told::Watched {
+            account: self.account,
+            limit: self.limit.limit?,
+            soft_limit: self.limit.soft_limit,
+            shards: self.budget.shards,
+        })
+    }
+
+    /// Runs a quick attempt at one row. Where there are others it leaves no lock if it fails: who locks all of them
+    /// then must not hold one.
+    fn attempt<T>(&self, f: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
+        match self.is_alone() {
+            true => f(),
+            false => subtransaction::kept_if_some(f),
+        }
+    }
+
+    /// Holds an amount; what is left then, `None` without a limit.
+    ///
+    /// # Errors
+    /// `53400` without room.
+    pub fn hold(&self, catalog: &Catalog, asked: Amount) -> Result<Option<Amount>> {
+        let revision = self.budget.revision;
+        let granted =
+            self.attempt(|| budgets::grant(catalog, &self.account, self.shard, asked, revision))?;
+        let Some(left) = granted else {
+            return self.hold_with_all(catalog, asked);
+        };
+        let (Some(left), Some(limit)) = (left, self.limit.limit) else {
+            return Ok(None);
+        };
+        let expired = self.expired(catalog, sys::now())?;
+        if self.is_alone() {
+            return Ok(Some(left + expired));
+        }
+        let (spent, held) = budgets::spent(catalog, &self.account)?;
+        Ok(Some(limit - spent - held + expired))
+    }
+
+    /// What has expired and is counted still, if there is any.
+    fn expired(&self, catalog: &Catalog, at: i64) -> Result<Amount> {
+        match self.budget.has_expired {
+            true => budgets::expired(catalog, &self.account, at, Seen::Now),
+            false => Ok(Amount::ZERO),
+        }
+    }
+
+    /// The same with all rows of the account locked.
+    fn hold_with_all(&self, catalog: &Catalog, asked: Amount) -> Result<Option<Amount>> {
+        let rows = self.lock_all(catalog)?;
+        if rows.iter().any(|row| row.revision != self.budget.revision) {
+            return Err(self.redefined());
+        }
+        // After the locks are held: nobody extends a hold from here on that is over by then.
+        let at = sys::now();
+        let Some(limit) = self.limit.limit else {
+            self.write(catalog, &rows, held(asked), None)?;
+            return Ok(None);
+        };
+        let expired = budgets::expired(catalog, &self.account, at, Seen::Now)?;
+        let shares: Vec<Share> = collect(rows.iter().map(|row| row.share))?;
+        let account = rules::Account {
+            limit,
+            shares: &shares,
+            expired,
+        };
+        account
+            .admit(asked)
+            .map_err(|refusal| BudgetError::NoRoom {
+                budget: text(self.account.budget),
+                agent: (!self.account.agent.is_empty()).then(|| text(self.account.agent)),
+                left: refusal.left,
+                asked: refusal.asked,
+                currency: text(&self.budget.currency),
+            })?;
+        let judged_at = (asked > account.left() - expired).then_some(at);
+        self.write(catalog, &rows, held(asked), judged_at)?;
+        Ok(Some(account.left() - asked))
+    }
+
+    /// Locks all rows of the account, among them the session's own, which is made if it is not there.
+    fn lock_all(&self, catalog: &Catalog) -> Result<Vec<AccountRow>> {
+        let rows = budgets::lock_account(catalog, &self.account, None)?;
+        if rows.iter().any(|row| row.shard == self.shard) {
+            return Ok(rows);
+        }
+        let revision = {
+            let _owner = as_owner(catalog);
+            budgets::lock_definition(catalog, self.account.budget)?
+        };
+        if revision != Some(self.budget.revision) {
+            return Err(self.redefined());
+        }
+        // The first row of several gets its part with the others, below.
+        let allotted = match self.is_alone() && rows.is_empty() {
+            true => self.limit.limit,
+            false => self.limit.limit.map(|_| Amount::ZERO),
+        };
+        budgets::add_account(
+            catalog,
+            &self.account,
+            self.shard,
+            allotted,
+            self.budget.revision,
+        )?;
+        budgets::lock_account(catalog, &self.account, None)
+    }
+
+    fn redefined(&self) -> crate::error::Error {
+        BudgetError::Redefined {
+            budget: text(self.account.budget),
+        }
+        .into()
+    }
+
+    /// Adds to the session's row of the account, all rows of which are locked, and makes the allotments anew.
+    fn write(
+        &self,
+        catalog: &Catalog,
+        rows: &[AccountRow],
+        charged: Charged,
+        judged_at: Option<i64>,
+    ) -> Result<()> {
+        let mut used: Vec<Amount> = collect(rows.iter().map(|row| row.share.used()))?;
+        if let Some(own) = rows.iter().position(|row| row.shard == self.shard) {
+            used[own] += charged.spent + charged.held;
+        }
+        let shards = rows
+            .iter()
+            .filter(|row| row.shard < self.budget.shards)
+            .count();
+        let allotted = match self.limit.limit {
+            Some(limit) => try_collect(
+                allot(limit, &used, shards)
+                    .into_iter()
+                    .map(|it| Ok::<_, crate::error::Error>(Some(it))),
+            )?,
+            None => vec![None; rows.len()],
+        };
+        for (row, allotted) in rows.iter().zip(allotted) {
+            let is_own = row.shard == self.shard;
+            let is_same = allotted.unwrap_or_default() == row.share.allotted
+                && row.revision == self.budget.revision
+                && judged_at.is_none();
+            if is_own || !is_same {
+                let new = NewShare {
+                    allotted,
+                    charged: if is_own { charged } else { Charged::default() },
+                    revision: self.budget.revision,
+                    judged_at,
+                };
+                budgets::set_share(catalog, &self.account, row.shard, &new)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges a cost, whatever is left, and tells of what is reached by it.
+    pub fn charge(&self, catalog: &Catalog, charged: &Charged) -> Result<()> {
+        let revision = self.budget.revision;
+        let alone = self.is_alone();
+        let quick = self.attempt(|| {
+            budgets::charge(catalog, &self.account, self.shard, charged, alone, revision)
+        })?;
+        let spent = match quick {
+            Some(spent) if alone => spent,
+            Some(_) => budgets::spent(catalog, &self.account)?.0,
+            None => {
+                let rows = self.lock_all(catalog)?;
+                self.write(catalog, &rows, *charged, None)?;
+                budgets::spent(catalog, &self.account)?.0
+            }
+        };
+        match self.watched() {
+            Some(watched) => told::after_charge(catalog, &watched, charged.spent, spent),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the allotments anew after a redefinition. The rows are locked by it until the transaction ends.
+    pub fn allot_again(&self, catalog: &Catalog) -> Result<()> {
+        let rows = budgets::lock_account(catalog, &self.account, None)?;
+        self.write(catalog, &rows, Charged::default(), None)?;
+        match self.watched() {
+            Some(watched) => told::after_redefinition(catalog, &watched),
+            None => Ok(()),
+        }
+    }
+}
+
+fn held(amount: Amount) -> Charged {
+    Charged {
+        held: amount,
+        ..Charged::default()
+    }
+}
