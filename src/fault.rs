@@ -128,9 +128,9 @@ pub mod injection {
         /// Checking the stripe before a fill.
         #[name = c"no_generation"]
         GenerationCheck,
-        /// Comparing the hash, and not the version alone, before a validated read.
-        #[name = c"no_validated_hash"]
-        ValidatedHash,
+        /// Comparing an entry with the head row before it answers a validated read.
+        #[name = c"no_validation"]
+        Validation,
         /// Filling under a snapshot of one's own.
         #[name = c"fill_under_caller_snapshot"]
         FreshSnapshot,

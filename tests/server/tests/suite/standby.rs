@@ -145,7 +145,7 @@ fn a_standby_compares_the_hash_and_not_the_version_alone() {
          UPDATE state_snapshot SET state = '{\"n\": 2}', hash = state_hash('{\"n\": 2}') WHERE key = 'a'; COMMIT",
     );
     standby.catch_up_with(&primary);
-    reader.run("SET state_cache.test_unsafe = 'no_validated_hash'");
+    reader.run("SET state_cache.test_unsafe = 'no_validation'");
     assert_eq!(reader.text(read), "{\"n\": 1}");
     reader.run("RESET state_cache.test_unsafe");
     assert_eq!(reader.text(read), "{\"n\": 2}");
