@@ -162,6 +162,12 @@ pub mod injection {
         /// Locking the accounts of a hold before its time is looked at, to be extended.
         #[name = c"no_budget_extend_lock"]
         BudgetExtendLock,
+        /// Staging what a change does to the counts of a job as an increment, which is applied again at the flush.
+        #[name = c"no_job_increments"]
+        JobIncrements,
+        /// Locking a job before its tasks are counted.
+        #[name = c"no_job_lock"]
+        JobLock,
         /// Ending the last use of the batch before the commit record.
         #[name = c"batch_in_use"]
         EndOfUse,

@@ -4,9 +4,11 @@ use super::error::{JobError, of_shape};
 use super::job::now_text;
 use crate::cache::StateRef;
 use crate::error::{Error, Result, text};
+use crate::snapshot::PushedSnapshot;
 use crate::transaction::{self, Edit, Operation};
 use state_cache_document as document;
 use state_cache_jobs::{Change, Counts, Job, JobShape};
+use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -16,10 +18,26 @@ struct JobEdit {
     change: Change,
     /// When it was made, as documents say it.
     now: String,
+    /// When the job was created that it was first made upon: another one of the same name is not meant.
+    born: OnceCell<Vec<u8>>,
+}
+
+impl JobEdit {
+    /// Raises `42704` unless this is the job that is meant.
+    fn check_is_meant(&self, base: &[u8]) -> Result<()> {
+        let born = Job::created_at(base).map_err(|error| of_shape(&self.job, error))?;
+        match *self.born.get_or_init(|| born.clone()) == born {
+            true => Ok(()),
+            false => Err(JobError::unknown(&self.job)),
+        }
+    }
 }
 
 impl Edit for JobEdit {
     fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
+        if let Some(base) = base {
+            self.check_is_meant(base)?;
+        }
         let applied = self.change.apply(base, self.now.as_bytes());
         applied.map_err(|error| of_shape(&self.job, error))
     }
@@ -34,11 +52,23 @@ impl Edit for JobEdit {
 
 /// Stages a change of a job, which only a rollback takes back.
 pub fn stage(state: &StateRef<'_>, change: Change, function: &CStr) -> Result<()> {
+    #[cfg(feature = "fault_injection")]
+    let change = match (crate::fault::leaves_out!(JobIncrements), &change) {
+        (true, Change::Add(more) | Change::Count(more)) => {
+            let document = super::job::read_latest(state)?;
+            let counts = super::job::open(state, &document)?.counts;
+            Change::Recount(counts.plus(more).unwrap_or(counts))
+        }
+        _ => change,
+    };
     let edit = JobEdit {
         job: state.key.into(),
         change,
         now: now_text(),
+        born: OnceCell::new(),
     };
+    // The caller's snapshot may be older than the locks on the rows.
+    let _snapshot = PushedSnapshot::transaction();
     transaction::apply(state, Operation::Edit(Rc::new(edit)), function)?;
     transaction::keep_for_commit(state)
 }

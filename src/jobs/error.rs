@@ -17,6 +17,8 @@ pub enum JobError {
     Unknown { job: String },
     /// There is one already.
     Duplicate { job: String },
+    /// Somebody works on tasks of the former job of that name.
+    Former { job: String },
     /// Tasks that a job is to get and has.
     DuplicateTasks { job: String, tasks: Vec<String> },
     /// Tasks that a call names twice.
@@ -167,6 +169,11 @@ impl Report for JobError {
                 format!("job \"{job}\" exists already"),
             )
             .set_hint("state_job_add_tasks() adds tasks to a job."),
+            Self::Former { job } => new(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                format!("tasks of the former job \"{job}\" are locked by another transaction"),
+            )
+            .set_hint("Retry the transaction."),
             Self::DuplicateTasks { job, tasks } => with_all(
                 new(
                     Code::ERRCODE_UNIQUE_VIOLATION,

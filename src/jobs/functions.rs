@@ -9,6 +9,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Section;
 use crate::call::{self, sql_functions};
 use crate::error::{Error, Result, text};
+use crate::identity::Impersonation;
 use crate::store::{self, TaskPage, TaskRow};
 use crate::{memory, sys, transaction};
 use state_cache_document as document;
@@ -98,8 +99,11 @@ sql_functions! {
         // A deletion by this transaction takes the former job's tasks along; what an expired job has left goes here.
         transaction::write_staged(&state)?;
         {
-            let _owner = rows::of_tasks(&state.catalog);
-            store::delete_tasks(&state.catalog, state.key)?;
+            // Whatever the caller sees of them.
+            let _owner = Impersonation::owner_of(state.catalog.task);
+            if store::delete_tasks(&state.catalog, state.key)? {
+                return Err(JobError::Former { job: text(state.key) }.into());
+            }
         }
         let counts = insert(&state, &tasks)?;
         stage(&state, Change::Create { attributes, tasks: counts }, FUNCTION)?;

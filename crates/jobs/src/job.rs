@@ -5,6 +5,7 @@ use crate::error::JobShape;
 use crate::read::max_attempts;
 use crate::status::Status;
 use state_cache_document::{self as document, Encoding};
+use state_cache_memory::owned;
 use std::borrow::Cow;
 
 const ATTRIBUTES: &str = "attributes";
@@ -52,6 +53,18 @@ impl<'a> Job<'a> {
             counts.add(status, count);
         }
         Ok(Self { document, counts })
+    }
+
+    /// When the job of a document was created, as a document; empty where the document does not say so.
+    ///
+    /// # Errors
+    /// Where the document is damaged.
+    pub fn created_at(document: &[u8]) -> Result<Vec<u8>, JobShape> {
+        if !document::is_object(document) {
+            return Ok(Vec::new());
+        }
+        let created_at = document::member(document, CREATED_AT.as_bytes())?;
+        Ok(created_at.map(owned).transpose()?.unwrap_or_default())
     }
 
     /// What the caller has said of the job.
@@ -170,6 +183,14 @@ impl Change {
                 return with_counts(&document::object(&created)?, tasks, now);
             }
             (_, None) => return Err(JobShape::Missing),
+            // What is left of a job whose document somebody has replaced by hand.
+            (Self::Recount(counts), Some(base)) if !document::is_object(base) => {
+                let created = [
+                    (ATTRIBUTES, document::object::<&[u8], &[u8]>(&[])?),
+                    (CREATED_AT, document::string(now)?),
+                ];
+                return with_counts(&document::object(&created)?, counts, now);
+            }
             (_, Some(base)) => base,
         };
         let job = match self {
@@ -318,6 +339,9 @@ mod tests {
             let refused = Job::open(&jsonb(&document)).map(|_| ());
             assert!(matches!(refused, Err(JobShape::Field { .. })), "{document}");
         }
+        let counted = Change::Recount(counts([1, 0, 0, 0, 0]));
+        let mended = counted.apply(Some(&jsonb(&json!([]))), b"now").unwrap();
+        assert_eq!(Job::open(&mended).unwrap().counts, counts([1, 0, 0, 0, 0]));
         let fewer = Change::Count(counts([-3, 0, 0, 0, 0]));
         assert_eq!(
             fewer.apply(Some(&created([2, 0, 0, 0, 0])), b""),
