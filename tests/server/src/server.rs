@@ -3,6 +3,7 @@
 use crate::home::{Home, as_server_user, programs, succeed};
 use crate::{Sql, eventually};
 use postgres::{Client, Config, NoTls};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,6 +14,17 @@ const PORT: u16 = 5432;
 /// The line that a server logs when it is up, also after it recovered from the crash of a backend.
 const READY: &str = "database system is ready to accept connections";
 
+/// How a server writes rows: `auto`, without a statement where that is the same, or `statement`, by one, as where
+/// users have put something on the tables. What tests promise holds for both, so each server draws one of them, which
+/// costs no second run. What was drawn stands in the output of a test that fails; `STATE_CACHE_TEST_WRITE_ROWS` says
+/// it instead.
+fn way_of_writing() -> String {
+    const WAYS: [&str; 2] = ["auto", "statement"];
+    let drawn =
+        || WAYS[RandomState::new().build_hasher().finish() as usize % WAYS.len()].to_owned();
+    std::env::var("STATE_CACHE_TEST_WRITE_ROWS").unwrap_or_else(|_| drawn())
+}
+
 /// A server of one's own. It is stopped and removed when dropped.
 pub struct Server {
     home: Home,
@@ -20,11 +32,12 @@ pub struct Server {
 
 impl Server {
     /// A server with the library preloaded and the extension in database `postgres`.
-    /// `settings` are lines of its configuration.
+    /// `settings` are lines of its configuration. How it writes rows is drawn, see [`way_of_writing`].
     pub fn new(settings: &[&str]) -> Self {
-        let server = Self::without_extension(
-            &[&["shared_preload_libraries = 'state_cache'"], settings].concat(),
-        );
+        let way = format!("state_cache.test_write_rows = '{}'", way_of_writing());
+        println!("{way}");
+        let own = ["shared_preload_libraries = 'state_cache'", &way];
+        let server = Self::without_extension(&[&own, settings].concat());
         server.connect().run("CREATE EXTENSION state_cache");
         server
     }

@@ -44,6 +44,8 @@ fn flush(server: &Server, client: &mut Client, round: i32) -> Vec<String> {
 #[test]
 fn a_flush_takes_statements_only_where_a_trigger_would_see_them() {
     let server = Server::new(&[
+        // Not drawn: this is what is asked.
+        "state_cache.test_write_rows = auto",
         "autovacuum = off",
         "session_preload_libraries = 'auto_explain'",
         "auto_explain.log_min_duration = 0",
