@@ -124,6 +124,15 @@ impl<'a> Call<'a> {
         self.jsonb(n).ok_or_else(|| Error::null_argument(name))
     }
 
+    /// The same, and as the server has compressed it, if it has.
+    pub fn required_document(&self, n: usize, name: &str) -> Result<Given<'a>> {
+        let datum = self.argument(n).ok_or_else(|| Error::null_argument(name))?;
+        // SAFETY: the SQL declaration says jsonb, so the datum is a varlena; what is made of it lives as long as the
+        // call.
+        let (binary, stored) = unsafe { varlena::with_stored(datum.cast_mut_ptr()) };
+        Ok(Given { binary, stored })
+    }
+
     /// A `jsonb` argument in binary form.
     pub fn jsonb(&self, n: usize) -> Option<&'a [u8]> {
         // SAFETY: the SQL declaration says jsonb, so the datum is a varlena.
@@ -204,6 +213,24 @@ pub fn check_may_write(function: &CStr) -> Result<()> {
     // SAFETY: raises the server's own error; callers hold nothing yet that needs a destructor.
     unsafe { pg_sys::PreventCommandIfReadOnly(function.as_ptr()) };
     Ok(())
+}
+
+/// A document that a caller has given.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// Binary jsonb.
+    pub binary: &'a [u8],
+    /// The same as the server has compressed it: a value of a column, with its header.
+    pub stored: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a [u8]> for Given<'a> {
+    fn from(binary: &'a [u8]) -> Self {
+        Self {
+            binary,
+            stored: None,
+        }
+    }
 }
 
 /// The bytes of a varlena datum, detoasted only where it is compressed or stored out of line.
@@ -328,6 +355,16 @@ pub fn varlena_datum(bytes: &[u8]) -> pg_sys::Datum {
     let mut value = Varlena::with_capacity(bytes.len());
     value.room().copy_from_slice(bytes);
     value.finish(bytes.len())
+}
+
+/// A copy of a value of variable length, with its header.
+pub fn stored_datum(value: &[u8]) -> pg_sys::Datum {
+    // SAFETY: palloc returns that many writable bytes, aligned as a header wants it, or raises.
+    unsafe {
+        let start = pg_sys::palloc(value.len()).cast::<u8>();
+        start.copy_from_nonoverlapping(value.as_ptr(), value.len());
+        pg_sys::Datum::from(start)
+    }
 }
 
 /// A `cstring` argument made of these bytes, which are text and hold no NUL.

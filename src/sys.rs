@@ -108,6 +108,8 @@ mod server {
         pub fn tliInHistory(timeline: u32, history: *mut pg_sys::List) -> bool;
         /// `access/timeline.h`: where the history left a timeline that is in it; 0 for its last one.
         pub fn tliSwitchPoint(timeline: u32, history: *mut pg_sys::List, next: *mut u32) -> u64;
+        /// `access/toast_internals.h`: the value compressed, or null if that would not make it smaller.
+        pub fn toast_compress_datum(value: pg_sys::Datum, method: c_char) -> pg_sys::Datum;
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
@@ -120,6 +122,17 @@ mod server {
 pub unsafe fn add_error_context(line: &std::ffi::CStr) {
     // SAFETY: the caller's promise; the format takes one text, which is copied.
     unsafe { server::errcontext_msg(c"%s".as_ptr(), line.as_ptr()) };
+}
+
+/// A plain value compressed by this method of `pg_attribute.attcompression`, in the current memory; `None` if that
+/// would not make it smaller.
+///
+/// # Safety
+/// The value is a varlena that is neither compressed nor stored out of line.
+pub unsafe fn compressed(value: pg_sys::Datum, method: std::ffi::c_char) -> Option<pg_sys::Datum> {
+    // SAFETY: the caller's promise.
+    let compressed = unsafe { server::toast_compress_datum(value, method) };
+    (compressed.value() != 0).then_some(compressed)
 }
 
 /// What is called for each node of a tree; true ends the walk.

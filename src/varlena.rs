@@ -24,6 +24,46 @@ pub unsafe fn detoasted_bytes<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
     }
 }
 
+/// The bytes of a varlena value, and where it is compressed all of it as it is stored, with its header.
+///
+/// # Safety
+/// As for [`detoasted_bytes`].
+pub unsafe fn with_stored<'a>(value: *mut pg_sys::varlena) -> (&'a [u8], Option<&'a [u8]>) {
+    // SAFETY: the caller's promise. A value that is neither plain nor out of line is compressed, and as long as its
+    // header says, as a plain one is.
+    unsafe {
+        if !is_toasted(value) {
+            return (varlena_bytes(value), None);
+        }
+        let inline = match is_external(value) {
+            true => pg_sys::detoast_external_attr(value),
+            false => value,
+        };
+        if !is_toasted(inline) {
+            return (varlena_bytes(inline), None);
+        }
+        let total = long_header(inline.cast::<u32>().read_unaligned()) as usize;
+        let stored = std::slice::from_raw_parts(inline.cast::<u8>(), total);
+        (detoasted_bytes(inline), Some(stored))
+    }
+}
+
+/// Bytes of a varlena value with its header, if the header is the long one of a value that is neither compressed nor
+/// stored out of line.
+///
+/// # Safety
+/// `value` is a varlena datum.
+pub unsafe fn plain_size(value: pg_sys::Datum) -> Option<usize> {
+    let value = value.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: the caller's promise; a value that is neither has four bytes of header, or a short one.
+    unsafe {
+        if is_toasted(value) || is_short(*value.cast::<u8>()) {
+            return None;
+        }
+        Some(long_header(value.cast::<u32>().read_unaligned()) as usize)
+    }
+}
+
 /// Bytes of a varlena value behind its header once it is detoasted; only the header is read.
 ///
 /// # Safety
@@ -99,11 +139,29 @@ pub unsafe fn text_array(array: pg_sys::Datum) -> Result<Vec<Box<[u8]>>, OutOfMe
 unsafe fn is_toasted(value: *const pg_sys::varlena) -> bool {
     // SAFETY: a varlena has at least one byte.
     let first = unsafe { *value.cast::<u8>() };
-    if cfg!(target_endian = "little") {
-        first == 0x01 || first & 0x03 == 0x02
-    } else {
-        first == 0x80 || first & 0xc0 == 0x40
-    }
+    // SAFETY: the caller's promise.
+    let is_external = unsafe { is_external(value) };
+    is_external
+        || if cfg!(target_endian = "little") {
+            first & 0x03 == 0x02
+        } else {
+            first & 0xc0 == 0x40
+        }
+}
+
+/// `VARATT_IS_EXTERNAL`.
+///
+/// # Safety
+/// `value` points to a varlena.
+unsafe fn is_external(value: *const pg_sys::varlena) -> bool {
+    // SAFETY: a varlena has at least one byte.
+    let first = unsafe { *value.cast::<u8>() };
+    first
+        == if cfg!(target_endian = "little") {
+            0x01
+        } else {
+            0x80
+        }
 }
 
 /// The bytes of a varlena value that is neither compressed nor external.

@@ -328,6 +328,7 @@ fn write_over(
     let new = NewVersion {
         number,
         document: &unwritten.document,
+        stored: None,
         hash: unwritten.hash,
         parent: head.filter(|head| !head.deleted).map(|head| head.version),
         expires_at: unwritten.expires_at,

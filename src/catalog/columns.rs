@@ -141,8 +141,8 @@ pub unsafe fn is_as_made(relation: pg_sys::Relation, columns: &[Column]) -> bool
 /// Column `n` of a descriptor, counted from 0.
 ///
 /// # Safety
-/// It has one.
-unsafe fn attribute<'a>(
+/// It has one, and lives as long as what is returned.
+pub unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     n: usize,
 ) -> &'a pg_sys::FormData_pg_attribute {

@@ -29,6 +29,7 @@ use std::rc::Rc;
 
 pub use access::Access;
 pub use class::Class;
+pub use columns::attribute;
 pub use floor::bucket;
 pub use head::HeadRow;
 pub use history::{KnownStart, Trace};

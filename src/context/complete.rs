@@ -211,7 +211,7 @@ impl<'a> Ending<'a> {
                 let class = export.target.as_deref().unwrap_or_default();
                 check_store_class(class)?;
                 let state = StateRef::new(&self.state.catalog, class, target_key)?;
-                transaction::set(&state, &departure.value, None, None, FUNCTION)?;
+                transaction::set(&state, (&*departure.value).into(), None, None, FUNCTION)?;
                 transaction::keep_staged(&state)?;
                 (Some([class, b"/", target_key].concat()), "written")
             }

@@ -30,7 +30,7 @@ sql_functions! {
     /// `state_set(key, state, expected_version, ttl, class)`
     fn state_set(call) {
         let state = state(call, 4)?;
-        let document = call.required_jsonb(1, "state")?;
+        let document = call.required_document(1, "state")?;
         transaction::set(&state, document, call.bigint(2), call.interval(3), c"state_set()")?;
         Ok(call::void_datum())
     }
@@ -39,7 +39,7 @@ sql_functions! {
     fn state_set_text(call) {
         let state = state(call, 5)?;
         let document = json_text::argument(call, 1, 4)?;
-        transaction::set(&state, &document, call.bigint(2), call.interval(3), c"state_set_text()")?;
+        transaction::set(&state, (&*document).into(), call.bigint(2), call.interval(3), c"state_set_text()")?;
         Ok(call::void_datum())
     }
 

@@ -4,7 +4,7 @@ use super::parameters::{
     Parameter, bigint, boolean, bytea, expiry, hash, jsonb, optional_text, size, text,
 };
 use super::storage::{Base, Holder, Packed, Storage, pack};
-use crate::call::bigint_datum;
+use crate::call::{bigint_datum, stored_datum};
 use crate::catalog::{Catalog, Class};
 use pgrx::pg_sys;
 
@@ -45,6 +45,9 @@ pub struct NewVersion<'a> {
     pub number: i64,
     /// Binary jsonb.
     pub document: &'a [u8],
+    /// The same as the server has compressed it, if it has: it is stored like that where the document is stored
+    /// whole.
+    pub stored: Option<&'a [u8]>,
     /// Hash of the document.
     pub hash: u128,
     /// Version that it was made from; `None` where there was no state.
@@ -152,7 +155,10 @@ pub(super) fn new_version(
         size(new.document),
         expiry(new.expires_at),
         bigint(Some(new.number)),
-        jsonb(packed.delta.is_none().then_some(new.document)),
+        match (&packed.delta, new.stored) {
+            (None, Some(stored)) => (pg_sys::JSONBOID, Some(stored_datum(stored))),
+            (delta, _) => jsonb(delta.is_none().then_some(new.document)),
+        },
         bytea(packed.delta.as_deref()),
         optional_text(is_said.then_some(checkpoint_type)),
         boolean(checkpoint.is_some_and(|it| it.recovery_point)),

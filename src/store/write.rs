@@ -28,7 +28,7 @@
 
 use super::parameters::{Parameter, bigint, expiry, join, run, text};
 use super::pruning::{prune_gaps, prunes, pruning_sql, reach, reach_of_any};
-use super::rows::{self, Pruning, Tables};
+use super::rows::{self, Needs, Pruning, Tables};
 use super::spi::Statement;
 use super::storage::{Holder, Storage};
 use super::texts::{HELD, OF_STATE, holds_nothing};
@@ -97,6 +97,18 @@ impl Also {
         oldest
             .filter(|_| self.prunes)
             .map(|oldest| Pruning { oldest, reach })
+    }
+
+    /// Which tables the change reads or writes.
+    fn needs(self, replaced: &Replaced) -> Needs {
+        match self {
+            Self {
+                holder: Holder::Head,
+                moves: false,
+                prunes: false,
+            } if replaced.is_newest => Needs::Head,
+            _ => Needs::Both,
+        }
     }
 
     fn index(self) -> usize {
@@ -277,12 +289,13 @@ impl<'a> Writer<'a> {
     }
 
     /// The tables, if what comes next needs no statement. A statement may run code of users, which finds them closed.
-    fn tables(&mut self) -> Option<&mut Tables> {
-        if !rows::may_write(self.catalog) {
-            self.tables = None;
-        } else if self.tables.is_none() {
-            self.tables = Tables::open(self.catalog);
-        }
+    fn tables(&mut self, needs: Needs) -> Option<&mut Tables> {
+        let open = match self.tables.take() {
+            _ if !rows::may_write(self.catalog) => None,
+            Some(open) => Some(open),
+            None => Tables::open(self.catalog),
+        };
+        self.tables = open.and_then(|open| open.with(self.catalog, needs));
         self.tables.as_mut()
     }
 
@@ -302,7 +315,7 @@ impl<'a> Writer<'a> {
         let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
         let holder = packed.holder();
         let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
-        let write = || match self.tables() {
+        let write = || match self.tables(Needs::Both) {
             Some(tables) => Ok(tables.insert(class, key, new, &packed)),
             None => run(
                 catalog,
@@ -311,7 +324,7 @@ impl<'a> Writer<'a> {
                 || new_version(class, key, new, &packed),
             ),
         };
-        let made = unless_kept(class, key, write)?;
+        let made = unless_kept((class, key), holder == Holder::Snapshot, write)?;
         Ok(packed.made(made))
     }
 
@@ -342,7 +355,8 @@ impl<'a> Writer<'a> {
         };
         let known = usize::from(replaced.is_newest);
         let slot = &statements(catalog).update[also.index()][known];
-        let write = || match self.tables() {
+        let needs = also.needs(&replaced);
+        let write = || match self.tables(needs) {
             Some(tables) => {
                 let pruning = also.pruning(class, new.number, reach(new.base));
                 let replaced = (&replaced, also.moves);
@@ -350,7 +364,7 @@ impl<'a> Writer<'a> {
             }
             None => run(catalog, slot, || update_sql(also, LOOKS[known]), parameters),
         };
-        let made = unless_kept(class, key, write)?;
+        let made = unless_kept((class, key), needs == Needs::Both, write)?;
         if packed.storage.depth() == 0 && !leaves_nothing(class, &replaced) {
             prune_gaps(catalog, class, key, made, packed.holder())?;
         }
@@ -380,14 +394,20 @@ impl<'a> Writer<'a> {
                 ],
             ])
         };
-        let write = || match self.tables() {
+        // A tombstone is in no snapshot row.
+        let needs = Also {
+            holder: Holder::Head,
+            ..also
+        }
+        .needs(&replaced);
+        let write = || match self.tables(needs) {
             Some(tables) => {
                 let pruning = also.pruning(class, number, reach_of_any(class));
                 Ok(tables.delete(class, key, (&replaced, also.moves), number, pruning))
             }
             None => run(catalog, slot, || delete_sql(also, LOOKS[known]), parameters),
         };
-        let made = unless_kept(class, key, write)?;
+        let made = unless_kept((class, key), needs == Needs::Both, write)?;
         if !leaves_nothing(class, &replaced) {
             // A tombstone counts as one of those that are kept, and is in no snapshot row.
             prune_gaps(catalog, class, key, made, Holder::Head)?;
@@ -404,7 +424,7 @@ impl<'a> Writer<'a> {
         number: i64,
     ) -> Result<Option<i64>> {
         let catalog = self.catalog;
-        if let Some(tables) = self.tables() {
+        if let Some(tables) = self.tables(Needs::Head) {
             return Ok(tables.insert_tombstone(class, key, number));
         }
         run(
@@ -424,7 +444,7 @@ impl<'a> Writer<'a> {
         expires_at: i64,
     ) -> Result<Option<i64>> {
         let catalog = self.catalog;
-        if let Some(tables) = self.tables() {
+        if let Some(tables) = self.tables(Needs::Head) {
             return Ok(tables.touch(class, key, &replaced, expires_at));
         }
         run(
@@ -445,25 +465,21 @@ impl<'a> Writer<'a> {
     /// its version.
     pub fn expire(&mut self, class: &Class, key: &[u8], now: i64) -> Result<Option<i64>> {
         let catalog = self.catalog;
-        self.tables = None;
         let moves = !class.keeps_one();
         let slot = &statements(catalog).expire[usize::from(moves)];
-        let statement = || {
-            run(
-                catalog,
-                slot,
-                || expire_sql(moves),
-                || {
-                    [
-                        text(&class.name),
-                        text(key),
-                        (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
-                        bigint(class.keep),
-                    ]
-                },
-            )
+        let parameters = || {
+            [
+                text(&class.name),
+                text(key),
+                (pg_sys::TIMESTAMPTZOID, Some(bigint_datum(now))),
+                bigint(class.keep),
+            ]
         };
-        unless_kept(class, key, statement)
+        let write = || match self.tables(Needs::Both) {
+            Some(tables) => Ok(tables.expire(class, key, now, moves)),
+            None => run(catalog, slot, || expire_sql(moves), parameters),
+        };
+        unless_kept((class, key), moves, write)
     }
 }
 
@@ -473,12 +489,19 @@ fn leaves_nothing(class: &Class, replaced: &Replaced) -> bool {
     class.keeps_one() && replaced.holder == Some(Holder::Head)
 }
 
-/// Makes a version of a state.
+/// Makes a version of a state. `may_keep`: a snapshot row may be made of one.
 ///
 /// # Errors
 /// `40001` if there is a snapshot of that already.
-fn unless_kept<T>(class: &Class, key: &[u8], write: impl FnOnce() -> Result<T>) -> Result<T> {
-    let state = Shown::new(&class.name, key);
+fn unless_kept<T>(
+    (class, key): (&Class, &[u8]),
+    may_keep: bool,
+    write: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if !may_keep {
+        return write();
+    }
+    let class = &*class.name;
     PgTryBuilder::new(AssertUnwindSafe(write))
         .catch_when(
             PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
@@ -487,7 +510,7 @@ fn unless_kept<T>(class: &Class, key: &[u8], write: impl FnOnce() -> Result<T>) 
                     if report.message().contains("state_snapshot_pkey") =>
                 {
                     Error::Raced {
-                        state: state.clone(),
+                        state: Shown::new(class, key),
                     }
                     .raise()
                 }

@@ -6,6 +6,7 @@ use super::explicit::Whose;
 use super::frames::Frames;
 use super::known::{Flushed, Intent, OlderViews, State};
 use super::scope::Scope;
+use super::states::KnownStates;
 use crate::cache::StateRef;
 use crate::cache::found::Ground;
 use crate::cache::publish::{Publication, WrittenBack};
@@ -38,7 +39,7 @@ pub enum Phase {
 pub struct Batch {
     pub scope: Scope,
     /// By the hash of class and key. Once a state is here it stays until the transaction ends.
-    pub states: HashMap<u128, State>,
+    pub states: KnownStates,
     pub frames: Frames,
     pub by_hand: ByHand,
     /// What was changed of what derived documents depend on.
@@ -99,17 +100,14 @@ impl Batch {
     pub fn changing(&mut self, state: &StateRef<'_>) -> Result<&mut State> {
         let id = state.id();
         self.known(id, &state.class.name, state.key)?;
-        room_in_map(&mut self.states, 1)?;
         self.frames.save(id, self.states.get(&id), &self.scope)?;
         let incarnation = state.catalog.incarnation;
         let same = |known: &Rc<Catalog>| Rc::ptr_eq(known, &state.catalog);
         if !self.scope.catalog.as_ref().is_some_and(same) {
             self.scope.catalog = Some(Rc::clone(&state.catalog));
         }
-        Ok(self
-            .states
-            .entry(id)
-            .or_insert_with(|| State::new(Rc::clone(&state.class), incarnation, state.key)))
+        let new = || State::new(Rc::clone(&state.class), incarnation, state.key);
+        self.states.get_or_insert_with(id, new)
     }
 
     /// Whether a change of a state is staged.
@@ -141,11 +139,16 @@ impl Batch {
             let pending = state.pending.as_ref();
             pending.is_some_and(|it| whose.includes(it.stager.user, &self.scope.explicit))
         };
-        in_order(self.states.iter().filter(|(_, state)| is_meant(state)))
+        in_order((self.states.unsettled()).filter(|(_, state)| is_meant(state)))
+    }
+
+    /// Whether anything is staged.
+    pub fn is_any_staged(&self) -> bool {
+        self.states.unsettled().any(|(_, state)| state.is_staged())
     }
 
     /// Whether more than [`MAX_HELD`] bytes of documents are held, `grown` more than when last asked.
-    /// Counting looks at every state, so it is done rarely.
+    /// Counting looks at every state of which a document may be held, so it is done rarely.
     pub fn holds_too_much(&mut self, grown: usize) -> Result<bool> {
         self.grown += grown;
         if self.held + self.grown <= MAX_HELD || self.grown < MAX_HELD / 4 {
@@ -153,13 +156,16 @@ impl Batch {
         }
         self.grown = 0;
         // What only cursors need goes first.
-        for (id, state) in &mut self.states {
+        self.states.try_each_unsettled(|id, state| {
             if state.has_older_views() {
-                self.frames.save(*id, Some(state), &self.scope)?;
+                self.frames.save(id, Some(state), &self.scope)?;
                 state.give_up_older_views();
             }
-        }
-        self.held = self.states.values().map(State::held_bytes).sum();
+            Ok(())
+        })?;
+        self.states.settle();
+        let states = self.states.unsettled();
+        self.held = states.map(|(_, state)| state.held_bytes()).sum();
         Ok(self.held > MAX_HELD)
     }
 
@@ -167,12 +173,14 @@ impl Batch {
     pub fn spill(&mut self, older: OlderViews) -> Result<()> {
         // SAFETY: reads this backend's transaction state.
         let command = unsafe { pg_sys::GetCurrentCommandId(false) };
-        for (id, state) in &mut self.states {
+        self.states.try_each_unsettled(|id, state| {
             if state.is_in_tables() {
-                self.frames.save(*id, Some(state), &self.scope)?;
+                self.frames.save(id, Some(state), &self.scope)?;
                 state.spill(command, older);
             }
-        }
+            Ok(())
+        })?;
+        self.states.settle();
         self.held = 0;
         Ok(())
     }
@@ -228,7 +236,7 @@ impl Batch {
     /// Forgets the transaction. Frees memory and allocates none.
     pub fn reset(&mut self) {
         if !self.states.is_empty() {
-            self.states = HashMap::new();
+            self.states = KnownStates::default();
         }
         self.scope = Scope::default();
         self.frames.clear();

@@ -4,7 +4,7 @@ use super::batch::{Phase, with};
 use super::beneath::committed_ground;
 use super::capability;
 use super::flush;
-use super::known::{Bytes, Expiry, Intent, Pending, View};
+use super::known::{Bytes, Expiry, Intent, Pending, View, Whole};
 use super::meet::flush_others;
 use super::operation::{Operation, check_size};
 use super::overrule::overrule_deferred;
@@ -13,6 +13,7 @@ use super::view::read_newest;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::found::{Found, Version};
+use crate::call::Given;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::identity::is_sandboxed;
@@ -20,7 +21,6 @@ use crate::notify::Touched;
 use crate::store::Checkpoint;
 use crate::{call, interval, sys};
 use pgrx::pg_sys;
-use state_cache_memory::copy;
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -68,7 +68,7 @@ fn class_expiry(state: &StateRef<'_>) -> Option<i64> {
 /// Replaces the whole document.
 pub fn set(
     state: &StateRef<'_>,
-    document: &[u8],
+    document: Given<'_>,
     expected: Option<i64>,
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
@@ -89,7 +89,7 @@ fn put_nothing_off(state: &StateRef<'_>) -> Result<()> {
 /// The same for a checkpoint.
 pub fn set_checkpoint(
     state: &StateRef<'_>,
-    document: &[u8],
+    document: Given<'_>,
     checkpoint: Option<Checkpoint>,
     expected: Option<i64>,
     ttl: Option<pg_sys::Interval>,
@@ -97,14 +97,16 @@ pub fn set_checkpoint(
 ) -> Result<()> {
     begin(state, function)?;
     capability::check_may_replace(state)?;
-    check_size(state, document)?;
+    check_size(state, document.binary)?;
     let explicit_expiry = ttl.as_ref().map(expires_after).transpose()?;
     let expires_at = explicit_expiry
         .or_else(|| class_expiry(state))
         .unwrap_or(i64::MAX);
     let expected = check_expected(state, expected)?;
     note_base(state)?;
-    let document: Bytes = Rc::new(copy(document)?);
+    // What is packed is packed anew.
+    let is_stored = !state.class.packs();
+    let document: Bytes = Rc::new(Whole::copy(document, is_stored)?);
     stage(state, &Touched::document(), |known, pending| {
         let version = next_version(known, pending.as_ref());
         let view = View::Document {
@@ -139,7 +141,7 @@ pub fn apply(state: &StateRef<'_>, operation: Operation, function: &CStr) -> Res
     }
     let result = operation.apply(state, base)?;
     check_size(state, &result)?;
-    let result: Bytes = Rc::new(result);
+    let result: Bytes = Rc::new(result.into());
     let before = version_of(&found);
     let expiry = class_expiry(state).map_or(Expiry::Keep, Expiry::AtLeast);
     let touched = operation.touched();

@@ -76,7 +76,7 @@ pub fn prepare() -> Result<()> {
 /// Flushes until nothing is staged. Rows written at this point have missed the server's own firing of
 /// deferred triggers, and the triggers may stage changes again.
 fn flush_all() -> Result<()> {
-    while with(|batch| batch.states.values().any(State::is_staged)) {
+    while with(|batch| batch.is_any_staged()) {
         {
             let _snapshot = PushedSnapshot::transaction();
             flush::flush(Whose::All)?;
@@ -97,7 +97,7 @@ fn hand_over_deferred(catalog: &Rc<Catalog>) -> Result<bool> {
         // SAFETY: as in `flush_all`.
         unsafe { pg_sys::AfterTriggerFireDeferred() };
     }
-    Ok(wrote && with(|batch| batch.states.values().any(State::is_staged)))
+    Ok(wrote && with(|batch| batch.is_any_staged()))
 }
 
 /// What subscribers are to hear.

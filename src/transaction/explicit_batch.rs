@@ -10,7 +10,7 @@ use crate::identity::is_sandboxed;
 use crate::snapshot::PushedSnapshot;
 use crate::{memory, sys};
 use pgrx::pg_sys;
-use state_cache_memory::{Grow, room_in_map};
+use state_cache_memory::{Grow, collect, room_in_map};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -75,7 +75,7 @@ impl Batch {
         }
         self.frames.save_scope(&self.scope)?;
         let owner = sys::current_user();
-        let staged = self.states.iter().filter(|(_, it)| it.is_staged_by(owner));
+        let staged = (self.states.unsettled()).filter(|(_, it)| it.is_staged_by(owner));
         let mut before = HashMap::new();
         for (id, state) in staged {
             memory::check()?;
@@ -96,9 +96,10 @@ impl Batch {
         if self.scope.explicit.rule_of(owner).is_none() {
             return Ok(());
         }
-        for (id, state) in &mut self.states {
-            if state.base_of(owner).is_some() {
-                self.frames.save(*id, Some(state), &self.scope)?;
+        let read = (self.states.iter()).filter(|(_, state)| state.base_of(owner).is_some());
+        for id in collect(read.map(|(id, _)| *id))? {
+            self.frames.save(id, self.states.get(&id), &self.scope)?;
+            if let Some(state) = self.states.get_mut(&id) {
                 state.forget_base(owner);
             }
         }
@@ -114,17 +115,17 @@ impl Batch {
         let batch = self.scope.explicit.0.iter().find(|it| it.owner == owner);
         let mut any = batch.is_some();
         let before = Rc::clone(batch.map_or(&self.scope.kept, |batch| &batch.before));
-        for (id, state) in &mut self.states {
-            if !state.is_staged_by(owner) {
-                continue;
+        self.states.try_each_unsettled(|id, state| {
+            if state.is_staged_by(owner) {
+                any = true;
+                self.frames.save(id, Some(state), &self.scope)?;
+                match before.get(&id) {
+                    Some(saved) => state.go_back_to(saved),
+                    None => state.unstage(),
+                }
             }
-            any = true;
-            self.frames.save(*id, Some(state), &self.scope)?;
-            match before.get(id) {
-                Some(saved) => state.go_back_to(saved),
-                None => state.unstage(),
-            }
-        }
+            Ok(())
+        })?;
         self.end()?;
         Ok(any)
     }

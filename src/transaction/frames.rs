@@ -2,6 +2,7 @@
 
 use super::known::State;
 use super::scope::Scope;
+use super::states::KnownStates;
 use crate::sys;
 use state_cache_memory::{OutOfMemory, room_in_map};
 use state_cache_nested::{Layer, Nested, TOP};
@@ -90,12 +91,7 @@ impl Frames {
 
     /// The running subtransaction aborts: everything is as it was. Allocates nothing, since a state once
     /// known keeps its place. `deferred` counts the bytes of what is deferred.
-    pub fn abort(
-        &mut self,
-        states: &mut HashMap<u128, State>,
-        scope: &mut Scope,
-        deferred: &mut usize,
-    ) {
+    pub fn abort(&mut self, states: &mut KnownStates, scope: &mut Scope, deferred: &mut usize) {
         self.0.abort(sys::nest_level(), |frame| {
             for (id, saved) in frame.states {
                 if let Some(state) = states.get_mut(&id) {

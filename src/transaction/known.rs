@@ -2,6 +2,7 @@
 
 use super::operation::{Operation, have_edits};
 use crate::cache::found::Ground;
+use crate::call::Given;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::identity::Identity;
@@ -10,7 +11,7 @@ use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
 use crate::sys;
 use pgrx::pg_sys;
-use state_cache_memory::room_in_map;
+use state_cache_memory::{copy, room_in_map};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -19,7 +20,56 @@ use std::rc::Rc;
 const MAX_VIEWS: usize = 16;
 
 /// A document of this transaction, shared between views, intents and frames.
-pub type Bytes = Rc<Vec<u8>>;
+pub type Bytes = Rc<Whole>;
+
+/// A document in binary form.
+pub struct Whole {
+    binary: Vec<u8>,
+    /// The same as the server has compressed it, as a value of a column. It can be stored as it is, like a value that
+    /// is copied from one table to another.
+    stored: Option<Vec<u8>>,
+}
+
+impl Whole {
+    /// A copy of what a caller has given. What it says of the stored form is kept where that `is_stored`.
+    ///
+    /// # Errors
+    /// `53200`.
+    pub fn copy(given: Given<'_>, is_stored: bool) -> Result<Self> {
+        let stored = given.stored.filter(|_| is_stored);
+        Ok(Self {
+            binary: copy(given.binary)?,
+            stored: stored.map(copy).transpose()?,
+        })
+    }
+
+    /// As the server has compressed it, if it has.
+    pub fn stored(&self) -> Option<&[u8]> {
+        self.stored.as_deref()
+    }
+
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.binary.len() + self.stored.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl From<Vec<u8>> for Whole {
+    fn from(binary: Vec<u8>) -> Self {
+        Self {
+            binary,
+            stored: None,
+        }
+    }
+}
+
+impl std::ops::Deref for Whole {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.binary
+    }
+}
 
 /// States by the hash of class and key; subtransactions and explicit batches that would go back to them share one
 /// copy.
@@ -491,10 +541,17 @@ impl State {
     /// Bytes of the documents held of this state, those of operations not counted.
     pub fn held_bytes(&self) -> usize {
         let view = |(_, view): &(_, View)| match view {
-            View::Document { document, .. } => document.len(),
+            View::Document { document, .. } => document.size(),
             View::Absent | View::Expiry(_) | View::Table => 0,
         };
         self.views.iter().map(view).sum()
+    }
+
+    /// Whether nothing is staged and no document is held: a flush has nothing to do with the state.
+    pub fn is_settled(&self) -> bool {
+        let holds = (self.flushed.as_ref())
+            .is_some_and(|flushed| matches!(flushed.content, Content::Document { .. }));
+        !self.is_staged() && !holds && self.held_bytes() == 0
     }
 
     /// Whether documents are held that only snapshots from before the newest change see.
@@ -543,7 +600,7 @@ impl State {
                 | Intent::Apply {
                     result: document, ..
                 },
-            ) => document.len(),
+            ) => document.size(),
             Some(Intent::Delete | Intent::Touch | Intent::Expire(_)) | None => 0,
         }
     }

@@ -40,8 +40,7 @@
 //! they allocate nothing and cannot fail.
 //!
 //! **Row locks** are taken by the flush, states in the order of class and key, so that two flushes cannot wait for
-//! each other. The flush writes all states by one statement where it can (`together`). Only a state with more staged
-//! operations than [`operation::MAX_OPERATIONS`] is locked earlier.
+//! each other. Only a state with more staged operations than [`operation::MAX_OPERATIONS`] is locked earlier.
 //!
 //! **Dropping** what is staged (`state_batch_rollback`) goes back to what was staged when the explicit batch began;
 //! without one, to what was decided for good ([`keep`]). What is flushed is not dropped.
@@ -51,7 +50,8 @@
 //! (`deferred`). The transaction reads its deferred versions in the batch, never in the tables.
 //!
 //! **Memory.** A transaction that holds more than [`batch::MAX_HELD`] bytes of documents flushes early; a role with
-//! an explicit batch, which must be able to drop what it staged, is refused more.
+//! an explicit batch, which must be able to drop what it staged, is refused more. From then on the tables tell what
+//! was flushed, and no later flush looks at those states unless they are changed again (`states`).
 //!
 //! The batch is one thread-local value. It is borrowed for moments only, never across SQL: a statement of
 //! ours may fire a user's trigger that calls us again.
@@ -74,7 +74,7 @@
 //! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
 //! | beneath | `beneath`, `recovery`, `overrule`, `concern` | what is committed or flushed; what is changed by hand |
 //! | record | `record` | what a flush takes out of the batch, and what it puts back |
-//! | the batch | `effect`, `batch`, `frames`, `scope`, `explicit`, `by_hand`, `dependents`, `known` | data only |
+//! | the batch | `effect`, `batch`, `frames`, `states`, `scope`, `explicit`, `by_hand`, `dependents`, `known` | data |
 //!
 //! Beside the stair stands `capability`: what the rooms above add to a step, without their names.
 //!
@@ -116,6 +116,7 @@ mod row_change;
 mod save;
 mod scope;
 mod stage;
+mod states;
 mod view;
 mod write_back;
 

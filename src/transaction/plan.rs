@@ -1,5 +1,5 @@
 //! Writing one staged state. [`plan`] finds out what is there, whether the caller's expectations hold and what is
-//! to be done, and only reads; [`RowChange::write`] does it, or the flush does it together with others (`together`).
+//! to be done, and only reads; [`RowChange::write`] does it.
 //!
 //! Nothing here takes a lock of its own: the statement that writes names what it replaces, and if that is
 //! not there any more the flush looks again.
@@ -146,7 +146,7 @@ fn apply_again(
     };
     current.same = current.lost == 0 && before.as_ref() == Some(&result);
     let hash = state_cache_document::hash(&result);
-    Ok(Some((Rc::new(result), hash)))
+    Ok(Some((Rc::new(result.into()), hash)))
 }
 
 fn next_version(
@@ -329,7 +329,7 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
     };
     let next = Next {
         hash: state_cache_document::hash(&document),
-        document: Rc::new(document),
+        document: Rc::new(document.into()),
         expires_at: pending.expiry.after(current.expires_at),
         checkpoint: None,
     };

@@ -111,7 +111,7 @@ impl Batch {
                 version: made.version,
                 expires_at: unwritten.expires_at,
                 content: Content::Document {
-                    document: Rc::new(unwritten.document),
+                    document: Rc::new(unwritten.document.into()),
                     hash: unwritten.hash,
                     storage: made.storage,
                 },

@@ -63,6 +63,7 @@ impl NextRow {
         NewVersion {
             number: self.number,
             document: &self.document,
+            stored: self.document.stored(),
             hash: self.hash,
             parent: self.parent,
             expires_at: self.expires_at,

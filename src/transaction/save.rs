@@ -41,7 +41,14 @@ pub fn save(
     ttl: Option<pg_sys::Interval>,
     function: &CStr,
 ) -> Result<Saved> {
-    change::set_checkpoint(state, document, Some(checkpoint), expected, ttl, function)?;
+    change::set_checkpoint(
+        state,
+        document.into(),
+        Some(checkpoint),
+        expected,
+        ttl,
+        function,
+    )?;
     let on_conflict = with(|batch| batch.scope.explicit.own_rule());
     let done = match flush::flush_now(state, on_conflict)? {
         Some(done) => Some(done),

@@ -236,7 +236,7 @@ pub fn fold_if_many(state: &StateRef<'_>) -> Result<()> {
         Some(result)
     } else {
         let document = current.state().map(|(_, document)| document);
-        apply_all(state, &operations, document)?.map(Rc::new)
+        apply_all(state, &operations, document)?.map(|result| Rc::new(result.into()))
     };
     with(|batch| {
         let known = batch.changing(state)?;

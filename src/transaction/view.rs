@@ -2,7 +2,7 @@
 
 use super::batch::{Batch, with};
 use super::beneath::{committed_ground, read_beneath, read_committed};
-use super::known::{Flushed, Intent, OnConflict, Pending, View};
+use super::known::{Bytes, Flushed, Intent, OnConflict, Pending, View};
 use super::meet::flush_others;
 use super::operation::{Operation, apply_all, have_edits};
 use super::overrule::overrule_deferred;
@@ -224,7 +224,8 @@ fn rebase(state: &StateRef<'_>, command: pg_sys::CommandId) -> Result<()> {
             (version.number, Some(version.expires_at), Some(document))
         }
     };
-    let result = apply_all(state, &operations, document)?.map(Rc::new);
+    let result: Option<Bytes> =
+        apply_all(state, &operations, document)?.map(|result| Rc::new(result.into()));
     with(|batch| {
         let known = batch.changing(state)?;
         let Some(result) = result else {

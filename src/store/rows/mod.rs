@@ -9,10 +9,11 @@
 //!
 //! **When.** [`Tables::open`] opens the tables only where a statement would do nothing else than write the row, and
 //! where the current role has all privileges that the statement asks for. Elsewhere the caller takes the statement,
-//! which runs what users have put on the tables, and raises the server's errors. The tables are locked as by the
+//! which runs what users have put on the tables, and raises the server's errors. A table is locked as by the
 //! statement, and then looked at, so what was found holds until the transaction ends, unless this transaction changes
-//! the tables itself; it cannot while they are open here. Our own triggers on the tables do nothing for our own
-//! writes (`own_write`), so they are not called.
+//! the tables itself; it cannot while they are open here. `state_snapshot` is opened for changes that have to do with
+//! its rows ([`Needs`]), before anything is written: from then on there is no way back to the statement. Our own
+//! triggers on the tables do nothing for our own writes (`own_write`), so they are not called.
 //!
 //! **Snapshot and command.** As SPI does for a statement that writes: rows are looked up under a new snapshot of the
 //! transaction (at REPEATABLE READ and above: its only one), which sees what the transaction has done before; they
@@ -28,6 +29,9 @@
 //! **A head row is made** speculatively, as by ON CONFLICT DO NOTHING: if the index has another row of the state,
 //! ours is taken back before anybody sees it, whoever makes the other one is waited for, and if that one is
 //! committed, nothing is written (at REPEATABLE READ and above, if the snapshot does not see it: `40001`).
+//!
+//! **What is stored** is what the server would store. A long value is compressed before the row is formed, by the
+//! method of its column, and what comes compressed already is stored as it is, as where a statement copies it.
 //!
 //! **On ERROR** the server releases what is open here when it aborts the (sub)transaction.
 
@@ -50,53 +54,51 @@ pub use write::Pruning;
 /// The tables, open for writing.
 pub struct Tables {
     head: Table,
-    snapshot: Table,
+    /// Open once a change has needed it.
+    snapshot: Option<Table>,
     /// For what is used for one change only.
     row: Scratch,
     /// For what lives as long as this, and goes with it.
-    _memory: Scratch,
+    memory: Scratch,
+}
+
+/// Which tables a change reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// `state_head` alone: no version is in `state_snapshot` that the change has to do with.
+    Head,
+    /// `state_snapshot` too.
+    Both,
 }
 
 impl Tables {
-    /// Opens them for changes that need no statement; `None` if they do.
+    /// Opens `state_head` for changes that need no statement; `None` if they do.
     pub fn open(catalog: &Catalog) -> Option<Self> {
         if !may_write(catalog) {
             return None;
         }
         let memory = Scratch::new();
-        // SAFETY: these are the tables; `drop` closes them.
-        let (head, snapshot) = memory.keeping(|| unsafe {
-            let lock = pg_sys::RowExclusiveLock;
-            (
-                Table::open(catalog, catalog.head, 2, lock),
-                Table::open(catalog, catalog.snapshot, 4, lock),
-            )
-        });
-        match (head, snapshot) {
-            (Some(head), Some(snapshot)) => {
-                let row = memory.keeping(Scratch::new);
-                let tables = Self {
-                    head,
-                    snapshot,
-                    row,
-                    _memory: memory,
-                };
-                // Whoever held a lock until now may have changed them.
-                let is_as_made = tables.head.columns() == columns::HEAD
-                    && tables.snapshot.columns() == columns::SNAPSHOT;
-                (is_as_made && may_write(catalog)).then_some(tables)
-            }
-            (head, snapshot) => {
-                for mut table in head.into_iter().chain(snapshot) {
-                    table.close();
-                }
-                None
-            }
+        let head = open(catalog, &memory, catalog.head, columns::HEAD)?;
+        let row = memory.keeping(Scratch::new);
+        Some(Self {
+            head,
+            snapshot: None,
+            row,
+            memory,
+        })
+    }
+
+    /// The same with what a change needs beside `state_head`; `None` if it needs a statement.
+    pub fn with(mut self, catalog: &Catalog, needs: Needs) -> Option<Self> {
+        if needs == Needs::Both && self.snapshot.is_none() {
+            let (table, columns) = (catalog.snapshot, columns::SNAPSHOT);
+            self.snapshot = Some(open(catalog, &self.memory, table, columns)?);
         }
+        Some(self)
     }
 
     /// Runs a change as a command of its own.
-    fn change<T>(&mut self, change: impl FnOnce(&mut Table, &mut Table) -> T) -> T {
+    fn change<T>(&mut self, change: impl FnOnce(&mut Table, Snapshots<'_>) -> T) -> T {
         sys::begin_command();
         let Self {
             head,
@@ -107,9 +109,11 @@ impl Tables {
         let done = {
             let _snapshot = PushedSnapshot::transaction();
             row.with(|| {
-                let done = change(head, snapshot);
+                let done = change(head, Snapshots(snapshot.as_mut()));
                 head.release();
-                snapshot.release();
+                if let Some(snapshot) = snapshot {
+                    snapshot.release();
+                }
                 done
             })
         };
@@ -118,11 +122,48 @@ impl Tables {
     }
 }
 
+/// `state_snapshot`, where the change needs it.
+struct Snapshots<'a>(Option<&'a mut Table>);
+
+impl Snapshots<'_> {
+    /// The table. The caller has asked for it by [`Tables::with`].
+    fn table(&mut self) -> &mut Table {
+        match &mut self.0 {
+            Some(table) => table,
+            None => not_asked_for(),
+        }
+    }
+}
+
+fn not_asked_for() -> ! {
+    crate::error::Error::Internal {
+        message: "a change needs state_snapshot, which is not open".to_owned(),
+    }
+    .raise()
+}
+
+/// Opens one of the tables, which has so many columns, for changes that need no statement; `None` if they do. What it
+/// allocates lives in `memory`; [`Tables`] closes it.
+fn open(catalog: &Catalog, memory: &Scratch, table: pg_sys::Oid, columns: usize) -> Option<Table> {
+    let key = if columns == columns::HEAD { 2 } else { 4 };
+    let lock = pg_sys::RowExclusiveLock;
+    // SAFETY: it is one of the tables. It is closed here, or by whoever drops `Tables`.
+    let mut table = memory.keeping(|| unsafe { Table::open(catalog, table, key, lock) })?;
+    // Whoever held a lock until now may have changed it.
+    if table.columns() == columns && may_write(catalog) {
+        return Some(table);
+    }
+    table.close();
+    None
+}
+
 impl Drop for Tables {
     fn drop(&mut self) {
         // On an error the server closes them when it aborts the (sub)transaction.
         if !std::thread::panicking() {
-            self.snapshot.close();
+            if let Some(snapshot) = &mut self.snapshot {
+                snapshot.close();
+            }
             self.head.close();
         }
     }

@@ -26,6 +26,8 @@ pub struct Table {
     /// The row to be written; null until there was one.
     new: Slot,
     indexes: Option<Indexes>,
+    /// Whether rows are made unless there is one: the indexes are opened for that.
+    is_speculative: bool,
     /// Where what lives as long as this was allocated.
     memory: pg_sys::MemoryContext,
 }
@@ -164,6 +166,7 @@ impl Table {
                 found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
                 new: std::ptr::null_mut(),
                 indexes: None,
+                is_speculative: key == 2,
                 memory: pg_sys::CurrentMemoryContext,
             })
         }
@@ -267,6 +270,11 @@ impl Table {
                 pg_sys::MemoryContextSwitchTo(outer);
             }
             let descriptor = (*self.relation).rd_att;
+            if compresses_as_usual(self.relation) {
+                for (n, value) in values.iter_mut().enumerate().filter(|(n, _)| !nulls[*n]) {
+                    *value = compressed(*value, catalog::attribute(descriptor, n));
+                }
+            }
             let tuple =
                 pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::ExecStoreHeapTuple(tuple, self.new, true);
@@ -281,7 +289,7 @@ impl Table {
         self.fill(row);
         // SAFETY: the table is open and locked, the row has its columns.
         unsafe { access::insert(self.relation, self.new, pg_sys::GetCurrentCommandId(true)) };
-        self.insert_into_indexes(Indexed::All, None);
+        self.insert_into_indexes(Indexed::All, false, None);
     }
 
     /// Makes a row unless there is one of its key; whether it has. Others that are about to make one are waited for.
@@ -297,7 +305,7 @@ impl Table {
                 let token = pg_sys::SpeculativeInsertionLockAcquire(transaction);
                 access::insert_speculatively(self.relation, self.new, command, token);
                 let mut conflicts = false;
-                self.insert_into_indexes(Indexed::All, Some(&mut conflicts));
+                self.insert_into_indexes(Indexed::All, false, Some(&mut conflicts));
                 access::complete(self.relation, self.new, token, !conflicts);
                 pg_sys::SpeculativeInsertionLockRelease(transaction);
                 !conflicts
@@ -388,7 +396,7 @@ impl Table {
         };
         let attempt = self.attempt(result, lock, command);
         if matches!(attempt, Attempt::Done) && indexed != Indexed::None {
-            self.insert_into_indexes(indexed, None);
+            self.insert_into_indexes(indexed, true, None);
         }
         attempt
     }
@@ -455,6 +463,7 @@ impl Table {
     /// The indexes, opened when they are first needed: most changes of a row leave them alone.
     fn indexes(&mut self) -> &Indexes {
         let (relation, memory) = (self.relation, self.memory);
+        let is_speculative = self.is_speculative;
         self.indexes.get_or_insert_with(|| {
             // SAFETY: the table is open and locked. What the server looks at of the node is set here: a row is of no
             // range table, and no trigger is called.
@@ -464,7 +473,8 @@ impl Table {
                 let table = table.cast::<pg_sys::ResultRelInfo>();
                 (*table).type_ = pg_sys::NodeTag::T_ResultRelInfo;
                 (*table).ri_RelationDesc = relation;
-                pg_sys::ExecOpenIndices(table, true);
+                pg_sys::ExecOpenIndices(table, is_speculative);
+                say_what_stays(table);
                 let executor = pg_sys::CreateExecutorState();
                 pg_sys::MemoryContextSwitchTo(outer);
                 Indexes { table, executor }
@@ -472,8 +482,14 @@ impl Table {
         })
     }
 
-    /// Makes the entries of the row just written. `conflicts`: a row of the same key is no error, but said.
-    fn insert_into_indexes(&mut self, indexed: Indexed, conflicts: Option<&mut bool>) {
+    /// Makes the entries of the row just written. `is_update`: it replaces one. `conflicts`: a row of the same key is
+    /// no error, but said.
+    fn insert_into_indexes(
+        &mut self,
+        indexed: Indexed,
+        is_update: bool,
+        conflicts: Option<&mut bool>,
+    ) {
         debug_assert_ne!(indexed, Indexed::None);
         let row = self.new;
         // SAFETY: the index is open.
@@ -492,7 +508,7 @@ impl Table {
                 table,
                 row,
                 executor,
-                IS_UPDATE,
+                is_update,
                 is_speculative,
                 conflicts,
                 arbiter,
@@ -502,7 +518,7 @@ impl Table {
                 table,
                 row,
                 executor,
-                IS_UPDATE,
+                is_update,
                 is_speculative,
                 conflicts,
                 arbiter,
@@ -515,9 +531,65 @@ impl Table {
     }
 }
 
-/// Whether the indexes are told that a row replaces one with the same values in them, which they take for a hint to
-/// look for dead entries. They are not: which columns have changed is said in a range table, and there is none.
-const IS_UPDATE: bool = false;
+/// The columns of the primary key that no update changes: class and key.
+const NAMES: [i16; 2] = [1, 2];
+
+/// `TOAST_TUPLE_THRESHOLD`: a row that is longer is made shorter.
+const LONGEST_ROW: usize = {
+    let header = size_of::<pg_sys::PageHeaderData>() + 4 * size_of::<pg_sys::ItemIdData>();
+    (pg_sys::BLCKSZ as usize - header.next_multiple_of(8)) / 4 / 8 * 8
+};
+
+/// Whether the server compresses what makes a row too long, before all else.
+///
+/// # Safety
+/// The table is open.
+unsafe fn compresses_as_usual(table: pg_sys::Relation) -> bool {
+    // SAFETY: a table's options are these, if it has any.
+    let options = unsafe { (*table).rd_options.cast::<pg_sys::StdRdOptions>().as_ref() };
+    options.is_none_or(|it| it.toast_tuple_target as usize == LONGEST_ROW)
+}
+
+/// A value of a column, compressed as the server will do it: where it makes a row too long by itself. The server
+/// would form the row first, with the whole value, and form it again. What is not smaller then the server looks at
+/// again.
+///
+/// # Safety
+/// The value is one of the column, and not NULL.
+unsafe fn compressed(
+    value: pg_sys::Datum,
+    column: &pg_sys::FormData_pg_attribute,
+) -> pg_sys::Datum {
+    let is_extended = column.attstorage == pg_sys::TYPSTORAGE_EXTENDED as std::ffi::c_char;
+    // SAFETY: a value of such a column is a varlena.
+    unsafe {
+        let is_long = column.attlen == -1
+            && is_extended
+            && varlena::plain_size(value).is_some_and(|size| size > LONGEST_ROW);
+        match is_long {
+            true => sys::compressed(value, column.attcompression).unwrap_or(value),
+            false => value,
+        }
+    }
+}
+
+/// Tells the indexes beforehand which of them an update of a row leaves as it was, which they take for a hint to look
+/// for dead entries where a page is full. The executor finds out by the columns that the statement sets: those of a
+/// row in these tables are all but its name.
+///
+/// # Safety
+/// The indexes of `table` are open.
+unsafe fn say_what_stays(table: *mut pg_sys::ResultRelInfo) {
+    // SAFETY: the caller's promise; an index has as many columns as it says.
+    unsafe {
+        for n in 0..(*table).ri_NumIndices as usize {
+            let index = &mut **(*table).ri_IndexRelationInfo.add(n);
+            let columns = &index.ii_IndexAttrNumbers[..index.ii_NumIndexKeyAttrs as usize];
+            index.ii_IndexUnchanged = columns.iter().all(|column| NAMES.contains(column));
+            index.ii_CheckedUnchanged = true;
+        }
+    }
+}
 
 /// Raises the error for what the table's access method must not answer.
 fn unexpected(result: pg_sys::TM_Result::Type) -> ! {

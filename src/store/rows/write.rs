@@ -82,7 +82,17 @@ impl<'a> State<'a> {
         replaced: &Replaced,
         new: impl Fn(&Found<'_>) -> HeadRow,
     ) -> bool {
-        let row = |row: Found<'_>| self.is_unmoved(&row, replaced).then(|| new(&row));
+        self.replace_where(heads, |row| self.is_unmoved(row, replaced), new)
+    }
+
+    /// The same if it `is_meant`.
+    fn replace_where(
+        &self,
+        heads: &mut Table,
+        is_meant: impl Fn(&Found<'_>) -> bool,
+        new: impl Fn(&Found<'_>) -> HeadRow,
+    ) -> bool {
+        let row = |row: Found<'_>| is_meant(&row).then(|| new(&row));
         self.look_up_head(heads);
         // SAFETY: the values of the new row are those of the old one, or of the change.
         heads.next(FORWARD).is_some() && unsafe { heads.update(row) }
@@ -288,15 +298,15 @@ impl Tables {
         new: &NewVersion<'_>,
         packed: &Packed,
     ) -> Option<i64> {
-        self.change(|heads, snapshots| {
+        self.change(|heads, mut snapshots| {
             let state = State::new(class, key);
             let new = New::of(class, key, new, packed);
-            let number = state.first_version(snapshots).max(new.least());
+            let number = state.first_version(snapshots.table()).max(new.least());
             if !heads.insert_unless_there(new.head(number)) {
                 return None;
             }
             if let Some(row) = new.snapshot(number) {
-                snapshots.insert(row);
+                snapshots.table().insert(row);
             }
             Some(number)
         })
@@ -313,23 +323,24 @@ impl Tables {
         (new, packed): (&NewVersion<'_>, &Packed),
         pruning: Option<Pruning>,
     ) -> Option<i64> {
-        self.change(|heads, snapshots| {
+        self.change(|heads, mut snapshots| {
             let state = State::new(class, key);
             let number = new.number;
             let new = New::of(class, key, new, packed);
-            let is_written = (replaced.is_newest || !state.is_kept_above(snapshots, number))
+            let is_written = (replaced.is_newest
+                || !state.is_kept_above(snapshots.table(), number))
                 && state.replace(heads, replaced, |_| new.head(number));
             if !is_written {
                 return None;
             }
             if moves {
-                state.move_from_head(heads, snapshots);
+                state.move_from_head(heads, snapshots.table());
             }
             if let Some(row) = new.snapshot(number) {
-                snapshots.insert(row);
+                snapshots.table().insert(row);
             }
             if let Some(pruning) = pruning {
-                state.prune(snapshots, number, pruning);
+                state.prune(snapshots.table(), number, pruning);
             }
             Some(number)
         })
@@ -344,20 +355,49 @@ impl Tables {
         number: i64,
         pruning: Option<Pruning>,
     ) -> Option<i64> {
-        self.change(|heads, snapshots| {
+        self.change(|heads, mut snapshots| {
             let state = State::new(class, key);
-            let is_written = (replaced.is_newest || !state.is_kept_above(snapshots, number))
+            let is_written = (replaced.is_newest
+                || !state.is_kept_above(snapshots.table(), number))
                 && state.replace(heads, replaced, |_| tombstone(&state, number));
             if !is_written {
                 return None;
             }
             if moves {
-                state.move_from_head(heads, snapshots);
+                state.move_from_head(heads, snapshots.table());
             }
             if let Some(pruning) = pruning {
-                state.prune(snapshots, number, pruning);
+                state.prune(snapshots.table(), number, pruning);
             }
             Some(number)
+        })
+    }
+
+    /// Puts a tombstone in place of a state that has expired by `now`, above all versions that are kept; its version,
+    /// or `None` if it has not expired. `moves`: as for [`Tables::update`].
+    pub fn expire(&mut self, class: &Class, key: &[u8], now: i64, moves: bool) -> Option<i64> {
+        self.change(|heads, mut snapshots| {
+            let state = State::new(class, key);
+            let first = state.first_version(snapshots.table());
+            let number = |row: &Found<'_>| row.bigint(head::VERSION).saturating_add(1).max(first);
+            let is_expired = |row: &Found<'_>| {
+                let has_ended = row.expiry(head::EXPIRES_AT) <= now;
+                has_ended && !row.boolean(head::DELETED) && state.is_of(row)
+            };
+            let tombstone = |row: &Found<'_>| tombstone(&state, number(row));
+            if !state.replace_where(heads, is_expired, tombstone) {
+                return None;
+            }
+            // The row that was replaced is the one that was found.
+            let made = number(&heads.found());
+            if moves {
+                state.move_from_head(heads, snapshots.table());
+            }
+            if let Some(keep) = class.keep {
+                let oldest = made - keep + 1;
+                state.prune(snapshots.table(), made, Pruning { oldest, reach: 1 });
+            }
+            Some(made)
         })
     }
 
