@@ -60,6 +60,11 @@ impl Database {
         Ok(())
     }
 
+    /// What it is called.
+    pub fn name(&self) -> String {
+        NAME.to_owned()
+    }
+
     /// A session in it.
     pub fn connect(&self) -> Result<Connection, Failure> {
         Connection::open_database(NAME)

@@ -35,9 +35,11 @@ mod rounds;
 mod scale;
 mod snapshots;
 mod space;
+mod standby;
 mod steps;
 mod subscriber;
 mod updates;
+mod validated;
 mod wire;
 mod writes;
 
@@ -65,7 +67,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 31] = [
+const ROWS: [&str; 32] = [
     "get_small",
     "get_large",
     "path",
@@ -94,6 +96,7 @@ const ROWS: [&str; 31] = [
     "derived_reads",
     "derived_writes",
     "derived_polling",
+    "validated",
     "hit_rate",
     "payload",
     "scale",
@@ -134,6 +137,7 @@ fn measure(
         "derived_reads" => derived::reads(connection, plan),
         "derived_writes" => derived::writes(connection, plan),
         "derived_polling" => derived::polling(connection, plan),
+        "validated" => validated::reads(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         "scale" => scale::scale(connection, plan, options.scale),

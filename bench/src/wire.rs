@@ -41,7 +41,12 @@ impl Connection {
 
     /// The same with another database.
     pub fn open_database(database: &str) -> Result<Self, Failure> {
-        let (host, port) = (setting("PGHOST")?, setting("PGPORT")?);
+        Connection::open_at(setting("PGPORT")?.parse()?, database)
+    }
+
+    /// The same on a server that listens beside it, on another port.
+    pub fn open_at(port: u16, database: &str) -> Result<Self, Failure> {
+        let host = setting("PGHOST")?;
         let stream: Box<dyn Stream> = if host.starts_with('/') {
             Box::new(UnixStream::connect(format!("{host}/.s.PGSQL.{port}"))?)
         } else {
