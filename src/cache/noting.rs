@@ -8,8 +8,8 @@
 //!
 //! A document of a derived class that is read within is begun ([`begin_document`]) and ended ([`end_document`]) by
 //! who reads it: in between, and for good if it is not ended, nothing can be noted of the outer one. It ends with
-//! what it depends on itself, which the outer one depends on then: its stripe, its class, and what was noted of it. Why
-//! that is right says the header of `derived`.
+//! what it depends on itself, which the outer one depends on then: its stripe, its class, and what was noted of it.
+//! Why that is right says the header of `derived`.
 //!
 //! What was noted of a document is written as: how many states and documents; of each the number of its stripe and
 //! the generations of that and of its domain; of each class of documents its generation, the length of its name, and

@@ -85,7 +85,10 @@ sql_functions! {
         definitions::note();
         store::unwatch(&catalog, &relations::quoted_name(relation), &triggers)?;
         catalog.invalidate_classes();
-        if let Ok(class) = derived_class(&catalog, class) {
+        // Of a source that cannot be read L1 keeps nothing, and a watch on what is no more must be able to go.
+        if let Ok(class) = derived_class(&catalog, class)
+            && survive_failure(|| definition::read(&catalog, &class, None)).is_ok()
+        {
             check_has_age(&catalog, &class)?;
         }
         Ok(call::boolean_datum(!triggers.is_empty()))

@@ -435,3 +435,70 @@ fn documents_are_there_again_after_a_start() {
     assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
     assert_eq!(client.counter("evaluations"), 25);
 }
+
+#[test]
+fn all_of_it_works_in_a_schema_of_its_own_whatever_the_search_path() {
+    let server = Server::without_extension(&[
+        "shared_preload_libraries = 'state_cache'",
+        "max_prepared_transactions = 5",
+    ]);
+    let mut client = server.connect();
+    client.run(
+        "CREATE SCHEMA \"their own\"; CREATE EXTENSION state_cache SCHEMA \"their own\";
+         CREATE SCHEMA decoys; CREATE TABLE decoys.state_source (class text);
+         CREATE TABLE decoys.state_class (class text);
+         CREATE FUNCTION decoys.state_get(text, class text) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
+             $$ SELECT '\"decoy\"'::jsonb $$;
+         SET search_path = decoys, public;
+         CREATE TABLE public.items (id integer PRIMARY KEY, v text);
+         INSERT INTO public.items SELECT n, 'v' || n FROM generate_series(1, 20) n",
+    );
+    let own = |sql: &str| sql.replace('@', "\"their own\".state_");
+    client.run(&own(
+        "SELECT @class_define('item', cache_ttl => '1 hour', source => 'SELECT to_jsonb(v) FROM items
+             WHERE id = $1::integer');
+         SELECT @watch('item', 'public.items', 'id');
+         SELECT @class_define('item', cache_ttl => '0');
+         SELECT @class_define('outer', cache_ttl => '1 hour', source => 'SELECT jsonb_agg(@get($1, ''item''))');
+         SELECT @class_define('outer', cache_ttl => '0')",
+    ));
+    let read = own("SELECT @get('3', 'item') #>> '{}' || ', ' || (@get('3', 'outer') #>> '{0}')");
+    let evaluations =
+        own("SELECT sum(evaluations) FROM @cache_stats WHERE class IN ('item', 'outer')");
+    for path in ["decoys, public", "\"their own\"", "pg_catalog"] {
+        client.run(&format!("SET search_path = {path}"));
+        assert_eq!(client.text(&read), "v3, v3");
+    }
+    assert_eq!(client.number(&evaluations), 2);
+    client.run("UPDATE public.items SET v = 'new' WHERE id = 3");
+    assert_eq!(client.text(&read), "new, new");
+    assert_eq!(
+        client.text(&own("SELECT string_agg(exact::text, ',') FROM @sources")),
+        "true,true"
+    );
+    assert_eq!(client.number(&own("SELECT count(*) FROM @audit()")), 0);
+    let since = client.text(&own("SELECT cursor FROM @cursor()"));
+    client.run("UPDATE public.items SET v = 'newer' WHERE id = 3");
+    let changes = format!("SELECT string_agg(key, ',') FROM @changes('{since}') WHERE op = 'set'");
+    assert_eq!(client.text(&own(&changes)), "3");
+    client.run("BEGIN; UPDATE public.items SET v = 'prepared' WHERE id = 3");
+    assert_eq!(client.error("PREPARE TRANSACTION 'p'"), "0A000");
+    client.run("DROP EXTENSION state_cache");
+    client.run("UPDATE public.items SET v = 'free'");
+}
+
+#[test]
+fn an_unlogged_table_is_empty_after_a_crash_and_so_are_its_documents() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run(&SETUP.replace("CREATE TABLE", "CREATE UNLOGGED TABLE"));
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    let times_up = server.times_up();
+    let _ = server.connect().batch_execute(
+        "SET state_cache.test_kill_at = 'visible'; UPDATE items SET v = 'crashed' WHERE id = 8",
+    );
+    server.await_recovery(times_up);
+    let mut client = server.connect();
+    assert_eq!(client.number("SELECT count(*) FROM items"), 0);
+    assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+}
