@@ -13,6 +13,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Report: std::fmt::Debug {
     /// The error as PostgreSQL reports it.
     fn report(self: Box<Self>) -> ErrorReport;
+
+    /// Whether it says that what has this name is gone, or has ended.
+    fn is_end_of(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// A class and a key as error messages show them: `run/order-7`.

@@ -1,9 +1,9 @@
-"""A runner: claims a run, does its steps, and stops when it has lost the run. docs/clients/runner.md says why so.
+"""A runner: takes runs, does their steps, and stops when it has lost one. docs/clients/runner.md says why so.
 
-    python runner.py RUN OWNER LEASE_SECONDS
+    python runner.py OWNER LEASE_SECONDS
 
-The variable "steps" of the run says how many steps there are, and "seconds" how long one takes. Connects as libpq
-does (PGHOST, PGDATABASE, ...). Exits with 0 when the run has ended, with 3 when another runner has it now.
+The variable "steps" of a run says how many steps there are, and "seconds" how long one takes. Connects as libpq
+does (PGHOST, PGDATABASE, ...). Exits with 0 when no run runs any more, with 3 when another runner has its run now.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
-from psycopg.errors import LockNotAvailable, ObjectNotInPrerequisiteState
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from psycopg.types.json import Jsonb
 
 
@@ -26,30 +26,32 @@ class Claim:
     lease: timedelta
 
 
-def claim(connection, run, owner, lease):
-    """Waits until nobody else has the run. 55000: it has ended; 42704: there is no such run."""
+def claim_next(connection, owner, lease):
+    """Takes the run that waits longest; waits as long as others have all that run. None: no run runs any more."""
     while True:
-        try:
-            (token,) = connection.execute("SELECT state_context_claim(%s, %s, %s)", (run, owner, lease)).fetchone()
-            return Claim(run, token, lease)
-        except LockNotAvailable as held:    # 55P03
-            print(f"waiting: {held.diag.message_detail}", flush=True)
-            time.sleep(lease.total_seconds() / 3)
+        taken = connection.execute(
+            "SELECT run_id, token FROM state_context_claim_next(%s, %s)", (owner, lease)).fetchone()
+        if taken:
+            return Claim(*taken, lease)
+        running = connection.execute("""SELECT run_id, owner, lease_until
+            FROM state_context_list(status => 'running', "limit" => 1)""").fetchone()
+        if not running:
+            return None
+        print("waiting: {} is owned by {} until {}".format(*running), flush=True)
+        time.sleep(lease.total_seconds() / 3)
 # docs: end
 
 
 # docs: renew
 class Lost(Exception):
-    """Another runner has the run (40001), or had it and has completed (55000) or deleted it (42704)."""
+    """Another runner has the run, or had it and has completed or deleted it."""
 
 
 def renew(connection, claim):
     try:
         connection.execute("SELECT state_context_renew(%s, %s, %s)", (claim.run, claim.token, claim.lease))
-    except psycopg.Error as error:
-        if error.sqlstate in ("40001", "55000", "42704"):
-            raise Lost(error.diag.message_primary) from error
-        raise
+    except SerializationFailure as error:    # 40001
+        raise Lost(error.diag.message_detail) from error
 
 
 def keep(claim, done, lost):
@@ -76,13 +78,9 @@ def under_claim(connection, claim, work):
                 connection.execute("SELECT state_context_fence(%s, %s)", (claim.run, claim.token))
                 result = work()
             return result
-        except psycopg.Error as error:
-            if error.sqlstate not in ("40001", "40P01", "55000", "42704"):
-                raise
+        except (SerializationFailure, DeadlockDetected):    # 40001, 40P01
             renew(connection, claim)    # raises Lost if that is the reason
-            if error.sqlstate in ("55000", "42704"):
-                raise    # the run is ours: the work itself is wrong
-            # 40001 or 40P01, and the run is ours: another change was faster, so once more
+            # The run is ours: another change was faster, so once more.
 # docs: end
 
 
@@ -97,9 +95,10 @@ def do_steps(connection, claim, lost):
         if lost.is_set():
             raise Lost("its lease could not be renewed")
 
-        def save():    # one version: the result, and that the step is done
+        def save():    # one version: the result, that the step is done, and which one is next
             connection.execute("SELECT state_context_append(%s, 'results', %s)", (claim.run, Jsonb(result)))
             connection.execute("SELECT state_context_set(%s, 'done', %s)", (claim.run, Jsonb(step)))
+            connection.execute("SELECT state_context_step(%s, %s)", (claim.run, f"step {step + 1}"))
 
         under_claim(connection, claim, save)
         print(f"step {step} saved", flush=True)
@@ -134,21 +133,18 @@ def run_it(connection, claim):
 
 
 def main():
-    run, owner, seconds = sys.argv[1:]
+    owner, seconds = sys.argv[1:]
     with psycopg.connect(autocommit=True) as connection:
-        try:
-            claimed = claim(connection, run, owner, timedelta(seconds=float(seconds)))
-        except ObjectNotInPrerequisiteState as ended:    # 55000
-            print(f"nothing to do: {ended.diag.message_primary}", flush=True)
-            return 0
-        print(f"claimed {claimed.token}", flush=True)
-        try:
-            run_it(connection, claimed)
-        except Lost as reason:
-            print(f"lost: {reason}", flush=True)
-            return 3
-        print("completed", flush=True)
-        return 0
+        while claimed := claim_next(connection, owner, timedelta(seconds=float(seconds))):
+            print(f"claimed {claimed.run} {claimed.token}", flush=True)
+            try:
+                run_it(connection, claimed)
+            except Lost as reason:
+                print(f"lost: {reason}", flush=True)
+                return 3
+            print(f"completed {claimed.run}", flush=True)
+    print("nothing to do", flush=True)
+    return 0
 
 
 sys.exit(main())

@@ -41,20 +41,82 @@ COMMENT ON SEQUENCE state_claim_token IS 'the tokens of claims: each is greater 
 CREATE TABLE state_claim (
 	run_id     text COLLATE "C" PRIMARY KEY,
 	token      bigint NOT NULL DEFAULT state_draw('state_claim_token'::pg_catalog.regclass),
-	owner      text,
-	expires_at timestamptz NOT NULL,
-	claimed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	owner      text COLLATE "C",
+	expires_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	claimed_at timestamptz,
+	-- What a list shows, and what it is taken from an index by.
+	status        text COLLATE "C" NOT NULL DEFAULT 'running',
+	parent_run_id text COLLATE "C",
+	swarm_id      text COLLATE "C",
+	routine_id    text COLLATE "C",
+	step          text COLLATE "C",
+	created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	-- Makes the token part of a key: a claim that changes it waits for those who write under the old one, and a
 	-- renewal, which does not, waits for nobody.
 	UNIQUE (run_id, token)
 );
 ALTER SEQUENCE state_claim_token OWNED BY state_claim.token;
-COMMENT ON TABLE state_claim IS 'who owns which run';
+COMMENT ON TABLE state_claim
+	IS 'the runs: who owns which, and what state_context_list() and state_context_claim_next() find them by';
 COMMENT ON COLUMN state_claim.run_id IS 'the run';
-COMMENT ON COLUMN state_claim.token IS 'token of the current claim; writes that carry an older one fail';
-COMMENT ON COLUMN state_claim.owner IS 'who claimed the run; NULL once it is released';
-COMMENT ON COLUMN state_claim.expires_at IS 'until when nobody else can claim it';
-COMMENT ON COLUMN state_claim.claimed_at IS 'when it was claimed';
+COMMENT ON COLUMN state_claim.token
+	IS 'token of the current claim, 0 before the first; writes that carry an older one fail';
+COMMENT ON COLUMN state_claim.owner IS 'who claimed the run; NULL before the first claim, and once it is released';
+COMMENT ON COLUMN state_claim.expires_at
+	IS 'until when nobody else can claim it; of a run that nobody owns, since when it waits';
+COMMENT ON COLUMN state_claim.claimed_at IS 'when it was claimed; NULL before the first claim';
+COMMENT ON COLUMN state_claim.status IS 'status of the run';
+COMMENT ON COLUMN state_claim.parent_run_id IS 'the run that it is a child of, as its document says';
+COMMENT ON COLUMN state_claim.swarm_id IS 'swarm of the run; NULL if it has none, or if the name is above 255 bytes';
+COMMENT ON COLUMN state_claim.routine_id IS 'what the run runs; NULL if nothing is said, or in more than 255 bytes';
+COMMENT ON COLUMN state_claim.step IS 'the step that the run is in, as state_context_step() has named it';
+COMMENT ON COLUMN state_claim.created_at IS 'when the run was first written: the order of state_context_list()';
+
+-- A list is read backwards from its end. Without a status it is put together from one part for each status.
+CREATE INDEX state_claim_status ON state_claim (status, created_at, run_id);
+CREATE INDEX state_claim_swarm ON state_claim (swarm_id, status, created_at, run_id) WHERE swarm_id IS NOT NULL;
+CREATE INDEX state_claim_parent ON state_claim (parent_run_id, created_at, run_id) WHERE parent_run_id IS NOT NULL;
+CREATE INDEX state_claim_owner ON state_claim (owner, status, created_at, run_id) WHERE owner IS NOT NULL;
+CREATE INDEX state_claim_owned ON state_claim (created_at, run_id)
+	WHERE owner IS NOT NULL AND status OPERATOR(pg_catalog.=) 'running';
+-- The queue is read from its beginning.
+CREATE INDEX state_claim_waiting ON state_claim (expires_at, run_id) WHERE status OPERATOR(pg_catalog.=) 'running';
+CREATE INDEX state_claim_waiting_swarm ON state_claim (swarm_id, expires_at, run_id)
+	WHERE status OPERATOR(pg_catalog.=) 'running' AND swarm_id IS NOT NULL;
+CREATE INDEX state_claim_waiting_routine ON state_claim (routine_id, expires_at, run_id)
+	WHERE status OPERATOR(pg_catalog.=) 'running' AND routine_id IS NOT NULL;
+COMMENT ON INDEX state_claim_status IS 'the runs of each status, oldest first';
+COMMENT ON INDEX state_claim_swarm IS 'the runs of each swarm and status, oldest first';
+COMMENT ON INDEX state_claim_parent IS 'the children of each run, oldest first';
+COMMENT ON INDEX state_claim_owner IS 'the runs of each owner and status, oldest first';
+COMMENT ON INDEX state_claim_owned IS 'the running runs that have an owner, oldest first';
+COMMENT ON INDEX state_claim_waiting IS 'the running runs, those first that can be claimed first';
+COMMENT ON INDEX state_claim_waiting_swarm IS 'the same for each swarm';
+COMMENT ON INDEX state_claim_waiting_routine IS 'the same for each routine';
+
+-- A restore, or a replication, brings rows of runs that the extension has made rows for when it saw their states.
+CREATE FUNCTION state_claim_merge() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF pg_trigger_depth() > 1 THEN
+		-- The statement below, or one of another trigger.
+		RETURN NEW;
+	END IF;
+	EXECUTE format('INSERT INTO %I.%I SELECT ($1).* ON CONFLICT (run_id) DO UPDATE SET token = excluded.token, '
+		'owner = excluded.owner, expires_at = excluded.expires_at, claimed_at = excluded.claimed_at, '
+		'status = excluded.status, parent_run_id = excluded.parent_run_id, swarm_id = excluded.swarm_id, '
+		'routine_id = excluded.routine_id, step = excluded.step, created_at = excluded.created_at',
+		TG_TABLE_SCHEMA, TG_TABLE_NAME) USING NEW;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION state_claim_merge()
+	IS 'lets a restored or replicated row take the place of the one that is there';
+CREATE TRIGGER state_claim_merge BEFORE INSERT ON state_claim
+	FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_claim_merge();
+COMMENT ON TRIGGER state_claim_merge ON state_claim
+	IS 'lets a restored or replicated row take the place of the one that is there';
+ALTER TABLE state_claim ENABLE ALWAYS TRIGGER state_claim_merge;
 
 CREATE SEQUENCE state_conflict_id_seq;
 CREATE TABLE state_conflict (
@@ -163,7 +225,7 @@ COMMENT ON FUNCTION state_context_visible(text, text)
 
 CREATE FUNCTION state_context_tree(run_id text,
 		OUT run_id text, OUT parent_run_id text, OUT depth integer, OUT status text, OUT version bigint,
-		OUT routine_id text, OUT owner text, OUT created_at timestamptz)
+		OUT routine_id text, OUT owner text, OUT created_at timestamptz, OUT step text)
 	RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 20 AS 'MODULE_PATHNAME', 'state_context_tree';
 COMMENT ON FUNCTION state_context_tree(text)
@@ -241,6 +303,30 @@ CREATE FUNCTION state_context_claim(run_id text, owner text, lease interval DEFA
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_claim';
 COMMENT ON FUNCTION state_context_claim(text, text, interval)
 	IS 'claims a run that nobody else holds; the token, greater than all before it';
+
+CREATE FUNCTION state_context_claim_next(owner text, lease interval DEFAULT '30 s', swarm_id text DEFAULT NULL,
+		routine_id text DEFAULT NULL, OUT run_id text, OUT token bigint)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_context_claim_next';
+COMMENT ON FUNCTION state_context_claim_next(text, interval, text, text)
+	IS 'claims the run that waits longest of those that run and nobody owns, and gives its token; no row if there is '
+	   'none; waits for nobody';
+
+CREATE FUNCTION state_context_list(status text DEFAULT NULL, swarm_id text DEFAULT NULL,
+		parent_run_id text DEFAULT NULL, owner text DEFAULT NULL, claimed boolean DEFAULT NULL,
+		after text DEFAULT NULL, "limit" integer DEFAULT 100,
+		OUT run_id text, OUT parent text, OUT status text, OUT owner text, OUT lease_until timestamptz,
+		OUT version bigint, OUT updated_at timestamptz, OUT step text)
+	RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME', 'state_context_list';
+COMMENT ON FUNCTION state_context_list(text, text, text, text, boolean, text, integer)
+	IS 'a page of the runs that are as the arguments say, newest first; after is the last run of the page before';
+
+CREATE FUNCTION state_context_step(run_id text, label text, token bigint DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_step';
+COMMENT ON FUNCTION state_context_step(text, text, bigint)
+	IS 'names the step that a run is in; NULL: none';
 
 CREATE FUNCTION state_context_renew(run_id text, token bigint, lease interval DEFAULT '30 s')
 	RETURNS timestamptz

@@ -42,7 +42,8 @@ BEGIN
 			SELECT format('ALTER TABLE %%s ENABLE %%s TRIGGER %%I', t.tgrelid::regclass, w.mode, t.tgname), 6, false
 				FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid, LATERAL (SELECT CASE
 					WHEN t.tgname = 'state_floor_merge' THEN 'REPLICA'
-					WHEN t.tgname LIKE 'state\_cache\_%%' OR t.tgname LIKE 'state\_class\_%%'
+					WHEN t.tgname = 'state_claim_merge' OR t.tgname LIKE 'state\_cache\_%%'
+						OR t.tgname LIKE 'state\_class\_%%'
 						THEN 'ALWAYS' END) w (mode)
 				WHERE c.relnamespace = $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND w.mode IS NOT NULL
 					AND t.tgenabled <> left(w.mode, 1)::"char"
@@ -61,6 +62,29 @@ BEGIN
 				('state_context_children',
 					'CREATE INDEX state_context_children ON %1$s.state_context (parent_run_id) '
 					'WHERE parent_run_id IS NOT NULL'),
+				('state_claim_status',
+					'CREATE INDEX state_claim_status ON %1$s.state_claim (status, created_at, run_id)'),
+				('state_claim_swarm',
+					'CREATE INDEX state_claim_swarm ON %1$s.state_claim (swarm_id, status, created_at, run_id) '
+					'WHERE swarm_id IS NOT NULL'),
+				('state_claim_parent',
+					'CREATE INDEX state_claim_parent ON %1$s.state_claim (parent_run_id, created_at, run_id) '
+					'WHERE parent_run_id IS NOT NULL'),
+				('state_claim_owner',
+					'CREATE INDEX state_claim_owner ON %1$s.state_claim (owner, status, created_at, run_id) '
+					'WHERE owner IS NOT NULL'),
+				('state_claim_owned',
+					'CREATE INDEX state_claim_owned ON %1$s.state_claim (created_at, run_id) '
+					'WHERE owner IS NOT NULL AND status OPERATOR(pg_catalog.=) ''running'''),
+				('state_claim_waiting',
+					'CREATE INDEX state_claim_waiting ON %1$s.state_claim (expires_at, run_id) '
+					'WHERE status OPERATOR(pg_catalog.=) ''running'''),
+				('state_claim_waiting_swarm',
+					'CREATE INDEX state_claim_waiting_swarm ON %1$s.state_claim (swarm_id, expires_at, run_id) '
+					'WHERE status OPERATOR(pg_catalog.=) ''running'' AND swarm_id IS NOT NULL'),
+				('state_claim_waiting_routine',
+					'CREATE INDEX state_claim_waiting_routine ON %1$s.state_claim (routine_id, expires_at, run_id) '
+					'WHERE status OPERATOR(pg_catalog.=) ''running'' AND routine_id IS NOT NULL'),
 				('state_conflict_open',
 					'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) '
 					'WHERE status OPERATOR(pg_catalog.=) ''open'''),
@@ -173,9 +197,11 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
 			AND n.conrelid = k.oid)
 			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
-				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_task_waiting',
-				'state_task_leased', 'state_task_failed', 'state_budget_children', 'state_budget_hold_open',
-				'state_budget_hold_costs', 'state_budget_cost_recent')
+				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
+				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
+				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',
+				'state_task_waiting', 'state_task_leased', 'state_task_failed', 'state_budget_children',
+				'state_budget_hold_open', 'state_budget_hold_costs', 'state_budget_cost_recent')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)
@@ -189,14 +215,16 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge', 'state_task_watch', 'state_budget_watch'))
+				'state_class_restore', 'state_floor_merge', 'state_claim_merge', 'state_task_watch',
+				'state_budget_watch'))
 	UNION ALL SELECT format('ALTER TABLE %s %s TRIGGER %I', k.relation,
 			CASE t.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA'
 				ELSE 'DISABLE' END, t.tgname), 7
 		FROM kept k JOIN pg_trigger t ON t.tgrelid = k.oid JOIN pg_proc p ON p.oid = t.tgfoid
 		WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
 			AND NOT (p.pronamespace = k.relnamespace AND p.proname IN ('state_cache_watch', 'state_class_watch',
-				'state_class_restore', 'state_floor_merge', 'state_task_watch', 'state_budget_watch'))
+				'state_class_restore', 'state_floor_merge', 'state_claim_merge', 'state_task_watch',
+				'state_budget_watch'))
 	UNION ALL SELECT pg_get_ruledef(r.oid), 7 FROM kept k JOIN pg_rewrite r ON r.ev_class = k.oid
 	UNION ALL SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname, k.relation,
 			CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,

@@ -1,9 +1,10 @@
 //! Claims: who owns a run, and under which token it writes.
 
-use super::error::{ContextError, Holder};
-use super::hierarchy::lock_place;
+use super::error::{ContextError, Holder, Loss};
+use super::hierarchy::{is_there, lock_place};
 use super::run;
 use crate::cache::StateRef;
+use crate::cache::forms::Document;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
@@ -13,6 +14,7 @@ use crate::store::{self, Claim, ClaimLock, PlaceLock};
 use crate::transaction;
 use crate::{interval, sys};
 use pgrx::pg_sys;
+use state_cache_context::{Status, listed};
 
 /// Longest name of an owner, in bytes.
 const MAX_OWNER: usize = 255;
@@ -87,13 +89,47 @@ fn check(run: &[u8], found: Option<Claim>, token: i64) -> Result<()> {
 }
 
 fn fenced(run: &[u8], token: i64, found: Option<Claim>) -> Error {
-    let holder = found.and_then(|claim| holder(&claim));
-    ContextError::Fenced {
-        run: text(run),
-        token,
-        holder,
+    let loss = match &found {
+        None => Loss::Gone,
+        Some(claim) if claim.status != Status::Running => Loss::Ended(claim.status),
+        Some(claim) => holder(claim).map_or(Loss::Released, Loss::Taken),
+    };
+    run::lost(run, token, loss)
+}
+
+/// Does what a call asks for that writes a run under a token, its own or one that the transaction has named: where
+/// that fails because the run has ended or is gone, the claim is lost, and `40001` says so.
+pub fn under<T>(
+    state: &StateRef<'_>,
+    token: Option<i64>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let error = match work() {
+        Err(Error::Capability(report)) if report.is_end_of(&text(state.key)) => {
+            Error::Capability(report)
+        }
+        other => return other,
+    };
+    let named = match token {
+        None => transaction::fence_of(state)?,
+        token => token,
+    };
+    let Some(token) = named else {
+        return Err(error);
+    };
+    match loss(state)? {
+        Some(loss) => Err(run::lost(state.key, token, loss)),
+        None => Err(error),
     }
-    .into()
+}
+
+/// Why nobody can own a run: it has ended, or is gone. A run that is hidden from this role is neither.
+fn loss(state: &StateRef<'_>) -> Result<Option<Loss>> {
+    if let Some((_, document)) = transaction::read_latest(state, &mut Document)?.state() {
+        let status = run::open(state, &document)?.status();
+        return Ok((status != Status::Running).then_some(Loss::Ended(status)));
+    }
+    Ok((!is_there(state)?).then_some(Loss::Gone))
 }
 
 fn holder(claim: &Claim) -> Option<Holder> {
@@ -104,8 +140,19 @@ fn holder(claim: &Claim) -> Option<Holder> {
     })
 }
 
+/// Who wants to own a run.
+pub fn owner<'a>(call: &Call<'a>, n: usize) -> Result<&'a [u8]> {
+    let owner = call.required_text(n, "owner")?;
+    match owner.len() {
+        1..=MAX_OWNER => Ok(owner),
+        _ => Err(Error::argument(format!(
+            "owner must have 1 to {MAX_OWNER} bytes"
+        ))),
+    }
+}
+
 /// A lease that somebody asks for.
-fn lease(call: &Call<'_>, n: usize) -> Result<pg_sys::Interval> {
+pub fn lease(call: &Call<'_>, n: usize) -> Result<pg_sys::Interval> {
     let lease = call
         .interval(n)
         .ok_or_else(|| Error::null_argument("lease"))?;
@@ -126,13 +173,24 @@ fn running<'a>(call: &Call<'a>, function: &std::ffi::CStr) -> Result<StateRef<'a
     Ok(state)
 }
 
+/// Claims a run, `None` if somebody else holds it. A run of which only L1 knows so far has no row yet.
+fn take(state: &StateRef<'_>, owner: &[u8], lease: &pg_sys::Interval) -> Result<Option<Claim>> {
+    let (catalog, key) = (&state.catalog, state.key);
+    let taken = store::take_claim(catalog, key, owner, lease)?;
+    if taken.is_some() || latest(catalog, key)?.is_some() {
+        return Ok(taken);
+    }
+    let Some(run) = listed(&run::require(state)?, key)? else {
+        return Ok(None);
+    };
+    store::put_run(catalog, key, &run)?;
+    store::take_claim(catalog, key, owner, lease)
+}
+
 sql_functions! {
     /// `state_context_claim(run_id, owner, lease)`
     fn state_context_claim(call) {
-        let owner = call.required_text(1, "owner")?;
-        if owner.is_empty() || owner.len() > MAX_OWNER {
-            return Err(Error::argument(format!("owner must have 1 to {MAX_OWNER} bytes")));
-        }
+        let owner = owner(call, 1)?;
         let lease = lease(call, 2)?;
         let state = running(call, c"state_context_claim()")?;
         // The token changes: what was staged under the one before is written under that.
@@ -142,7 +200,7 @@ sql_functions! {
         }
         let taken = {
             let _owner = Impersonation::owner_of(state.catalog.context);
-            store::take_claim(&state.catalog, state.key, owner, &lease)?
+            take(&state, owner, &lease)?
         };
         if let Some(claim) = taken {
             if is_fenced {
@@ -162,7 +220,8 @@ sql_functions! {
     /// `state_context_renew(run_id, token, lease)`
     fn state_context_renew(call) {
         let (token, lease) = (token(call)?, lease(call, 2)?);
-        let state = running(call, c"state_context_renew()")?;
+        let state = run::named(call, 0)?;
+        under(&state, Some(token), || running(call, c"state_context_renew()").map(drop))?;
         let _owner = Impersonation::owner_of(state.catalog.context);
         if sys::isolation_uses_transaction_snapshot() {
             check(state.key, latest(&state.catalog, state.key)?, token)?;
@@ -178,7 +237,7 @@ sql_functions! {
         let token = token(call)?;
         let state = run::named(call, 0)?;
         transaction::check_may_change(&state, c"state_context_release()")?;
-        run::require(&state)?;
+        under(&state, Some(token), || run::require(&state))?;
         // What was staged under the token is written under it.
         transaction::write_staged(&state)?;
         transaction::fence(&state, None)?;
@@ -199,7 +258,7 @@ sql_functions! {
         let state = run::named(call, 0)?;
         transaction::check_may_change(&state, c"state_context_fence()")?;
         call.require_block("state_context_fence()")?;
-        run::require(&state)?;
+        under(&state, Some(token), || run::require(&state))?;
         fence(&state, Some(token))?;
         Ok(call::void_datum())
     }

@@ -2,7 +2,7 @@
 
 use super::base;
 use super::blackboard;
-use super::claim::fence_now;
+use super::claim::{fence_now, under};
 use super::error::ContextError;
 use super::exports::{check_sensitivity, check_store_class, default_target_key, transformed};
 use super::hierarchy::{as_owner, check_no_children, lock_place};
@@ -12,12 +12,13 @@ use super::run::{self, RUN, malformed, open};
 
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
-use crate::call::{self, Rows, sql_functions};
+use crate::call::{self, Call, Rows, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::memory;
-use crate::store::{self, Checkpoint, Outgoing, Place, PlaceLock};
+use crate::store::{self, Checkpoint, ClaimLock, Outgoing, Place, PlaceLock};
 use crate::subtransaction::{Refused, survive_refusal};
 use crate::transaction;
+use pgrx::pg_sys;
 use state_cache_context::{
     Destination, Export, Label, Run, Sensitivity, Status, Strategy, Variable, put, rfc3339,
 };
@@ -323,52 +324,76 @@ fn push(rows: &mut Rows, arrival: &Arrival) {
     ]);
 }
 
+/// Ends a run, as `state_context_complete` does.
+fn complete(call: &mut Call<'_>, state: &StateRef<'_>) -> Result<pg_sys::Datum> {
+    let given = call.required_text(1, "outcome")?;
+    let outcome = Status::parse(given).filter(|outcome| *outcome != Status::Running);
+    let outcome = outcome.ok_or_else(|| Error::UnknownLabel {
+        what: "outcome",
+        name: text(given),
+        known: "completed, failed, cancelled".to_owned(),
+    })?;
+    let strategy = strategy(call, 2)?;
+    transaction::check_may_change(state, FUNCTION)?;
+    let known = run::require_running(state)?;
+    fence_now(state, call.bigint(3))?;
+    // The row of the claim says that the run has ended: claims come before places, also where no token is named.
+    as_owner(state, || {
+        store::lock_claim(&state.catalog, state.key, ClaimLock::Shared)
+    })?;
+    let place = lock_place(state, &open(state, &known)?, PlaceLock::Ends)?;
+    let mut keys = vec![state.key.to_vec()];
+    if let Some(parent) = &place.parent {
+        // Not a weaker lock: who completes the last child goes on to complete the parent.
+        as_owner(state, || {
+            store::lock_place(&state.catalog, parent, PlaceLock::Branches)
+        })?;
+        keys.extend(limits::reserving_runs(state, parent, state.key)?);
+        if outcome == Status::Completed && exports_to_parent(&open(state, &known)?) {
+            keys.push(parent.to_vec());
+        }
+    }
+    limits::lock_runs(state, keys, FUNCTION)?;
+    let read = || run::found(state, transaction::read_locked(state, &mut Document)?);
+    let (_, mut document) = read()?;
+    let context = open(state, &document)?;
+    context
+        .check_all()
+        .map_err(|error| run::shape(state.key, error))?;
+    run::check_running(state.key, &context)?;
+    check_no_children(state)?;
+    if limits::settle_all_gone(state, &document, FUNCTION)? {
+        (_, document) = read()?;
+    }
+    let context = open(state, &document)?;
+    let ending = Ending {
+        state,
+        context,
+        document: &document,
+        place: &place,
+        strategy,
+    };
+    let mut rows = call.rows()?;
+    if outcome == Status::Completed {
+        check_decided(state.key, &context)?;
+        ending
+            .export()?
+            .iter()
+            .for_each(|arrival| push(&mut rows, arrival));
+    }
+    // One that fails or is cancelled decides nothing any more.
+    as_owner(state, || {
+        store::abandon_conflicts(&state.catalog, state.key)
+    })?;
+    ending.write(outcome)?;
+    limits::settle(state, &ending.context, FUNCTION)?;
+    Ok(call::void_datum())
+}
+
 sql_functions! {
     /// `state_context_complete(run_id, outcome, strategy, token)`
     fn state_context_complete(call) {
         let state = run::named(call, 0)?;
-        let given = call.required_text(1, "outcome")?;
-        let outcome = Status::parse(given).filter(|outcome| *outcome != Status::Running);
-        let outcome = outcome.ok_or_else(|| Error::UnknownLabel {
-            what: "outcome",
-            name: text(given),
-            known: "completed, failed, cancelled".to_owned(),
-        })?;
-        let strategy = strategy(call, 2)?;
-        transaction::check_may_change(&state, FUNCTION)?;
-        let known = run::require_running(&state)?;
-        fence_now(&state, call.bigint(3))?;
-        let place = lock_place(&state, &open(&state, &known)?, PlaceLock::Ends)?;
-        let mut keys = vec![state.key.to_vec()];
-        if let Some(parent) = &place.parent {
-            // Not a weaker lock: who completes the last child goes on to complete the parent.
-            as_owner(&state, || store::lock_place(&state.catalog, parent, PlaceLock::Branches))?;
-            keys.extend(limits::reserving_runs(&state, parent, state.key)?);
-            if outcome == Status::Completed && exports_to_parent(&open(&state, &known)?) {
-                keys.push(parent.to_vec());
-            }
-        }
-        limits::lock_runs(&state, keys, FUNCTION)?;
-        let read = || run::found(&state, transaction::read_locked(&state, &mut Document)?);
-        let (_, mut document) = read()?;
-        let context = open(&state, &document)?;
-        context.check_all().map_err(|error| run::shape(state.key, error))?;
-        run::check_running(state.key, &context)?;
-        check_no_children(&state)?;
-        if limits::settle_all_gone(&state, &document, FUNCTION)? {
-            (_, document) = read()?;
-        }
-        let context = open(&state, &document)?;
-        let ending = Ending { state: &state, context, document: &document, place: &place, strategy };
-        let mut rows = call.rows()?;
-        if outcome == Status::Completed {
-            check_decided(state.key, &context)?;
-            ending.export()?.iter().for_each(|arrival| push(&mut rows, arrival));
-        }
-        // One that fails or is cancelled decides nothing any more.
-        as_owner(&state, || store::abandon_conflicts(&state.catalog, state.key))?;
-        ending.write(outcome)?;
-        limits::settle(&state, &ending.context, FUNCTION)?;
-        Ok(call::void_datum())
+        under(&state, call.bigint(3), || complete(call, &state))
     }
 }

@@ -21,6 +21,19 @@ pub struct Holder {
     pub expires_at: i64,
 }
 
+/// How a claim was lost.
+#[derive(Debug)]
+pub enum Loss {
+    /// Another has claimed the run.
+    Taken(Holder),
+    /// It was released.
+    Released,
+    /// The run has ended.
+    Ended(Status),
+    /// There is no such run any more.
+    Gone,
+}
+
 /// What can go wrong; see [`ContextError`'s `report`](Report::report) for the SQLSTATEs.
 #[derive(Debug)]
 pub enum ContextError {
@@ -78,12 +91,10 @@ pub enum ContextError {
         asked: String,
         most: String,
     },
-    /// The token is not that of the current claim.
-    Fenced {
-        run: String,
-        token: i64,
-        holder: Option<Holder>,
-    },
+    /// The token is not, or not any more, that of the claim on a run that runs.
+    Lost { run: String, token: i64, loss: Loss },
+    /// A page is to begin behind a run that is not there.
+    NoPage { run: String },
     /// Somebody else owns the run.
     Claimed { run: String, holder: Option<Holder> },
     /// An export that is more sensitive than its destination takes.
@@ -147,6 +158,10 @@ impl Holder {
 }
 
 impl Report for ContextError {
+    fn is_end_of(&self, name: &str) -> bool {
+        matches!(self, Self::Unknown { run } | Self::Ended { run, .. } if run == name)
+    }
+
     fn report(self: Box<Self>) -> ErrorReport {
         use PgSqlErrorCode as Code;
         let new = |code, message: String| ErrorReport::new(code, message, function_name!());
@@ -249,17 +264,30 @@ impl Report for ContextError {
                 format!("resource limit \"{limit}\" of run \"{run}\" would be above that of its parent"),
             )
             .set_detail(format!("{asked} asked for, the parent has {most}.")),
-            Self::Fenced { run, token, holder } => {
-                let report = new(
+            Self::Lost { run, token, loss } => {
+                let detail = match &loss {
+                    Loss::Taken(holder) => holder.detail(&run),
+                    Loss::Released => format!("Nobody owns run \"{run}\" now."),
+                    Loss::Ended(status) => format!("Run \"{run}\" has ended: it is {}.", status.name()),
+                    Loss::Gone => format!("Run \"{run}\" does not exist any more."),
+                };
+                new(
                     Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                     format!("token {token} does not own run \"{run}\" any more"),
-                );
-                match holder {
-                    Some(holder) => report.set_detail(holder.detail(&run)),
-                    None => report.set_detail(format!("Nobody owns run \"{run}\" now.")),
-                }
-                .set_hint("Do not repeat the write: stop, or claim the run again and read what has become of it.")
+                )
+                .set_detail(detail)
+                .set_hint(match loss {
+                    Loss::Taken(_) | Loss::Released => {
+                        "Do not repeat the write: stop, or claim the run again and read what has become of it."
+                    }
+                    Loss::Ended(_) | Loss::Gone => "Do not repeat the write: stop.",
+                })
             }
+            Self::NoPage { run } => new(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                format!("run \"{run}\", behind which the page is to begin, does not exist"),
+            )
+            .set_hint("Begin again without it. In a transaction at REPEATABLE READ the pages are of one moment."),
             Self::Claimed { run, holder } => {
                 let report = new(
                     Code::ERRCODE_LOCK_NOT_AVAILABLE,

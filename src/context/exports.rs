@@ -1,7 +1,7 @@
 //! What a run is to hand on when it ends.
 
 use super::blackboard::SWARM;
-use super::claim::fence;
+use super::claim::{fence, under};
 use super::error::ContextError;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{label, members};
@@ -30,14 +30,16 @@ struct Mark {
     sensitivity: Option<Sensitivity>,
     /// The entry, as the document holds it, but for its sensitivity.
     entry: Vec<u8>,
+    /// The token of the claim under which it is made.
+    token: Option<i64>,
 }
 
 impl Edit for Mark {
     fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
-        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let base = base.ok_or_else(|| run::gone(&self.run, self.token))?;
         let shape = |error| run::shape(&self.run, error);
         let context = Run::open(base, &self.run).map_err(shape)?;
-        run::check_running(&self.run, &context)?;
+        run::check_running_under(&self.run, &context, self.token)?;
         let sensitivity = check_sensitivity(
             &self.run,
             &context,
@@ -75,6 +77,8 @@ struct Unmark {
     run: Box<[u8]>,
     key: Box<[u8]>,
     destination: Option<Destination>,
+    /// The token of the claim under which it is made.
+    token: Option<i64>,
 }
 
 impl Unmark {
@@ -86,10 +90,10 @@ impl Unmark {
 
 impl Edit for Unmark {
     fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
-        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let base = base.ok_or_else(|| run::gone(&self.run, self.token))?;
         let shape = |error| run::shape(&self.run, error);
         let context = Run::open(base, &self.run).map_err(shape)?;
-        run::check_running(&self.run, &context)?;
+        run::check_running_under(&self.run, &context, self.token)?;
         let exports = context.exports().map_err(shape)?;
         let kept = exports.iter().filter(|export| !self.is_meant(export));
         let kept = collect(kept.map(|export| export.raw))?;
@@ -273,13 +277,14 @@ sql_functions! {
         let state = run::named(call, 0)?;
         let key = call.required_text(1, "key")?;
         let destination = label::<Destination>(call, 2, "destination")?;
-        let unmark = Unmark { run: state.key.into(), key: boxed(key)?, destination };
         transaction::check_may_change(&state, function)?;
-        let document = run::require(&state)?;
+        let document = under(&state, call.bigint(3), || run::require(&state))?;
+        fence(&state, call.bigint(3))?;
+        let token = transaction::fence_of(&state)?;
+        let unmark = Unmark { run: state.key.into(), key: boxed(key)?, destination, token };
         let exports = open(&state, &document)?.exports();
         let exports = exports.map_err(|error| run::shape(state.key, error))?;
         let was_marked = exports.iter().any(|export| unmark.is_meant(export));
-        fence(&state, call.bigint(3))?;
         transaction::apply(&state, Operation::Edit(Rc::new(unmark)), function)?;
         Ok(call::boolean_datum(was_marked))
     }
@@ -318,6 +323,9 @@ sql_functions! {
             }
         }
         fields.extend(item.map(|item| ("item", item.into())));
+        transaction::check_may_change(&state, function)?;
+        open(&state, &under(&state, call.bigint(8), || run::require(&state))?)?;
+        fence(&state, call.bigint(8))?;
         let mark = Mark {
             run: state.key.into(),
             key: boxed(key)?,
@@ -326,10 +334,8 @@ sql_functions! {
             target_key: target_key.map(boxed).transpose()?,
             sensitivity,
             entry: document::object(&fields).map_err(malformed(state.key))?,
+            token: transaction::fence_of(&state)?,
         };
-        transaction::check_may_change(&state, function)?;
-        open(&state, &run::require(&state)?)?;
-        fence(&state, call.bigint(8))?;
         transaction::apply(&state, Operation::Edit(Rc::new(mark)), function)?;
         Ok(call::void_datum())
     }

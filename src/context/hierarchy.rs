@@ -216,6 +216,7 @@ sql_functions! {
             };
             let context = Run::open(&document, &node.run).map_err(|error| run::shape(&node.run, error))?;
             let routine = run::text_of(&node.run, &context, "routineId")?;
+            let step = run::text_of(&node.run, &context, "step")?;
             let text = |bytes: &[u8]| call::varlena_datum(bytes);
             rows.push([
                 Some(text(&node.run)),
@@ -226,6 +227,7 @@ sql_functions! {
                 routine.as_deref().map(text),
                 node.owner.as_deref().map(text),
                 node.created_at.map(call::bigint_datum),
+                step.as_deref().map(text),
             ]);
         }
         Ok(call::void_datum())

@@ -1,7 +1,7 @@
 //! Creating runs and looking at them.
 
 use super::blackboard;
-use super::claim::fence_now;
+use super::claim::{fence_now, under};
 use super::error::ContextError;
 use super::hierarchy::{as_owner, clear_place, lock_place, put_place};
 use super::limits;
@@ -377,16 +377,20 @@ sql_functions! {
         let child = StateRef::new(&catalog, RUN, child_key)?;
         let max = label::<Sensitivity>(call, 6, "max_sensitivity")?;
         let (asked, given) = (permissions(call, 4)?, limits_given(call, 5)?);
-        transaction::check_may_change(&parent, function)?;
-        let known = run::require(&parent)?;
-        fence_now(&parent, call.bigint(7))?;
-        let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
-        run::require_running(&parent)?;
-        limits::lock_for_child(&parent, child_key, function)?;
-        // All that the child has of its parent is what is there from here on.
-        let (_, document) = run::found(&parent, transaction::read_locked(&parent, &mut Document)?)?;
+        let token = call.bigint(7);
+        let (place, document) = under(&parent, token, || {
+            transaction::check_may_change(&parent, function)?;
+            let known = run::require(&parent)?;
+            fence_now(&parent, token)?;
+            let place = lock_place(&parent, &open(&parent, &known)?, PlaceLock::Branches)?;
+            run::require_running(&parent)?;
+            limits::lock_for_child(&parent, child_key, function)?;
+            // All that the child has of its parent is what is there from here on.
+            let (_, document) = run::found(&parent, transaction::read_locked(&parent, &mut Document)?)?;
+            run::check_running(parent_key, &open(&parent, &document)?)?;
+            Ok((place, document))
+        })?;
         let context = open(&parent, &document)?;
-        run::check_running(parent_key, &context)?;
         // All of it is handed on.
         context.check_all().map_err(|error| run::shape(parent_key, error))?;
         let depth = check_room(&parent, &place, child_key)?;

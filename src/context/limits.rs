@@ -17,6 +17,7 @@
 //!
 //! Every charge first locks all runs that it is charged to, in the order of the flush, and then looks what is left.
 
+use super::claim::{fence_now, under};
 use super::error::ContextError;
 use super::hierarchy::is_there;
 use super::number::Number;
@@ -373,10 +374,13 @@ crate::call::sql_functions! {
         })?;
         let amount = Number::amount(call.argument(2), "amount")?;
         let function = c"state_context_spend()";
-        transaction::check_may_change(&state, function)?;
-        run::require(&state)?;
-        super::claim::fence_now(&state, call.bigint(3))?;
-        let left = charge(&state, counter, Charge::Spend(&amount), function)?;
+        let token = call.bigint(3);
+        let left = under(&state, token, || {
+            transaction::check_may_change(&state, function)?;
+            run::require(&state)?;
+            fence_now(&state, token)?;
+            charge(&state, counter, Charge::Spend(&amount), function)
+        })?;
         Ok(call.nullable(left.and_then(Number::datum)))
     }
 }

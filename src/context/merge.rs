@@ -1,7 +1,7 @@
 //! Merging a child back into its parent.
 
 use super::base;
-use super::claim::fence_now;
+use super::claim::{fence_now, under};
 use super::error::ContextError;
 use super::hierarchy::lock_place;
 use super::limits::lock_runs;
@@ -17,6 +17,7 @@ use crate::memory;
 use crate::store::{self, NewConflict, PlaceLock};
 use crate::sys;
 use crate::transaction::{self, Operation};
+use pgrx::pg_sys;
 use state_cache_context::{Base, Conflict, Label, Merged, Only, Strategy, Variable, merge};
 use state_cache_document::{self as document, DocumentError};
 use state_cache_memory::{Grow, try_collect, with_capacity};
@@ -186,6 +187,74 @@ impl<'a> Strategies<'a> {
     }
 }
 
+/// Merges a child into its parent, as `state_context_merge` does; `known` is the child's document as it was found.
+fn merge_child(
+    call: &mut Call<'_>,
+    (parent, child): (&StateRef<'_>, &StateRef<'_>),
+    known: &[u8],
+    strategies: &Strategies<'_>,
+    function: &CStr,
+) -> Result<pg_sys::Datum> {
+    fence_now(parent, call.bigint(3))?;
+    let place = lock_place(child, &open(child, known)?, PlaceLock::Ends)?;
+    if place.parent.as_deref() != Some(parent.key) {
+        // Created again below another parent while this waited.
+        return Err(Error::Raced {
+            state: child.shown(),
+        });
+    }
+    lock_runs(
+        child,
+        vec![child.key.to_vec(), parent.key.to_vec()],
+        function,
+    )?;
+    // What this transaction has staged of the child is part of what is merged, and has a version from here on.
+    transaction::write_staged(child)?;
+    let (version, document) = run::found(child, transaction::read_locked(child, &mut Document)?)?;
+    let (_, parent_document) =
+        run::found(parent, transaction::read_locked(parent, &mut Document)?)?;
+    // Also where there is nothing to merge: a runner need not know what the child did to be told.
+    run::check_running(parent.key, &open(parent, &parent_document)?)?;
+    let mut rows = call.rows()?;
+    if version.number == place.base_version {
+        return Ok(call::void_datum());
+    }
+    let base = base::document(child, &place)?;
+    let strategy = |name: &[u8]| strategies.of_variable(name);
+    let outcomes = merge_into(
+        (parent, &parent_document),
+        child,
+        &Sides {
+            base: &base,
+            parent_base: place.parent_base.as_deref(),
+            child: &document,
+        },
+        &strategy,
+        None,
+        function,
+    )?;
+    base::move_after_merge(
+        child,
+        &place,
+        (version.number, &document),
+        &outcomes,
+        function,
+    )?;
+    for Outcome { merged, conflict } in outcomes {
+        let text = |bytes: &[u8]| call::varlena_datum(bytes);
+        rows.push([
+            Some(text(merged.name)),
+            merged.value.as_deref().map(text),
+            merged
+                .strategy
+                .map(|strategy| text(strategy.name().as_bytes())),
+            Some(text(merged.reason.text().as_bytes())),
+            conflict.map(call::bigint_datum),
+        ]);
+    }
+    Ok(call::void_datum())
+}
+
 sql_functions! {
     /// `state_context_merge(child_run_id, strategy, per_variable, token)`
     fn state_context_merge(call) {
@@ -197,44 +266,7 @@ sql_functions! {
         let parent_key = run::text_of(child.key, &open(&child, &known)?, "parentRunId")?
             .ok_or_else(|| ContextError::NoParent { run: text(child.key) })?;
         let parent = StateRef::new(&child.catalog, RUN, &parent_key)?;
-        fence_now(&parent, call.bigint(3))?;
-        let place = lock_place(&child, &open(&child, &known)?, PlaceLock::Ends)?;
-        if place.parent.as_deref() != Some(&*parent_key) {
-            // Created again below another parent while this waited.
-            return Err(Error::Raced { state: child.shown() });
-        }
-        lock_runs(&child, vec![child.key.to_vec(), parent_key.clone()], function)?;
-        // What this transaction has staged of the child is part of what is merged, and has a version from here on.
-        transaction::write_staged(&child)?;
-        let (version, document) = run::found(&child, transaction::read_locked(&child, &mut Document)?)?;
-        let (_, parent_document) = run::found(&parent, transaction::read_locked(&parent, &mut Document)?)?;
-        // Also where there is nothing to merge: a runner need not know what the child did to be told.
-        run::check_running(&parent_key, &open(&parent, &parent_document)?)?;
-        let mut rows = call.rows()?;
-        if version.number == place.base_version {
-            return Ok(call::void_datum());
-        }
-        let base = base::document(&child, &place)?;
-        let strategy = |name: &[u8]| strategies.of_variable(name);
-        let outcomes = merge_into(
-            (&parent, &parent_document),
-            &child,
-            &Sides { base: &base, parent_base: place.parent_base.as_deref(), child: &document },
-            &strategy,
-            None,
-            function,
-        )?;
-        base::move_after_merge(&child, &place, (version.number, &document), &outcomes, function)?;
-        for Outcome { merged, conflict } in outcomes {
-            let text = |bytes: &[u8]| call::varlena_datum(bytes);
-            rows.push([
-                Some(text(merged.name)),
-                merged.value.as_deref().map(text),
-                merged.strategy.map(|strategy| text(strategy.name().as_bytes())),
-                Some(text(merged.reason.text().as_bytes())),
-                conflict.map(call::bigint_datum),
-            ]);
-        }
-        Ok(call::void_datum())
+        let sides = (&parent, &child);
+        under(&parent, call.bigint(3), || merge_child(call, sides, &known, &strategies, function))
     }
 }

@@ -55,12 +55,14 @@ mod exports;
 mod hierarchy;
 mod lifecycle;
 mod limits;
+mod list;
 mod merge;
 mod number;
 mod outcome;
 mod purse;
 mod rules;
 mod run;
+mod step;
 mod variables;
 
 pub use books::{check_may_return, with_books_of, with_place_lost};

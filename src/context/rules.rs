@@ -5,7 +5,9 @@ use super::{claim, hierarchy};
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::transaction::Capability;
+use crate::snapshot::PushedSnapshot;
+use crate::store;
+use crate::transaction::{Capability, ChangedByHand};
 
 /// The rules of class `run`.
 pub struct Runs;
@@ -20,6 +22,16 @@ impl Capability for Runs {
 
     fn check_fence(&self, state: &StateRef<'_>, token: i64) -> Result<()> {
         claim::check_fence(state, token)
+    }
+
+    fn after_changes_by_hand(&self, catalog: &Catalog, changed: &ChangedByHand) -> Result<()> {
+        let _snapshot = PushedSnapshot::transaction();
+        if changed.truncated || changed.classes.iter().any(|class| **class == *RUN) {
+            return store::follow_all(catalog, changed.truncated);
+        }
+        let runs = changed.names.iter().filter(|(class, _)| **class == *RUN);
+        runs.map(|(_, key)| key)
+            .try_for_each(|key| store::follow(catalog, key))
     }
 
     /// A run that is created again under the same name does not inherit the place that the deleted one had.

@@ -1,6 +1,6 @@
 //! Finding a run and its document.
 
-use super::error::ContextError;
+use super::error::{ContextError, Loss};
 use super::number::Number;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
@@ -36,6 +36,24 @@ pub fn named<'a>(call: &Call<'a>, n: usize) -> Result<StateRef<'a>> {
 /// `42704`
 pub fn unknown(run: &[u8]) -> Error {
     ContextError::Unknown { run: text(run) }.into()
+}
+
+/// The error for a run that is not there: to who writes it under a token, that the claim is lost.
+pub fn gone(run: &[u8], token: Option<i64>) -> Error {
+    match token {
+        None => unknown(run),
+        Some(token) => lost(run, token, Loss::Gone),
+    }
+}
+
+/// `40001`: the claim with this token is lost.
+pub fn lost(run: &[u8], token: i64, loss: Loss) -> Error {
+    ContextError::Lost {
+        run: text(run),
+        token,
+        loss,
+    }
+    .into()
 }
 
 /// `22000`, with the field at fault.
@@ -75,6 +93,14 @@ pub fn check_running(run: &[u8], context: &Run<'_>) -> Result<()> {
             status,
         }
         .into()),
+    }
+}
+
+/// The same to who writes it under a token: `40001`.
+pub fn check_running_under(run: &[u8], context: &Run<'_>, token: Option<i64>) -> Result<()> {
+    match (context.status(), token) {
+        (Status::Running, _) | (_, None) => check_running(run, context),
+        (status, Some(token)) => Err(lost(run, token, Loss::Ended(status))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The variables of a run.
 
-use super::claim::fence;
+use super::claim::{fence, under};
 use super::error::ContextError;
 use super::run::{self, open};
 use crate::call::{self, Call, sql_functions};
@@ -57,13 +57,15 @@ struct SetVariables {
     mutable: Option<bool>,
     /// When it was asked for, in microseconds since 1970.
     at: i64,
+    /// The token of the claim under which it is made.
+    token: Option<i64>,
 }
 
 impl Edit for SetVariables {
     fn apply(&self, base: Option<&[u8]>) -> Result<Vec<u8>> {
-        let base = base.ok_or_else(|| run::unknown(&self.run))?;
+        let base = base.ok_or_else(|| run::gone(&self.run, self.token))?;
         let context = Run::open(base, &self.run).map_err(|error| run::shape(&self.run, error))?;
-        run::check_running(&self.run, &context)?;
+        run::check_running_under(&self.run, &context, self.token)?;
         let mut changed = with_capacity(self.actions.len())?;
         for (name, action) in &self.actions {
             changed.extend(
@@ -227,7 +229,7 @@ fn change(
     let state = run::named(call, 0)?;
     if token.is_some() {
         transaction::check_may_change(&state, function)?;
-        run::require(&state)?;
+        under(&state, token, || run::require(&state))?;
         fence(&state, token)?;
     }
     for (name, action) in &actions {
@@ -245,6 +247,7 @@ fn change(
         sensitivity: attributes.sensitivity,
         mutable: attributes.mutable,
         at: run::now(),
+        token: transaction::fence_of(&state)?,
     };
     transaction::apply(&state, Operation::Edit(Rc::new(edit)), function)?;
     Ok(call::void_datum())

@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
+use state_cache_context::{Label, Status};
 use state_cache_memory::collect;
 
 /// The prepared statements of this file.
@@ -25,8 +26,7 @@ struct Statements {
     delete_claim: OnceCell<Statement>,
     claim: OnceCell<Statement>,
     lock_claim: [OnceCell<Statement>; 2],
-    claim_again: OnceCell<Statement>,
-    claim_first: OnceCell<Statement>,
+    take_claim: OnceCell<Statement>,
     renew_claim: OnceCell<Statement>,
     release_claim: OnceCell<Statement>,
 }
@@ -278,6 +278,8 @@ pub struct Claim {
     pub owner: Option<Box<[u8]>>,
     /// Until when nobody else can claim the run.
     pub expires_at: i64,
+    /// How far the run is.
+    pub status: Status,
 }
 
 fn claim_of(rows: &Rows) -> Option<Claim> {
@@ -285,10 +287,14 @@ fn claim_of(rows: &Rows) -> Option<Claim> {
         token: row.bigint(1),
         owner: row.column(2).map(|_| row.text(2)),
         expires_at: row.bigint(3),
+        // The column holds what such a word was written as.
+        status: Status::parse(&row.text(4)).unwrap_or(Status::Running),
     })
 }
 
-const CLAIM: &str = "SELECT token, owner, expires_at FROM @extschema@.state_claim \
+const CLAIM_COLUMNS: &str = "token, owner, expires_at, status";
+
+const CLAIM: &str = "SELECT token, owner, expires_at, status FROM @extschema@.state_claim \
      WHERE run_id OPERATOR(pg_catalog.=) $1";
 
 /// The claim on a run under the active snapshot.
@@ -339,47 +345,37 @@ pub fn lock_claim(catalog: &Catalog, run: &[u8], lock: ClaimLock) -> Result<Opti
     Ok(claim_of(&rows))
 }
 
-/// Claims a run that nobody else holds; `None` if somebody does. The token is drawn once the row is locked, so that
-/// no claim that came before this one has a greater.
+/// Claims a run that nobody else holds and that has a row; `None` if there is no such. The token is drawn once the
+/// row is locked, so that no claim that came before this one has a greater.
 pub fn take_claim(
     catalog: &Catalog,
     run: &[u8],
     owner: &[u8],
     lease: &pg_sys::Interval,
 ) -> Result<Option<Claim>> {
-    const AGAIN: &str = "UPDATE @extschema@.state_claim SET token = DEFAULT, owner = $2, \
-         expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3, \
-         claimed_at = pg_catalog.clock_timestamp() \
-         WHERE run_id OPERATOR(pg_catalog.=) $1 AND (owner IS NULL OR owner OPERATOR(pg_catalog.=) $2 \
-         OR expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
-         RETURNING token, owner, expires_at";
-    const FIRST: &str = "INSERT INTO @extschema@.state_claim (run_id, owner, expires_at) \
-         VALUES ($1, $2, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3) \
-         ON CONFLICT (run_id) DO NOTHING RETURNING token, owner, expires_at";
-    let statements = statements(catalog);
-    let take = |slot: &OnceCell<Statement>, sql: &str| -> Result<Option<Claim>> {
-        let connection = Connection::open()?;
-        let types = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID];
-        let statement = connection.prepare(slot, &catalog.schema, || sql.to_owned(), &types)?;
-        let _own = OwnWrite::begin();
-        let rows = connection.modify(
-            statement,
-            [
-                Some(varlena_datum(run)),
-                Some(varlena_datum(owner)),
-                Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
-            ],
-        )?;
-        Ok(claim_of(&rows))
+    let sql = || {
+        format!(
+            "UPDATE @extschema@.state_claim SET token = DEFAULT, owner = $2, \
+             expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3, \
+             claimed_at = pg_catalog.clock_timestamp() \
+             WHERE run_id OPERATOR(pg_catalog.=) $1 AND (owner IS NULL OR owner OPERATOR(pg_catalog.=) $2 \
+             OR expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) RETURNING {CLAIM_COLUMNS}"
+        )
     };
-    if let Some(claim) = take(&statements.claim_again, AGAIN)? {
-        return Ok(Some(claim));
-    }
-    match take(&statements.claim_first, FIRST)? {
-        Some(claim) => Ok(Some(claim)),
-        // There is a row: somebody holds the run, or has made and released the first claim meanwhile.
-        None => take(&statements.claim_again, AGAIN),
-    }
+    let connection = Connection::open()?;
+    let types = [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INTERVALOID];
+    let slot = &statements(catalog).take_claim;
+    let statement = connection.prepare(slot, &catalog.schema, sql, &types)?;
+    let _own = OwnWrite::begin();
+    let rows = connection.modify(
+        statement,
+        [
+            Some(varlena_datum(run)),
+            Some(varlena_datum(owner)),
+            Some(pg_sys::Datum::from(std::ptr::from_ref(lease))),
+        ],
+    )?;
+    Ok(claim_of(&rows))
 }
 
 /// Prolongs a claim, also one whose lease is over as long as nobody has taken the run; `None` if it is not the
@@ -393,7 +389,7 @@ pub fn renew_claim(
     const SQL: &str = "UPDATE @extschema@.state_claim \
          SET expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3 \
          WHERE run_id OPERATOR(pg_catalog.=) $1 AND token OPERATOR(pg_catalog.=) $2 AND owner IS NOT NULL \
-         RETURNING token, owner, expires_at";
+         RETURNING token, owner, expires_at, status";
     let connection = Connection::open()?;
     let slot = &statements(catalog).renew_claim;
     let statement = connection.prepare(

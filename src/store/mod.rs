@@ -19,6 +19,7 @@ mod parameters;
 mod pruning;
 mod read;
 mod rows;
+mod runs;
 mod second_look;
 mod sources;
 mod spi;
@@ -63,6 +64,10 @@ pub use read::{
     target,
 };
 pub use rows::StoredHead;
+pub use runs::{
+    Filter, ListPlace, ListedRun, Waiting, follow, follow_all, list_runs, listed_run,
+    lock_waiting_run, put_run, run_head, waiting_runs,
+};
 pub use second_look::{Decided, newest_kept, put_right};
 pub use sources::{
     drop_source, has_states, put_source, set_serve_stale, unwatch, watch, watch_triggers,

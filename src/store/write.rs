@@ -29,6 +29,7 @@
 use super::parameters::{Parameter, bigint, expiry, join, run, text};
 use super::pruning::{prune_gaps, prunes, pruning_sql, reach, reach_of_any};
 use super::rows::{self, Needs, Pruning, Tables};
+use super::runs::{Before, follow_version};
 use super::spi::Statement;
 use super::storage::{Holder, Storage};
 use super::texts::{HELD, OF_STATE, holds_nothing};
@@ -325,7 +326,24 @@ impl<'a> Writer<'a> {
             ),
         };
         let made = unless_kept((class, key), holder == Holder::Snapshot, write)?;
+        if made.is_some() {
+            self.follow(class, key, new.document, Before::Nothing)?;
+        }
         Ok(packed.made(made))
+    }
+
+    /// What lists of runs show changes with a version that was written. That takes statements, and may run code of
+    /// users.
+    fn follow(
+        &mut self,
+        class: &Class,
+        key: &[u8],
+        document: &[u8],
+        before: Before<'_>,
+    ) -> Result<()> {
+        follow_version(self.catalog, class, key, document, before, || {
+            self.tables = None
+        })
     }
 
     /// Writes a version after the one to be replaced; `None` when that is not current any more, or when a version is
@@ -367,6 +385,15 @@ impl<'a> Writer<'a> {
         let made = unless_kept((class, key), needs == Needs::Both, write)?;
         if packed.storage.depth() == 0 && !leaves_nothing(class, &replaced) {
             prune_gaps(catalog, class, key, made, packed.holder())?;
+        }
+        if made.is_some() {
+            let base = new.base.map(|base| base.document);
+            self.follow(
+                class,
+                key,
+                new.document,
+                base.map_or(Before::Unknown, Before::Document),
+            )?;
         }
         Ok(packed.made(made))
     }

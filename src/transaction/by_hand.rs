@@ -49,6 +49,8 @@ pub struct ByHand {
     /// The versions of head rows that are gone, by class and bucket. What is rolled back stays: a floor that
     /// is too high does no harm.
     floors: HashMap<Bucket, i64>,
+    /// The classes of states that were changed. What is rolled back stays.
+    classes: HashSet<Box<[u8]>>,
 }
 
 /// What `state_changes` could not tell from the head rows.
@@ -59,6 +61,16 @@ pub enum Untraced {
     Among(Vec<StateName>),
     /// More than is remembered.
     Everything,
+}
+
+/// What was changed by hand.
+pub struct ChangedByHand {
+    /// These states, in order.
+    pub names: Vec<StateName>,
+    /// Any states of these classes.
+    pub classes: Vec<Box<[u8]>>,
+    /// All states: the tables were emptied.
+    pub truncated: bool,
 }
 
 impl ByHand {
@@ -116,6 +128,22 @@ impl ByHand {
         Ok(keys)
     }
 
+    /// What was changed, for who looks at it again.
+    pub fn changed(&self) -> Result<ChangedByHand> {
+        let all = self.all();
+        Ok(ChangedByHand {
+            names: match all {
+                true => Vec::new(),
+                false => self.keys()?,
+            },
+            classes: match all {
+                true => memory::checked(self.classes.iter().cloned())?,
+                false => Vec::new(),
+            },
+            truncated: self.truncated(),
+        })
+    }
+
     /// What was changed that no head row shows.
     pub fn untraced(&self) -> Result<Untraced> {
         Ok(match (self.is(|changed| changed.untraced), self.all()) {
@@ -165,6 +193,10 @@ impl ByHand {
 
     /// Notes the name of a state that is changed by hand.
     pub fn add(&mut self, name: StateName) -> Result<()> {
+        if !self.classes.contains(&name.0) {
+            room_in_set(&mut self.classes, 1)?;
+            self.classes.insert(name.0.clone());
+        }
         if self.is_all_for_good() || self.has_name(&name) {
             return Ok(());
         }
@@ -209,6 +241,9 @@ impl ByHand {
     pub fn clear(&mut self) {
         self.changed.clear();
         self.too_many = false;
+        if !self.classes.is_empty() {
+            self.classes = HashSet::new();
+        }
         if !self.floors.is_empty() {
             self.floors = HashMap::new();
         }

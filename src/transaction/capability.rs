@@ -3,7 +3,7 @@
 //! A capability implements the methods that concern it and is named once, in `lib.rs`. All of them are called where
 //! errors may still abort the transaction; no callback after the commit record calls any.
 
-use super::by_hand::{Bucket, Untraced};
+use super::by_hand::{Bucket, ChangedByHand, Untraced};
 use super::operation::Operation;
 use crate::cache::StateRef;
 use crate::catalog::Catalog;
@@ -85,6 +85,15 @@ pub trait Capability: Sync {
         _untraced: &Untraced,
         _floors: &[(Bucket, i64)],
     ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called once by a commit of a transaction that has changed states by hand, before the marks are raised. May
+    /// write rows of the capability's own; nothing can be staged any more.
+    ///
+    /// # Errors
+    /// Abort the transaction.
+    fn after_changes_by_hand(&self, _catalog: &Catalog, _changed: &ChangedByHand) -> Result<()> {
         Ok(())
     }
 

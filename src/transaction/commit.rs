@@ -59,6 +59,12 @@ pub fn prepare() -> Result<()> {
     with(|batch| batch.phase = Phase::Committing);
     let (untraced, floors) = with(|batch| (batch.by_hand.untraced(), batch.by_hand.floors()));
     let (untraced, floors) = (untraced?, floors?);
+    if with(|batch| batch.by_hand.any()) {
+        let changed = with(|batch| batch.by_hand.changed())?;
+        for capability in capability::all() {
+            capability.after_changes_by_hand(&catalog, &changed)?;
+        }
+    }
     for capability in capability::all() {
         capability.before_marks(&catalog, &untraced, &floors)?;
     }

@@ -9,7 +9,7 @@ use crate::cache::StateRef;
 use crate::cache::found::{Form, Found};
 use crate::error::Result;
 use crate::snapshot::PushedSnapshot;
-use crate::{behind, shared, store};
+use crate::{behind, memory, shared, store};
 use std::ffi::CStr;
 use std::rc::Rc;
 
@@ -86,4 +86,15 @@ pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
 /// Whether a change of a state is staged.
 pub fn is_staged(state: &StateRef<'_>) -> Result<bool> {
     with(|batch| batch.is_staged(state))
+}
+
+/// The keys of a class whose changes this transaction has staged, in order.
+pub fn staged_keys(class: &[u8]) -> Result<Vec<Box<[u8]>>> {
+    with(|batch| {
+        let staged = batch.states.values().filter(|state| state.is_staged());
+        let staged = staged.filter(|state| *state.class.name == *class);
+        let mut keys = memory::checked(staged.map(|state| Box::from(&*state.key)))?;
+        keys.sort_unstable();
+        Ok(keys)
+    })
 }

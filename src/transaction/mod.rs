@@ -120,7 +120,7 @@ mod states;
 mod view;
 mod write_back;
 
-pub use by_hand::{Bucket, Untraced};
+pub use by_hand::{Bucket, ChangedByHand, Untraced};
 pub use callbacks::init;
 pub use capability::{Capability, Wanted};
 pub use change::{
@@ -135,7 +135,8 @@ pub use flush::write_staged;
 pub use keep::{keep, keep_for_commit, keep_staged};
 pub use known::OnConflict;
 pub use lock::{
-    apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, write_before_recovery,
+    apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, staged_keys,
+    write_before_recovery,
 };
 pub use operation::{Edit, Operation};
 pub use overrule::{ChangeByHand, note_change_by_hand};

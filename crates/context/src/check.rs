@@ -20,7 +20,7 @@ impl Run<'_> {
     /// # Errors
     /// A [`ShapeError`] that names the first field that is not as it must be.
     pub fn check_all(&self) -> Result<(), ShapeError> {
-        for name in ["routineId", "parentRunId", "swarmId"] {
+        for name in ["routineId", "parentRunId", "swarmId", "step"] {
             self.text_field(name)?;
         }
         for name in ["createdAt", "completedAt"] {

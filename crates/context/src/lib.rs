@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod fields;
 mod labels;
+mod listed;
 mod merge;
 mod record;
 mod timestamp;
@@ -35,6 +36,7 @@ pub use export::Export;
 pub use labels::{
     AccessLevel, Counter, Destination, ItemType, Label, Sensitivity, Source, Status, Strategy,
 };
+pub use listed::{LONGEST, Listed, listed};
 pub use merge::{Base, Conflict, Merged, Only, Reason, merge};
 pub use record::Run;
 pub use timestamp::{parse_rfc3339, rfc3339};

@@ -1,9 +1,9 @@
-//! A runner: claims a run, does its steps, and stops when it has lost the run. `docs/clients/runner.md` says why so.
+//! A runner: takes runs, does their steps, and stops when it has lost one. `docs/clients/runner.md` says why so.
 //!
-//! `runner 'host=… user=… dbname=…' RUN OWNER LEASE_SECONDS`
+//! `runner 'host=… user=… dbname=…' OWNER LEASE_SECONDS`
 //!
-//! The variable `steps` of the run says how many steps there are, and `seconds` how long one takes. The exit
-//! status is 0 when the run has ended, 3 when another runner has it now.
+//! The variable `steps` of a run says how many steps there are, and `seconds` how long one takes. The exit
+//! status is 0 when no run runs any more, 3 when another runner has its run now.
 
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls, Transaction};
@@ -23,36 +23,40 @@ struct Claim {
     lease: f64,
 }
 
-/// Waits until nobody else has the run. 55000: it has ended; 42704: there is no such run.
-fn claim(
+/// Takes the run that waits longest; waits as long as others have all that run. `None`: no run runs any more.
+fn claim_next(
     client: &mut Client,
-    run: &str,
     owner: &str,
     lease: f64,
-) -> Result<Claim, postgres::Error> {
+) -> Result<Option<Claim>, postgres::Error> {
     loop {
-        match client.query_one(
-            "SELECT state_context_claim($1, $2, make_interval(secs => $3))",
-            &[&run, &owner, &lease],
-        ) {
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                println!("waiting: {}", said(&error)); // 55P03
-                thread::sleep(Duration::from_secs_f64(lease / 3.0));
-            }
-            row => {
-                return Ok(Claim {
-                    run: run.to_owned(),
-                    token: row?.try_get(0)?,
-                    lease,
-                });
-            }
+        let taken = client.query_opt(
+            "SELECT run_id, token FROM state_context_claim_next($1, make_interval(secs => $2))",
+            &[&owner, &lease],
+        )?;
+        if let Some(taken) = taken {
+            return Ok(Some(Claim {
+                run: taken.try_get(0)?,
+                token: taken.try_get(1)?,
+                lease,
+            }));
         }
+        let running = client.query_opt(
+            "SELECT format('%s is owned by %s until %s', run_id, owner, lease_until) \
+             FROM state_context_list(status => 'running', \"limit\" => 1)",
+            &[],
+        )?;
+        let Some(running) = running else {
+            return Ok(None);
+        };
+        println!("waiting: {}", running.try_get::<_, String>(0)?);
+        thread::sleep(Duration::from_secs_f64(lease / 3.0));
     }
 }
 
 /// Why a runner stops.
 enum Failure {
-    /// Another runner has the run (40001), or had it and has completed (55000) or deleted it (42704).
+    /// Another runner has the run, or had it and has completed or deleted it.
     Lost(String),
     /// Anything else.
     Other(postgres::Error),
@@ -65,10 +69,10 @@ fn renew(client: &mut Client, claim: &Claim) -> Result<(), Failure> {
     );
     match renewed {
         Ok(_) => Ok(()),
-        Err(error) => match error.code().map(SqlState::code) {
-            Some("40001" | "55000" | "42704") => Err(Failure::Lost(said(&error))),
-            _ => Err(error.into()),
-        },
+        Err(error) if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+            Err(Failure::Lost(said(&error))) // 40001
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -103,15 +107,15 @@ fn under_claim<T>(
             Ok(result) => return Ok(result),
             Err(error) => error,
         };
-        let code = error.code().map_or("", SqlState::code).to_owned();
-        if !["40001", "40P01", "55000", "42704"].contains(&code.as_str()) {
+        let again = [
+            SqlState::T_R_SERIALIZATION_FAILURE, // 40001
+            SqlState::T_R_DEADLOCK_DETECTED,     // 40P01
+        ];
+        if !error.code().is_some_and(|code| again.contains(code)) {
             return Err(error.into());
         }
         renew(client, claim)?; // fails with Lost if that is the reason
-        if code == "55000" || code == "42704" {
-            return Err(error.into()); // the run is ours: the work itself is wrong
-        }
-        // 40001 or 40P01, and the run is ours: another change was faster, so once more.
+        // The run is ours: another change was faster, so once more.
     }
 }
 
@@ -144,7 +148,7 @@ fn do_steps(client: &mut Client, claim: &Claim, lost: &Receiver<()>) -> Result<(
         let Some(result) = do_step(step, variable("seconds").as_f64().unwrap_or(0.0), lost) else {
             return Err(Failure::Lost("its lease could not be renewed".to_owned()));
         };
-        // One version: the result, and that the step is done.
+        // One version: the result, that the step is done, and which one is next.
         under_claim(client, claim, |transaction| {
             transaction.execute(
                 "SELECT state_context_append($1, 'results', $2)",
@@ -153,6 +157,10 @@ fn do_steps(client: &mut Client, claim: &Claim, lost: &Receiver<()>) -> Result<(
             transaction.execute(
                 "SELECT state_context_set($1, 'done', $2)",
                 &[&claim.run, &json!(step)],
+            )?;
+            transaction.execute(
+                "SELECT state_context_step($1, $2)",
+                &[&claim.run, &format!("step {}", step + 1)],
             )?;
             Ok(())
         })?;
@@ -190,11 +198,13 @@ fn run_it(config: &Config, client: &mut Client, claim: &Claim) -> Result<(), Fai
     })
 }
 
-/// What the server says of an error: its message, and the detail of a claim that others hold.
+/// What the server says of an error: its message, and of a lost claim what has become of the run.
 fn said(error: &postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => match error.detail() {
-            Some(detail) if error.code() == &SqlState::LOCK_NOT_AVAILABLE => detail.to_owned(),
+            Some(detail) if error.code() == &SqlState::T_R_SERIALIZATION_FAILURE => {
+                detail.to_owned()
+            }
             _ => error.message().to_owned(),
         },
         None => error.to_string(),
@@ -218,31 +228,25 @@ impl fmt::Display for Failure {
 
 fn start() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [parameters, run, owner, seconds] = &arguments[..] else {
-        return Err("runner 'host=… user=… dbname=…' RUN OWNER LEASE_SECONDS".into());
+    let [parameters, owner, seconds] = &arguments[..] else {
+        return Err("runner 'host=… user=… dbname=…' OWNER LEASE_SECONDS".into());
     };
     let config: Config = parameters.parse()?;
+    let lease = seconds.parse()?;
     let mut client = config.connect(NoTls)?;
-    let claimed = match claim(&mut client, run, owner, seconds.parse()?) {
-        Ok(claimed) => claimed,
-        Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
-            println!("nothing to do: {}", said(&error)); // 55000
-            return Ok(ExitCode::SUCCESS);
+    while let Some(claimed) = claim_next(&mut client, owner, lease).map_err(|error| said(&error))? {
+        println!("claimed {} {}", claimed.run, claimed.token);
+        match run_it(&config, &mut client, &claimed) {
+            Ok(()) => println!("completed {}", claimed.run),
+            Err(Failure::Lost(reason)) => {
+                println!("lost: {reason}");
+                return Ok(ExitCode::from(3));
+            }
+            Err(failure) => return Err(failure.to_string().into()),
         }
-        Err(error) => return Err(said(&error).into()),
-    };
-    println!("claimed {}", claimed.token);
-    match run_it(&config, &mut client, &claimed) {
-        Ok(()) => {
-            println!("completed");
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(Failure::Lost(reason)) => {
-            println!("lost: {reason}");
-            Ok(ExitCode::from(3))
-        }
-        Err(failure) => Err(failure.to_string().into()),
     }
+    println!("nothing to do");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {

@@ -43,6 +43,7 @@ const INTERNAL: [&str; 10] = [
     "state_class_restore",
     "state_class_watch",
     "state_floor_merge",
+    "state_claim_merge",
     "state_installation",
     "state_protections_here",
     "state_source_changed",

@@ -60,6 +60,10 @@ const STATEMENTS: &[&str] = &[
         SELECT state_context_renew('r$', token, '1 hour'), state_context_fence('r$', token) FROM state_claim WHERE \
         run_id OPERATOR(pg_catalog.=) 'r$';
         SELECT state_context_set('r$', 'z', '1'); COMMIT",
+    "SELECT state_context_step('r$', 'one')",
+    "SELECT * FROM state_context_list('running', NULL, 'r', 'me', true, 'r$')",
+    "SELECT * FROM state_context_list(claimed => false)",
+    "SELECT * FROM state_context_claim_next('me', '1 hour', 'lost', 'none')",
     "SELECT state_context_release('r$', token) FROM state_claim WHERE run_id OPERATOR(pg_catalog.=) 'r$'",
     "SELECT * FROM state_context_complete('c$')",
     "SELECT * FROM state_context_complete('r$')",
@@ -158,6 +162,7 @@ const TRIGGERS: &[&str] = &[
     "state_class_watch",
     "state_class_restore",
     "state_floor_merge",
+    "state_claim_merge",
     "state_source_changed",
     "state_task_watch",
     "state_budget_watch",

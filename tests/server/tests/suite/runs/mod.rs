@@ -5,6 +5,7 @@ mod crash;
 mod elsewhere;
 mod model;
 mod reinstalled;
+mod taken;
 
 use postgres::Client;
 use state_cache_server_tests::{Sql, inconsistencies};

@@ -39,7 +39,7 @@ fn nothing_is_left_of_the_runs_of_a_dropped_extension() {
             "42704"
         );
         let late = format!("SELECT state_context_set('other/a', 'left', '1', token => {token})");
-        assert_eq!(session.error(&late), "42704");
+        assert_eq!(session.error(&late), "40001");
         let unowned = "SELECT state_context_set('other/a', 'left', '1')";
         assert_eq!(session.error(unowned), "42704");
         assert_eq!(session.number("SELECT count(*) FROM state_context"), 0);
