@@ -123,6 +123,10 @@ impl Task for Warm {
         Ok(Next::At(round.now + PAUSE))
     }
 
+    fn works_in_recovery(&self) -> bool {
+        true
+    }
+
     fn holds_work(&self) -> bool {
         false
     }

@@ -1,5 +1,6 @@
 //! The launcher: the process that starts the workers. The contract is in `worker`.
 
+use super::process::PROMOTION_WAIT;
 use super::schedule::Backoff;
 use super::work::work;
 use crate::latch::wait;
@@ -28,7 +29,7 @@ fn description(name: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
             as i32,
-        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_ConsistentState,
         bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
         ..Default::default()
     };
@@ -72,8 +73,11 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(departed), pg_sys::Datum::from(0usize));
     }
-    // Before anybody can have written much.
-    complain("the number of this start", shared::start::begin());
+    let mut in_recovery = sys::recovery_in_progress();
+    if !in_recovery {
+        // Before anybody can have written much.
+        complain("the number of this start", shared::start::begin());
+    }
     let Some(databases) = shared::databases() else {
         return;
     };
@@ -102,8 +106,17 @@ pub extern "C-unwind" fn state_cache_launcher_main(_argument: pg_sys::Datum) {
                 pg_sys::ProcessCatchupInterrupt();
             }
         }
+        if in_recovery && !sys::recovery_in_progress() {
+            in_recovery = false;
+            complain("the number of this start", shared::start::begin());
+            launcher.look_into_all();
+        }
         let time = launcher.look();
-        wait(time);
+        wait(if in_recovery {
+            time.min(PROMOTION_WAIT)
+        } else {
+            time
+        });
     }
 }
 
@@ -157,6 +170,11 @@ impl Launcher {
             exhausted: Backoff::new(LONGEST_PAUSE),
             clock: sys::now(),
         }
+    }
+
+    /// After a promotion: each database gets a worker of a primary.
+    fn look_into_all(&mut self) {
+        self.unseen = connectable_databases();
     }
 
     /// Looks at everything once; how long there is nothing more to do.

@@ -8,6 +8,10 @@
 //! where one died. Never more than `state_cache.max_workers` at a time: when all are in use and another
 //! database wants one, the worker that has been idle longest is asked to leave.
 //!
+//! On a **standby** the launcher starts as soon as sessions can, and its workers do what writes nothing
+//! ([`task::Task::works_in_recovery`]); they accept no changes and tell no messages. When the standby is promoted, they
+//! leave and are followed by others, and the launcher looks into each database as after a start.
+//!
 //! **Worker** (`process`). One for a database at any time; taking the place is one step under the lock of
 //! the slots (`shared`). It calls its tasks ([`task::Task`]) when they are due or when it is woken; between
 //! the calls it is in no transaction, and holds no lock, no snapshot and nothing else that could be in

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// The longest wait: how soon a clock that was set back, or an extension dropped unseen (by COMMIT
 /// PREPARED), is noticed.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How soon a worker of a standby notices that it is promoted.
+pub(super) const PROMOTION_WAIT: Duration = Duration::from_millis(200);
 /// How long a worker that leaves goes on without progress.
 const LEAVING_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks meanwhile.
@@ -80,10 +82,12 @@ pub extern "C-unwind" fn state_cache_worker_main(database: pg_sys::Datum) {
         );
     }
     apply_settings();
-    let Some(slot) = take_place() else {
+    // Asked once: what the worker takes itself for must not change by a promotion on the way.
+    let in_recovery = sys::recovery_in_progress();
+    let Some(slot) = take_place(in_recovery) else {
         return;
     };
-    let mut worker = Worker::new(slot);
+    let mut worker = Worker::new(slot, in_recovery);
     let departure = worker.run();
     DEPARTURE.set(departure);
 }
@@ -105,7 +109,7 @@ fn apply_settings() {
 }
 
 /// Becomes the worker of this database, if it has the extension and no worker yet.
-fn take_place() -> Option<&'static Database> {
+fn take_place(in_recovery: bool) -> Option<&'static Database> {
     if !is_installed().unwrap_or(true) {
         // No slot is taken for a database without the extension; there may be one of earlier.
         if let Some(slot) = shared::databases().and_then(|all| all.find(sys::my_database())) {
@@ -128,7 +132,7 @@ fn take_place() -> Option<&'static Database> {
     SLOT.set(Some(slot));
     slot.report.started_at.store(now, SeqCst);
     slot.report.idle_since.store(0, SeqCst);
-    slot.set_telling(true);
+    slot.set_telling(!in_recovery);
     slot.set_stage(Stage::Running);
     if let Some(databases) = shared::databases() {
         databases.wake_launcher();
@@ -172,6 +176,8 @@ unsafe extern "C-unwind" fn departed(_: i32, _: pg_sys::Datum) {
 
 struct Worker {
     slot: &'static Database,
+    /// It began on a standby, and leaves when that is promoted.
+    in_recovery: bool,
     tasks: Vec<Scheduled>,
     /// What tasks allocate from PostgreSQL; emptied after each call.
     memory: pg_sys::MemoryContext,
@@ -184,7 +190,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(slot: &'static Database) -> Self {
+    fn new(slot: &'static Database, in_recovery: bool) -> Self {
         // SAFETY: a context that lives as long as the process.
         let memory = unsafe {
             pg_sys::AllocSetContextCreateInternal(
@@ -197,7 +203,8 @@ impl Worker {
         };
         Self {
             slot,
-            tasks: work().new_tasks().map(Scheduled::new).collect(),
+            in_recovery,
+            tasks: work().new_tasks(in_recovery).map(Scheduled::new).collect(),
             memory,
             worked: Instant::now(),
             clock: sys::now(),
@@ -207,7 +214,7 @@ impl Worker {
 
     /// Works until it is to leave, and leaves.
     fn run(&mut self) -> Departure {
-        accept(true);
+        accept(!self.in_recovery);
         activity("");
         let mut woken = true;
         loop {
@@ -215,6 +222,11 @@ impl Worker {
             unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
             let interrupted = self.handle_interrupts();
             if is_asked_to_leave(self.slot) {
+                break;
+            }
+            if self.in_recovery && !sys::recovery_in_progress() {
+                // The next one does what is to be done on a primary.
+                self.slot.want_worker();
                 break;
             }
             woken |= interrupted;
@@ -364,6 +376,7 @@ impl Worker {
             .iter()
             .filter_map(|task| task.wait(now))
             .chain([timeout.saturating_sub(self.worked.elapsed()), LONGEST_WAIT])
+            .chain(self.in_recovery.then_some(PROMOTION_WAIT))
             .min()
             .unwrap_or(LONGEST_WAIT)
     }

@@ -37,6 +37,11 @@ pub trait Task {
     /// Whatever kept it from that; a transaction that is open is aborted by the caller.
     fn run(&mut self, round: Round) -> Result<Next>;
 
+    /// Whether it writes nothing, and does its work on a standby too.
+    fn works_in_recovery(&self) -> bool {
+        false
+    }
+
     /// Whether the worker must stay, however long nothing happens: something is left that only it can do.
     fn holds_work(&self) -> bool;
 }

@@ -31,12 +31,12 @@ pub fn new_task<T: Task + Default + 'static>() -> Box<dyn Task> {
 }
 
 impl Work {
-    /// New tasks for a worker.
-    pub(super) fn new_tasks(&self) -> impl Iterator<Item = Box<dyn Task>> {
+    /// New tasks for a worker, for one of a standby those that write nothing.
+    pub(super) fn new_tasks(&self, in_recovery: bool) -> impl Iterator<Item = Box<dyn Task>> {
         let tasks = self.tasks.iter().map(|new| new());
         #[cfg(feature = "fault_injection")]
         let tasks = tasks.chain([new_task::<Probe>()]);
-        tasks
+        tasks.filter(move |task| !in_recovery || task.works_in_recovery())
     }
 }
 

@@ -155,6 +155,81 @@ fn a_standby_compares_the_hash_and_not_the_version_alone() {
     assert_eq!(reader.counter("validated"), validated + 1);
 }
 
+#[test]
+fn a_standby_warms_its_cache_after_a_restart_and_has_another_worker_once_promoted() {
+    let primary = Server::new(&["state_cache.warm_on_start = on"]);
+    let mut writer = primary.connect();
+    writer.run("SELECT state_set('k' || n, '{\"n\": 1}') FROM generate_series(1, 30) n");
+    let standby = primary.standby();
+    let mut reader = standby.connect();
+    let entries = "SELECT count(*) FROM state_cache_entries";
+    assert_eq!(reader.number("SELECT state_warm('run', 20)"), 20);
+    assert_eq!(reader.number(entries), 20);
+    drop(reader);
+    standby.stop();
+    writer.run("SELECT state_set('k' || n, '{\"n\": 2}') FROM generate_series(1, 15) n");
+    standby.start();
+    let mut reader = standby.connect();
+    eventually("the worker to fill L1", || reader.number(entries) == 20);
+    assert!(reader.flag("SELECT pg_is_in_recovery()"));
+    standby.catch_up_with(&primary);
+    let sum = "SELECT sum((state_get('k' || n) -> 'n')::int) FROM generate_series(1, 30) n";
+    assert_eq!(reader.number(sum), 45);
+    // The worker of the standby has nothing to do with messages nor with what has expired.
+    writer.run("SELECT state_set('short', '1', ttl => '1 ms')");
+    standby.catch_up_with(&primary);
+    let worker = "SELECT pid FROM state_cache_workers WHERE database = current_database()";
+    let before = reader.text(worker);
+    primary.stop();
+    assert!(reader.flag("SELECT pg_promote()"));
+    eventually("a worker of the new primary", || {
+        ![before.clone(), "NULL".to_owned()].contains(&reader.text(worker))
+    });
+    let expired = "SELECT deleted FROM state_head WHERE key = 'short'";
+    eventually("the expired state to go", || reader.text(expired) != "f");
+    let mut listener = standby.connect();
+    listener.run("LISTEN state_updated");
+    reader.run("SELECT state_set('told', '1')");
+    eventually("the message", || {
+        listener.run("SELECT 1");
+        !listener.notifications().is_empty()
+    });
+}
+
+// Whether the primary preloads makes no difference to its standby, nor the other way round.
+#[test]
+fn either_of_primary_and_standby_may_do_without_preloading() {
+    for (on_primary, on_standby) in [("", "state_cache"), ("state_cache", "")] {
+        let preload = |what: &str| format!("shared_preload_libraries = '{what}'");
+        let primary = Server::without_extension(&[&preload(on_primary)]);
+        let mut writer = primary.connect();
+        writer.run("CREATE EXTENSION state_cache");
+        writer.run("SELECT state_set('k' || n, '{\"n\": 1}') FROM generate_series(1, 10) n");
+        let standby = primary.standby();
+        standby.stop();
+        standby.configure(&[&preload(on_standby)]);
+        standby.start();
+        let mut reader = standby.connect();
+        let sum = "SELECT sum((state_get('k' || n) -> 'n')::int) FROM generate_series(1, 10) n";
+        assert_eq!(reader.number(sum), 10);
+        writer.run("SELECT state_set('k' || n, '{\"n\": 2}') FROM generate_series(1, 5) n");
+        standby.catch_up_with(&primary);
+        for _ in 1..=2 {
+            assert_eq!(reader.number(sum), 15);
+        }
+        assert_eq!(reader.number("SELECT state_wait('k1', 2)"), 2);
+        let has_l1 = l1(&mut reader) == "on (recovery)";
+        assert_eq!(has_l1, on_standby == "state_cache");
+        drop(primary);
+        assert!(reader.flag("SELECT pg_promote()"));
+        eventually("the promotion", || {
+            !reader.flag("SELECT pg_is_in_recovery()")
+        });
+        reader.run("SELECT state_set('k1', '{\"n\": 3}')");
+        assert_eq!(reader.number(sum), 16);
+    }
+}
+
 // A transaction that began before a promotion goes on with a snapshot of the standby.
 #[test]
 fn a_snapshot_of_a_standby_stays_exact_after_the_promotion() {
