@@ -104,14 +104,15 @@ impl Counters<'_> {
 
     /// The same with all rows of the account locked.
     fn hold_with_all(&self, catalog: &Catalog, asked: Amount) -> Result<Option<Amount>> {
-        let rows = self.lock_all(catalog)?;
-        if rows.iter().any(|row| row.revision != self.budget.revision) {
+        let (rows, limit) = self.lock_all(catalog)?;
+        let (name, agent) = (self.account.budget, self.account.agent);
+        if !agent.is_empty() && budgets::agent(catalog, name, agent, Seen::Now)?.is_none() {
             return Err(self.redefined());
         }
         // After the locks are held: nobody extends a hold from here on that is over by then.
         let at = sys::now();
-        let Some(limit) = self.limit.limit else {
-            self.write(catalog, &rows, held(asked), None)?;
+        let Some(limit) = limit else {
+            self.write(catalog, &rows, (None, held(asked)), None)?;
             return Ok(None);
         };
         let expired = budgets::expired(catalog, &self.account, at, Seen::Now)?;
@@ -131,36 +132,46 @@ impl Counters<'_> {
                 currency: text(&self.budget.currency),
             })?;
         let judged_at = (asked > account.left() - expired).then_some(at);
-        self.write(catalog, &rows, held(asked), judged_at)?;
+        self.write(catalog, &rows, (Some(limit), held(asked)), judged_at)?;
         Ok(Some(account.left() - asked))
     }
 
-    /// Locks all rows of the account, among them the session's own, which is made if it is not there.
-    fn lock_all(&self, catalog: &Catalog) -> Result<Vec<AccountRow>> {
+    /// Locks all rows of the account, among them the session's own, which is made if it is not there. With what may be
+    /// spent by the definition as it is now that the locks are held.
+    ///
+    /// # Errors
+    /// `40001` if more than limits was redefined meanwhile.
+    fn lock_all(&self, catalog: &Catalog) -> Result<(Vec<AccountRow>, Option<Amount>)> {
         let rows = budgets::lock_account(catalog, &self.account, None)?;
         if rows.iter().any(|row| row.shard == self.shard) {
-            return Ok(rows);
+            return Ok((rows, self.limit_now(catalog)?));
         }
-        let revision = {
+        {
             let _owner = as_owner(catalog);
-            budgets::lock_definition(catalog, self.account.budget)?
-        };
-        if revision != Some(self.budget.revision) {
-            return Err(self.redefined());
+            budgets::lock_definition(catalog, self.account.budget)?;
         }
+        let limit = self.limit_now(catalog)?;
         // The first row of several gets its part with the others, below.
         let allotted = match self.is_alone() && rows.is_empty() {
-            true => self.limit.limit,
-            false => self.limit.limit.map(|_| Amount::ZERO),
+            true => limit,
+            false => limit.map(|_| Amount::ZERO),
         };
-        budgets::add_account(
-            catalog,
-            &self.account,
-            self.shard,
-            allotted,
-            self.budget.revision,
-        )?;
-        budgets::lock_account(catalog, &self.account, None)
+        let revision = self.budget.revision;
+        budgets::add_account(catalog, &self.account, self.shard, allotted, revision)?;
+        Ok((budgets::lock_account(catalog, &self.account, None)?, limit))
+    }
+
+    /// What may be spent by the definition as it is now.
+    fn limit_now(&self, catalog: &Catalog) -> Result<Option<Amount>> {
+        let name = self.account.budget;
+        let now = budgets::budget(catalog, name, Seen::Now)?;
+        let now = now.filter(|now| now.revision == self.budget.revision);
+        let now = now.ok_or_else(|| self.redefined())?;
+        match self.account.agent {
+            [] => Ok(Some(now.total)),
+            // One that is in the budget no longer has no limit: what it has held is settled still.
+            agent => Ok(budgets::agent(catalog, name, agent, Seen::Now)?.and_then(|it| it.limit)),
+        }
     }
 
     fn redefined(&self) -> crate::error::Error {
@@ -175,7 +186,7 @@ impl Counters<'_> {
         &self,
         catalog: &Catalog,
         rows: &[AccountRow],
-        charged: Charged,
+        (limit, charged): (Option<Amount>, Charged),
         judged_at: Option<i64>,
     ) -> Result<()> {
         let mut used: Vec<Amount> = collect(rows.iter().map(|row| row.share.used()))?;
@@ -186,7 +197,7 @@ impl Counters<'_> {
             .iter()
             .filter(|row| row.shard < self.budget.shards)
             .count();
-        let allotted = match self.limit.limit {
+        let allotted = match limit {
             Some(limit) => try_collect(
                 allot(limit, &used, shards)
                     .into_iter()
@@ -223,8 +234,8 @@ impl Counters<'_> {
             Some(spent) if alone => spent,
             Some(_) => budgets::spent(catalog, &self.account)?.0,
             None => {
-                let rows = self.lock_all(catalog)?;
-                self.write(catalog, &rows, *charged, None)?;
+                let (rows, limit) = self.lock_all(catalog)?;
+                self.write(catalog, &rows, (limit, *charged), None)?;
                 budgets::spent(catalog, &self.account)?.0
             }
         };
@@ -237,7 +248,7 @@ impl Counters<'_> {
     /// Makes the allotments anew after a redefinition. The rows are locked by it until the transaction ends.
     pub fn allot_again(&self, catalog: &Catalog) -> Result<()> {
         let rows = budgets::lock_account(catalog, &self.account, None)?;
-        self.write(catalog, &rows, Charged::default(), None)?;
+        self.write(catalog, &rows, (self.limit.limit, Charged::default()), None)?;
         match self.watched() {
             Some(watched) => told::after_redefinition(catalog, &watched),
             None => Ok(()),

@@ -1,75 +1,61 @@
 //! Costs that nothing was held for.
 
 use super::account::{Counters, limit_of};
+use super::check_may_write;
 use super::error::BudgetError;
 use super::hold::{changed, check_name, counters, learn, scopes_of};
+use super::json::{self, Object};
 use super::path::{path, unknown};
-use super::{check_may_write, json};
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::Catalog;
-use crate::error::{Error, Result, text};
+use crate::error::{Result, text};
 use crate::store::budgets::{self, Budget, Charged, NewCost, Scope, Seen};
-use crate::{json_text, memory, sys};
-use state_cache_budget::shapes::Record;
+use crate::{memory, sys};
 use state_cache_budget::{Amount, price};
-use state_cache_memory::Grow;
+use state_cache_memory::{Grow, boxed, copy};
 use std::collections::BTreeMap;
 
 /// Records of one call, at most.
 const MOST: usize = 10_000;
 
-/// The records that a call gives, checked, in the encoding of the database.
+/// The records that a call gives, checked.
 fn records(call: &Call<'_>, budget: &Budget, at: i64) -> Result<Vec<NewCost>> {
-    let given: Vec<Record> =
-        json::argument(call, 1, "records")?.ok_or_else(|| Error::null_argument("records"))?;
-    if given.len() > MOST {
-        return Err(Error::argument(format!(
-            "records has {} elements, the limit is {MOST}",
-            given.len()
-        )));
-    }
+    const KNOWN: &[&str] = &["id", "agent", "amount", "expected", "currency", "metadata"];
+    let given = json::elements("records", call.required_jsonb(1, "records")?, MOST)?;
     let mut records = Vec::new();
-    for (n, record) in given.into_iter().enumerate() {
+    for (n, record) in given.iter().enumerate() {
         memory::check()?;
-        let id = json::in_encoding(record.id.as_bytes())?;
-        check_name("id", &id)?;
-        let wrong = |what: &str, amount: Amount| {
-            Error::argument(format!("cost \"{}\": {what}: {amount}", text(&id)))
-        };
-        if record.amount.is_negative() {
-            return Err(wrong("amount must not be negative", record.amount));
+        let place = format!("record {n}");
+        let object = Object::open(&place, record, KNOWN)?;
+        let required = |name| object.wrong(name, "must not be missing or null");
+        let id = object.text("id")?.ok_or_else(|| required("id"))?;
+        check_name("id", id)?;
+        let actual = object.amount("amount")?.ok_or_else(|| required("amount"))?;
+        if actual.is_negative() {
+            return Err(object.wrong("amount", &format!("must not be negative: {actual}")));
         }
-        if let Some(expected) = record.expected.filter(|it| !it.is_positive()) {
-            return Err(wrong("expected must be positive", expected));
+        let expected = object.amount("expected")?;
+        if let Some(expected) = expected.filter(|it| !it.is_positive()) {
+            return Err(object.wrong("expected", &format!("must be positive: {expected}")));
         }
-        if let Some(currency) = &record.currency {
-            let currency = json::in_encoding(currency.as_bytes())?;
-            if *currency != *budget.currency {
-                return Err(BudgetError::Currency {
-                    what: format!("budget \"{}\"", text(&budget.name)),
-                    currency: text(&budget.currency),
-                    other: text(&currency),
-                }
-                .into());
+        if let Some(currency) = object.text("currency")?
+            && *currency != *budget.currency
+        {
+            return Err(BudgetError::Currency {
+                what: format!("budget \"{}\"", text(&budget.name)),
+                currency: text(&budget.currency),
+                other: text(currency),
             }
+            .into());
         }
-        let metadata = match &record.metadata {
-            Some(metadata) => Some(json_text::parse(&json::in_encoding(
-                metadata.get().as_bytes(),
-            )?)?),
-            None => None,
-        };
         records.try_push(NewCost {
-            agent: match &record.agent {
-                Some(agent) => Some(json::in_encoding(agent.as_bytes())?.into()),
-                None => None,
-            },
-            id: id.into(),
-            expected: record.expected,
-            actual: record.amount,
+            id: boxed(id)?,
+            agent: object.text("agent")?.map(boxed).transpose()?,
+            expected,
+            actual,
             // So that the last ones are the last ones.
             at: at.saturating_add(n as i64),
-            metadata,
+            metadata: object.member("metadata").map(copy).transpose()?,
         })?;
     }
     Ok(records)

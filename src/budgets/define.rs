@@ -3,20 +3,23 @@
 use super::account::{Counters, Limit, limit_of};
 use super::error::BudgetError;
 use super::hold::{check_name, not_negative};
+use super::json::{self, Object};
 use super::path::{MOST, path, period_start, unknown};
-use super::{check_may_write, json, note_change};
+use super::{check_may_write, note_change};
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
 use crate::store::budgets::{self, Account, Agent, Budget, Seen};
-use crate::sys;
+use crate::{memory, sys};
 use pgrx::pg_sys;
-use state_cache_budget::{Amount, Period, shapes};
+use state_cache_budget::{Amount, Period};
 use state_cache_memory::Grow;
 use std::ffi::CStr;
 
 /// Rows among which counters are distributed, at most.
 const MOST_SHARDS: i32 = 64;
+/// Agents of a budget, at most.
+const MOST_AGENTS: usize = 10_000;
 /// The longest name of a currency, in bytes.
 const MAX_CURRENCY: usize = 63;
 
@@ -80,31 +83,41 @@ struct NewAgent {
     terms: Agent,
 }
 
+/// The agents that a call defines.
 fn agents(call: &Call<'_>, n: usize) -> Result<Option<Vec<NewAgent>>> {
-    let Some(given) = json::argument::<shapes::Agents>(call, n, "agents")? else {
+    let Some(given) = call.jsonb(n) else {
         return Ok(None);
     };
+    let given = json::members("agents", given)?;
+    if given.len() > MOST_AGENTS {
+        return Err(Error::argument(format!(
+            "agents has {} members, the limit is {MOST_AGENTS}",
+            given.len()
+        )));
+    }
     let mut agents = Vec::new();
-    for (name, terms) in given {
-        let encoded = json::in_encoding(name.as_bytes())?;
-        check_name("agent", &encoded)?;
-        let say = |what: &str, amount: Amount| {
-            Error::argument(format!("agent \"{}\": {what}: {amount}", text(&encoded)))
+    for (name, terms) in &given {
+        memory::check()?;
+        check_name("agent", name)?;
+        let what = format!("agent \"{}\"", text(name));
+        let object = Object::open(&what, terms, &["limit", "price"])?;
+        let terms = Agent {
+            limit: object.amount("limit")?,
+            price: object.amount("price")?,
         };
         if let Some(limit) = terms.limit.filter(|it| it.is_negative()) {
-            return Err(say("limit must not be negative", limit));
+            return Err(object.wrong("limit", &format!("must not be negative: {limit}")));
         }
         if let Some(price) = terms.price.filter(|it| !it.is_positive()) {
-            return Err(say("price must be positive", price));
+            return Err(object.wrong("price", &format!("must be positive: {price}")));
         }
         agents.try_push(NewAgent {
-            name: encoded.into(),
-            terms: Agent {
-                limit: terms.limit,
-                price: terms.price,
-            },
+            name: (*name).into(),
+            terms,
         })?;
     }
+    // In the order in which accounts are locked.
+    agents.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Some(agents))
 }
 
@@ -274,6 +287,9 @@ fn define(call: &Call<'_>) -> Result<()> {
         check_parent(&catalog, &new, parent, old.is_none())?;
     }
     if let Some(old) = &old {
+        lock_accounts(&catalog, old, at)?;
+        budgets::lock_to_redefine(&catalog, name)?;
+        // With those that others have added meanwhile; none is added from here on.
         let used = lock_accounts(&catalog, old, at)?;
         check_unused(&catalog, old, &new, used)?;
         let is_same = old.parent == new.parent
@@ -313,6 +329,8 @@ fn drop_budget(call: &Call<'_>, function: &CStr) -> Result<()> {
         .into());
     }
     let at = sys::now();
+    lock_accounts(&catalog, &budget, at)?;
+    budgets::lock_to_redefine(&catalog, name)?;
     lock_accounts(&catalog, &budget, at)?;
     if budgets::is_held(&catalog, name, at)? {
         return Err(BudgetError::Held { budget: text(name) }.into());

@@ -1,7 +1,7 @@
 //! How right prices were, what planned work will cost, and what somebody should look at.
 
 use super::error::BudgetError;
-use super::json;
+use super::json::{self, Object};
 use super::path::{ENDLESS, path, period_of, period_start, require, unknown};
 use crate::call::{self, Call, sql_functions};
 use crate::catalog::{self, Catalog};
@@ -10,12 +10,14 @@ use crate::store::budgets::{self, Account, Budget, Seen, Totals};
 use crate::{memory, money, sys};
 use state_cache_budget::advise::{self, AgentFacts, Facts, OldHolds};
 use state_cache_budget::project::{self, Projection, Work};
-use state_cache_budget::{Amount, price, shapes};
+use state_cache_budget::{Amount, price};
 use state_cache_memory::Grow;
 use std::rc::Rc;
 
 /// Planned kinds of work, at most.
 const MOST: usize = 1000;
+/// Calls that one plan can have.
+const MOST_CALLS: i64 = 1_000_000_000;
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
 
@@ -44,61 +46,61 @@ fn left(
 
 /// The work that a call plans, in a budget.
 fn planned(call: &Call<'_>, catalog: &Catalog, budget: &Budget, at: i64) -> Result<Vec<Work>> {
-    let given: Vec<shapes::Planned> =
-        json::argument(call, 1, "planned")?.ok_or_else(|| Error::null_argument("planned"))?;
-    if given.len() > MOST {
-        return Err(Error::argument(format!(
-            "planned has {} elements, the limit is {MOST}",
-            given.len()
-        )));
-    }
+    let given = json::elements("planned", call.required_jsonb(1, "planned")?, MOST)?;
     let totals = budgets::totals(catalog, &budget.name, period_start(budget, at))?;
     let mut work: Vec<Work> = Vec::new();
-    for one in given {
+    for (n, one) in given.iter().enumerate() {
         memory::check()?;
-        let name = one.agent.as_deref().unwrap_or_default();
-        if !(0..=1_000_000_000).contains(&one.count) {
-            return Err(Error::argument(format!(
-                "count of agent \"{name}\" must be 0 to 1000000000: {}",
-                one.count
-            )));
+        let place = format!("plan {n}");
+        let object = Object::open(&place, one, &["agent", "count", "price"])?;
+        let count = match object.amount("count")? {
+            Some(count) => count
+                .whole_units()
+                .filter(|it| (0..=MOST_CALLS).contains(it)),
+            None => Some(1),
+        };
+        let count = count.ok_or_else(|| {
+            object.wrong(
+                "count",
+                &format!("must be a whole number, 0 to {MOST_CALLS}"),
+            )
+        })?;
+        let named_price = object.amount("price")?;
+        if let Some(price) = named_price.filter(|it| it.is_negative()) {
+            return Err(object.wrong("price", &format!("must not be negative: {price}")));
         }
-        if let Some(price) = one.price.filter(|it| it.is_negative()) {
-            return Err(Error::argument(format!(
-                "price of agent \"{name}\" must not be negative: {price}"
-            )));
-        }
+        let agent = object.text("agent")?;
+        let shown = agent.map(json::unicode);
         // What an agent has left is for all that is planned of it.
-        if let Some(known) = work
+        let known = work
             .iter_mut()
-            .find(|it| it.agent == one.agent && it.named_price == one.price)
-        {
-            known.count += one.count;
+            .find(|it| it.agent == shown && it.named_price == named_price);
+        if let Some(known) = known {
+            known.count += count;
             continue;
         }
         let (mut price, mut left_to, mut costs) = (None, None, Vec::new());
-        if let Some(agent) = &one.agent {
-            let agent = json::in_encoding(agent.as_bytes())?;
-            let found = budgets::agent(catalog, &budget.name, &agent, Seen::BySnapshot)?;
+        if let Some(agent) = agent {
+            let found = budgets::agent(catalog, &budget.name, agent, Seen::BySnapshot)?;
             let found = found.ok_or_else(|| BudgetError::UnknownAgents {
                 budget: text(&budget.name),
-                agents: vec![text(&agent)],
+                agents: vec![text(agent)],
             })?;
             price = found.price;
             if let Some(limit) = found.limit {
-                left_to = Some(left(catalog, budget, limit, &agent, &totals, at)?);
+                left_to = Some(left(catalog, budget, limit, agent, &totals, at)?);
             }
             let most = project::LOOKED_AT as i64;
             for cost in
-                budgets::recent_costs(catalog, &budget.name, Some(&agent), most, Seen::BySnapshot)?
+                budgets::recent_costs(catalog, &budget.name, Some(agent), most, Seen::BySnapshot)?
             {
                 costs.try_push(cost.actual)?;
             }
         }
         work.try_push(Work {
-            agent: one.agent,
-            count: one.count,
-            named_price: one.price,
+            agent: shown,
+            count,
+            named_price,
             price,
             costs,
             left: left_to,

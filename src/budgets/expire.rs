@@ -82,3 +82,14 @@ impl Task for Expired {
         false
     }
 }
+
+#[cfg(feature = "fault_injection")]
+crate::call::sql_functions! {
+    /// `state_budget_test_expire()`: what the worker does, in the caller's transaction; how many holds that were.
+    fn state_budget_test_expire(call) {
+        let _ = call;
+        let catalog = catalog::installed()?.ok_or(Error::NotInstalled)?;
+        let taken = take_out(&catalog, None, crate::sys::now())?;
+        Ok(crate::call::count_datum(taken as u64))
+    }
+}

@@ -32,7 +32,7 @@
 //! 4. `state_budget_reached`: the insert of a level that is reached waits for who inserts the same.
 //!
 //! All are held until the transaction ends. A transaction that calls several functions may meet another in a
-//! deadlock, which PostgreSQL ends with `40P01`.
+//! deadlock, which PostgreSQL ends with `40P01`; so may the first hold of an agent in a period and a redefinition.
 //!
 //! **What two sessions see.** At READ COMMITTED a statement that has waited for a row of an account decides by the
 //! row as it is then: the condition is part of the UPDATE, and what it compares is in that row only, the limit

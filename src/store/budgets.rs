@@ -21,7 +21,7 @@ struct Statements {
     retire_agents: OnceCell<Statement>,
     forget_prices: OnceCell<Statement>,
     children: OnceCell<Statement>,
-    lock_definition: OnceCell<Statement>,
+    lock_definition: [OnceCell<Statement>; 2],
     grant: OnceCell<Statement>,
     add_account: OnceCell<Statement>,
     lock_account: OnceCell<Statement>,
@@ -383,16 +383,28 @@ pub fn budgets_below(catalog: &Catalog, budget: &[u8]) -> Result<Vec<Box<[u8]>>>
     )
 }
 
-/// Keeps a budget from being redefined until the transaction ends; its revision, if there is such a budget. To be
-/// called as the owner of the table: reserving needs no privilege to redefine.
-pub fn lock_definition(catalog: &Catalog, budget: &[u8]) -> Result<Option<i64>> {
+/// Keeps a budget from being redefined until the transaction ends. To be called as the owner of the table: reserving
+/// needs no privilege to redefine.
+pub fn lock_definition(catalog: &Catalog, budget: &[u8]) -> Result<()> {
     run(
         catalog,
-        &statements(catalog).lock_definition,
-        "SELECT revision FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+        &statements(catalog).lock_definition[0],
+        "SELECT FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
         Seen::Now,
         || [name(budget)],
-        |rows| Ok(rows.first().map(|row| row.bigint(1))),
+        nothing,
+    )
+}
+
+/// Keeps others from adding rows to the accounts of a budget until the transaction ends.
+pub fn lock_to_redefine(catalog: &Catalog, budget: &[u8]) -> Result<()> {
+    run(
+        catalog,
+        &statements(catalog).lock_definition[1],
+        "SELECT FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+        Seen::Now,
+        || [name(budget)],
+        nothing,
     )
 }
 
@@ -622,8 +634,7 @@ pub fn charge(
          WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
          AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
          AND revision OPERATOR(pg_catalog.=) $11 \
-         AND ($10 OR allotted IS NULL OR allotted OPERATOR(pg_catalog.=) 0 \
-         OR $5 OPERATOR(pg_catalog.+) $6 OPERATOR(pg_catalog.<=) 0 \
+         AND ($10 OR allotted IS NULL OR $5 OPERATOR(pg_catalog.+) $6 OPERATOR(pg_catalog.<=) 0 \
          OR spent OPERATOR(pg_catalog.+) held OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.+) $6 \
          OPERATOR(pg_catalog.<=) allotted) RETURNING spent",
         Seen::Now,

@@ -1,7 +1,6 @@
 //! Money.
 
-use serde::de::{self, Deserializer};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::iter::Sum;
@@ -88,6 +87,14 @@ impl Amount {
             }
         }
         Ok(Self(if negative { -billionths } else { billionths }))
+    }
+
+    /// The amount as a whole number of units, if it is one.
+    pub fn whole_units(self) -> Option<i64> {
+        match self.0 % ONE {
+            0 => i64::try_from(self.0 / ONE).ok(),
+            _ => None,
+        }
     }
 
     /// Whether it is above 0.
@@ -199,23 +206,6 @@ impl Serialize for Amount {
     }
 }
 
-impl<'de> Deserialize<'de> for Amount {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        Self::parse(raw.get())
-            .map_err(|error| de::Error::custom(format!("{} {error}", shown(raw.get()))))
-    }
-}
-
-/// The front of what somebody has written in place of an amount.
-fn shown(text: &str) -> String {
-    const MOST: usize = 40;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,10 +259,11 @@ mod tests {
 
     #[test]
     fn json_numbers_keep_all_digits() {
-        let text = "[0.1,12345678901234567.123456789]";
-        let amounts: Vec<Amount> = serde_json::from_str(text).unwrap_or_default();
-        assert_eq!(serde_json::to_string(&amounts).ok().as_deref(), Some(text));
-        assert!(serde_json::from_str::<Amount>("\"1\"").is_err());
-        assert!(serde_json::from_str::<Amount>("null").is_err());
+        let amounts = [amount("0.1"), amount("12345678901234567.123456789")];
+        let json = serde_json::to_string(&amounts);
+        assert_eq!(
+            json.ok().as_deref(),
+            Some("[0.1,12345678901234567.123456789]")
+        );
     }
 }

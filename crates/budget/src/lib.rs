@@ -6,7 +6,7 @@
 //! - [`Period`]: when the counters of a budget begin anew.
 //! - [`price`]: when the price of an agent is learned from its costs, and accuracy.
 //! - [`project`]: what planned work will cost; [`advise`]: what somebody should look at.
-//! - [`shapes`]: what callers write and read as JSON.
+//! - [`shapes`]: what callers read as JSON.
 //!
 //! The server keeps the numbers in rows and locks these in an order (`src/budgets`); what is decided about them is
 //! decided here.

@@ -1,65 +1,7 @@
-//! What callers write and read as JSON.
+//! What callers read as JSON.
 
 use crate::Amount;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-
-/// Agents of a budget, by name: `{"writer": {"limit": 10, "price": 0.5}}`.
-pub type Agents = BTreeMap<String, Terms>;
-
-/// What an agent may spend, and what one of its calls is expected to cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Terms {
-    /// What it may spend; nothing: as much as the budget.
-    #[serde(default)]
-    pub limit: Option<Amount>,
-    /// What it reserves where nobody says how much.
-    #[serde(default)]
-    pub price: Option<Amount>,
-}
-
-/// A cost that nothing was held for.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// Its name: a record of the same name is charged once.
-    pub id: String,
-    /// Whose cost it is; nothing: nobody's in particular.
-    #[serde(default)]
-    pub agent: Option<String>,
-    /// What it cost.
-    pub amount: Amount,
-    /// What was expected, if anything was.
-    #[serde(default)]
-    pub expected: Option<Amount>,
-    /// Checked against that of the budget.
-    #[serde(default)]
-    pub currency: Option<String>,
-    /// Whatever the caller wants to keep beside it.
-    #[serde(default)]
-    pub metadata: Option<Box<RawValue>>,
-}
-
-/// Work that is planned: so many calls of an agent.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Planned {
-    /// Whose calls.
-    #[serde(default)]
-    pub agent: Option<String>,
-    /// How many.
-    #[serde(default = "one")]
-    pub count: i64,
-    /// What each is expected to cost; nothing: what the agent's calls have cost.
-    #[serde(default)]
-    pub price: Option<Amount>,
-}
-
-fn one() -> i64 {
-    1
-}
+use serde::Serialize;
 
 /// What `state_budget_summary` answers.
 #[derive(Debug, Serialize)]

@@ -32,7 +32,7 @@ const SETUP: &[&str] = &[
          WHERE id = $1::integer')",
     "SELECT state_watch('computed', 'computed', 'id')",
     "SELECT state_budget_define('b', 1000000, 'USD', agents => '{\"a\": {\"price\": 1}}')",
-    "SELECT count(state_budget_reserve('b', 'a', hold_id => 'h' || n)) FROM generate_series(1, 500) n",
+    "SELECT count(*) FROM generate_series(1, 500) n, state_budget_reserve('b', 'a', hold_id => 'h' || n)",
 ];
 
 /// Every function that takes or gives documents, or lists as long as somebody likes.
@@ -110,8 +110,8 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO computed SELECT n, NULL FROM generate_series(3, 3000) n",
     "SELECT state_watch('computed', 'computed', 'id + 1'), count(*) FROM state_sources",
     "SELECT state_budget_define('b2', 1, 'USD', agents => '{\"a\": {\"price\": 1}}')",
-    "SELECT count(state_budget_reserve('b', 'a', 2)) FROM generate_series(1, 50)",
-    "SELECT count(state_budget_settle('h' || n, 2, d)) FROM whole, generate_series(1, 5) n",
+    "SELECT count(*) FROM generate_series(1, 50) n, state_budget_reserve('b', 'a', n * 0.1)",
+    "SELECT count(*) FROM whole, generate_series(1, 5) n, state_budget_settle('h' || n, 2, d)",
     "SELECT state_budget_record_costs('b', jsonb_agg(jsonb_build_object('id', n::text, 'agent', 'a', 'amount', 1, \
      'expected', 2, 'metadata', repeat('x', 200)))) FROM generate_series(1, 1000) n",
     "SELECT length(state_budget_summary('b')::text), count(*) FROM state_budget_recommend('b')",
