@@ -777,11 +777,11 @@ COMMENT ON INDEX state_outbox_pending IS 'what no consumer has acknowledged';
 
 CREATE FUNCTION state_context_create(run_id text, routine_id text DEFAULT NULL, inputs jsonb DEFAULT NULL,
 		permissions text[] DEFAULT NULL, resource_limits jsonb DEFAULT NULL, swarm_id text DEFAULT NULL,
-		sensitivity_map jsonb DEFAULT NULL)
+		sensitivity_map jsonb DEFAULT NULL, budget text DEFAULT NULL)
 	RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_context_create';
-COMMENT ON FUNCTION state_context_create(text, text, jsonb, text[], jsonb, text, jsonb)
-	IS 'creates a root run whose variables are the inputs; its version';
+COMMENT ON FUNCTION state_context_create(text, text, jsonb, text[], jsonb, text, jsonb, text)
+	IS 'creates a root run whose variables are the inputs, and whose credits a budget is charged with; its version';
 
 CREATE FUNCTION state_context_child(parent_run_id text, child_run_id text, inputs jsonb DEFAULT NULL,
 		routine_id text DEFAULT NULL, permissions text[] DEFAULT NULL, resource_limits jsonb DEFAULT NULL,

@@ -136,8 +136,8 @@ impl Counters<'_> {
         Ok(Some(account.left() - asked))
     }
 
-    /// Locks all rows of the account, among them the session's own, which is made if it is not there. With what may be
-    /// spent by the definition as it is now that the locks are held.
+    /// Locks all rows of the account, among them the session's own, which is made if it is not there. With what may
+    /// be spent by the definition as it is now that the locks are held.
     ///
     /// # Errors
     /// `40001` if more than limits was redefined meanwhile.

@@ -104,7 +104,7 @@ fn add(sums: &mut Sums, record: &NewCost) {
 
 /// Writes the records that are not there yet, in the order of their names; those.
 fn write(catalog: &Catalog, scopes: &[Scope], mut records: Vec<NewCost>) -> Result<Vec<NewCost>> {
-    records.sort_by(|a, b| a.id.cmp(&b.id));
+    records.sort_unstable_by(|a, b| (&a.id, a.at).cmp(&(&b.id, b.at)));
     let Some(scope) = scopes.first() else {
         return Ok(Vec::new());
     };

@@ -117,7 +117,7 @@ fn agents(call: &Call<'_>, n: usize) -> Result<Option<Vec<NewAgent>>> {
         })?;
     }
     // In the order in which accounts are locked.
-    agents.sort_by(|a, b| a.name.cmp(&b.name));
+    agents.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(Some(agents))
 }
 

@@ -51,7 +51,7 @@ pub fn agent_of(catalog: &Catalog, budget: &Budget, name: &[u8]) -> Result<budge
 }
 
 /// A name for a hold that its caller gives none.
-fn new_id() -> Result<Box<[u8]>> {
+pub fn new_id() -> Result<Box<[u8]>> {
     let mut bytes = [0u8; 16];
     // SAFETY: fills so many bytes.
     if !unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {

@@ -1,7 +1,7 @@
 //! JSON of callers taken apart, and shapes of `state_cache_budget` written.
 //!
-//! What is sized by data is asked for fallibly: documents are read in binary form, and written into memory that may be
-//! refused.
+//! What is sized by data is asked for fallibly: documents are read in binary form, and written into memory that may
+//! be refused.
 
 use crate::encoding;
 use crate::error::{Error, Result, front_text, text};

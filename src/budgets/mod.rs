@@ -81,11 +81,13 @@ mod expire;
 mod hold;
 mod json;
 mod path;
+mod run;
 mod summary;
 mod told;
 mod verify;
 
 pub use expire::Expired;
+pub use run::{Spent, check_exists, spend};
 
 use crate::call::{Call, sql_functions};
 use crate::catalog::{self, Catalog};

@@ -73,11 +73,13 @@ fn verify(catalog: &Rc<Catalog>, budget: Option<&[u8]>, repairs: bool) -> Result
     let depth = |it: &Counted| path(catalog, &it.budget, Seen::Now).map_or(0, |path| path.len());
     let depths: Vec<usize> = collect(wrong.iter().map(depth))?;
     let mut order: Vec<usize> = collect(0..wrong.len())?;
-    order.sort_by_key(|n| (std::cmp::Reverse(depths[*n]), wrong[*n].agent.is_empty()));
+    order.sort_unstable_by_key(|n| (std::cmp::Reverse(depths[*n]), wrong[*n].agent.is_empty()));
     for n in order {
         repair(catalog, &wrong[n])?;
     }
-    wrong.sort_by(|a, b| (&a.budget, &a.agent, a.period).cmp(&(&b.budget, &b.agent, b.period)));
+    wrong.sort_unstable_by(|a, b| {
+        (&a.budget, &a.agent, a.period).cmp(&(&b.budget, &b.agent, b.period))
+    });
     Ok(wrong)
 }
 

@@ -11,7 +11,8 @@ use state_cache_document as document;
 use state_cache_memory::copy;
 
 /// What a run was given by others, and would not give itself.
-const GIVEN: [&str; 4] = [
+const GIVEN: [&str; 5] = [
+    "budget",
     "parentRunId",
     "permissions",
     "resourceLimits",

@@ -7,6 +7,7 @@ use super::hierarchy::{as_owner, clear_place, lock_place, put_place};
 use super::limits;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{check_value, label, members};
+use crate::budgets;
 use crate::cache::StateRef;
 use crate::cache::forms::{Document, Head};
 use crate::cache::found::Found;
@@ -27,6 +28,8 @@ struct New<'a> {
     routine: Option<&'a [u8]>,
     parent: Option<&'a [u8]>,
     swarm: Option<&'a [u8]>,
+    /// The budget that its credits are charged to.
+    budget: Option<&'a [u8]>,
     permissions: Vec<Vec<u8>>,
     limits: Option<Vec<u8>>,
     shared_limits: Option<Vec<u8>>,
@@ -130,6 +133,7 @@ impl New<'_> {
             ("routineId", self.routine.map(string).transpose()?),
             ("parentRunId", self.parent.map(string).transpose()?),
             ("swarmId", self.swarm.map(string).transpose()?),
+            ("budget", self.budget.map(string).transpose()?),
             ("sharedLimits", self.shared_limits),
         ];
         fields.extend(
@@ -346,9 +350,13 @@ fn check_room(parent: &StateRef<'_>, place: &Place, child: &[u8]) -> Result<i32>
 }
 
 sql_functions! {
-    /// `state_context_create(run_id, routine_id, inputs, permissions, resource_limits, swarm_id, sensitivity_map)`
+    /// `state_context_create(run_id, routine_id, inputs, permissions, resource_limits, swarm_id, sensitivity_map,
+    /// budget)`
     fn state_context_create(call) {
         let state = run::named(call, 0)?;
+        if let Some(budget) = call.text(7) {
+            budgets::check_exists(&state.catalog, budget)?;
+        }
         if let Some(swarm) = call.text(5) {
             StateRef::new(&state.catalog, blackboard::SWARM, swarm)?;
         }
@@ -356,6 +364,7 @@ sql_functions! {
             run: state.key,
             routine: call.text(1),
             swarm: call.text(5),
+            budget: call.text(7),
             permissions: permissions(call, 3)?.unwrap_or_default(),
             limits: limits_given(call, 4)?.map(copy).transpose()?,
             sensitivity_map: sensitivity_map(call, 6)?,
@@ -399,12 +408,14 @@ sql_functions! {
             return Err(ContextError::Permission { parent: text(parent_key), permission: text(above) }.into());
         }
         let swarm = run::text_of(parent_key, &context, "swarmId")?;
+        let budget = run::text_of(parent_key, &context, "budget")?;
         let permissions = asked.unwrap_or(held);
         let mut new = New {
             run: child_key,
             routine: call.text(3),
             parent: Some(parent_key),
             swarm: swarm.as_deref(),
+            budget: budget.as_deref(),
             permissions: try_collect(permissions.iter().map(|one| copy(one)))?,
             sensitivity_map: run::section_of(parent_key, &context, "sensitivityMap")?.map(copy).transpose()?,
             ..New::default()

@@ -23,6 +23,7 @@ use super::hierarchy::is_there;
 use super::number::Number;
 use super::purse::{Charge, Purse, SPENDABLE};
 use super::run::{self, malformed};
+use crate::budgets;
 use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::error::{Error, Result, text};
@@ -362,6 +363,22 @@ pub fn inherit(
     })
 }
 
+/// Charges credits that a run has spent to the budget that it names, if it names one.
+fn charge_budget(state: &StateRef<'_>, amount: &Number) -> Result<()> {
+    let (_, document) = run::found(state, transaction::read_locked(state, &mut Document)?)?;
+    let context = run::open(state, &document)?;
+    let Some(budget) = run::text_of(state.key, &context, "budget")? else {
+        return Ok(());
+    };
+    let routine = run::text_of(state.key, &context, "routineId")?;
+    let spent = budgets::Spent {
+        budget: &budget,
+        agent: routine.as_deref(),
+        run: state.key,
+    };
+    budgets::spend(&state.catalog, &spent, amount.clone().datum())
+}
+
 crate::call::sql_functions! {
     /// `state_context_spend(run_id, what, amount, token)`
     fn state_context_spend(call) {
@@ -381,6 +398,9 @@ crate::call::sql_functions! {
             fence_now(&state, token)?;
             charge(&state, counter, Charge::Spend(&amount), function)
         })?;
+        if counter == Counter::Credits {
+            charge_budget(&state, &amount)?;
+        }
         Ok(call.nullable(left.and_then(Number::datum)))
     }
 }

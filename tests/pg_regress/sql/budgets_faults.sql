@@ -35,3 +35,27 @@ SELECT outcome($$SELECT state_budget_record_costs('f', '[{"id": "x", "agent": "a
 SELECT state_budget_summary('f')->'spent';
 SELECT count(*) FROM state_budget_verify();
 SELECT state_budget_drop('f');
+
+-- A run names a budget: its credits are charged there, and its children's, each once; without room nobody is charged.
+SELECT state_budget_define('runs', 10, 'credits', agents => '{"routine": {"limit": 4}}');
+SELECT outcome($$SELECT state_context_create('budget run', budget => 'nothing')$$);
+SELECT state_context_create('budget run', 'routine', resource_limits => '{"maxCredits": 9}', budget => 'runs');
+SELECT state_context_child('budget run', 'budget run/shares'), state_context_child('budget run', 'budget run/allotted', routine_id => 'routine', resource_limits => '{"maxCredits": 5}');
+SELECT state_context_spend('budget run', 'credits', 0.5), state_context_spend('budget run', 'toolCalls', 1);
+SELECT state_context_spend('budget run/shares', 'credits', 1), state_context_spend('budget run/allotted', 'credits', 2);
+SELECT state_context_spend('budget run', 'credits', 0);
+SELECT outcome($$SELECT state_context_spend('budget run/allotted', 'credits', 3)$$), outcome($$SELECT state_context_spend('budget run/shares', 'credits', 9)$$);
+SELECT outcome($$SELECT state_context_spend('budget run', 'credits', 0.0000000001)$$);
+SELECT s->'spent', s->'reserved', s->'agents'->0->'spent' FROM state_budget_summary('runs') s;
+SELECT state_get_path('budget run', '{usage}'), state_get_path('budget run/allotted', '{usage}'), state_get_path('budget run/allotted', '{budget}');
+SELECT agent, actual, metadata FROM state_budget_cost WHERE budget = 'runs' ORDER BY recorded_at;
+BEGIN;
+SELECT state_context_spend('budget run', 'credits', 0.25);
+ROLLBACK;
+SELECT state_budget_summary('runs')->'spent', (SELECT count(*) FROM state_budget_verify());
+SELECT key FROM state_context_complete('budget run/shares', 'cancelled');
+SELECT key FROM state_context_complete('budget run/allotted', 'cancelled');
+SELECT state_get_path('budget run', '{usage}'), state_budget_summary('runs')->'spent';
+SELECT key FROM state_context_complete('budget run', 'cancelled');
+SELECT state_delete(key) FROM unnest(ARRAY['budget run/shares', 'budget run/allotted', 'budget run']) key;
+SELECT state_budget_drop('runs');

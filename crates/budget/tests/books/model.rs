@@ -57,7 +57,7 @@ impl Model {
         }
     }
 
-    fn counts<'a>(&'a self, scope: usize, now: i64) -> impl Iterator<Item = &'a Entry> {
+    fn counts(&self, scope: usize, now: i64) -> impl Iterator<Item = &Entry> {
         let period = self.books[scope].period;
         self.entries.iter().filter(move |entry| {
             entry.scopes.contains(&scope) && period.start(entry.made_at) == period.start(now)
@@ -175,8 +175,8 @@ impl Model {
         });
     }
 
-    /// What must hold whatever has happened: each cost and hold of a leaf is one of the scopes above it, in its period
-    /// there; and nothing is held by what is no hold.
+    /// What must hold whatever has happened: each cost and hold of a leaf is one of the scopes above it, in its
+    /// period there; and nothing is held by what is no hold.
     pub fn check(&self, now: i64) -> Result<(), String> {
         for entry in &self.entries {
             if !entry.is_hold && entry.amount.is_positive() {
