@@ -4,7 +4,7 @@ use super::SUMMARIES;
 use super::summary::{Computed, compute};
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
-use crate::cache::visibility::{Moment, same_visibility};
+use crate::cache::visibility::{Moment, is_of_recovery, same_visibility};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::Result;
@@ -75,6 +75,8 @@ fn bypasses(catalog: &Catalog) -> bool {
         || sys::isolation_is_serializable()
         || sys::is_in_parallel_mode()
         || !is_mvcc
+        // SAFETY: an MVCC snapshot.
+        || unsafe { is_of_recovery(sys::active_snapshot()) }
         || transaction::has_touched()
         || !may_read(catalog)
 }

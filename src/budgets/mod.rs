@@ -89,7 +89,7 @@ mod verify;
 pub use expire::Expired;
 pub use run::{Spent, check_exists, spend};
 
-use crate::call::{Call, sql_functions};
+use crate::call::{self, Call, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::Result;
 use crate::transaction::{self, Concerned};
@@ -110,11 +110,9 @@ fn note_change(catalog: &Rc<Catalog>, budget: &[u8]) -> Result<()> {
 /// # Errors
 /// The server's own in a transaction that is read-only, and in a parallel query.
 fn check_may_write(call: &Call<'_>, function: &CStr) -> Result<Rc<Catalog>> {
-    // SAFETY: both raise PostgreSQL's own errors; the name is NUL-terminated.
-    unsafe {
-        pg_sys::PreventCommandIfReadOnly(function.as_ptr());
-        pg_sys::PreventCommandIfParallelMode(function.as_ptr());
-    }
+    call::check_may_write(function)?;
+    // SAFETY: raises PostgreSQL's own error; the name is NUL-terminated.
+    unsafe { pg_sys::PreventCommandIfParallelMode(function.as_ptr()) };
     catalog::current(call.function())
 }
 

@@ -100,7 +100,21 @@ sql_functions! {
         let classes = catalog.derived_classes()?;
         let mut rows = call.rows()?;
         for name in classes {
-            let class = catalog.class(&name)?;
+            let class = match catalog.class(&name) {
+                Ok(class) => class,
+                Err(Error::UnknownClass { .. }) => {
+                    let orphan = "the class was deleted by hand: delete its row of state_source as well, or define it";
+                    rows.push([
+                        Some(call::varlena_datum(&name)),
+                        None,
+                        None,
+                        Some(call::boolean_datum(false)),
+                        Some(call::varlena_datum(orphan.as_bytes())),
+                    ]);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let Some(source) = &class.source else { continue };
             let found = survive_failure(|| definition::read(&catalog, &class, None));
             let (is_exact, reasons, relations) = match &found {

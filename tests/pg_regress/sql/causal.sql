@@ -62,6 +62,11 @@ SELECT complaint($$SELECT state_wait('a', 1, class => 'causal_derived')$$);
 SELECT complaint($$SELECT state_get('a', 'causal_derived', 1)$$);
 SELECT complaint($$SELECT * FROM state_get_many('{a}', 'causal_derived', 1)$$);
 SELECT state_get('a', 'causal_derived', NULL);
+-- A class that is deleted by hand and leaves its source is shown as that.
+BEGIN;
+DELETE FROM state_class WHERE class = 'causal_derived';
+SELECT * FROM state_sources WHERE class = 'causal_derived';
+ROLLBACK;
 SELECT state_class_define('causal_derived', source => '');
 DELETE FROM state_class WHERE class = 'causal_derived';
 DROP TABLE causal_rows;
