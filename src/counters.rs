@@ -72,6 +72,10 @@ pub enum Counter {
     Evaluations,
     /// Reads that waited for another session to run a source.
     Waits,
+    /// Misses of derived documents, because a change has taken the entry out or made it void.
+    MissesChanged,
+    /// The same, because the entry had to make room, or was evicted by request.
+    MissesEvicted,
     /// Time of reads that L1 answered, when `state_cache.track_timing` is on.
     L1ReadTime,
     /// Time of reads that L3 answered, likewise.

@@ -103,7 +103,7 @@ CREATE FUNCTION state_cache_stats(
 		OUT flushes bigint, OUT states_written bigint, OUT states_deleted bigint,
 		OUT duplicates_skipped bigint, OUT conflicts bigint, OUT notifications bigint,
 		OUT left_behind bigint, OUT written_through bigint, OUT behind_flushed bigint, OUT dirty bigint,
-		OUT evaluations bigint, OUT waits bigint,
+		OUT evaluations bigint, OUT waits bigint, OUT misses_changed bigint, OUT misses_evicted bigint,
 		OUT l1_read_ms double precision, OUT l3_read_ms double precision, OUT flush_ms double precision,
 		OUT evaluation_ms double precision,
 		OUT memory_total bigint, OUT memory_used bigint, OUT memory_free bigint) RETURNS SETOF record

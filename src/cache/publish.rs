@@ -173,6 +173,8 @@ enum Before {
     Ended,
     /// It stays.
     Spared,
+    /// There is none: the entry is a derived document, which goes.
+    Computed,
 }
 
 impl Publication {
@@ -223,7 +225,7 @@ impl Publication {
         }
         shared::note_recent(own_full_xid(), catalog.database, class, key);
         let key = shared::derived_key(catalog.database, catalog.incarnation, class, key);
-        self.push(l1, key, None, Before::Replaced);
+        self.push(l1, key, None, Before::Computed);
         Ok(())
     }
 
@@ -448,6 +450,11 @@ impl Entry {
             (Some(block), Before::Ended) => l1.link(block, noted, DirtyBefore::Ended),
             (Some(block), _) => l1.link(block, noted, DirtyBefore::TakenOver),
             (None, Before::Spared) => drop(l1.unlink(&key, noted, Removes::Clean)),
+            (None, Before::Computed) => {
+                if l1.unlink(&key, noted, Removes::Any) {
+                    shared::note_changed(key.id);
+                }
+            }
             (None, Before::Replaced | Before::Ended) => drop(l1.unlink(&key, noted, Removes::Any)),
         }
         self.lower(l1);

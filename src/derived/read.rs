@@ -13,7 +13,7 @@ use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, text};
 use crate::error_context;
-use crate::shared::{self, Key, SharedL1};
+use crate::shared::{self, Fate, Key, SharedL1};
 use crate::snapshot::PushedSnapshot;
 use crate::store::Connection;
 use crate::transaction::{self, definitions};
@@ -156,6 +156,17 @@ pub struct Reader<'a> {
     key: Key<'a>,
 }
 
+/// Why an entry cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// There is none.
+    NotThere,
+    /// What it depends on is not what it was.
+    Changed,
+    /// Its time is over.
+    Expired,
+}
+
 /// What was noted of a document, and when the first of the states expires that it was computed from.
 struct Depends {
     noted: Vec<u8>,
@@ -173,7 +184,7 @@ enum Look<T> {
     /// An entry for others: this role, or this transaction, must not be answered by a document within.
     Barred(Counter),
     /// Nothing.
-    Miss,
+    Miss(Gone),
     /// An entry of which nothing can be made.
     Failed(Error),
 }
@@ -202,7 +213,7 @@ impl<'a> Reader<'a> {
         match self.look(l1, seen, &mut Document)? {
             Look::Hit(found, _) => Ok(Some(found)),
             Look::Failed(error) => Err(error),
-            Look::Stale(_) | Look::Newer | Look::Barred(_) | Look::Miss => Ok(None),
+            Look::Stale(_) | Look::Newer | Look::Barred(_) | Look::Miss(_) => Ok(None),
         }
     }
 
@@ -230,6 +241,9 @@ impl<'a> Reader<'a> {
             || has_id() && is_logical_worker()
         {
             return Some(Counter::BypassOwn);
+        }
+        if definition.row_security {
+            return Some(Counter::BypassPrivileges);
         }
         if !definition.may_be_kept() {
             return Some(Counter::Misses);
@@ -263,6 +277,7 @@ impl<'a> Reader<'a> {
             ));
         };
         let mut wait: Option<Wait> = None;
+        let mut gone = None;
         loop {
             let look = self.look(l1, &seen, form)?;
             let look = match look {
@@ -279,9 +294,17 @@ impl<'a> Reader<'a> {
                     let found = self.by_query(form)?;
                     return Ok((Counter::BypassSnapshot, Counter::L3ReadTime, found));
                 }
-                other => other,
+                Look::Miss(why) => {
+                    gone.get_or_insert(why);
+                    Look::Miss(why)
+                }
+                stale @ Look::Stale(_) => {
+                    gone.get_or_insert(Gone::Expired);
+                    stale
+                }
             };
             if sys::is_in_parallel_mode() || has_transaction_id() {
+                self.count_miss(gone);
                 return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
             }
             if let Some(_flight) = Flight::begin(self.state) {
@@ -290,16 +313,19 @@ impl<'a> Reader<'a> {
                     self.hand_on(l1, &seen, &depends)?;
                     return Ok((Counter::Hits, Counter::L1ReadTime, found));
                 }
+                self.count_miss(gone);
                 let found = self.fill(l1, &seen, form)?;
                 return Ok((Counter::Misses, Counter::L3ReadTime, found));
             }
             if let Look::Stale(found) = look {
+                self.count_miss(gone);
                 return Ok((Counter::Hits, Counter::L1ReadTime, found));
             }
             if wait.is_none() {
                 self.definition.class.counters.count(Counter::Waits);
             }
             if !wait.get_or_insert_with(Wait::begin).on() {
+                self.count_miss(gone);
                 return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
             }
             // What has changed meanwhile is to be seen.
@@ -313,26 +339,44 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Counts why a document is not there, or past its time.
+    fn count_miss(&self, gone: Option<Gone>) {
+        let counter = match gone {
+            None => None,
+            Some(Gone::Expired) => Some(Counter::Expirations),
+            Some(Gone::Changed) => Some(Counter::MissesChanged),
+            Some(Gone::NotThere) => match shared::fate(self.key.id) {
+                Fate::Unknown => None,
+                Fate::Changed => Some(Counter::MissesChanged),
+                Fate::Filled => Some(Counter::MissesEvicted),
+            },
+        };
+        if let Some(counter) = counter {
+            self.definition.class.counters.count(counter);
+        }
+    }
+
     /// Looks for an entry that may answer.
     fn look<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Look<F::Output>> {
         let class = &self.definition.class;
-        let Some(noted) = self.noted(l1)? else {
-            return Ok(Look::Miss);
+        let noted = match self.noted(l1)? {
+            Ok(noted) => noted,
+            Err(why) => return Ok(Look::Miss(why)),
         };
         let (info, value) = match form.take(l1, &self.key) {
-            Taken::Miss => return Ok(Look::Miss),
+            Taken::Miss => return Ok(Look::Miss(Gone::NotThere)),
             Taken::Failed(error) => return Ok(Look::Failed(error)),
             Taken::Damaged => {
                 class.counters.count(Counter::Damaged);
                 l1.remove_unsound(&self.key);
-                return Ok(Look::Miss);
+                return Ok(Look::Miss(Gone::NotThere));
             }
             Taken::Entry(info, value) => (info, value),
         };
         if info.stored != seen.digest(self.definition, &noted)
             && !crate::fault::leaves_out!(DerivedDigest)
         {
-            return Ok(Look::Miss);
+            return Ok(Look::Miss(Gone::Changed));
         }
         if self.definition.is_exact() && !is_seen_by_caller(&info) {
             return Ok(Look::Newer);
@@ -342,7 +386,7 @@ impl<'a> Reader<'a> {
         }
         // A state that it was computed from has ended.
         if self.definition.reads_states && info.expires_at <= sys::statement_timestamp() {
-            return Ok(Look::Miss);
+            return Ok(Look::Miss(Gone::Expired));
         }
         let found = match info.version {
             ABSENT => None,
@@ -357,14 +401,13 @@ impl<'a> Reader<'a> {
         if age < ttl {
             return Ok(hit(found));
         }
-        class.counters.count(Counter::Expirations);
         let serve_stale = self
             .definition
             .source()
             .and_then(|source| source.serve_stale);
         match serve_stale {
             Some(longer) if age < ttl.saturating_add(longer) => Ok(Look::Stale(found)),
-            _ => Ok(Look::Miss),
+            _ => Ok(Look::Miss(Gone::Expired)),
         }
     }
 
@@ -498,6 +541,9 @@ impl<'a> Reader<'a> {
         let linked = l1
             .reserve(&entry)
             .map(|block| l1.link_if_unchanged_and(block, token, is_wanted));
+        if matches!(linked, Ok(true)) {
+            shared::note_filled(self.key.id);
+        }
         let counter = match linked {
             Ok(true) => Counter::Fills,
             Ok(false) | Err(Refused::Full | Refused::Gone) => Counter::FillsRefused,
@@ -508,20 +554,20 @@ impl<'a> Reader<'a> {
     }
 
     /// What L1 has noted of the states that the document was computed from, which are all unchanged; nothing where
-    /// the source reads none, and `None` where nothing is noted, or one of them has changed.
-    fn noted(&self, l1: &SharedL1) -> Result<Option<Vec<u8>>> {
+    /// the source reads none, and why not where nothing is noted, or one of them has changed.
+    fn noted(&self, l1: &SharedL1) -> Result<std::result::Result<Vec<u8>, Gone>> {
         if !self.notes_reads() {
-            return Ok(Some(Vec::new()));
+            return Ok(Ok(Vec::new()));
         }
         let catalog = &self.state.catalog;
         let key = self.reads_key();
         let noted = match Document.take(l1, &key) {
             Taken::Entry(_, noted) => noted?,
             Taken::Failed(error) => return Err(error),
-            Taken::Damaged | Taken::Miss => return Ok(None),
+            Taken::Damaged | Taken::Miss => return Ok(Err(Gone::NotThere)),
         };
         let is_unchanged = noting::are_unchanged(catalog, &noted);
-        Ok(is_unchanged.then_some(noted))
+        Ok(is_unchanged.then_some(noted).ok_or(Gone::Changed))
     }
 
     /// Whether L1 notes for each document which states it was computed from.

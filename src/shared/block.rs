@@ -1,6 +1,7 @@
 //! The block: how much of it is asked for, where it is mapped, and what is found in it.
 
 use super::databases::{Database, Databases};
+use super::fates::Fate;
 use super::layout::ServerState;
 use super::locks::{LwLocks, OtherLock};
 use super::recent::Recent;
@@ -106,6 +107,25 @@ pub fn note_recent(xid: u64, database: u32, class: &[u8], key: &[u8]) {
         let _alone = mapped.recent_lock.exclusive();
         state.recent.append(xid, database, class, key);
     }
+}
+
+/// A derived document was put into L1.
+pub fn note_filled(id: KeyId) {
+    if let Some(state) = state() {
+        state.fates.fill(id);
+    }
+}
+
+/// A change has taken a derived document out of L1. For commit callbacks.
+pub fn note_changed(id: KeyId) {
+    if let Some(state) = state() {
+        state.fates.change(id);
+    }
+}
+
+/// What became of a derived document that L1 does not hold, as far as is known.
+pub fn fate(id: KeyId) -> Fate {
+    state().map_or(Fate::Unknown, |state| state.fates.of(id))
 }
 
 /// The last changes of derived documents; `None` without shared memory. Asked after a snapshot was taken.

@@ -1,6 +1,7 @@
 //! What lies in the block in front of L1 beside the slots of the databases.
 
 use super::databases::Launcher;
+use super::fates;
 use super::recent;
 use super::report::Text;
 use super::tags::Tags;
@@ -22,6 +23,8 @@ pub(super) struct ServerState {
     pub tags: Tags,
     /// The last changes of derived documents.
     pub recent: recent::Ring,
+    /// What became of those that L1 held.
+    pub fates: fates::Fates,
 }
 
 /// What all processes know of this start of the server.

@@ -10,6 +10,7 @@
 mod block;
 mod databases;
 mod dropped;
+mod fates;
 mod layout;
 mod locks;
 mod progress;
@@ -19,11 +20,12 @@ pub mod start;
 mod tags;
 
 pub use block::{
-    SharedL1, SharedRing, claim, class_tag, database, databases, derived_key, incarnations, key,
-    l1, note_recent, reads_key, recent, ring, server_start, set_activity, set_error, tags, texts,
-    warn_if_no_place,
+    SharedL1, SharedRing, claim, class_tag, database, databases, derived_key, fate, incarnations,
+    key, l1, note_changed, note_filled, note_recent, reads_key, recent, ring, server_start,
+    set_activity, set_error, tags, texts, warn_if_no_place,
 };
 pub use databases::{Database, Databases, NEVER};
+pub use fates::Fate;
 pub use progress::{Command, Progress, running};
 pub use recent::{Change, Recent};
 pub use report::Stage;

@@ -73,6 +73,8 @@ sql_functions! {
                 Some(call::count_datum(row.dirty)),
                 datum(row, Counter::Evaluations),
                 datum(row, Counter::Waits),
+                datum(row, Counter::MissesChanged),
+                datum(row, Counter::MissesEvicted),
                 milliseconds(row, Counter::L1ReadTime),
                 milliseconds(row, Counter::L3ReadTime),
                 milliseconds(row, Counter::FlushTime),
