@@ -1,4 +1,5 @@
 //! Derived classes.
 
 mod life;
+mod model;
 mod stress;
