@@ -76,6 +76,8 @@ pub fn unchanged(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, F
 enum Writer {
     /// `state_set` in a class that keeps the current version only, as the plain table does.
     One,
+    /// The same by `state_set_text`: the client has the document as text.
+    Text,
     /// `state_set` in a class that keeps every version.
     All,
     /// The plain upsert with the same NOTIFY.
@@ -84,7 +86,13 @@ enum Writer {
     Silent,
 }
 
-const WRITERS: [Writer; 4] = [Writer::One, Writer::All, Writer::Telling, Writer::Silent];
+const WRITERS: [Writer; 5] = [
+    Writer::One,
+    Writer::All,
+    Writer::Telling,
+    Writer::Silent,
+    Writer::Text,
+];
 
 /// Where the sides are compared: clients at once, and the settings of all sessions.
 const CROWDS: [(usize, &str, &str); 4] = [
@@ -109,6 +117,7 @@ fn change(
         document.revise(&mut text, client.number());
         match writer {
             Writer::One => client.execute_for_key("one", &[&text])?,
+            Writer::Text => client.execute_for_key("text", &[&text])?,
             Writer::All => client.execute_for_key("all", &[&text])?,
             Writer::Silent => client.execute_for_key("silent", &[&text])?,
             Writer::Telling => {
@@ -135,6 +144,7 @@ fn writers(clients: usize, settings: &str) -> Result<Crew, Failure> {
         clients,
         &[
             ("one", "SELECT state_set($1, $2, class => 'swarm')"),
+            ("text", "SELECT state_set_text($1, $2, class => 'swarm')"),
             ("all", "SELECT state_set($1, $2)"),
             ("telling", &telling),
             ("silent", UPSERT),
@@ -172,6 +182,12 @@ pub fn changed(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
         for (what, against, target, sides) in [
             ("", silent, Target::AtLeast(1.0), [0, 3]),
             ("", telling, Target::AtLeast(1.5), [0, 2]),
+            (
+                ", by `state_set_text`",
+                silent,
+                Target::AtLeast(1.0),
+                [4, 3],
+            ),
             (", every version kept", silent, Target::None, [1, 3]),
             (", every version kept", telling, Target::None, [1, 2]),
         ] {
@@ -194,20 +210,25 @@ pub fn changed_alone(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row
     let document = Document::with_size(connection, SMALL)?;
     store_for_all(connection, "swarm", 1, &document)?;
     let mut crew = writers(1, "SET synchronous_commit = off")?;
-    let rounds = plan.alternate([Writer::One, Writer::Silent], |writer| {
+    let writers = [Writer::One, Writer::Silent, Writer::Text];
+    let rounds = plan.alternate(writers, |writer| {
         tidy(connection)?;
         change(&mut crew, writer, Until::Elapsed(plan.turn), &document)
     })?;
-    Ok(vec![
+    let compared = |what: &str, sides| {
         Comparison {
             measured: format!(
-                "one changed {} state per transaction, 1 client, `synchronous_commit` off",
+                "one changed {} state per transaction, 1 client, `synchronous_commit` off{what}",
                 size(SMALL)
             ),
             against: "the plain upsert, which tells nobody".to_owned(),
             target: Target::AtLeast(1.2),
-            sides: [0, 1],
+            sides,
         }
-        .by_time(&rounds),
+        .by_time(&rounds)
+    };
+    Ok(vec![
+        compared("", [0, 1]),
+        compared(", by `state_set_text`", [2, 1]),
     ])
 }
