@@ -156,16 +156,15 @@ impl Batch {
         }
         self.grown = 0;
         // What only cursors need goes first.
-        self.states.try_each_unsettled(|id, state| {
+        self.held = 0;
+        self.states.settle(|id, state| {
             if state.has_older_views() {
                 self.frames.save(id, Some(state), &self.scope)?;
                 state.give_up_older_views();
             }
+            self.held += state.held_bytes();
             Ok(())
         })?;
-        self.states.settle();
-        let states = self.states.unsettled();
-        self.held = states.map(|(_, state)| state.held_bytes()).sum();
         Ok(self.held > MAX_HELD)
     }
 
@@ -173,14 +172,13 @@ impl Batch {
     pub fn spill(&mut self, older: OlderViews) -> Result<()> {
         // SAFETY: reads this backend's transaction state.
         let command = unsafe { pg_sys::GetCurrentCommandId(false) };
-        self.states.try_each_unsettled(|id, state| {
+        self.states.settle(|id, state| {
             if state.is_in_tables() {
                 self.frames.save(id, Some(state), &self.scope)?;
                 state.spill(command, older);
             }
             Ok(())
         })?;
-        self.states.settle();
         self.held = 0;
         Ok(())
     }

@@ -16,11 +16,12 @@ use super::known::State;
 use crate::error::Result;
 use state_cache_memory::{Grow, room_in_map};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The states, by the hash of class and key.
 #[derive(Default)]
 pub struct KnownStates {
-    known: HashMap<u128, Place>,
+    known: HashMap<u128, Place, BuildHasherDefault<ById>>,
     /// Those that are not settled. It has room for all that are known.
     unsettled: Vec<u128>,
 }
@@ -116,15 +117,44 @@ impl KnownStates {
         Ok(())
     }
 
-    /// Settles the states of which nothing is held.
-    pub fn settle(&mut self) {
-        let known = &mut self.known;
+    /// Calls `change` for each that is not settled, and settles those of which nothing is held then; nothing is changed
+    /// after the first error.
+    ///
+    /// # Errors
+    /// That of `change`.
+    pub fn settle(&mut self, mut change: impl FnMut(u128, &mut State) -> Result<()>) -> Result<()> {
+        let (known, mut outcome) = (&mut self.known, Ok(()));
         self.unsettled.retain(|id| match known.get_mut(id) {
             Some(place) => {
+                if outcome.is_ok() {
+                    outcome = change(*id, &mut place.state);
+                }
                 place.is_unsettled = !place.state.is_settled();
                 place.is_unsettled
             }
             None => false,
         });
+        outcome
+    }
+}
+
+/// The hash of a state's name is the hash that the map wants.
+#[derive(Default)]
+struct ById(u64);
+
+impl Hasher for ById {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only ids are hashed here, by `write_u128`.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
