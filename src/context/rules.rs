@@ -29,9 +29,11 @@ impl Capability for Runs {
         if changed.truncated || changed.classes.iter().any(|class| **class == *RUN) {
             return store::follow_all(catalog, changed.truncated);
         }
-        let runs = changed.names.iter().filter(|(class, _)| **class == *RUN);
-        runs.map(|(_, key)| key)
-            .try_for_each(|key| store::follow(catalog, key))
+        let mut runs = changed.names.iter();
+        runs.try_for_each(|((class, key), is_gone)| match **class == *RUN {
+            true => store::follow(catalog, key, *is_gone),
+            false => Ok(()),
+        })
     }
 
     /// A run that is created again under the same name does not inherit the place that the deleted one had.

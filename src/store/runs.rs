@@ -171,13 +171,15 @@ fn delete_run(catalog: &Catalog, run: &[u8]) -> Result<()> {
 }
 
 /// A run was changed by hand: its row is made as the document says that is there now. Where the document is not
-/// intact the row stays: a restore brings the head row before the document.
-pub fn follow(catalog: &Catalog, run: &[u8]) -> Result<()> {
+/// intact, or there is no head row that could have been deleted (`may_be_gone`), the row stays: a restore brings the
+/// rows of the tables in any order.
+pub fn follow(catalog: &Catalog, run: &[u8], may_be_gone: bool) -> Result<()> {
     let class = catalog.class_or_default(RUN)?;
     let now = {
         let _owner = Impersonation::owner_of(catalog.head);
         let _snapshot = PushedSnapshot::latest();
         match target(catalog, RUN, run)? {
+            None if !may_be_gone => return Ok(()),
             None => None,
             Some(head) if head.deleted => None,
             Some(_) => match read(catalog, &class, run)? {
@@ -214,7 +216,7 @@ pub fn follow_all(catalog: &Catalog, truncated: bool) -> Result<()> {
         };
         after = last.clone();
         for key in &keys {
-            follow(catalog, key)?;
+            follow(catalog, key, false)?;
         }
     }
 }

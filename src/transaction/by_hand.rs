@@ -65,8 +65,8 @@ pub enum Untraced {
 
 /// What was changed by hand.
 pub struct ChangedByHand {
-    /// These states, in order.
-    pub names: Vec<StateName>,
+    /// These states, in order, each with whether its head row may have been deleted.
+    pub names: Vec<(StateName, bool)>,
     /// Any states of these classes.
     pub classes: Vec<Box<[u8]>>,
     /// All states: the tables were emptied.
@@ -134,7 +134,13 @@ impl ByHand {
         Ok(ChangedByHand {
             names: match all {
                 true => Vec::new(),
-                false => self.keys()?,
+                false => {
+                    let names = self.keys()?.into_iter().map(|name| {
+                        let is_gone = self.floor(&name.0, &name.1) > 0;
+                        (name, is_gone)
+                    });
+                    memory::checked(names)?
+                }
             },
             classes: match all {
                 true => memory::checked(self.classes.iter().cloned())?,
