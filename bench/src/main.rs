@@ -20,6 +20,7 @@ mod database;
 mod derived;
 mod document;
 mod growth;
+mod jobs;
 mod loops;
 mod merges;
 mod messages;
@@ -67,7 +68,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 32] = [
+const ROWS: [&str; 35] = [
     "get_small",
     "get_large",
     "path",
@@ -97,6 +98,9 @@ const ROWS: [&str; 32] = [
     "derived_writes",
     "derived_polling",
     "validated",
+    "job_updates",
+    "job_polling",
+    "job_workers",
     "hit_rate",
     "payload",
     "scale",
@@ -138,6 +142,9 @@ fn measure(
         "derived_writes" => derived::writes(connection, plan),
         "derived_polling" => derived::polling(connection, plan),
         "validated" => validated::reads(connection, plan),
+        "job_updates" => jobs::updates(connection, plan),
+        "job_polling" => jobs::polling(connection, plan),
+        "job_workers" => jobs::workers(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         "scale" => scale::scale(connection, plan, options.scale),

@@ -9,6 +9,8 @@
 //!   the tasks of each job concerned are counted, upon the locked head row. Whoever restores a dump finds the summary
 //!   right, and writes nothing.
 //! - **TRUNCATE** leaves no tasks, in any job.
+//! - **Rows that name no job** are nobody's, and go when one of that name is created. So nobody creates a job while a
+//!   transaction has put such rows in ([`Making`]).
 //!
 //! The triggers are ordinary ones: they do not fire for logical replication, nor for who has set
 //! `session_replication_role` to `replica`. Such changes are those of another server, whose summaries come with them.
@@ -16,14 +18,16 @@
 use super::class::JOB;
 use super::edit::stage;
 use super::job::{self, open};
+use super::rows::Making;
 use crate::cache::StateRef;
+use crate::cache::forms::Head;
 use crate::call::sql_functions;
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Transition};
-use crate::{memory, transaction};
+use crate::{memory, sys, transaction};
 use pgrx::pg_sys;
 use state_cache_jobs::{Change, Counts};
 use std::ffi::CStr;
@@ -38,7 +42,15 @@ fn job_of<'a>(catalog: &Rc<Catalog>, name: &'a [u8]) -> Result<Option<StateRef<'
         Err(Error::Argument { .. } | Error::UnknownClass { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(job::is_there(&state)?.then_some(state))
+    let is_there = job::is_there(&state)?;
+    if sys::isolation_uses_transaction_snapshot() {
+        // A transaction that goes by one snapshot counts what that shows, or nothing.
+        let _snapshot = PushedSnapshot::transaction();
+        if transaction::read(&state, &mut Head)?.state().is_some() != is_there {
+            return Err(Error::ConcurrentUpdate);
+        }
+    }
+    Ok(is_there.then_some(state))
 }
 
 /// A snapshot that sees what the statement has done.
@@ -51,8 +63,9 @@ fn after_the_statement() -> PushedSnapshot {
 /// Whether a job's document says what its rows say; `None` where it cannot be read, as while a dump is restored that
 /// has not come to it yet.
 fn is_right(state: &StateRef<'_>) -> Result<Option<bool>> {
+    // Both under one snapshot: what others commit in between would make a wrong document look right.
     let _snapshot = after_the_statement();
-    let document = match job::read_latest(state) {
+    let document = match job::read(state) {
         Ok(document) => document,
         Err(Error::Damaged { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -86,15 +99,23 @@ pub fn recount(state: &StateRef<'_>, function: &CStr) -> Result<()> {
 fn follow(catalog: &Rc<Catalog>, transition: &Transition, is_insert: bool) -> Result<()> {
     let changes = store::counted_changes(catalog, transition)?;
     let mut rest = changes.as_slice();
+    let mut makes_rows = false;
     while let Some(first) = rest.first() {
         memory::check()?;
         let of_job = rest.iter().take_while(|change| change.job == first.job);
         let (of_job, others) = rest.split_at(of_job.count());
         rest = others;
-        let Some(state) = job_of(catalog, &first.job)? else {
+        let mut state = job_of(catalog, &first.job)?;
+        let has_come = of_job.iter().any(|change| change.tasks > 0);
+        if state.is_none() && has_come && !makes_rows {
+            Making::Rows.begin(catalog)?;
+            makes_rows = true;
+            state = job_of(catalog, &first.job)?;
+        }
+        let Some(state) = state else {
             continue;
         };
-        if is_insert {
+        if is_insert || makes_rows {
             if is_right(&state)? == Some(false) {
                 recount(&state, FUNCTION)?;
             }

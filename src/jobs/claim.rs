@@ -24,7 +24,7 @@ use crate::catalog::{self, Catalog};
 use crate::context;
 use crate::error::{Error, Result, text};
 use crate::store::{self, TaskChange, TaskClaim, Whose};
-use crate::{interval, memory, sys, transaction};
+use crate::{interval, memory, shared, sys, transaction};
 use pgrx::pg_sys;
 use state_cache_jobs::{Change, Counts, MAX_NAME, Status};
 use state_cache_memory::{boxed, collect};
@@ -87,12 +87,17 @@ impl Desk<'_> {
                 .into_iter()
                 .partition(|task| task.attempts >= max_attempts);
             self.fail(state, &failed, &mut counts)?;
-            self.start(state, &again, Status::Running, &mut counts)?;
+            self.start(state, &again, (Status::Running, max_attempts), &mut counts)?;
             for whose in [Whose::Own, Whose::Anyones] {
                 if self.left > 0 {
                     let (key, agent) = (state.key, self.agent);
                     let waiting = store::lock_waiting(&self.catalog, key, agent, whose, self.left)?;
-                    self.start(state, &waiting, Status::Pending, &mut counts)?;
+                    self.start(
+                        state,
+                        &waiting,
+                        (Status::Pending, max_attempts),
+                        &mut counts,
+                    )?;
                 }
             }
         }
@@ -107,7 +112,7 @@ impl Desk<'_> {
         &mut self,
         state: &StateRef<'_>,
         tasks: &[store::LockedTask],
-        before: Status,
+        (before, max_attempts): (Status, i32),
         counts: &mut Counts,
     ) -> Result<()> {
         if tasks.is_empty() {
@@ -119,6 +124,14 @@ impl Desk<'_> {
             lease_until: interval::after(self.now, &self.lease),
             now: self.now,
         };
+        // If nobody claims anything any more, the worker ends what was the last attempt.
+        if tasks
+            .iter()
+            .any(|task| task.attempts.saturating_add(1) >= max_attempts)
+            && let Some(database) = shared::database()
+        {
+            database.need_worker_by(claim.lease_until);
+        }
         let names = tasks.iter().map(|task| &*task.task_id);
         let (rows, left) = (&mut self.rows, &mut self.left);
         let mut wrong = Ok(());

@@ -1,15 +1,17 @@
 //! Creating jobs, adding to them, giving them up, and looking at them.
 
+use super::by_hand::count;
 use super::edit::stage;
 use super::error::{JobError, of_shape};
 use super::job::{self, counts, open};
-use super::rows;
+use super::rows::{self, Making};
 use super::update::changing;
 use crate::cache::StateRef;
 use crate::cache::forms::Section;
 use crate::call::{self, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
+use crate::snapshot::PushedSnapshot;
 use crate::store::{self, TaskPage, TaskRow};
 use crate::{memory, sys, transaction};
 use state_cache_document as document;
@@ -93,6 +95,7 @@ sql_functions! {
         let attributes = attributes(call.required_jsonb(2, "attributes")?)?;
         let state = changing(call, FUNCTION)?;
         check_distinct(&state, &tasks)?;
+        Making::Job.begin(&state.catalog)?;
         if job::is_there(&state)? {
             return Err(JobError::Duplicate { job: text(state.key) }.into());
         }
@@ -106,6 +109,13 @@ sql_functions! {
             }
         }
         let counts = insert(&state, &tasks)?;
+        // What this snapshot does not show may have been put in by hand since.
+        if sys::isolation_uses_transaction_snapshot() {
+            let _snapshot = PushedSnapshot::latest();
+            if count(&state)?.total() != counts.total() {
+                return Err(JobError::Former { job: text(state.key) }.into());
+            }
+        }
         stage(&state, Change::Create { attributes, tasks: counts }, FUNCTION)?;
         Ok(call::bigint_datum(counts.total()))
     }

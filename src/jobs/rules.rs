@@ -7,9 +7,12 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::identity::Impersonation;
 use crate::store::{self, Checkpoint};
-use crate::sys;
 use crate::transaction::{Capability, Operation, Wanted};
+use crate::{shared, sys};
 use state_cache_jobs::Job;
+
+/// When the worker is wanted for what a job has left, in microseconds from now.
+const SOON: i64 = 1_000_000;
 
 /// The rules of class `job`.
 pub struct Jobs;
@@ -64,6 +67,12 @@ impl Capability for Jobs {
             return Ok(());
         }
         let _owner = Impersonation::owner_of(catalog.task);
-        store::leave_tasks(catalog, key)
+        if store::leave_tasks(catalog, key)?
+            && let Some(database) = shared::database()
+        {
+            // Soon after the commit.
+            database.need_worker_by(sys::now().saturating_add(SOON));
+        }
+        Ok(())
     }
 }

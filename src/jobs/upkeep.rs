@@ -18,8 +18,10 @@ use state_cache_jobs::{Change, Counts};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// Between two looks, and between two steps, in microseconds.
+/// Between two looks; between two looks at leases that are over, and that anybody may take; and between two steps, in
+/// microseconds.
 const LOOK: i64 = 5_000_000;
+const LAPSED: i64 = 60_000_000;
 const PAUSE: i64 = 10_000;
 /// Tasks that one transaction ends.
 const BATCH: i64 = 100;
@@ -62,7 +64,17 @@ impl Task for Leftovers {
         }
         self.looked = Some(round.now);
         self.failed.clear();
-        Ok(Next::At(round.now + LOOK))
+        let (has_left, lease) = transaction(|| {
+            let _owner = Impersonation::owner_of(catalog.task);
+            let has_left = !store::jobs_left(&catalog)?.is_empty();
+            Ok((has_left, store::next_lease(&catalog)?))
+        })?;
+        Ok(match (has_left, lease) {
+            (true, _) => Next::At(round.now + LOOK),
+            (false, Some(lease)) if lease <= round.now => Next::At(round.now + LAPSED),
+            (false, Some(lease)) => Next::At(lease.max(round.now + LOOK)),
+            (false, None) => Next::Woken,
+        })
     }
 
     fn holds_work(&self) -> bool {

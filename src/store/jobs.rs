@@ -36,6 +36,7 @@ struct Statements {
     delete_left: OnceCell<Statement>,
     forget_left: OnceCell<Statement>,
     lock_exhausted: OnceCell<Statement>,
+    next_lease: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -289,23 +290,23 @@ pub fn delete_tasks(catalog: &Catalog, job: &[u8]) -> Result<bool> {
 const AT_ONCE: i64 = 1000;
 
 /// Deletes tasks of a job that this transaction has deleted: as many as go at once, of those that nobody has locked.
-/// The rest is noted for the worker.
-pub fn leave_tasks(catalog: &Catalog, job: &[u8]) -> Result<()> {
+/// The rest is noted for the worker; whether there is one.
+pub fn leave_tasks(catalog: &Catalog, job: &[u8]) -> Result<bool> {
     const SQL: &str = "WITH gone AS MATERIALIZED (SELECT task_id FROM @extschema@.state_task \
          WHERE job_id OPERATOR(pg_catalog.=) $1 ORDER BY task_id LIMIT $2 FOR UPDATE SKIP LOCKED), \
          deleted AS (DELETE FROM @extschema@.state_task AS t USING gone WHERE t.job_id OPERATOR(pg_catalog.=) $1 \
          AND t.task_id OPERATOR(pg_catalog.=) gone.task_id) \
          INSERT INTO @extschema@.state_task_left (job_id) SELECT $1 WHERE (SELECT pg_catalog.count(*) FROM (SELECT \
          FROM @extschema@.state_task WHERE job_id OPERATOR(pg_catalog.=) $1 LIMIT $2 OPERATOR(pg_catalog.+) 1) AS t) \
-         OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM gone) ON CONFLICT (job_id) DO NOTHING";
-    super::changes::write(
+         OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM gone) ON CONFLICT (job_id) DO NOTHING RETURNING 1";
+    let left = super::changes::write(
         catalog,
         &statements(catalog).leave,
         SQL,
         [pg_sys::TEXTOID, pg_sys::INT8OID],
         [Some(varlena_datum(job)), Some(bigint_datum(AT_ONCE))],
     )?;
-    Ok(())
+    Ok(left > 0)
 }
 
 /// All tasks of a job under the active snapshot, in the order in which they were added: an array, in binary jsonb.
@@ -740,6 +741,19 @@ pub fn jobs_of_tasks(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
 pub fn jobs_left(catalog: &Catalog) -> Result<Vec<Box<[u8]>>> {
     const SQL: &str = "SELECT job_id FROM @extschema@.state_task_left ORDER BY job_id LIMIT 1000";
     job_names(catalog, &statements(catalog).jobs_left, SQL)
+}
+
+/// When the first lease is over, also one that is already.
+pub fn next_lease(catalog: &Catalog) -> Result<Option<i64>> {
+    const SQL: &str = "SELECT pg_catalog.min(lease_until) FROM @extschema@.state_task \
+         WHERE status OPERATOR(pg_catalog.=) 'running' AND lease_until IS NOT NULL";
+    let connection = Connection::open()?;
+    let slot = &statements(catalog).next_lease;
+    let statement = connection.prepare(slot, &catalog.schema, || SQL.to_owned(), &[])?;
+    let rows = connection.query(statement, [])?;
+    Ok(rows
+        .first()
+        .and_then(|row| row.column(1).map(|_| row.bigint(1))))
 }
 
 /// Rows without a job: one snapshot shows both, or neither.

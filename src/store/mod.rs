@@ -55,8 +55,8 @@ pub use jobs::{
     LockedTask, TaskChange, TaskClaim, TaskPage, TaskRow, Transition, Whose, cancel_tasks,
     count_tasks, counted_changes, delete_left_tasks, delete_tasks, forget_left, hand_out_tasks,
     insert_tasks, jobs, jobs_left, jobs_of_tasks, jobs_with_lapsed, jobs_with_waiting, leave_tasks,
-    lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, renew_leases, task_documents, task_page,
-    task_values, update_tasks,
+    lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, next_lease, renew_leases,
+    task_documents, task_page, task_values, update_tasks,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{

@@ -20,6 +20,7 @@ mod history;
 mod identity;
 mod in_head;
 mod interrupted;
+mod jobs;
 mod memory;
 mod merge_oracle;
 mod messages;
