@@ -12,6 +12,7 @@
 //! row's figure is the median over the rounds.
 
 mod behind;
+mod budgets;
 mod bulk;
 mod cold;
 mod contexts;
@@ -68,7 +69,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 35] = [
+const ROWS: [&str; 37] = [
     "get_small",
     "get_large",
     "path",
@@ -101,6 +102,8 @@ const ROWS: [&str; 35] = [
     "job_updates",
     "job_polling",
     "job_workers",
+    "budgets",
+    "budget_shards",
     "hit_rate",
     "payload",
     "scale",
@@ -145,6 +148,8 @@ fn measure(
         "job_updates" => jobs::updates(connection, plan),
         "job_polling" => jobs::polling(connection, plan),
         "job_workers" => jobs::workers(connection, plan),
+        "budgets" => budgets::many(connection, plan),
+        "budget_shards" => budgets::one(connection, plan),
         "hit_rate" => space::hit_rate(1.0),
         "payload" => space::payload(connection, 0.8),
         "scale" => scale::scale(connection, plan, options.scale),

@@ -139,26 +139,27 @@ impl Counters<'_> {
     /// Locks all rows of the account, among them the session's own, which is made if it is not there. With what may
     /// be spent by the definition as it is now that the locks are held.
     ///
+    /// The own row is made before any is locked: who makes the same one waits for it, and must hold none of the
+    /// others.
+    ///
     /// # Errors
     /// `40001` if more than limits was redefined meanwhile.
     fn lock_all(&self, catalog: &Catalog) -> Result<(Vec<AccountRow>, Option<Amount>)> {
+        if !budgets::has_account(catalog, &self.account, self.shard)? {
+            {
+                let _owner = as_owner(catalog);
+                budgets::lock_definition(catalog, self.account.budget)?;
+            }
+            // Among several shards, a new row gets its part with the others, below.
+            let allotted = match self.is_alone() {
+                true => self.limit_now(catalog)?,
+                false => self.limit.limit.map(|_| Amount::ZERO),
+            };
+            let revision = self.budget.revision;
+            budgets::add_account(catalog, &self.account, self.shard, allotted, revision)?;
+        }
         let rows = budgets::lock_account(catalog, &self.account, None)?;
-        if rows.iter().any(|row| row.shard == self.shard) {
-            return Ok((rows, self.limit_now(catalog)?));
-        }
-        {
-            let _owner = as_owner(catalog);
-            budgets::lock_definition(catalog, self.account.budget)?;
-        }
-        let limit = self.limit_now(catalog)?;
-        // The first row of several gets its part with the others, below.
-        let allotted = match self.is_alone() && rows.is_empty() {
-            true => limit,
-            false => limit.map(|_| Amount::ZERO),
-        };
-        let revision = self.budget.revision;
-        budgets::add_account(catalog, &self.account, self.shard, allotted, revision)?;
-        Ok((budgets::lock_account(catalog, &self.account, None)?, limit))
+        Ok((rows, self.limit_now(catalog)?))
     }
 
     /// What may be spent by the definition as it is now.

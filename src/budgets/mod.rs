@@ -26,7 +26,8 @@
 //!    so on to the root, which is locked last and so for the shortest time. The order of a budget and one above it
 //!    cannot turn round: a budget gets another parent only while nothing is spent or held in it. Rows of one account
 //!    in the order of shards; who holds one of several asks for no other: a quick attempt at one shard runs in a
-//!    subtransaction, which is rolled back before all of them are locked.
+//!    subtransaction, which is rolled back before all of them are locked. A row that is missing is made before any is
+//!    locked.
 //! 3. The rows of definitions: shared by who adds a row to an account (a new period, a new shard), alone by who
 //!    redefines. Redefining is one at a time (a lock on the table), and takes the accounts of the budget first.
 //! 4. `state_budget_reached`: the insert of a level that is reached waits for who inserts the same.

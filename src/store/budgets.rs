@@ -23,6 +23,7 @@ struct Statements {
     children: OnceCell<Statement>,
     lock_definition: [OnceCell<Statement>; 2],
     grant: OnceCell<Statement>,
+    has_account: OnceCell<Statement>,
     add_account: OnceCell<Statement>,
     lock_account: OnceCell<Statement>,
     set_share: OnceCell<Statement>,
@@ -449,6 +450,27 @@ pub fn grant(
             ]
         },
         |rows| rows.first().map(|row| money_of(&row, 1)).transpose(),
+    )
+}
+
+/// Whether an account has a row of this number.
+pub fn has_account(catalog: &Catalog, account: &Account<'_>, shard: i32) -> Result<bool> {
+    run(
+        catalog,
+        &statements(catalog).has_account,
+        "SELECT FROM @extschema@.state_budget_account WHERE budget OPERATOR(pg_catalog.=) $1 \
+         AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 \
+         AND shard OPERATOR(pg_catalog.=) $4",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+            ]
+        },
+        is_there,
     )
 }
 
