@@ -76,7 +76,7 @@ const FLUSH_INTERVAL_MS: (i32, i32, i32) = (2000, 10, 3_600_000);
 /// (default, least, most) of `state_cache.notify_interval`, in milliseconds.
 const NOTIFY_INTERVAL_MS: (i32, i32, i32) = (1, 0, 60_000);
 /// (default, least, most) of `state_cache.wait_timeout`, in milliseconds.
-const WAIT_TIMEOUT_MS: (i32, i32, i32) = (5000, 0, i32::MAX);
+const WAIT_TIMEOUT_MS: (i32, i32, i32) = (5000, 0, 3_600_000);
 /// (default, least, most) of `state_cache.notify_buffer`, in kB.
 const NOTIFY_BUFFER_KB: (i32, i32, i32) = (1024, 16, 1024 * 1024);
 /// (default, least, most) of `state_cache.max_databases`.

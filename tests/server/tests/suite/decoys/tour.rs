@@ -24,7 +24,8 @@ const STATEMENTS: &[&str] = &[
         '{a}'),
         state_get_section('k$', 's'), state_version('k$'), state_exists('k$')",
     "SELECT * FROM state_get_many('{k$,nothing}')",
-    "SELECT state_wait('k$', 1), state_get('k$', 'run', 1); SELECT * FROM state_get_many('{k$}', 'run', 1)",
+    "SELECT state_wait('k$', 1::pg_catalog.int8), state_get('k$', 'run', 1::pg_catalog.int8);
+        SELECT * FROM state_get_many('{k$}', 'run', 1::pg_catalog.int8)",
     "SELECT state_wait_for(cursor) FROM state_cursor()",
     "SELECT * FROM state_get_if_newer('k$', 0)",
     "BEGIN; SELECT state_batch_begin('reapply'); SELECT state_touch('k$', '1 day'), state_merge('o$', '3', 'one-$');
