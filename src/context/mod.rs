@@ -29,6 +29,9 @@
 //! - who completes, merges or deletes a run holds its row alone (`Ends`), and then looks at its children under a
 //!   snapshot taken after that. Whether a child has ended its document says, nothing else.
 //!
+//! **Lists and the queue** of waiting runs are read from the rows of claims, which repeat what the documents say
+//! (`store::runs`, [`list`]): whoever ends a run locks its claim first, since the end is written there too.
+//!
 //! **Order of locks:** claims, then places, then head rows. A run's place before its parent's; head rows in the order
 //! of keys, which is that of the flush. A transaction that calls several functions, or one after it has staged
 //! changes of its own, may still meet another in a deadlock, which PostgreSQL ends with 40P01; it is repeated like a
@@ -37,7 +40,8 @@
 //! **Claims.** A claim's token is checked when a call names it, and again by the flush that writes the run, under a
 //! lock that keeps others from claiming the run until the transaction has ended. Between the two nothing is locked: a
 //! runner that hangs in a transaction keeps nobody from taking over when its lease is over, and its commit fails.
-//! Functions that lock the run at once lock the claim too. What is staged of a run is staged under one token: naming
+//! Functions that lock the run at once lock the claim too. A run that has ended or is gone has no owner: to whoever
+//! names a token that is 40001 as well ([`claim::under`]). What is staged of a run is staged under one token: naming
 //! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is
 //! given out twice, whatever is restored or promoted (`draw`).
 //!
