@@ -36,7 +36,7 @@ fn created(kind: &str) -> BTreeSet<String> {
 }
 
 /// Functions that only triggers and views call.
-const INTERNAL: [&str; 10] = [
+const INTERNAL: [&str; 11] = [
     "state_budget_watch",
     "state_cache_by_hand",
     "state_cache_watch",
