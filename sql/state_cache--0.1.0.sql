@@ -223,9 +223,10 @@ CREATE VIEW state_current WITH (security_invoker = true) AS
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
--- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has changed
--- them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire
--- while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
+-- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has
+-- changed them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether
+-- triggers fire while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other
+-- one goes.
 CREATE FUNCTION state_class_restore() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -364,7 +365,7 @@ CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run', min_versio
 		OUT key text, OUT version bigint, OUT state jsonb) RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
 COMMENT ON FUNCTION state_get_many(text[], text, bigint)
-	IS 'several states at once, in the order asked for; an absent one has no row; with min_version as state_get, of each';
+	IS 'several states at once, in the order asked for; absent ones have no row; min_version as in state_get';
 
 CREATE FUNCTION state_get_if_newer(key text, version bigint, class text DEFAULT 'run',
 		OUT version bigint, OUT state jsonb) RETURNS SETOF record

@@ -233,7 +233,8 @@ pub fn timeline_left(earlier: u32) -> Option<u64> {
     if earlier == current {
         return None;
     }
-    // SAFETY: the list is the server's, in the current memory context; the timeline is asked about only if it is in it.
+    // SAFETY: the list is the server's, in the current memory context; the timeline is asked about only if it is in
+    // it.
     unsafe {
         let history = server::readTimeLineHistory(current);
         server::tliInHistory(earlier, history)

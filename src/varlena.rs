@@ -219,8 +219,8 @@ pub const fn varsize_header(total: u32) -> u32 {
     total & 0x3fff_ffff
 }
 
-/// How an array holds elements of a type: the type, bytes of an element or -1 for varlenas, whether they are passed by
-/// value, and how they are aligned.
+/// How an array holds elements of a type: the type, bytes of an element or -1 for varlenas, whether they are passed
+/// by value, and how they are aligned.
 #[derive(Clone, Copy)]
 pub struct ElementType(pg_sys::Oid, i32, bool, u8);
 

@@ -23,8 +23,9 @@ const BATCHES: u64 = 50;
 /// A table of tasks as one writes it by hand, beside a row that a trigger counts in.
 const PLAIN: &str = "
     DROP TABLE IF EXISTS plain_task, plain_job;
-    CREATE TABLE plain_job (job_id text PRIMARY KEY, total bigint NOT NULL DEFAULT 0, pending bigint NOT NULL DEFAULT 0,
-        running bigint NOT NULL DEFAULT 0, completed bigint NOT NULL DEFAULT 0, failed bigint NOT NULL DEFAULT 0);
+    CREATE TABLE plain_job (job_id text PRIMARY KEY, total bigint NOT NULL DEFAULT 0,
+        pending bigint NOT NULL DEFAULT 0, running bigint NOT NULL DEFAULT 0,
+        completed bigint NOT NULL DEFAULT 0, failed bigint NOT NULL DEFAULT 0);
     CREATE TABLE plain_task (job_id text, task_id text, status text NOT NULL DEFAULT 'pending', result jsonb,
         place bigserial, PRIMARY KEY (job_id, task_id));
     CREATE INDEX plain_task_status ON plain_task (job_id, status);
@@ -43,9 +44,11 @@ const PLAIN: &str = "
 fn fill(connection: &mut Connection, job: &str, tasks: u64) -> Result<(), Failure> {
     for statement in [
         format!("DELETE FROM plain_task WHERE job_id = '{job}'"),
-        format!("INSERT INTO plain_job (job_id, total, pending) VALUES ('{job}', {tasks}, {tasks}) ON CONFLICT (job_id)
-             DO UPDATE SET total = {tasks}, pending = {tasks}, running = 0, completed = 0, failed = 0"),
-        format!("INSERT INTO plain_task (job_id, task_id) SELECT '{job}', 't' || n FROM generate_series(1, {tasks}) n"),
+        format!("INSERT INTO plain_job (job_id, total, pending) VALUES ('{job}', {tasks}, {tasks})
+             ON CONFLICT (job_id) DO UPDATE SET total = {tasks}, pending = {tasks},
+                 running = 0, completed = 0, failed = 0"),
+        format!("INSERT INTO plain_task (job_id, task_id)
+             SELECT '{job}', 't' || n FROM generate_series(1, {tasks}) n"),
         format!("SELECT state_delete('{job}', class => 'job')"),
         format!(
             "SELECT state_job_create('{job}', (SELECT jsonb_agg('t' || n) FROM generate_series(1, {tasks}) n),
@@ -62,8 +65,8 @@ fn tidy(connection: &mut Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// So many tasks of a job changed in one call, beside as many single updates of a table with a counting trigger: a round
-/// trip each, and in a function.
+/// So many tasks of a job changed in one call, beside as many single updates of a table with a counting trigger: a
+/// round trip each, and in a function.
 pub fn updates(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Failure> {
     connection.query(PLAIN)?;
     connection.query(
@@ -175,7 +178,8 @@ pub fn polling(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
             ("summary", "SELECT state_job_summary($1)"),
             (
                 "count",
-                "SELECT count(*), count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'running'),
+                "SELECT count(*), count(*) FILTER (WHERE status = 'pending'),
+                     count(*) FILTER (WHERE status = 'running'),
                      count(*) FILTER (WHERE status = 'completed'), count(*) FILTER (WHERE status = 'failed')
                  FROM plain_task WHERE job_id = $1",
             ),
@@ -238,7 +242,8 @@ pub fn workers(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
         match side {
             Side::Cached => cached.work(Until::Done(BATCHES), |client| {
                 let taken = client.connection.query(&format!(
-                    "SELECT job_id, task_id, token FROM state_job_claim_tasks('any', {BATCH}, '1 hour') ORDER BY job_id"
+                    "SELECT job_id, task_id, token FROM state_job_claim_tasks('any', {BATCH}, '1 hour')
+                     ORDER BY job_id"
                 ))?;
                 for of_job in taken.chunk_by(|one, other| one[0] == other[0]) {
                     let text = |row: usize, column: usize| of_job[row][column].as_deref().unwrap_or_default();

@@ -32,7 +32,8 @@ fn create_loops(connection: &mut Connection) -> Result<(), Failure> {
         ),
     ] {
         connection.query(&format!(
-            "CREATE FUNCTION {name}(keys text[], iterations bigint) RETURNS double precision LANGUAGE plpgsql AS $loop$
+            "CREATE FUNCTION {name}(keys text[], iterations bigint) RETURNS double precision
+             LANGUAGE plpgsql AS $loop$
              DECLARE k text; v jsonb; x text; started timestamptz := clock_timestamp();
              BEGIN
                  FOR i IN 1 .. iterations LOOP
@@ -194,10 +195,12 @@ fn beside_writers(
         let stop = AtomicBool::new(false);
         let change = |n: usize, revision: u64| match side {
             0 => format!(
-                "SELECT state_set('small-{n}', {document}::jsonb || '{{\"revision\": {revision}}}', class => '{CLASS}')"
+                "SELECT state_set('small-{n}', {document}::jsonb || '{{\"revision\": {revision}}}',
+                     class => '{CLASS}')"
             ),
             _ => format!(
-                "UPDATE latest SET state = {document}::jsonb || '{{\"revision\": {revision}}}' WHERE run = 'small-{n}'"
+                "UPDATE latest SET state = {document}::jsonb || '{{\"revision\": {revision}}}'
+                     WHERE run = 'small-{n}'"
             ),
         };
         std::thread::scope(|threads| {

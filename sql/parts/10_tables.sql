@@ -210,9 +210,10 @@ CREATE VIEW state_current WITH (security_invoker = true) AS
 		AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp());
 COMMENT ON VIEW state_current IS 'the current states, for plain SQL';
 
--- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has changed
--- them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether triggers fire
--- while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other one goes.
+-- The rows of run, swarm, config and job come with CREATE EXTENSION, so a dump holds them only if somebody has
+-- changed them, and then as rows of another key: they do not meet those that CREATE EXTENSION has made, whether
+-- triggers fire while the dump is restored or not. Reading prefers the changed row; where triggers fire, the other
+-- one goes.
 CREATE FUNCTION state_class_restore() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -28,7 +28,7 @@ CREATE FUNCTION state_get_many(keys text[], class text DEFAULT 'run', min_versio
 		OUT key text, OUT version bigint, OUT state jsonb) RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_get_many';
 COMMENT ON FUNCTION state_get_many(text[], text, bigint)
-	IS 'several states at once, in the order asked for; an absent one has no row; with min_version as state_get, of each';
+	IS 'several states at once, in the order asked for; absent ones have no row; min_version as in state_get';
 
 CREATE FUNCTION state_get_if_newer(key text, version bigint, class text DEFAULT 'run',
 		OUT version bigint, OUT state jsonb) RETURNS SETOF record

@@ -2,32 +2,33 @@
 //!
 //! # Contract
 //!
-//! **When.** The server is in recovery, the transaction is SERIALIZABLE, the stripe has writers, the entry's writers are
-//! not visible to the snapshot S, row-level security applies to `state_head` alone, or the entry is unproven (below).
+//! **When.** The server is in recovery, the transaction is SERIALIZABLE, the stripe has writers, the entry's writers
+//! are not visible to the snapshot S, row-level security applies to `state_head` alone, or the entry is unproven
+//! (below).
 //!
 //! **How.** The entry is copied out of L1 under its partition's lock, so its version, hash and document belong
 //! together. Then the head row is read under S, as a statement reads it: through the index, with the predicate locks
 //! that SERIALIZABLE takes for it, or by a statement that applies the policies. If there is no such row, or its state
-//! is deleted or has expired, the state is absent. If its version and hash are the entry's, the entry's document is the
-//! answer, and the row says when the state expires. Else L3 is read under S.
+//! is deleted or has expired, the state is absent. If its version and hash are the entry's, the entry's document is
+//! the answer, and the row says when the state expires. Else L3 is read under S.
 //!
 //! **Why this is exact.** A hash names a document, so the document of the entry is the one that the head row means,
 //! whoever made the entry and when. Nothing depends on the order of the two steps: whatever others commit, publish,
 //! evict or replay in between, S sees the same head row, and the copy stays what it is. A SERIALIZABLE transaction
 //! conflicts with every writer of the state, because every change of a state writes its head row.
 //!
-//! A snapshot row that was changed by hand, beneath a head row that was not, is damage, which a reader of the tables is
-//! told of. A validated read does not look there, and answers with the document that the head row means.
+//! A snapshot row that was changed by hand, beneath a head row that was not, is damage, which a reader of the tables
+//! is told of. A validated read does not look there, and answers with the document that the head row means.
 //!
-//! **Recovery.** Replay publishes nothing, so entries grow old unnoticed there. Who reads a state that L1 does not hold
-//! as the head row has it leaves what L3 holds under a snapshot taken now in L1, *unproven*: its writers are
-//! [`super::visibility::UNPROVEN`], whom no snapshot sees. An unproven entry only ever answers validated reads, whatever becomes of the
-//! server: promotion changes nothing about it, and need not be noticed.
+//! **Recovery.** Replay publishes nothing, so entries grow old unnoticed there. Who reads a state that L1 does not
+//! hold as the head row has it leaves what L3 holds under a snapshot taken now in L1, *unproven*: its writers are
+//! [`super::visibility::UNPROVEN`], whom no snapshot sees. An unproven entry only ever answers validated reads,
+//! whatever becomes of the server: promotion changes nothing about it, and need not be noticed.
 //!
-//! **After a promotion**, who comes upon an unproven entry proves it: the head row is read under a snapshot taken now,
-//! between the stripe's generation and the look at it that every fill ends with. If version and hash are those of the
-//! entry, a copy that names the row's writer takes its place, and the chain of deltas is not read again. A proof that
-//! comes too late links nothing, as any fill.
+//! **After a promotion**, who comes upon an unproven entry proves it: the head row is read under a snapshot taken
+//! now, between the stripe's generation and the look at it that every fill ends with. If version and hash are those
+//! of the entry, a copy that names the row's writer takes its place, and the chain of deltas is not read again. A
+//! proof that comes too late links nothing, as any fill.
 
 use super::StateRef;
 use super::damage;

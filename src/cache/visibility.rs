@@ -7,8 +7,8 @@ use state_cache_memory::{OutOfMemory, copy};
 /// of it.
 const HALF_CIRCLE: u64 = 1 << 31;
 
-/// What stands in an entry of L1 for the transactions that wrote it, where nobody has found out whether it is the newest
-/// version: no snapshot sees them (see `validated`).
+/// What stands in an entry of L1 for the transactions that wrote it, where nobody has found out whether it is the
+/// newest version: no snapshot sees them (see `validated`).
 pub const UNPROVEN: u64 = u64::MAX;
 
 /// Whether the effects of a committed transaction, given by its full id, are visible to `snapshot`; never those of

@@ -10,8 +10,8 @@ use std::cell::RefCell;
 pub struct Access {
     /// The role may select from both tables and no row-level security applies: L1 may answer.
     pub l1: bool,
-    /// The role may select from both tables, and row-level security applies to `state_head` alone: L1 may answer where
-    /// the role sees the head row.
+    /// The role may select from both tables, and row-level security applies to `state_head` alone: L1 may answer
+    /// where the role sees the head row.
     pub validated: bool,
     /// Row-level security applies: a missing snapshot may be a hidden one.
     pub row_security: bool,

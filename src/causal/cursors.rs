@@ -16,7 +16,8 @@ fn wait(catalog: &catalog::Catalog, given: &[u8], patience: &mut Patience) -> Re
         let in_recovery = sys::recovery_in_progress();
         let replayed = sys::flush_wal();
         let cursor = match changes::cursor(catalog, given) {
-            // A standby may not have followed to the timeline of the cursor, nor know of the start it was taken under.
+            // A standby may not have followed to the timeline of the cursor, nor know of the start it was taken
+            // under.
             Err(Error::StaleCursor { .. }) if in_recovery && patience.on() => continue,
             Err(Error::StaleCursor { reason }) => {
                 return Err(CausalError::ForeignCursor { reason }.into());

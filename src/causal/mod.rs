@@ -3,26 +3,26 @@
 //! # Contract
 //!
 //! A writer hands on the version of one state (from `state_save`, `state_batch_commit`, or a message), or a cursor
-//! (from `state_cursor`), which stands for everything that was committed before it was taken. A reader gives it to any
-//! server:
+//! (from `state_cursor`), which stands for everything that was committed before it was taken. A reader gives it to
+//! any server:
 //!
 //! - **A standby** waits until replay has brought what is asked for, by looking again and again, first after a
 //!   millisecond and in the end every [`LOOK`]`[1]`; there is nothing to be woken by, since replay tells nobody. The
 //!   wait holds no lock; it can be interrupted, and ends with `57014` when its time is over. A promotion ends the
 //!   standby, and then the next look answers as on a primary.
-//! - **A primary** shows a version as soon as its writer has committed. So nothing is waited for: a version that is not
-//!   there is `40001`, since its writer has not committed, or was lost with another primary.
+//! - **A primary** shows a version as soon as its writer has committed. So nothing is waited for: a version that is
+//!   not there is `40001`, since its writer has not committed, or was lost with another primary.
 //!
 //! **What a version is.** The number of the newest version that the server shows, deletions included; a later number
-//! does. The state may have been changed, deleted and expired meanwhile. Where a tombstone has been dropped, the number
-//! is forgotten, and the version counts as one that is not there.
+//! does. The state may have been changed, deleted and expired meanwhile. Where a tombstone has been dropped, the
+//! number is forgotten, and the version counts as one that is not there.
 //!
 //! **Snapshots.** At READ COMMITTED each look takes a new snapshot, and the answer is read under the one that showed
-//! what was asked for. At REPEATABLE READ and above the transaction has one only: if that does not show it, the answer
-//! is `40001` at once, since waiting does not change the snapshot.
+//! what was asked for. At REPEATABLE READ and above the transaction has one only: if that does not show it, the
+//! answer is `40001` at once, since waiting does not change the snapshot.
 //!
-//! **Cursors across a promotion.** A cursor names its timeline and a place in the WAL before which all lies that it has
-//! seen. A server that has left that timeline at or behind the place has all of it; see `changes`.
+//! **Cursors across a promotion.** A cursor names its timeline and a place in the WAL before which all lies that it
+//! has seen. A server that has left that timeline at or behind the place has all of it; see `changes`.
 
 mod cursors;
 mod error;

@@ -87,7 +87,8 @@ fn missing<'a>(states: &'a [StateRef<'a>], least: i64) -> Result<Option<Missing<
     Ok(None)
 }
 
-/// Waits until a new snapshot shows the version of all the states; that snapshot is active as long as the result lives.
+/// Waits until a new snapshot shows the version of all the states; that snapshot is active as long as the result
+/// lives.
 fn wait<'a>(
     states: &'a [StateRef<'a>],
     wanted: i64,

@@ -161,7 +161,8 @@ pub fn parse(catalog: &Catalog, given: &[u8]) -> Result<Cursor> {
         || sys::timeline_left(there.timeline).is_some_and(|end| cursor.position <= end);
     if !is_here {
         return stale(
-            "The server was promoted or restored from a backup since, and may not have all that the cursor speaks of.",
+            "The server was promoted or restored from a backup since, and may not have all that the cursor speaks \
+                of.",
         );
     }
     if let Some(reason) = starts::strangeness(catalog, &cursor) {

@@ -18,14 +18,14 @@
 //!   transaction the worker has dropped tombstones and traces. A cursor that may not see all of these
 //!   transactions is refused. The worker drops nothing that a snapshot of now might not see, so that a new
 //!   cursor is never refused for what was dropped before it.
-//! - **Ids are not given out again** between a cursor and its use, or the cursor is refused. A crash gives out
-//!   again the ids that no WAL on disk mentions: so the WAL is flushed before a cursor is handed out, which
-//!   covers every transaction that had ended. A promotion and a restored backup begin another timeline,
-//!   which the cursor names. It is good there if the history left the cursor's timeline at or behind the cursor's
-//!   place: then all WAL that the cursor covers was replayed, with every id that had ended, and no such id is given
-//!   out anew. Else it is refused. A copy of the data directory that was put back goes on under the same timeline: its
-//!   starts are others, which the cursor names too (`starts`). What cannot be told is a virtual machine that was set
-//!   back with its memory, once it has written as much WAL as there was.
+//! - **Ids are not given out again** between a cursor and its use, or the cursor is refused. A crash gives out again
+//!   the ids that no WAL on disk mentions: so the WAL is flushed before a cursor is handed out, which covers every
+//!   transaction that had ended. A promotion and a restored backup begin another timeline, which the cursor names. It
+//!   is good there if the history left the cursor's timeline at or behind the cursor's place: then all WAL that the
+//!   cursor covers was replayed, with every id that had ended, and no such id is given out anew. Else it is refused.
+//!   A copy of the data directory that was put back goes on under the same timeline: its starts are others, which the
+//!   cursor names too (`starts`). What cannot be told is a virtual machine that was set back with its memory, once it
+//!   has written as much WAL as there was.
 //!
 //! **Messages and cursor.** `state_cursor()` reads the number of the last message first and takes its snapshot
 //! after: messages are numbered after their commit became visible, so the cursor covers every message up to

@@ -5,8 +5,8 @@
 //! WAL. Each start notes itself in the database, so that standbys know it too: by the worker, which looks into every
 //! database after a start, and by whoever takes a cursor before that. Where the note of the next start is missing,
 //! nothing is known, and the cursor is refused; but where the history has gone on to another timeline, the last start
-//! of the cursor's timeline has no next one. (So a copy of the data directory that was put back, of which a standby was
-//! promoted before the worker had looked into the database, is not told from the primary that was copied.)
+//! of the cursor's timeline has no next one. (So a copy of the data directory that was put back, of which a standby
+//! was promoted before the worker had looked into the database, is not told from the primary that was copied.)
 
 use crate::catalog::{self, Catalog, KnownStart};
 use crate::error::{Error, Result};

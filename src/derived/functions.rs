@@ -103,7 +103,8 @@ sql_functions! {
             let class = match catalog.class(&name) {
                 Ok(class) => class,
                 Err(Error::UnknownClass { .. }) => {
-                    let orphan = "the class was deleted by hand: delete its row of state_source as well, or define it";
+                    let orphan = "the class was deleted by hand: delete its row of state_source as well, or define \
+                        it";
                     rows.push([
                         Some(call::varlena_datum(&name)),
                         None,

@@ -47,8 +47,8 @@
 //! what the policies show.
 //!
 //! **The rest of the document.** `state_update`, `state_merge` and `state_append` change `attributes` and nothing
-//! else of a job that is there. A document cannot be replaced as a whole, nor a version restored: what a summary said once
-//! is not what it says now (55000).
+//! else of a job that is there. A document cannot be replaced as a whole, nor a version restored: what a summary said
+//! once is not what it says now (55000).
 //!
 //! [`Edit`]: crate::transaction::Edit
 //! [`Operation`]: crate::transaction::Operation

@@ -14,8 +14,8 @@ pub fn of_tasks(catalog: &Catalog) -> Option<Impersonation> {
     }
 }
 
-/// Jobs are created, and rows are put in by hand that name no job: not both at once. Creating jobs is in nobody else's
-/// way who creates some.
+/// Jobs are created, and rows are put in by hand that name no job: not both at once. Creating jobs is in nobody
+/// else's way who creates some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Making {
     /// A job.

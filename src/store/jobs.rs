@@ -265,18 +265,20 @@ pub fn count_tasks(catalog: &Catalog, job: &[u8]) -> Result<Vec<StatusCount>> {
     status_counts(&connection.query(statement, [Some(varlena_datum(job))])?)
 }
 
-/// Deletes the tasks that a job has left which is gone, or has expired; whether somebody else has some of them locked,
-/// which stay.
+/// Deletes the tasks that a job has left which is gone, or has expired; whether somebody else has some of them
+/// locked, which stay.
 pub fn delete_tasks(catalog: &Catalog, job: &[u8]) -> Result<bool> {
     const SQL: &str = "WITH former AS MATERIALIZED (SELECT task_id FROM @extschema@.state_task \
          WHERE job_id OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM @extschema@.state_head AS h \
          WHERE h.class OPERATOR(pg_catalog.=) 'job' AND h.key OPERATOR(pg_catalog.=) $1 AND NOT h.deleted \
          AND (h.expires_at IS NULL OR h.expires_at OPERATOR(pg_catalog.>) pg_catalog.statement_timestamp()))), \
          gone AS MATERIALIZED (SELECT t.task_id FROM @extschema@.state_task AS t JOIN former \
-         ON t.task_id OPERATOR(pg_catalog.=) former.task_id WHERE t.job_id OPERATOR(pg_catalog.=) $1 FOR UPDATE OF t SKIP LOCKED), \
+         ON t.task_id OPERATOR(pg_catalog.=) former.task_id WHERE t.job_id OPERATOR(pg_catalog.=) $1 \
+         FOR UPDATE OF t SKIP LOCKED), \
          deleted AS (DELETE FROM @extschema@.state_task AS t USING gone WHERE t.job_id OPERATOR(pg_catalog.=) $1 \
          AND t.task_id OPERATOR(pg_catalog.=) gone.task_id) \
-         SELECT (SELECT pg_catalog.count(*) FROM former) OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM gone)";
+         SELECT (SELECT pg_catalog.count(*) FROM former) \
+         OPERATOR(pg_catalog.>) (SELECT pg_catalog.count(*) FROM gone)";
     let connection = Connection::open()?;
     let slot = &statements(catalog).delete;
     let statement =

@@ -74,7 +74,7 @@
 //! | writing back | `write_back` | that L3 holds a dirty version now, once the transaction commits |
 //! | beneath | `beneath`, `recovery`, `overrule`, `concern` | what is committed or flushed; what is changed by hand |
 //! | record | `record` | what a flush takes out of the batch, and what it puts back |
-//! | the batch | `effect`, `batch`, `frames`, `states`, `scope`, `explicit`, `by_hand`, `dependents`, `known` | data |
+//! | batch | `effect`, `batch`, `frames`, `states`, `scope`, `explicit`, `by_hand`, `dependents`, `known` | data |
 //!
 //! Beside the stair stands `capability`: what the rooms above add to a step, without their names.
 //!

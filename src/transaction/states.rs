@@ -117,8 +117,8 @@ impl KnownStates {
         Ok(())
     }
 
-    /// Calls `change` for each that is not settled, and settles those of which nothing is held then; nothing is changed
-    /// after the first error.
+    /// Calls `change` for each that is not settled, and settles those of which nothing is held then; nothing is
+    /// changed after the first error.
     ///
     /// # Errors
     /// That of `change`.

@@ -9,8 +9,8 @@
 //! database wants one, the worker that has been idle longest is asked to leave.
 //!
 //! On a **standby** the launcher starts as soon as sessions can, and its workers do what writes nothing
-//! ([`task::Task::works_in_recovery`]); they accept no changes and tell no messages. When the standby is promoted, they
-//! leave and are followed by others, and the launcher looks into each database as after a start.
+//! ([`task::Task::works_in_recovery`]); they accept no changes and tell no messages. When the standby is promoted,
+//! they leave and are followed by others, and the launcher looks into each database as after a start.
 //!
 //! **Worker** (`process`). One for a database at any time; taking the place is one step under the lock of
 //! the slots (`shared`). It calls its tasks ([`task::Task`]) when they are due or when it is woken; between

@@ -1,5 +1,5 @@
-//! SERIALIZABLE with a warm L1: reads that the head row validates take the predicate locks of a query, so no anomaly is
-//! committed; at REPEATABLE READ the same load commits write skew.
+//! SERIALIZABLE with a warm L1: reads that the head row validates take the predicate locks of a query, so no anomaly
+//! is committed; at REPEATABLE READ the same load commits write skew.
 
 use postgres::{Client, IsolationLevel};
 use state_cache_server_tests::{Dice, Server, Sql, code};
@@ -99,7 +99,8 @@ fn load(isolation: IsolationLevel, steps: u64) -> (u64, u64, u64) {
                     }
                     // One snapshot: every pair as some serial order has left it.
                     let seen = client.number(
-                        "SELECT count(*) FROM (SELECT left(key, -2) AS pair, sum((state_get(key, class) -> 'n')::bigint) AS n
+                        "SELECT count(*) FROM (
+                             SELECT left(key, -2) AS pair, sum((state_get(key, class) -> 'n')::bigint) AS n
                              FROM state_head WHERE class = 'ward' GROUP BY 1) pairs
                          WHERE CASE WHEN pair LIKE 'doctor%' THEN n = 0 ELSE n < 0 END",
                     );

@@ -15,8 +15,8 @@ const WRITERS: u64 = 4;
 /// Sessions that read, on each standby.
 const READERS: u64 = 4;
 
-/// Whether a statement was stopped by what replay had to remove, by a promotion, or by another transaction, and may be
-/// run again.
+/// Whether a statement was stopped by what replay had to remove, by a promotion, or by another transaction, and may
+/// be run again.
 fn may_be_repeated(error: &postgres::Error) -> bool {
     is_gone(error) || ["40001", "40P01", "57P03"].contains(&&*code(error))
 }
@@ -104,10 +104,12 @@ struct Findings {
 }
 
 /// All states of a class, as L1 may answer and as the tables say, under one snapshot.
-const COMPARE: &str = "SELECT k.key, coalesce(c.version, 0), state_get(k.key, $1) IS NOT DISTINCT FROM c.state
+const COMPARE: &str =
+    "SELECT k.key, coalesce(c.version, 0), state_get(k.key, $1) IS NOT DISTINCT FROM c.state
         AND state_get_text(k.key, $1)::jsonb IS NOT DISTINCT FROM c.state
         AND state_version(k.key, $1) IS NOT DISTINCT FROM c.version,
-        coalesce(left(state_get(k.key, $1)::text, 60), 'absent') || ' / ' || coalesce(left(c.state::text, 60), 'absent')
+        coalesce(left(state_get(k.key, $1)::text, 60), 'absent') || ' / '
+            || coalesce(left(c.state::text, 60), 'absent')
     FROM (SELECT 'k' || n AS key FROM generate_series(0, $2 - 1) n) k
     LEFT JOIN state_current c ON c.class = $1 AND c.key = k.key";
 
@@ -187,7 +189,8 @@ fn round(seed: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
     client.run("SELECT state_class_define('load_kept', keep => 20), state_class_define('load_current', keep => 1)");
     for class in CLASSES {
         client.run(&format!(
-            "SELECT state_set('k' || n, '{{\"n\": 0, \"log\": []}}', class => '{class}') FROM generate_series(0, {KEYS} - 1) n"
+            "SELECT state_set('k' || n, '{{\"n\": 0, \"log\": []}}', class => '{class}')
+             FROM generate_series(0, {KEYS} - 1) n"
         ));
     }
     let standby = primary.standby();

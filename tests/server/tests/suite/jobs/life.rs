@@ -17,8 +17,9 @@ fn make(client: &mut Client) {
          state_job_create('empty')",
     );
     client.run(
-        "SELECT state_job_update_tasks('big', (SELECT jsonb_agg(jsonb_build_object('task_id', 't' || n, 'status', status,
-            'result', n)) FROM generate_series(1, 500) n, unnest(ARRAY[(ARRAY['running', 'completed', 'failed',
+        "SELECT state_job_update_tasks('big', (SELECT jsonb_agg(jsonb_build_object('task_id', 't' || n,
+            'status', status, 'result', n))
+            FROM generate_series(1, 500) n, unnest(ARRAY[(ARRAY['running', 'completed', 'failed',
             'cancelled'])[1 + n % 4]]) status))",
     );
     client.run("SELECT state_job_update_tasks('done', '[{\"task_id\": \"a\", \"status\": \"completed\"}]')");
@@ -116,9 +117,13 @@ fn a_restored_dump_counts_no_task_twice() {
         }
         // It goes on: tokens and positions are greater than all before.
         restored.run("SELECT state_job_add_tasks('small', '[\"last\"]')");
-        assert!(restored.flag("SELECT position = max(position) OVER () FROM state_task ORDER BY task_id = 'last' DESC LIMIT 1"));
         assert!(restored.flag(
-            "SELECT min(token) > (SELECT max(token) FROM state_task) FROM state_job_claim_tasks('new', 3, job_id => 'small')"
+            "SELECT position = max(position) OVER () FROM state_task
+             ORDER BY task_id = 'last' DESC LIMIT 1"
+        ));
+        assert!(restored.flag(
+            "SELECT min(token) > (SELECT max(token) FROM state_task)
+             FROM state_job_claim_tasks('new', 3, job_id => 'small')"
         ));
         assert_eq!(wrong(&mut restored), NOTHING, "{name}");
         let missing = "SELECT statement FROM state_protections() WHERE NOT present";

@@ -1,5 +1,5 @@
-//! Sixteen sessions that add, update, claim, give back, cancel, delete, change by hand, roll back and are killed, and a
-//! checker that compares summaries with rows under one snapshot all the time.
+//! Sixteen sessions that add, update, claim, give back, cancel, delete, change by hand, roll back and are killed, and
+//! a checker that compares summaries with rows under one snapshot all the time.
 
 use super::{COMPARED, wrong};
 use postgres::Client;
@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 const SESSIONS: u64 = 16;
 const JOBS: u64 = 3;
 
-/// What a session may be told while others work on the same jobs: conflicts, deadlocks of several calls, a job that is
-/// gone or there already, tasks that are there or are not, and what has ended.
+/// What a session may be told while others work on the same jobs: conflicts, deadlocks of several calls, a job that
+/// is gone or there already, tasks that are there or are not, and what has ended.
 const EXPECTED: [&str; 8] = [
     "40001", "40P01", "42704", "42710", "23505", "55000", "55P03", "57P01",
 ];
 
-/// What the functions answer, from L1 or as the transaction has changed it, and the tables have otherwise: all of it in
-/// one statement.
+/// What the functions answer, from L1 or as the transaction has changed it, and the tables have otherwise: all of it
+/// in one statement.
 const ANSWERED: &str = "SELECT j.key, s.key, s.value, n.rows
     FROM (SELECT key FROM state_head WHERE class = 'job' AND state_exists(key, 'job')) j,
     LATERAL jsonb_each(state_job_summary(j.key)) s,
-    LATERAL (SELECT count(*) AS rows FROM state_task t WHERE t.job_id = j.key AND (s.key = 'total' OR t.status = s.key)) n
+    LATERAL (SELECT count(*) AS rows FROM state_task t
+        WHERE t.job_id = j.key AND (s.key = 'total' OR t.status = s.key)) n
     WHERE s.key <> 'is_complete' AND s.value::text <> n.rows::text";
 
 /// One statement of a transaction.
@@ -31,18 +32,29 @@ fn statement(dice: &mut Dice, me: u64) -> String {
     match dice.roll(100) {
         0..15 => format!("SELECT state_job_add_tasks('job-{job}', '[\"t{n}\", \"u{me}-{n}\"]')"),
         15..45 => format!(
-            "SELECT state_job_update_tasks('job-{job}', (SELECT coalesce(jsonb_agg(jsonb_build_object('task_id', task_id,
-                'status', '{status}', 'result', {n})), '[]') FROM (SELECT task_id FROM state_task WHERE job_id = 'job-{job}'
+            "SELECT state_job_update_tasks('job-{job}', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'task_id', task_id, 'status', '{status}', 'result', {n})), '[]')
+                FROM (SELECT task_id FROM state_task WHERE job_id = 'job-{job}'
                 AND status IN ('pending', 'running') ORDER BY md5(task_id || {n}) LIMIT {}) t))",
             1 + dice.roll(20)
         ),
-        45..60 => format!("SELECT state_job_claim_tasks('agent-{}', {}, '20 milliseconds')", me % 3, 1 + dice.roll(5)),
+        45..60 => format!(
+            "SELECT state_job_claim_tasks('agent-{}', {}, '20 milliseconds')",
+            me % 3,
+            1 + dice.roll(5)
+        ),
         60..75 => format!(
             "SELECT state_job_update_tasks(job_id, jsonb_agg(jsonb_build_object('task_id', task_id, 'status', \
                 '{status}', 'token', token))) FROM state_job_claim_tasks('agent-{me}', 5, '1 hour') GROUP BY job_id"
         ),
-        75..80 => format!("INSERT INTO state_task (job_id, task_id) VALUES ('job-{job}', 'h{me}-{n}') ON CONFLICT DO NOTHING"),
-        80..86 => format!("UPDATE state_task SET status = '{status}' WHERE job_id = 'job-{job}' AND task_id = 't{n}'"),
+        75..80 => format!(
+            "INSERT INTO state_task (job_id, task_id) VALUES ('job-{job}', 'h{me}-{n}')
+             ON CONFLICT DO NOTHING"
+        ),
+        80..86 => format!(
+            "UPDATE state_task SET status = '{status}'
+             WHERE job_id = 'job-{job}' AND task_id = 't{n}'"
+        ),
         86..90 => format!("DELETE FROM state_task WHERE job_id = 'job-{job}' AND task_id = 't{n}'"),
         90..94 => format!("SELECT state_update('job-{job}', '{{\"attributes\": {{\"by\": {me}}}}}', 'job')"),
         94..96 => format!("SELECT state_job_cancel('job-{job}')"),
