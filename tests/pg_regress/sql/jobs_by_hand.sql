@@ -76,7 +76,8 @@ SET session_replication_role = replica;
 INSERT INTO state_task (job_id, task_id) VALUES ('hand', 'applied');
 RESET session_replication_role;
 SELECT * FROM state_job_verify('hand');
-SELECT job_id, repaired FROM state_job_verify(repair => true);
+-- (Tasks of jobs that other tests have deleted may be there yet: the worker takes them out.)
+SELECT job_id, repaired FROM state_job_verify(repair => true) WHERE job_id IN ('hand', 'nowhere');
 SELECT agree('hand');
 SELECT count(*) FROM state_task WHERE job_id = 'nowhere';
 SELECT * FROM state_job_verify();

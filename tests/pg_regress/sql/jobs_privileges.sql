@@ -11,7 +11,7 @@ GRANT INSERT, UPDATE ON state_head TO regress_job_agent;
 GRANT INSERT, DELETE ON state_snapshot TO regress_job_agent;
 GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON state_task TO regress_job_clerk;
 GRANT USAGE ON SEQUENCE state_task_position_seq TO regress_job_clerk;
-CREATE FUNCTION each_call() RETURNS TABLE (call text, says text) LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION each_job_call() RETURNS TABLE (call text, says text) LANGUAGE sql VOLATILE AS $$
 	SELECT call, outcome('SELECT * FROM ' || call) FROM unnest(ARRAY[
 		$c$state_job_summary('ours')$c$, $c$state_job_get('ours')$c$, $c$state_job_tasks('ours')$c$, $c$state_job_verify()$c$, $c$state_job_verify('ours', repair => true)$c$, $c$state_job_create('new', '["x"]')$c$,
 		$c$state_job_add_tasks('ours', '["c"]')$c$, $c$state_job_update_tasks('ours', '[{"task_id": "a", "status": "running"}]')$c$, $c$state_job_claim_tasks('x')$c$, $c$state_job_claim_tasks('x', job_id => 'ours')$c$,
@@ -23,15 +23,15 @@ CREATE FUNCTION each_table() RETURNS TABLE (statement text, says text) LANGUAGE 
 $$;
 
 SET ROLE regress_job_nobody;
-SELECT * FROM each_call();
+SELECT * FROM each_job_call();
 SELECT * FROM each_table();
 SET ROLE regress_job_reader;
-SELECT * FROM each_call();
+SELECT * FROM each_job_call();
 SELECT * FROM each_table();
 RESET ROLE;
 SELECT agree('ours'), state_exists('new', 'job');
 SET ROLE regress_job_agent;
-SELECT * FROM each_call();
+SELECT * FROM each_job_call();
 SELECT * FROM each_table();
 RESET ROLE;
 SELECT agree('ours');

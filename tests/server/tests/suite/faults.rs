@@ -102,7 +102,7 @@ fn ten_thousand_classes_are_only_slower() {
     );
     let mut other = server.connect();
     for client in [&mut client, &mut other] {
-        assert_eq!(client.number("SELECT count(*) FROM state_class"), 10_003);
+        assert_eq!(client.number("SELECT count(*) FROM state_class"), 10_004);
         assert_eq!(
             client.number(
                 "SELECT count(*) FROM generate_series(1, 10000) n WHERE state_get('k', 'class ' || \
