@@ -90,7 +90,8 @@ RESET ROLE;
 SELECT count(*) FROM state_task WHERE job_id = 'theirs';
 DROP POLICY mine ON state_task;
 ALTER TABLE state_task DISABLE ROW LEVEL SECURITY;
-SELECT agree('ours'), count(*) FROM state_job_verify();
+-- (The task that was hidden from who deleted its job is there until the worker takes it out.)
+SELECT agree('ours'), count(*) FROM state_job_verify() WHERE job_id IN (SELECT key FROM state_head WHERE class = 'job' AND NOT deleted);
 SELECT count(state_delete(key, class => 'job')) FROM state_head WHERE class = 'job' AND NOT deleted;
 
 -- Roles in turn within a transaction.
