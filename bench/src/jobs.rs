@@ -87,8 +87,6 @@ pub fn updates(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
             "single",
             "UPDATE plain_task SET status = $1 WHERE job_id = 'updated' AND task_id = $2",
         ),
-        ("begin", "BEGIN"),
-        ("commit", "COMMIT"),
     ] {
         connection.prepare(name, sql)?;
     }
@@ -112,11 +110,11 @@ pub fn updates(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fai
                     connection.execute("call", &[&format!("[{}]", updates.join(","))])?;
                 }
                 Side::Plain => {
-                    connection.execute("begin", &[])?;
+                    connection.query("BEGIN")?;
                     for n in 1..=UPDATES {
                         connection.execute("single", &[status, &format!("t{n}")])?;
                     }
-                    connection.execute("commit", &[])?;
+                    connection.query("COMMIT")?;
                 }
                 Side::Control => {
                     connection.query(&format!("SELECT pg_temp.single('{status}')"))?;
