@@ -4,7 +4,7 @@ use super::SUMMARIES;
 use super::summary::{Computed, compute};
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
-use crate::cache::visibility::{Moment, is_of_recovery, same_visibility};
+use crate::cache::visibility::{Moment, has_moment, own_full_xid, same_visibility};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::Result;
@@ -67,23 +67,13 @@ fn may_read(catalog: &Catalog) -> bool {
 
 /// Whether L1 is not asked: the tables answer then.
 fn bypasses(catalog: &Catalog) -> bool {
-    // SAFETY: there is an active snapshot, or null.
-    let is_mvcc = unsafe { sys::active_snapshot().as_ref() }
-        .is_some_and(|it| it.snapshot_type == pg_sys::SnapshotType::SNAPSHOT_MVCC);
     !settings::enabled()
         || sys::recovery_in_progress()
         || sys::isolation_is_serializable()
         || sys::is_in_parallel_mode()
-        || !is_mvcc
-        // SAFETY: an MVCC snapshot.
-        || unsafe { is_of_recovery(sys::active_snapshot()) }
+        || !has_moment(sys::active_snapshot())
         || transaction::has_touched()
         || !may_read(catalog)
-}
-
-fn has_transaction_id() -> bool {
-    // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
 /// The summary of a budget under the active snapshot, by the clock.
@@ -153,7 +143,7 @@ fn fill(
         }
         let computed = computed?;
         crate::fault::stop_at!(BeforeFill);
-        if !has_transaction_id() {
+        if own_full_xid() == 0 {
             offer(l1, key, quiet, moment, loaded_at, &computed);
         }
         (computed.document, is_callers)

@@ -57,6 +57,14 @@ pub unsafe fn is_of_recovery(snapshot: pg_sys::Snapshot) -> bool {
     unsafe { (*snapshot).takenDuringRecovery }
 }
 
+/// Whether a snapshot has a [`Moment`]: it goes by transactions, and was not taken in recovery.
+pub fn has_moment(snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: an active snapshot, or null.
+    unsafe { snapshot.as_ref() }.is_some_and(|it| {
+        it.snapshot_type == pg_sys::SnapshotType::SNAPSHOT_MVCC && !it.takenDuringRecovery
+    })
+}
+
 /// When a snapshot was taken. Of two moments the later one belongs to the snapshot that sees all that the other one
 /// sees; why, says the header of `derived`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 //! [`PATIENCE`].
 
 use crate::cache::StateRef;
-use crate::{latch, shared};
+use crate::latch::Backoff;
+use crate::shared;
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl Drop for Flight {
 /// Waiting for somebody else's flight.
 pub struct Wait {
     since: Instant,
-    next: Duration,
+    backoff: Backoff,
 }
 
 impl Wait {
@@ -63,7 +64,7 @@ impl Wait {
     pub fn begin() -> Self {
         Self {
             since: Instant::now(),
-            next: LOOK[0],
+            backoff: Backoff::between(LOOK),
         }
     }
 
@@ -72,11 +73,7 @@ impl Wait {
         if self.since.elapsed() > PATIENCE {
             return false;
         }
-        latch::wait(self.next);
-        // SAFETY: this process's own latch; whoever else waits on it looks before waiting.
-        unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
-        pgrx::check_for_interrupts!();
-        self.next = (2 * self.next).min(LOOK[1]);
+        self.backoff.wait_at_most(PATIENCE);
         true
     }
 }

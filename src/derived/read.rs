@@ -8,7 +8,7 @@ use crate::cache::StateRef;
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
 use crate::cache::noting::{self, Noting, Within};
-use crate::cache::visibility::{Moment, is_of_recovery, same_visibility};
+use crate::cache::visibility::{Moment, has_moment, own_full_xid, same_visibility};
 use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, text};
@@ -220,13 +220,11 @@ impl<'a> Reader<'a> {
     /// Why L1 is not asked; `None` if it is.
     fn bypass(&self, is_quiet: bool) -> Option<Counter> {
         let definition = self.definition;
-        let has_id = || has_transaction_id();
+        let has_id = || own_full_xid() != 0;
         if shared::l1().is_none()
             || !settings::enabled()
             || sys::recovery_in_progress()
-            || !is_mvcc(sys::active_snapshot())
-            // SAFETY: an MVCC snapshot.
-            || unsafe { is_of_recovery(sys::active_snapshot()) }
+            || !has_moment(sys::active_snapshot())
         {
             return Some(Counter::BypassOff);
         }
@@ -303,7 +301,7 @@ impl<'a> Reader<'a> {
                     stale
                 }
             };
-            if sys::is_in_parallel_mode() || has_transaction_id() {
+            if sys::is_in_parallel_mode() || own_full_xid() != 0 {
                 self.count_miss(gone);
                 return Ok((Counter::Misses, Counter::L3ReadTime, self.by_query(form)?));
             }
@@ -418,7 +416,7 @@ impl<'a> Reader<'a> {
             let catalog = &self.state.catalog;
             let class = catalog.class(name)?;
             let inner = definition::of(catalog, &class, Some(seen.definitions))?;
-            if inner.has_children && has_transaction_id() {
+            if inner.has_children && own_full_xid() != 0 {
                 return Ok(Some(Counter::BypassOwn));
             }
             if !inner.may_be_kept() || !inner.may_read(catalog) {
@@ -472,7 +470,7 @@ impl<'a> Reader<'a> {
                 true => reads.noted()?,
                 false => Some((Vec::new(), i64::MAX)),
             };
-            if let (Some((noted, expires_at)), false) = (noted, has_transaction_id()) {
+            if let (Some((noted, expires_at)), false) = (noted, own_full_xid() != 0) {
                 let depends = Depends { noted, expires_at };
                 self.offer(l1, seen, (moment, loaded_at), &depends, document.as_deref())?;
                 if is_callers {
@@ -676,19 +674,8 @@ fn is_seen_by_caller(info: &EntryInfo) -> bool {
     unsafe { Moment::of(sys::active_snapshot()) }.is_not_before(&filled)
 }
 
-fn has_transaction_id() -> bool {
-    // SAFETY: reads this backend's transaction state.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
-}
-
 /// Whether this is a process that applies what another server has replicated.
 fn is_logical_worker() -> bool {
     // SAFETY: reads a global of this process.
     unsafe { pg_sys::IsLogicalWorker() }
-}
-
-fn is_mvcc(snapshot: pg_sys::Snapshot) -> bool {
-    // SAFETY: there is an active snapshot, or null.
-    unsafe { snapshot.as_ref() }
-        .is_some_and(|it| it.snapshot_type == pg_sys::SnapshotType::SNAPSHOT_MVCC)
 }

@@ -650,9 +650,8 @@ impl Transition {
     /// What a function is called for, if by a trigger.
     pub fn of(context: *mut pg_sys::Node) -> Option<Self> {
         // SAFETY: context is NULL or a node.
-        let is_trigger =
-            !context.is_null() && unsafe { (*context).type_ } == pg_sys::NodeTag::T_TriggerData;
-        is_trigger.then(|| Self(context.cast()))
+        let node = unsafe { context.as_ref() }?;
+        (node.type_ == pg_sys::NodeTag::T_TriggerData).then(|| Self(context.cast()))
     }
 
     fn event(&self) -> u32 {
