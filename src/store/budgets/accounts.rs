@@ -1,0 +1,446 @@
+//! The counters of accounts, and which levels they have reached.
+
+use super::{
+    Seen, amount, amount_at, is_there, long, money_of, name, nothing, number, optional_amount, run,
+    statements, time,
+};
+use crate::call::{bigint_datum, integer_datum};
+use crate::catalog::Catalog;
+use crate::error::Result;
+use pgrx::pg_sys::{self, Datum, Oid};
+use state_cache_budget::{Amount, Share};
+use state_cache_memory::{collect, try_collect};
+
+/// Names one account: a budget, or an agent of it (else empty), in a period.
+#[derive(Debug, Clone, Copy)]
+pub struct Account<'a> {
+    /// The budget.
+    pub budget: &'a [u8],
+    /// The agent; empty: the budget as a whole.
+    pub agent: &'a [u8],
+    /// When the period began.
+    pub period: i64,
+}
+
+/// Holds an amount in one row of an account if its allotment has room, under this revision; what the row has left
+/// then. The inner `None` is a row without limit.
+pub fn grant(
+    catalog: &Catalog,
+    account: &Account<'_>,
+    shard: i32,
+    asked: Amount,
+    revision: i64,
+) -> Result<Option<Option<Amount>>> {
+    run(
+        catalog,
+        &statements(catalog).grant,
+        "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.+) $5 \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
+         AND revision OPERATOR(pg_catalog.=) $6 AND (allotted IS NULL OR \
+         allotted OPERATOR(pg_catalog.-) spent OPERATOR(pg_catalog.-) held OPERATOR(pg_catalog.>=) $5) \
+         RETURNING allotted OPERATOR(pg_catalog.-) spent OPERATOR(pg_catalog.-) held",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+                amount(asked),
+                long(revision),
+            ]
+        },
+        |rows| rows.first().map(|row| money_of(&row, 1)).transpose(),
+    )
+}
+
+/// Whether an account has a row of this number.
+pub fn has_account(catalog: &Catalog, account: &Account<'_>, shard: i32) -> Result<bool> {
+    run(
+        catalog,
+        &statements(catalog).has_account,
+        "SELECT FROM @extschema@.state_budget_account WHERE budget OPERATOR(pg_catalog.=) $1 \
+         AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 \
+         AND shard OPERATOR(pg_catalog.=) $4",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+            ]
+        },
+        is_there,
+    )
+}
+
+/// Adds a row to an account, if there is none.
+pub fn add_account(
+    catalog: &Catalog,
+    account: &Account<'_>,
+    shard: i32,
+    allotted: Option<Amount>,
+    revision: i64,
+) -> Result<()> {
+    run(
+        catalog,
+        &statements(catalog).add_account,
+        "INSERT INTO @extschema@.state_budget_account (budget, agent, period, shard, allotted, revision) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+                optional_amount(allotted),
+                long(revision),
+            ]
+        },
+        nothing,
+    )
+}
+
+/// One row of an account.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountRow {
+    /// Its number.
+    pub shard: i32,
+    /// Its counters; without a limit, an allotment of 0.
+    pub share: Share,
+    /// The revision of the budget that it was allotted under.
+    pub revision: i64,
+    /// Up to when holds were judged to have expired.
+    pub judged_at: i64,
+}
+
+/// Locks all rows of an account, or one of them, in their order.
+pub fn lock_account(
+    catalog: &Catalog,
+    account: &Account<'_>,
+    shard: Option<i32>,
+) -> Result<Vec<AccountRow>> {
+    run(
+        catalog,
+        &statements(catalog).lock_account,
+        "SELECT shard::pg_catalog.int8, allotted, spent, held, revision, judged_at \
+         FROM @extschema@.state_budget_account \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3 AND ($4 IS NULL OR shard OPERATOR(pg_catalog.=) $4) \
+         ORDER BY shard FOR NO KEY UPDATE",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                (pg_sys::INT4OID, shard.map(integer_datum)),
+            ]
+        },
+        |rows| {
+            try_collect(rows.iter().map(|row| {
+                Ok(AccountRow {
+                    shard: row.bigint(1) as i32,
+                    share: Share {
+                        allotted: amount_at(&row, 2)?,
+                        spent: amount_at(&row, 3)?,
+                        held: amount_at(&row, 4)?,
+                    },
+                    revision: row.bigint(5),
+                    judged_at: row.column(6).map_or(i64::MIN, |at| at.value() as i64),
+                })
+            }))
+        },
+    )
+}
+
+/// What becomes of one row of an account that is locked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewShare {
+    /// Its allotment; `None` without a limit.
+    pub allotted: Option<Amount>,
+    /// What is charged.
+    pub charged: Charged,
+    /// The revision that the allotment is made under.
+    pub revision: i64,
+    /// Up to when holds were judged to have expired, if they were.
+    pub judged_at: Option<i64>,
+}
+
+/// What is added to the counters of a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Charged {
+    /// To what is spent.
+    pub spent: Amount,
+    /// To what is held; below 0 it is released.
+    pub held: Amount,
+    /// What of it was expected, and was what, if both are known.
+    pub compared: Option<(Amount, Amount)>,
+    /// How many costs were compared.
+    pub count: i64,
+}
+
+impl Charged {
+    fn parameters(&self) -> [(Oid, Option<Datum>); 5] {
+        let (expected, actual) = self.compared.unwrap_or_default();
+        [
+            amount(self.spent),
+            amount(self.held),
+            amount(expected),
+            amount(actual),
+            long(if self.compared.is_some() {
+                self.count
+            } else {
+                0
+            }),
+        ]
+    }
+}
+
+/// Writes one row of an account that is locked.
+pub fn set_share(
+    catalog: &Catalog,
+    account: &Account<'_>,
+    shard: i32,
+    new: &NewShare,
+) -> Result<()> {
+    run(
+        catalog,
+        &statements(catalog).set_share,
+        "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
+         held = held OPERATOR(pg_catalog.+) $6, expected = expected OPERATOR(pg_catalog.+) $7, \
+         actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9, \
+         allotted = $10, revision = $11, judged_at = COALESCE($12, judged_at) \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4",
+        Seen::Now,
+        || {
+            let [spent, held, expected, actual, count] = new.charged.parameters();
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+                spent,
+                held,
+                expected,
+                actual,
+                count,
+                optional_amount(new.allotted),
+                long(new.revision),
+                (pg_sys::TIMESTAMPTZOID, new.judged_at.map(bigint_datum)),
+            ]
+        },
+        nothing,
+    )
+}
+
+/// Charges one row of an account without a look at the others, where that takes no money from them: the account has
+/// no limit or one row (`alone`), or the row gives away no more than before, or has room for it. What the row has
+/// spent then; `None` where it is not so.
+pub fn charge(
+    catalog: &Catalog,
+    account: &Account<'_>,
+    shard: i32,
+    charged: &Charged,
+    alone: bool,
+    revision: i64,
+) -> Result<Option<Amount>> {
+    run(
+        catalog,
+        &statements(catalog).charge,
+        "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
+         held = held OPERATOR(pg_catalog.+) $6, expected = expected OPERATOR(pg_catalog.+) $7, \
+         actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9 \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
+         AND revision OPERATOR(pg_catalog.=) $11 \
+         AND ($10 OR allotted IS NULL OR $5 OPERATOR(pg_catalog.+) $6 OPERATOR(pg_catalog.<=) 0 \
+         OR spent OPERATOR(pg_catalog.+) held OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.+) $6 \
+         OPERATOR(pg_catalog.<=) allotted) RETURNING spent",
+        Seen::Now,
+        || {
+            let [spent, held, expected, actual, count] = charged.parameters();
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+                spent,
+                held,
+                expected,
+                actual,
+                count,
+                (pg_sys::BOOLOID, Some(Datum::from(usize::from(alone)))),
+                long(revision),
+            ]
+        },
+        |rows| rows.first().map(|row| amount_at(&row, 1)).transpose(),
+    )
+}
+
+/// Gives back what is held in one row of an account.
+pub fn release(catalog: &Catalog, account: &Account<'_>, shard: i32, held: Amount) -> Result<()> {
+    run(
+        catalog,
+        &statements(catalog).release,
+        "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.-) $5 \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                number(shard),
+                amount(held),
+            ]
+        },
+        nothing,
+    )
+}
+
+/// What all rows of an account have spent, and hold.
+pub fn spent(catalog: &Catalog, account: &Account<'_>) -> Result<(Amount, Amount)> {
+    run(
+        catalog,
+        &statements(catalog).spent,
+        "SELECT pg_catalog.sum(spent), pg_catalog.sum(held) FROM @extschema@.state_budget_account \
+         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         AND period OPERATOR(pg_catalog.=) $3",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+            ]
+        },
+        |rows| match rows.first() {
+            Some(row) => Ok((amount_at(&row, 1)?, amount_at(&row, 2)?)),
+            None => Ok(Default::default()),
+        },
+    )
+}
+
+/// The accounts that a budget has, in the order in which they are locked: by agent, the budget as a whole last.
+pub fn accounts(catalog: &Catalog, budget: &[u8]) -> Result<Vec<(Box<[u8]>, i64)>> {
+    run(
+        catalog,
+        &statements(catalog).accounts,
+        "SELECT agent, period FROM @extschema@.state_budget_account WHERE budget OPERATOR(pg_catalog.=) $1 \
+         GROUP BY agent, period ORDER BY agent OPERATOR(pg_catalog.=) '', agent, period",
+        Seen::Now,
+        || [name(budget)],
+        |rows| {
+            Ok(collect(
+                rows.iter().map(|row| (row.text(1), row.bigint(2))),
+            )?)
+        },
+    )
+}
+
+/// Notes that a level is reached in an account; whether it was not before.
+pub fn reach(catalog: &Catalog, account: &Account<'_>, level: &str) -> Result<bool> {
+    run(
+        catalog,
+        &statements(catalog).reached,
+        "INSERT INTO @extschema@.state_budget_reached (budget, agent, period, level) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT DO NOTHING RETURNING true",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                name(level.as_bytes()),
+            ]
+        },
+        is_there,
+    )
+}
+
+/// Forgets that a level was reached: its limit was raised above what is spent.
+pub fn forget_reached(catalog: &Catalog, account: &Account<'_>, level: &str) -> Result<()> {
+    run(
+        catalog,
+        &statements(catalog).forget_reached,
+        "DELETE FROM @extschema@.state_budget_reached WHERE budget OPERATOR(pg_catalog.=) $1 \
+         AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 \
+         AND level OPERATOR(pg_catalog.=) $4",
+        Seen::Now,
+        || {
+            [
+                name(account.budget),
+                name(account.agent),
+                time(account.period),
+                name(level.as_bytes()),
+            ]
+        },
+        nothing,
+    )
+}
+
+/// The levels that are reached in a budget as a whole.
+pub fn levels(catalog: &Catalog, budget: &[u8], period: i64) -> Result<Vec<Box<[u8]>>> {
+    run(
+        catalog,
+        &statements(catalog).levels,
+        "SELECT level FROM @extschema@.state_budget_reached WHERE budget OPERATOR(pg_catalog.=) $1 \
+         AND agent OPERATOR(pg_catalog.=) '' AND period OPERATOR(pg_catalog.=) $2 ORDER BY reached_at, level",
+        Seen::BySnapshot,
+        || [name(budget), time(period)],
+        |rows| Ok(collect(rows.iter().map(|row| row.text(1)))?),
+    )
+}
+
+/// What the accounts of a budget add up to.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// The agent; empty: the budget as a whole.
+    pub agent: Box<[u8]>,
+    /// Spent in the period.
+    pub spent: Amount,
+    /// Held in the period, expired holds included.
+    pub held: Amount,
+    /// Of costs compared, in all periods: what was expected.
+    pub expected: Amount,
+    /// What it was.
+    pub actual: Amount,
+    /// How many.
+    pub compared: i64,
+    /// Whether anything was spent in any period.
+    pub has_spent: bool,
+}
+
+/// What the accounts of a budget add up to, under the active snapshot.
+pub fn totals(catalog: &Catalog, budget: &[u8], period: i64) -> Result<Vec<Totals>> {
+    run(
+        catalog,
+        &statements(catalog).summary_accounts,
+        "SELECT agent, pg_catalog.sum(spent) FILTER (WHERE period OPERATOR(pg_catalog.=) $2), \
+         pg_catalog.sum(held) FILTER (WHERE period OPERATOR(pg_catalog.=) $2), pg_catalog.sum(expected), \
+         pg_catalog.sum(actual), pg_catalog.sum(compared)::pg_catalog.int8, \
+         pg_catalog.bool_or(spent OPERATOR(pg_catalog.>) 0) FROM @extschema@.state_budget_account \
+         WHERE budget OPERATOR(pg_catalog.=) $1 GROUP BY agent ORDER BY agent",
+        Seen::BySnapshot,
+        || [name(budget), time(period)],
+        |rows| {
+            try_collect(rows.iter().map(|row| {
+                Ok(Totals {
+                    agent: row.text(1),
+                    spent: amount_at(&row, 2)?,
+                    held: amount_at(&row, 3)?,
+                    expected: amount_at(&row, 4)?,
+                    actual: amount_at(&row, 5)?,
+                    compared: row.bigint(6),
+                    has_spent: row.boolean(7),
+                })
+            }))
+        },
+    )
+}
