@@ -39,6 +39,11 @@ CREATE TABLE state_class (
 	notify      text NOT NULL DEFAULT 'default'
 		CHECK (notify OPERATOR(pg_catalog.=) ANY (ARRAY['default', 'off'])),
 	changed     boolean NOT NULL DEFAULT false,
+	l2_ttl      interval CHECK (l2_ttl OPERATOR(pg_catalog.>=) '1 second'::pg_catalog.interval
+		AND l2_ttl OPERATOR(pg_catalog.<=) '100 years'::pg_catalog.interval),
+	l2_codec    text NOT NULL DEFAULT 'zstd'
+		CHECK (l2_codec OPERATOR(pg_catalog.=) ANY (ARRAY['zstd', 'gzip', 'plain'])),
+	l2_above    integer NOT NULL DEFAULT 1024 CHECK (l2_above OPERATOR(pg_catalog.>=) 0),
 	PRIMARY KEY (class, changed)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
@@ -63,6 +68,9 @@ COMMENT ON COLUMN state_class.notify
 COMMENT ON COLUMN state_class.changed
 	IS 'false: the row is one of the four that come with the extension, or of a class of yours. true: somebody has '
 	   'changed one of the four; where both rows are there, this one counts';
+COMMENT ON COLUMN state_class.l2_ttl IS 'how long Redis holds a state of the class; NULL: the class is not in L2';
+COMMENT ON COLUMN state_class.l2_codec IS 'how the documents of the class are packed in L2: zstd, gzip or plain';
+COMMENT ON COLUMN state_class.l2_above IS 'documents of more bytes than this are packed in L2';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
@@ -1660,12 +1668,31 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
-		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL)
+		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL,
+		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text, text, interval)
+		interval, boolean, text[], text[], text, text, interval, interval, text, integer)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
+
+-- With its owner's rights: whoever reads states from Redis needs this view, and no table.
+CREATE VIEW state_l2_classes AS
+	SELECT DISTINCT ON (c.class) c.class, c.l2_ttl AS ttl, c.l2_codec AS codec, c.l2_above AS above, c.channel,
+		CASE
+			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relrowsecurity AND r.oid OPERATOR(pg_catalog.=)
+				ANY (ARRAY['state_head'::pg_catalog.regclass, 'state_snapshot'::pg_catalog.regclass]))
+				THEN 'row-level security is on'
+			WHEN c.notify OPERATOR(pg_catalog.=) 'off' THEN 'its changes are told by no message'
+			WHEN EXISTS (SELECT FROM state_source s WHERE s.class OPERATOR(pg_catalog.=) c.class)
+				THEN 'its documents are computed'
+		END AS refused
+	FROM (SELECT k.*, k.changed OR NOT EXISTS (SELECT FROM state_class o
+			WHERE o.class OPERATOR(pg_catalog.=) k.class AND o.changed) AS counts FROM state_class k) c
+	WHERE c.counts AND c.l2_ttl IS NOT NULL
+	ORDER BY c.class;
+COMMENT ON VIEW state_l2_classes
+	IS 'the classes whose states are in Redis, and how; refused: why a class is not, though it has an l2_ttl';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';
@@ -1911,7 +1938,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conname NOT IN ('state_class_class_check', 'state_class_write_mode_check', 'state_class_keep_check',
 				'state_class_ttl_check', 'state_class_cache_ttl_check', 'state_class_max_entries_check',
 				'state_class_channel_check', 'state_class_keep_for_check', 'state_class_checkpoint_types_check',
-				'state_class_agent_phases_check', 'state_class_notify_check', 'state_source_serve_stale_check',
+				'state_class_agent_phases_check', 'state_class_notify_check', 'state_class_l2_ttl_check',
+				'state_class_l2_codec_check', 'state_class_l2_above_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key',
 				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check',
 				'state_budget_account_held_check', 'state_budget_account_spent_check',

@@ -235,6 +235,12 @@ pub enum Error {
     Swallowed { state: Shown },
     /// The same for `state_class`.
     ClassSwallowed,
+    /// A class cannot be in L2.
+    NotInL2 {
+        class: String,
+        fault: &'static str,
+        hint: &'static str,
+    },
     /// A row made by hand that the extension could not have written.
     Check { fault: &'static str },
     /// A role under row-level security asks for entries of L1.
@@ -415,6 +421,11 @@ impl Error {
                 Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
                 "a trigger or rule on state_class keeps the class from being written".to_owned(),
             ),
+            Self::NotInL2 { class, fault, hint } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("class \"{class}\" cannot be in L2: {fault}"),
+            )
+            .set_hint(hint),
             Self::Check { fault } => new(Code::ERRCODE_CHECK_VIOLATION, fault.to_owned()),
             Self::RowSecurity => new(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,

@@ -26,6 +26,11 @@ CREATE TABLE state_class (
 	notify      text NOT NULL DEFAULT 'default'
 		CHECK (notify OPERATOR(pg_catalog.=) ANY (ARRAY['default', 'off'])),
 	changed     boolean NOT NULL DEFAULT false,
+	l2_ttl      interval CHECK (l2_ttl OPERATOR(pg_catalog.>=) '1 second'::pg_catalog.interval
+		AND l2_ttl OPERATOR(pg_catalog.<=) '100 years'::pg_catalog.interval),
+	l2_codec    text NOT NULL DEFAULT 'zstd'
+		CHECK (l2_codec OPERATOR(pg_catalog.=) ANY (ARRAY['zstd', 'gzip', 'plain'])),
+	l2_above    integer NOT NULL DEFAULT 1024 CHECK (l2_above OPERATOR(pg_catalog.>=) 0),
 	PRIMARY KEY (class, changed)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
@@ -50,6 +55,9 @@ COMMENT ON COLUMN state_class.notify
 COMMENT ON COLUMN state_class.changed
 	IS 'false: the row is one of the four that come with the extension, or of a class of yours. true: somebody has '
 	   'changed one of the four; where both rows are there, this one counts';
+COMMENT ON COLUMN state_class.l2_ttl IS 'how long Redis holds a state of the class; NULL: the class is not in L2';
+COMMENT ON COLUMN state_class.l2_codec IS 'how the documents of the class are packed in L2: zstd, gzip or plain';
+COMMENT ON COLUMN state_class.l2_above IS 'documents of more bytes than this are packed in L2';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),

@@ -67,12 +67,31 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		dedup boolean DEFAULT NULL, ttl interval DEFAULT NULL, cache_ttl interval DEFAULT NULL,
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
-		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL)
+		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL,
+		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text, text, interval)
+		interval, boolean, text[], text[], text, text, interval, interval, text, integer)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
+
+-- With its owner's rights: whoever reads states from Redis needs this view, and no table.
+CREATE VIEW state_l2_classes AS
+	SELECT DISTINCT ON (c.class) c.class, c.l2_ttl AS ttl, c.l2_codec AS codec, c.l2_above AS above, c.channel,
+		CASE
+			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relrowsecurity AND r.oid OPERATOR(pg_catalog.=)
+				ANY (ARRAY['state_head'::pg_catalog.regclass, 'state_snapshot'::pg_catalog.regclass]))
+				THEN 'row-level security is on'
+			WHEN c.notify OPERATOR(pg_catalog.=) 'off' THEN 'its changes are told by no message'
+			WHEN EXISTS (SELECT FROM state_source s WHERE s.class OPERATOR(pg_catalog.=) c.class)
+				THEN 'its documents are computed'
+		END AS refused
+	FROM (SELECT k.*, k.changed OR NOT EXISTS (SELECT FROM state_class o
+			WHERE o.class OPERATOR(pg_catalog.=) k.class AND o.changed) AS counts FROM state_class k) c
+	WHERE c.counts AND c.l2_ttl IS NOT NULL
+	ORDER BY c.class;
+COMMENT ON VIEW state_l2_classes
+	IS 'the classes whose states are in Redis, and how; refused: why a class is not, though it has an l2_ttl';
 
 CREATE FUNCTION state_flush(class text DEFAULT NULL) RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_flush';

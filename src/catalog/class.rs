@@ -42,6 +42,8 @@ pub struct Class {
     pub agent_phases: Option<Vec<Box<[u8]>>>,
     /// Whether subscribers hear of its changes.
     pub notifies: bool,
+    /// Whether its states are to be in Redis.
+    pub in_l2: bool,
     /// Who wrote its row.
     pub written_by: pg_sys::TransactionId,
     /// What is counted of it.
@@ -98,11 +100,13 @@ impl Classes {
 }
 
 /// Columns of `state_class` in their order.
-const COLUMNS: usize = 14;
+const COLUMNS: usize = 17;
 /// The column with the channel.
 const CHANNEL: usize = 7;
 /// The column that says whether a class which comes with the extension was changed.
 const CHANGED: usize = 13;
+/// The column that says how long Redis holds its states.
+const L2_TTL: usize = 14;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
@@ -214,6 +218,7 @@ impl Class {
             checkpoint_types: None,
             agent_phases: None,
             notifies: true,
+            in_l2: false,
             written_by: pg_sys::TransactionId::INVALID,
             counters: CounterSet::of_class(name),
             source: None,
@@ -262,6 +267,7 @@ impl Class {
             agent_phases: names(11)?,
             // SAFETY: a text column that is NOT NULL.
             notifies: unsafe { varlena::detoasted_bytes(values[12].cast_mut_ptr()) } != b"off",
+            in_l2: !nulls[L2_TTL],
             written_by: row.xmin,
             counters: CounterSet::of_class(name),
             source: None,

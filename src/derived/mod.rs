@@ -172,6 +172,7 @@ pub use auditor::Auditor;
 pub use error::DerivedError;
 pub use functions::{NewSource, define};
 pub use read::read;
+pub use relations::has_row_security;
 
 /// Called when the library is loaded: watches for what changes definitions.
 pub fn init() {

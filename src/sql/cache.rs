@@ -111,6 +111,58 @@ fn check_notify(notify: Option<&[u8]>) -> Result<()> {
     }
 }
 
+fn check_codec(codec: Option<&[u8]>) -> Result<()> {
+    match codec {
+        None | Some(b"zstd" | b"gzip" | b"plain") => Ok(()),
+        Some(other) => Err(Error::Argument {
+            message: format!("l2_codec \"{}\" is not known", text(other)),
+            hint: Some("It is zstd, gzip or plain."),
+        }),
+    }
+}
+
+/// How long Redis holds the states of a class: NULL takes the class out of L2, so here 0 does.
+fn l2_ttl(room: &mut Option<pg_sys::Interval>) -> Result<Setting> {
+    let setting = duration(room, "l2_ttl")?;
+    if let Some(value) = room
+        && !matches!(interval::microseconds(value), 0 | 1_000_000..)
+    {
+        return Err(Error::argument("l2_ttl must be at least 1 second"));
+    }
+    Ok(setting)
+}
+
+/// `55000` for a class that is in L2 and whose states must not be there, or of which nobody would hear.
+fn check_l2(catalog: &Catalog, class: &[u8]) -> Result<()> {
+    let known = catalog.class(class)?;
+    let has_policies = || {
+        [catalog.head, catalog.snapshot]
+            .into_iter()
+            .any(derived::has_row_security)
+    };
+    let (fault, hint) = match () {
+        () if !known.in_l2 => return Ok(()),
+        () if has_policies() => (
+            "row-level security is on, and Redis knows no policies",
+            "Keep the states of another installation of the extension in L2, one without policies.",
+        ),
+        () if known.source.is_some() => (
+            "its documents are computed, and have no versions",
+            "Read its documents from the database.",
+        ),
+        () if !known.notifies => (
+            "its changes are told by no message",
+            "Define the class with notify => 'default', or with l2_ttl => '0'.",
+        ),
+        () => return Ok(()),
+    };
+    Err(Error::NotInL2 {
+        class: text(class),
+        fault,
+        hint,
+    })
+}
+
 fn check_write_mode(mode: Option<&[u8]>) -> Result<()> {
     match mode {
         None | Some(b"through" | b"behind") => Ok(()),
@@ -150,7 +202,7 @@ sql_functions! {
     }
 
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
-    /// compression, checkpoint_types, agent_phases, notify, source, serve_stale)`
+    /// compression, checkpoint_types, agent_phases, notify, source, serve_stale, l2_ttl, l2_codec, l2_above)`
     fn state_class_define(call) {
         call::check_may_write(c"state_class_define()")?;
         let catalog = catalog::current(call.function())?;
@@ -168,6 +220,13 @@ sql_functions! {
             Some(datum) => Setting::Value(Some(datum)),
             None => Setting::Unnamed,
         };
+        let codec = call.text(16);
+        check_codec(codec)?;
+        let above = call.integer(17);
+        if let Some(above) = above.filter(|above| *above < 0) {
+            return Err(Error::argument(format!("l2_above must not be negative: {above}")));
+        }
+        let mut in_l2 = call.interval(15);
         let (mut ttl, mut cache_ttl) = (call.interval(4), call.interval(5));
         let mut keep_for = call.interval(8);
         let settings = [
@@ -183,6 +242,9 @@ sql_functions! {
             names(call, 10, "checkpoint_types")?,
             names(call, 11, "agent_phases")?,
             named(notify.map(call::varlena_datum)),
+            l2_ttl(&mut in_l2)?,
+            named(codec.map(call::varlena_datum)),
+            named(above.map(call::integer_datum)),
         ];
         let mut serve_stale = call.interval(14);
         duration(&mut serve_stale, "serve_stale")?;
@@ -195,6 +257,8 @@ sql_functions! {
         unsafe { pg_sys::CommandCounterIncrement() };
         let catalog = catalog::renewed(&catalog)?;
         derived::define(&catalog, &derived::NewSource { class: name, query: call.text(13), serve_stale })?;
+        let catalog = catalog::renewed(&catalog)?;
+        check_l2(&catalog, name)?;
         if notify == Some(b"off") {
             // The last that subscribers hear of it: what they hold they drop.
             notify::request_invalidation(&catalog, Some(name), b"*")?;

@@ -30,7 +30,7 @@ pub enum Setting {
 }
 
 /// The settable columns, their types and the defaults of a new class.
-const COLUMNS: [(&str, pg_sys::Oid, &str); 12] = [
+const COLUMNS: [(&str, pg_sys::Oid, &str); 15] = [
     ("write_mode", pg_sys::TEXTOID, "'through'"),
     ("keep", pg_sys::INT4OID, "1"),
     ("dedup", pg_sys::BOOLOID, "true"),
@@ -43,6 +43,9 @@ const COLUMNS: [(&str, pg_sys::Oid, &str); 12] = [
     ("checkpoint_types", pg_sys::TEXTARRAYOID, "NULL"),
     ("agent_phases", pg_sys::TEXTARRAYOID, "NULL"),
     ("notify", pg_sys::TEXTOID, "'default'"),
+    ("l2_ttl", pg_sys::INTERVALOID, "NULL"),
+    ("l2_codec", pg_sys::TEXTOID, "'zstd'"),
+    ("l2_above", pg_sys::INT4OID, "1024"),
 ];
 
 /// Parameters: the name, then for each column whether it is named, and its value.

@@ -9,8 +9,8 @@
 //! | `<prefix>{meta}` | hash | whose prefix it is, the generation, the cursor: the names in [`field`] |
 //! | `<prefix>{meta}:alive` | string, expires | there as long as a feeder runs and has heard all |
 //!
-//! Braces make a hash tag, so a cluster may hold each state anywhere and one script touches one key only. `%`, `{`,
-//! `}` in class and key, and `:` in the class, are written `%25`, `%7B`, `%7D`, `%3A`: no two states share a key.
+//! Braces make a hash tag, so a cluster may hold each state anywhere and one script touches one key only. `%`, `{`
+//! and `}` in class and key, and `:` in the class, are written `%25`, `%7B`, `%7D`, `%3A`: no two states share a key.
 //! A prefix has no braces.
 //!
 //! # Generations
@@ -23,18 +23,18 @@
 //!
 //! # Promises of the feeder
 //!
-//! - **Values first, cursor after.** The cursor in the meta hash covers only changes whose values Redis has taken. The
-//!   cursor moves by [`script::MOVE_CURSOR`] from the one that the feeder began with, so that two feeders, or a Redis
-//!   that was set back, never skip a change; replaying is harmless, since [`script::WRITE`] never goes back.
-//! - **Every change is written**, also of a state that Redis does not hold (unless its class is in no L2): the write
-//!   takes away the leases of readers that have read the state before.
-//! - `alive` is renewed only while messages are proven to arrive, and while what was heard is written soon enough.
+//! - **Values first, cursor after.** The cursor in the meta hash covers only changes whose values Redis has taken.
+//!   It moves by [`script::MOVE_CURSOR`] from the one that the feeder began with, so that two feeders, or a Redis that
+//!   was set back, never skip a change. Replaying is harmless, since [`script::WRITE`] never goes back.
+//! - **Every change is written**, also of a state that Redis does not hold, if its class is in L2: the write takes
+//!   away the leases of readers that have read the state before.
+//! - `alive` is renewed only while messages are proven to arrive, and what was heard is written soon enough.
 //!
 //! # Duties of a reader
 //!
-//! - It reads the meta hash again at least every second, and reads values only of the current generation, of classes in
-//!   [`field::CLASSES`], while `alive` is there, and if [`field::FORMAT`] is [`FORMAT`] and [`field::OWNER`] names its
-//!   database ([`Owner`]).
+//! - It reads the meta hash again at least every second, and reads values only of the current generation, of classes
+//!   in [`field::CLASSES`], while `alive` is there, and if [`field::FORMAT`] is [`FORMAT`] and [`field::OWNER`] names
+//!   its database ([`Owner`]).
 //! - It takes a value only if [`Value::read`] does, and if its version is at least what the reader has seen or written
 //!   of the state. What is not a value it drops with [`script::REPLACE`] and counts.
 //! - A miss is filled only under a lease: `SET key <Value::lease> NX PX <a few seconds>`; read PostgreSQL after the

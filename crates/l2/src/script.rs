@@ -3,7 +3,8 @@
 //! Versions are compared as two numbers of 32 bits: Lua compares strings as the server's locale does, and numbers of
 //! 64 bits lose their end.
 
-/// Writes a value or tombstone over an older one, or over what is not ours. `ARGV[1]`: the value; `ARGV[2]`: its TTL
+/// Writes a value or tombstone over an older one, or over what is not ours. A tombstone is newer than a document of the
+/// same version, which has expired. `ARGV[1]`: the value; `ARGV[2]`: its TTL
 /// in milliseconds. Answers a number, and the header that was there:
 ///
 /// | answer | what happened |
@@ -28,7 +29,8 @@ elseif #old == 32 and string.sub(old, 1, 5) == string.sub(new, 1, 5)
   local new_high, new_low = struct.unpack('>I4I4', new, 9)
   if high > new_high or (high == new_high and low > new_low) then
     return {-2, old}
-  elseif high == new_high and low == new_low then
+  elseif high == new_high and low == new_low and not
+    (string.byte(old, 7) == 0 and string.byte(new, 7) == 1) then
     if old ~= string.sub(new, 1, 32) then
       return {-1, old}
     end

@@ -8,6 +8,8 @@ use state_cache_server_tests::Sql;
 const STATEMENTS: &[&str] = &[
     "SELECT state_class_define('one-$', keep => 1), state_class_define('few-$', keep => 2),
         state_class_define('behind-$', write_mode => 'behind'), state_class_define('ends-$', ttl => '1 hour')",
+    "SELECT state_class_define('shared-$', l2_ttl => '1 hour', l2_codec => 'gzip', l2_above => 0)",
+    "SELECT * FROM state_l2_classes",
     "SELECT state_class_define('few-$', keep => 3, checkpoint_types => '{a}', agent_phases => '{b}')",
     "SELECT state_set('k$', '{\"a\": [1], \"s\": {}}'), state_set('e$', '1', ttl => '1 second'),
         state_set('b$', '{}', class => 'behind-$'), state_set('o$', '1', class => 'one-$'),
