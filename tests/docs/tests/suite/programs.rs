@@ -108,6 +108,7 @@ fn files() -> Vec<PathBuf> {
     for extension in ["py", "js", "rs"] {
         files_below(Path::new("examples"), extension, &mut files);
     }
+    files_below(Path::new("clients/python/examples"), "py", &mut files);
     files
 }
 

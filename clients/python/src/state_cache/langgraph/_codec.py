@@ -1,0 +1,217 @@
+"""How a checkpoint becomes a document, and a document a checkpoint.
+
+Document of a checkpoint:
+
+    {"v": 1,                      version of this format
+     "parent": "1ef...",          id of the checkpoint before; absent for the first
+     "checkpoint": {...},         all of the checkpoint but its id and the values of its channels
+     "values": {"n": 3},          values that JSON holds exactly, for SQL to read
+     "bytes": {"messages": ["msgpack", "..."]},   all other values: what the serializer gave, as text
+     "meta": [...],               the metadata, where JSON does not hold it exactly
+     "name": [thread, namespace]} where the key is not their spelling
+
+Bytes are text by a table: a printable character stands for itself, each other byte for one letter beyond ASCII. So
+text inside msgpack stays text: two checkpoints that share the beginning of a list of messages share the beginning of
+this string, and the server stores the difference only. Values that JSON would change go through the serializer, and
+under any serializer but LangGraph's own all values do, so that an encrypting one misses nothing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from langgraph.checkpoint.base import Checkpoint
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+Encoded = list[Any]
+"""[value] for what JSON holds exactly, else [type, text]."""
+
+_PLAIN = {byte for byte in range(0x20, 0x7F)} - {0x22, 0x5C}
+# The 163 bytes that are no plain character take the letters from U+00A1 on, two bytes each in UTF-8.
+_TABLE = "".join(
+    chr(byte) if byte in _PLAIN else chr(0xA1 + sum(1 for other in range(byte) if other not in _PLAIN))
+    for byte in range(256)
+)
+_BACK = codecs.charmap_build(_TABLE)
+
+SEPARATOR = "\x1f"
+"""Between thread, namespace and what follows in a key."""
+KEY_BYTES = 255
+"""Longest key; what is longer is named by a hash."""
+_THREAD_BYTES = 160
+_ESCAPED = re.compile("[%\x00-\x1f\ud800-\udfff]")
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
+
+
+def text_of(data: bytes) -> str:
+    """Bytes as text, one character each."""
+    return codecs.charmap_decode(data, "strict", _TABLE)[0]
+
+
+def bytes_of(text: str) -> bytes:
+    """The bytes that `text_of` made a text of."""
+    return codecs.charmap_encode(text, "strict", _BACK)[0]
+
+
+def is_exact(value: Any) -> bool:
+    """Whether JSON, stored as jsonb, gives back exactly this value: its type, and the order in dictionaries."""
+    kind = type(value)
+    if value is None or kind is bool or kind is int:
+        return kind is not int or -(2**63) <= value < 2**63
+    if kind is str:
+        return _UNFIT.search(value) is None
+    if kind is float:
+        # jsonb stores a decimal number: no NaN, no sign of zero, and 1e22 comes back as an integer.
+        spelled = repr(value)
+        return "." in spelled and "e" not in spelled and spelled != "-0.0"
+    if kind is list:
+        return all(is_exact(element) for element in value)
+    # jsonb sorts the keys of an object.
+    return kind is dict and len(value) < 2 and all(
+        type(key) is str and is_exact(key) and is_exact(element) for key, element in value.items())
+
+
+def is_jsonb(value: Any) -> bool:
+    """The same where the order in dictionaries means nothing."""
+    if type(value) is dict:
+        return all(type(key) is str and is_exact(key) and is_jsonb(element) for key, element in value.items())
+    if type(value) is list:
+        return all(is_jsonb(element) for element in value)
+    return is_exact(value)
+
+
+def fitting(value: Any) -> Any:
+    """What of a value jsonb can hold, for filters; the exact value is stored beside it."""
+    if isinstance(value, str):
+        return _UNFIT.sub(lambda found: "" if found[0] == "\x00" else "\ufffd", value)
+    if isinstance(value, Mapping):
+        return {fitting(str(key)): fitting(element) for key, element in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [fitting(element) for element in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    return fitting(str(value))
+
+
+def dumps(document: Any) -> str:
+    """JSON text."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def part(name: str, at_most: int) -> str:
+    """A part of a key: the name with escapes, or a hash where that is too long."""
+    spelled = _ESCAPED.sub(
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass")), name)
+    if len(spelled.encode()) <= at_most:
+        return spelled
+    # No escape begins with %h.
+    return "%h" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+
+
+def thread_part(thread: str) -> str:
+    """The part of keys that belong to a thread."""
+    return part(thread, _THREAD_BYTES)
+
+
+def thread_range(thread: str) -> tuple[str, str]:
+    """All keys of a thread are at or above the first and below the second."""
+    start = thread_part(thread)
+    return start + SEPARATOR, start + chr(ord(SEPARATOR) + 1)
+
+
+def key_of(thread: str, namespace: str) -> str:
+    """The key of the state whose versions are the checkpoints of a thread in a namespace."""
+    start = thread_part(thread) + SEPARATOR
+    return start + part(namespace, KEY_BYTES - len(start.encode()))
+
+
+def _unescaped(spelled: str) -> str:
+    return re.sub(
+        "(?:%[0-9A-F]{2})+", lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "surrogatepass"),
+        spelled)
+
+
+def names_of(key: str, document: Mapping[str, Any]) -> tuple[str, str]:
+    """Thread and namespace of a checkpoint."""
+    if "name" in document:
+        thread, namespace = (bytes_of(name).decode("utf-8", "surrogatepass") for name in document["name"])
+        return thread, namespace
+    thread, namespace = key.split(SEPARATOR, 1)
+    return _unescaped(thread), _unescaped(namespace)
+
+
+class Codec:
+    """Documents under one serializer."""
+
+    def __init__(self, serde: Any) -> None:
+        self.serde = serde
+        self.readable = type(serde) is JsonPlusSerializer
+
+    def encode(self, value: Any) -> Encoded:
+        """A value as JSON."""
+        if self.readable and is_exact(value):
+            return [value]
+        kind, data = self.serde.dumps_typed(value)
+        return [kind, text_of(data)]
+
+    def decode(self, encoded: Sequence[Any]) -> Any:
+        """The value again."""
+        if len(encoded) == 1:
+            return encoded[0]
+        return self.serde.loads_typed((encoded[0], bytes_of(encoded[1])))
+
+    def document(
+        self, key: str, thread: str, namespace: str, checkpoint: Checkpoint, parent: str | None, metadata: Any
+    ) -> tuple[str, str]:
+        """Document of a checkpoint, and context of its version: what lists are filtered by."""
+        rest = {name: value for name, value in checkpoint.items() if name not in ("id", "channel_values")}
+        if rest.get("updated_channels", 0) is None:
+            del rest["updated_channels"]
+        if rest.get("pending_sends", 0) == []:
+            del rest["pending_sends"]
+        values: dict[str, Any] = {}
+        packed: dict[str, Any] = {}
+        for channel, value in checkpoint["channel_values"].items():
+            encoded = self.encode(value)
+            if len(encoded) == 1:
+                values[channel] = value
+            else:
+                packed[channel] = encoded
+        document: dict[str, Any] = {"v": 1, "values": values, "bytes": packed}
+        if is_jsonb(rest):
+            document["checkpoint"] = rest
+        else:
+            document["rest"] = self.encode(rest)
+        if parent is not None:
+            document["parent"] = parent
+        context = dict(metadata)
+        if not is_jsonb(context):
+            document["meta"] = self.encode(context)
+            context = fitting(context)
+        if names_of(key, {}) != (thread, namespace):
+            document["name"] = [text_of(name.encode("utf-8", "surrogatepass")) for name in (thread, namespace)]
+        # No metadata has this name: LangGraph leaves it out.
+        context["checkpoint_id"] = checkpoint["id"]
+        return dumps(document), dumps(context)
+
+    def checkpoint(self, document: Mapping[str, Any], checkpoint_id: str) -> Checkpoint:
+        """The checkpoint of a document."""
+        rest = document["checkpoint"] if "checkpoint" in document else self.decode(document["rest"])
+        values = dict(document["values"])
+        for channel, encoded in document["bytes"].items():
+            values[channel] = self.decode(encoded)
+        made: Any = {"updated_channels": None, **rest, "id": checkpoint_id, "channel_values": values}
+        return made  # type: ignore[no-any-return]
+
+    def metadata(self, document: Mapping[str, Any], context: Mapping[str, Any]) -> Any:
+        """The metadata of a checkpoint."""
+        if "meta" in document:
+            return self.decode(document["meta"])
+        return {name: value for name, value in context.items() if name != "checkpoint_id"}

@@ -1,0 +1,155 @@
+"""The saver for threads. `aio.py` is the one for asyncio."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from .._sync import run
+from ._core import Core, Steps
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""How often a call is made that meets a lost connection. Every call may be made twice: it names what it stores."""
+
+
+class StateCacheSaver(Core):
+    """LangGraph checkpoints in PostgreSQL with state_cache, for `invoke` and `stream`.
+
+    `conn`: a connection of psycopg with `autocommit=True`, or a pool of such. With a pool, as many calls run at once
+    as it has connections. `schema`: the extension's, where that is not on `search_path`.
+    """
+
+    def __init__(
+        self,
+        conn: Connection[Any] | ConnectionPool[Any],
+        pipe: Any = None,
+        serde: SerializerProtocol | None = None,
+        *,
+        schema: str | None = None,
+    ) -> None:
+        if pipe is not None:
+            raise ValueError("each call is one statement: there is nothing to send in a pipeline")
+        super().__init__(serde=serde, schema=schema)
+        self.conn = conn
+        # Threads share a single connection; a transaction on it is for one of them.
+        self._alone = threading.RLock()
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        pipeline: bool = False,
+        serde: SerializerProtocol | None = None,
+        schema: str | None = None,
+        max_size: int = 10,
+        **connection_options: Any,
+    ) -> Iterator[StateCacheSaver]:
+        """A saver with a pool of its own, which is closed at the end. `pipeline` is taken and means nothing."""
+        options = {"autocommit": True, "prepare_threshold": 0, **connection_options}
+        with ConnectionPool(conn_string, min_size=1, max_size=max_size, kwargs=options, open=True) as pool:
+            yield cls(pool, serde=serde, schema=schema)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection[Any]]:
+        if isinstance(self.conn, ConnectionPool):
+            with self.conn.connection() as connection:
+                yield connection
+        else:
+            with self._alone:
+                yield self.conn
+
+    def _drive(self, steps: Steps[T], connection: Connection[Any]) -> T:
+        try:
+            statement = next(steps)
+            while True:
+                statement = steps.send(run(connection, statement))
+        except StopIteration as end:
+            made: T = end.value
+            return made
+
+    def _run(self, make: Any, *arguments: Any, in_transaction: bool = False) -> Any:
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._connection() as connection:
+                    if in_transaction:
+                        with connection.transaction():
+                            return self._drive(make(*arguments), connection)
+                    return self._drive(make(*arguments), connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                # The server has gone and come back, and the pool still holds connections to the one before.
+                lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+                if not lost or not isinstance(self.conn, ConnectionPool) or attempt + 1 == ATTEMPTS:
+                    raise
+                self.conn.check()
+
+    def setup(self, *, keep_for: str | None = None) -> None:
+        """Defines the classes of checkpoints and writes, once; for a role that may define classes.
+
+        `keep_for`: how long a checkpoint is kept that is not the newest, '30 days' say; all are kept otherwise.
+        """
+
+        def steps() -> Steps[None]:
+            for statement in self.calls.setup(keep_for):
+                yield statement
+
+        self._run(steps)
+
+    def put(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Stores a checkpoint."""
+        made: RunnableConfig = self._run(self._put_steps, config, checkpoint, metadata, new_versions)
+        return made
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Stores what a task has written since a checkpoint."""
+        self._run(self._put_writes_steps, config, writes, task_id, task_path)
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the configuration names, or the newest of its thread."""
+        made: CheckpointTuple | None = self._run(self._get_steps, config)
+        return made
+
+    def list(
+        self, config: RunnableConfig | None, *, filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None, limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first."""
+        yield from self._run(self._list_steps, config, filter, before, limit)
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Erases all checkpoints and writes of a thread, in all namespaces."""
+        self._run(self._delete_thread_steps, thread_id, in_transaction=True)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copies all checkpoints and writes of a thread to another."""
+        self._run(self._copy_thread_steps, source_thread_id, target_thread_id, in_transaction=True)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What channels that store only their changes are made of."""
+        made: Mapping[str, DeltaChannelHistory] = self._run(self._history_steps, config, channels)
+        return made

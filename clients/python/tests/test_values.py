@@ -1,0 +1,201 @@
+"""Values come back as they were put: their types, their order, what jsonb refuses; and keys of any spelling."""
+
+import asyncio
+import datetime
+import json
+import math
+import uuid
+from collections import OrderedDict
+
+import psycopg
+import pytest
+from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from state_cache.langgraph import AsyncStateCacheSaver, StateCacheSaver
+from state_cache.langgraph._codec import KEY_BYTES, bytes_of, key_of, names_of, text_of
+
+VALUES = [
+    None, True, 0, -1, 2**63, 2**64 - 1, 1.0, 1.5, 1e22, 1e-300, -0.0, 0.1, float("inf"), "", "text", "a\0b",
+    "\ud83d", "\u6f22\U0001f600\"\\\x7f", b"\x00\xff", [], [1, "a", None, [2.0]], {"b": 1, "a": 2, "cc": 3},
+    {"one": {"x": 1.0}}, {1: "int key", "1": "text key"}, [{"b": 1, "a": 2}],
+    datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+    uuid.UUID(int=7), {"set"}, HumanMessage("hi", id="1"), "x" * 300_000, ["word " * 60_000],
+]
+
+
+def put(saver, thread, values, namespace="", parent=None, **metadata):
+    config = {"configurable": {"thread_id": thread, "checkpoint_ns": namespace}}
+    if parent:
+        config["configurable"]["checkpoint_id"] = parent["configurable"]["checkpoint_id"]
+    checkpoint = empty_checkpoint()
+    versions = {name: 1 for name in values}
+    checkpoint["channel_values"], checkpoint["channel_versions"] = dict(values), versions
+    return saver.put(config, checkpoint, {"source": "loop", "step": 1, "parents": {}, **metadata}, versions)
+
+
+@pytest.fixture
+def saver(conninfo):
+    with StateCacheSaver.from_conn_string(conninfo, schema="states") as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", ["plain", "encrypted", "pickle"])
+def test_values_come_back_as_from_memory(conninfo, kind):
+    serde = {
+        "plain": None,
+        "encrypted": EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16),
+        "pickle": JsonPlusSerializer(pickle_fallback=True),
+    }[kind]
+    values = {f"channel {place}": value for place, value in enumerate(VALUES)}
+    memory = InMemorySaver(serde=serde)
+    with StateCacheSaver.from_conn_string(conninfo, schema="states", serde=serde) as saver:
+        for each in (memory, saver):
+            config = put(each, kind, values)
+            each.put_writes(config, list(values.items()), "task", "path")
+        expected, found = memory.get_tuple(config | {}), saver.get_tuple(config)
+        # The ids differ, since each has made its own checkpoint.
+        expected = next(memory.list({"configurable": {"thread_id": kind}}))
+        for name, value in expected.checkpoint["channel_values"].items():
+            assert repr(found.checkpoint["channel_values"].pop(name)) == repr(value)
+        assert found.checkpoint["channel_values"] == {}
+        assert repr(found.pending_writes) == repr(expected.pending_writes)
+
+
+def test_an_encrypting_serializer_misses_nothing(conninfo, owner):
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"k" * 16)
+    with StateCacheSaver.from_conn_string(conninfo, schema="states", serde=serde) as saver:
+        config = put(saver, "secret thread", {"short": "geheim-1", "number": 4711, "list": ["geheim-2"]})
+        saver.put_writes(config, [("short", "geheim-3")], "task")
+    rows = owner.execute(
+        "SELECT state::text FROM state_current WHERE class LIKE 'langgraph%' AND key LIKE 'secret thread%'"
+    ).fetchall()
+    assert rows and not any("geheim" in row[0] or "4711" in row[0] for row in rows)
+
+
+@pytest.mark.parametrize("metadata", [
+    {"user": "a\0b"}, {"nested": {"deep": "\ud83d"}}, {"number": math.inf}, {"big": 1e22}, {"list": [1, {"b": 1}]},
+])
+def test_metadata(saver, metadata):
+    thread = str(uuid.uuid4())
+    config = put(saver, thread, {}, **metadata)
+    found = saver.get_tuple(config).metadata
+    for name, value in metadata.items():
+        # LangGraph takes NUL out of what it copies to the top itself.
+        expected = value.replace("\0", "") if isinstance(value, str) else value
+        # Half a surrogate pair is a question mark for LangGraph's serializer.
+        assert repr(found[name]) == repr(expected).replace("\\ud83d", "?")
+    assert len(list(saver.list({"configurable": {"thread_id": thread}}, filter={"step": 1}))) == 1
+    assert len(list(saver.list({"configurable": {"thread_id": thread}}, filter={"step": 2}))) == 0
+
+
+THREADS = ["t", "", "%", "a\x1fb", "\0", "\ud83d", "\u6f22" * 300, "x" * 5000, "a%hb", "100%41"]
+NAMESPACES = ["", "child:1", "|".join(f"node{n}:{uuid.UUID(int=n)}" for n in range(6)), "\x1f", "n" * 3000, "%h"]
+
+
+@pytest.mark.parametrize("thread", THREADS, ids=range(len(THREADS)))
+def test_names_of_any_spelling(saver, thread):
+    """Six nested namespaces among them."""
+    for number, namespace in enumerate(NAMESPACES):
+        config = put(saver, thread, {"n": number}, namespace)
+        saver.put_writes(config, [("n", number)], "task")
+    for number, namespace in enumerate(NAMESPACES):
+        found = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": namespace}})
+        assert found.checkpoint["channel_values"] == {"n": number}
+        assert found.pending_writes == [("task", "n", number)]
+        assert found.config["configurable"]["thread_id"] == thread
+        assert found.config["configurable"]["checkpoint_ns"] == namespace
+    listed = list(saver.list({"configurable": {"thread_id": thread}}))
+    assert sorted(found.config["configurable"]["checkpoint_ns"] for found in listed) == sorted(NAMESPACES)
+    saver.delete_thread(thread)
+    assert list(saver.list({"configurable": {"thread_id": thread}})) == []
+
+
+def test_a_thread_is_not_another_one_that_begins_so(saver):
+    for thread in ("same", "same2", "sam", "same\x1f", "same%1F"):
+        put(saver, thread, {"thread": thread})
+    saver.delete_thread("same")
+    for thread in ("same2", "sam", "same\x1f", "same%1F"):
+        assert saver.get_tuple({"configurable": {"thread_id": thread}}).checkpoint["channel_values"] == {
+            "thread": thread}
+
+
+def test_keys():
+    seen = {}
+    for thread in THREADS:
+        for namespace in NAMESPACES:
+            key = key_of(thread, namespace)
+            assert len(key.encode()) <= KEY_BYTES and "\0" not in key
+            assert seen.setdefault(key, (thread, namespace)) == (thread, namespace)
+            spelled = names_of(key, {})
+            assert spelled == (thread, namespace) or "%h" in key
+
+
+def test_bytes_are_text_and_back():
+    everything = bytes(range(256)) * 3
+    assert bytes_of(text_of(everything)) == everything
+    assert json.loads(json.dumps(text_of(everything))) == text_of(everything)
+
+
+def test_64_tasks_share_one_saver(conninfo):
+    async def main():
+        async with AsyncStateCacheSaver.from_conn_string(conninfo, schema="states", max_size=16) as saver:
+            async def run(number):
+                thread, parent = f"many-{number}", None
+                for step in range(10):
+                    config = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+                    if parent:
+                        config["configurable"]["checkpoint_id"] = parent["configurable"]["checkpoint_id"]
+                    checkpoint = empty_checkpoint()
+                    checkpoint["channel_values"] = {"n": [number, step]}
+                    checkpoint["channel_versions"] = {"n": step + 1}
+                    made = {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
+                    # Beside one another, as LangGraph does: the writes may be stored first.
+                    parent, _ = await asyncio.gather(
+                        saver.aput(config, checkpoint, {"step": step}, {"n": step + 1}),
+                        saver.aput_writes(made, [("n", step)], f"task-{step}"))
+                found = await saver.aget_tuple({"configurable": {"thread_id": thread}})
+                assert found.checkpoint["channel_values"] == {"n": [number, 9]}
+                assert found.pending_writes == [("task-9", "n", 9)]
+                listed = [each async for each in saver.alist({"configurable": {"thread_id": thread}})]
+                assert [each.metadata["step"] for each in listed] == list(range(9, -1, -1))
+                assert all(each.pending_writes for each in listed)
+
+            await asyncio.gather(*(run(number) for number in range(64)))
+
+    asyncio.run(main())
+
+
+def test_writes_are_not_there_before_their_checkpoint(saver):
+    config = {"configurable": {"thread_id": "early", "checkpoint_ns": ""}}
+    checkpoint = empty_checkpoint()
+    early = {"configurable": {"thread_id": "early", "checkpoint_ns": "", "checkpoint_id": checkpoint["id"]}}
+    saver.put_writes(early, [("ch", 1)], "task")
+    assert saver.get_tuple(early) is None and saver.get_tuple(config) is None
+    assert list(saver.list(config)) == []
+    saver.put(config, checkpoint, {}, {})
+    assert saver.get_tuple(config).pending_writes == [("task", "ch", 1)]
+
+
+def test_setup_twice_and_in_a_transaction(database):
+    with psycopg.connect(dbname=database) as connection:
+        saver = StateCacheSaver(connection, schema="states")
+        saver.setup()
+        saver.setup()
+        put(saver, "unsure", {"n": 1})
+        connection.rollback()
+        assert saver.get_tuple({"configurable": {"thread_id": "unsure"}}) is None
+
+
+def test_the_loop_does_not_wait_for_itself(conninfo):
+    async def main():
+        async with AsyncStateCacheSaver.from_conn_string(conninfo, schema="states") as saver:
+            with pytest.raises(asyncio.InvalidStateError):
+                saver.get_tuple({"configurable": {"thread_id": "t"}})
+            config = {"configurable": {"thread_id": "elsewhere"}}
+            assert await asyncio.to_thread(saver.get_tuple, config) is None
+
+    asyncio.run(main())
