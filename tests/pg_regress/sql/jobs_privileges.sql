@@ -14,7 +14,7 @@ GRANT USAGE ON SEQUENCE state_task_position_seq TO regress_job_clerk;
 CREATE FUNCTION each_job_call() RETURNS TABLE (call text, says text) LANGUAGE sql VOLATILE AS $$
 	SELECT call, outcome('SELECT * FROM ' || call) FROM unnest(ARRAY[
 		$c$state_job_summary('ours')$c$, $c$state_job_get('ours')$c$, $c$state_job_tasks('ours')$c$, $c$state_job_verify()$c$, $c$state_job_verify('ours', repair => true)$c$, $c$state_job_create('new', '["x"]')$c$,
-		$c$state_job_add_tasks('ours', '["c"]')$c$, $c$state_job_update_tasks('ours', '[{"task_id": "a", "status": "running"}]')$c$, $c$state_job_claim_tasks('x')$c$, $c$state_job_claim_tasks('x', job_id => 'ours')$c$,
+		$c$state_job_add_tasks('ours', '["c"]')$c$, $c$state_job_update_tasks('ours', '[{"task_id": "a", "status": "running"}]')$c$, $c$state_job_claim_tasks('x', 10)$c$, $c$state_job_claim_tasks('x', job_id => 'ours')$c$,
 		$c$state_job_renew_tasks('ours', '{}', 1)$c$, $c$state_job_cancel('new')$c$, $c$state_delete('new', class => 'job')$c$]) WITH ORDINALITY c (call, n) ORDER BY n
 $$;
 CREATE FUNCTION each_table() RETURNS TABLE (statement text, says text) LANGUAGE sql VOLATILE AS $$
@@ -50,6 +50,7 @@ ALTER TABLE state_head ENABLE ROW LEVEL SECURITY;
 ALTER TABLE state_snapshot ENABLE ROW LEVEL SECURITY;
 CREATE POLICY ours ON state_head TO regress_job_agent USING (key NOT LIKE 'their%');
 CREATE POLICY ours ON state_snapshot TO regress_job_agent USING (key NOT LIKE 'their%');
+SELECT state_job_add_tasks('ours', '["d"]');
 SET ROLE regress_job_agent;
 SELECT outcome($$SELECT state_job_summary('theirs')$$), outcome($$SELECT state_job_get('theirs')$$), outcome($$SELECT * FROM state_job_tasks('theirs')$$);
 SELECT outcome($$SELECT state_job_add_tasks('theirs', '["x"]')$$), outcome($$SELECT state_job_cancel('theirs')$$), outcome($$SELECT * FROM state_job_claim_tasks('x', job_id => 'theirs')$$);

@@ -15,6 +15,7 @@ fn written(client: &mut Client) -> [i64; 3] {
     .map(|sql| client.number(sql))
 }
 
+const KEYS: i64 = 50;
 const CHANGES: i64 = 2000;
 
 /// One document after the other, each in a transaction of its own, in both write modes; a document of a kilobyte is
@@ -26,13 +27,13 @@ fn a_change_updates_one_row_and_touches_no_index() {
     for (mode, hashes) in [("through", 30), ("through", 300), ("behind", 30)] {
         client.run(&format!(
             "SELECT state_class_define('one', write_mode => '{mode}');
-             SELECT state_set('k' || n, '0', class => 'one') FROM generate_series(1, 50) n"
+             SELECT state_set('k' || n, '0', class => 'one') FROM generate_series(1, {KEYS}) n"
         ));
         client.run("SELECT state_flush('one')");
         let [updates, hot, snapshots] = written(&mut client);
         client.run(&format!(
             "DO $$ BEGIN FOR n IN 1..{CHANGES} LOOP
-                PERFORM state_set('k' || 1 + n % 50, jsonb_build_object('n', n, 'log',
+                PERFORM state_set('k' || 1 + n % {KEYS}, jsonb_build_object('n', n, 'log',
                     (SELECT jsonb_agg(md5((n * i)::text)) FROM generate_series(1, {hashes}) i)), class => 'one');
                 COMMIT;
             END LOOP; END $$"
@@ -47,8 +48,9 @@ fn a_change_updates_one_row_and_touches_no_index() {
         });
         let [updates_now, hot_now, snapshots_now] = now;
         let (updates, hot) = (updates_now - updates, hot_now - hot);
+        // The first change of each state makes its row larger, and may move it to another page.
         assert!(
-            hot * 10 >= updates * 9,
+            updates - hot <= KEYS + updates / 10,
             "{mode}, {hashes}: {hot} of {updates} updates were HOT"
         );
         assert_eq!(snapshots_now, snapshots, "{mode}, {hashes}");
