@@ -97,12 +97,38 @@ pub unsafe fn text_elements<'a>(
     array: pg_sys::Datum,
 ) -> Result<Vec<Option<&'a [u8]>>, OutOfMemory> {
     // SAFETY: the caller's promise.
+    unsafe { elements(array, pg_sys::TEXTOID) }
+}
+
+/// The same of a `bytea[]` value.
+///
+/// # Safety
+/// As for [`text_elements`].
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub unsafe fn bytea_elements<'a>(
+    array: pg_sys::Datum,
+) -> Result<Vec<Option<&'a [u8]>>, OutOfMemory> {
+    // SAFETY: the caller's promise.
+    unsafe { elements(array, pg_sys::BYTEAOID) }
+}
+
+/// The elements of an array of a type whose values are varlenas aligned as integers.
+///
+/// # Safety
+/// `array` is such an array; it outlives `'a`, as does the current memory context.
+unsafe fn elements<'a>(
+    array: pg_sys::Datum,
+    of_type: pg_sys::Oid,
+) -> Result<Vec<Option<&'a [u8]>>, OutOfMemory> {
+    // SAFETY: the caller's promise.
     unsafe {
         let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
         let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
         pg_sys::deconstruct_array(
             array,
-            pg_sys::TEXTOID,
+            of_type,
             -1,
             false,
             pg_sys::TYPALIGN_INT as std::ffi::c_char,

@@ -91,6 +91,9 @@ BEGIN
 				('state_outbox_pending',
 					'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) '
 					'WHERE acknowledged_at IS NULL'),
+				('state_log_order',
+					'CREATE INDEX state_log_order ON %1$s.state_log_entry (class, key, number) '
+					'WHERE ref OPERATOR(pg_catalog.=) '''''''),
 				('state_task_waiting',
 					'CREATE INDEX state_task_waiting ON %1$s.state_task (agent_name, job_id, "position") '
 					'WHERE status OPERATOR(pg_catalog.=) ''pending'''),
@@ -162,7 +165,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND a.attcompression <> '' AND (k.relname, a.attname, a.attcompression) NOT IN (
 				('state_head', 'state', 'l'), ('state_head', 'execution_context', 'l'),
 				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
-				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'))
+				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'),
+				('state_log_entry', 'entry', 'l'), ('state_log_entry', 'payload', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 			AND a.attstattarget >= 0
@@ -201,8 +205,9 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
 				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',
-				'state_task_waiting', 'state_task_leased', 'state_task_failed', 'state_budget_children',
-				'state_budget_hold_open', 'state_budget_hold_costs', 'state_budget_cost_recent')
+				'state_log_order', 'state_task_waiting', 'state_task_leased', 'state_task_failed',
+				'state_budget_children', 'state_budget_hold_open', 'state_budget_hold_costs',
+				'state_budget_cost_recent')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)

@@ -12,13 +12,10 @@
 use crate::catalog::{self, Catalog, Class};
 use crate::error::Result;
 use crate::shared;
+use crate::user_lock::{self, Kind, Mode, acquire, acquire_if_free, holds};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::rc::Rc;
-
-/// Third part of the tags, beside 1 and 2 of the advisory locks that users take.
-const CLASS: u16 = 3;
-const STATE: u16 = 4;
 
 /// States that one transaction locks one by one. The lock table has room for 64 locks per connection, if
 /// `max_locks_per_transaction` is at its default, and lends unused room.
@@ -36,15 +33,15 @@ pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Cl
     if !class.behind || shared::l1().is_none() {
         return Ok(class);
     }
-    let of_class = tag(catalog, &class.name, &[], CLASS);
-    if !holds(&of_class, pg_sys::ExclusiveLock) {
-        acquire(&of_class, pg_sys::ShareLock);
+    let of_class = tag(catalog, &class.name, &[], Kind::Class);
+    if !holds(&of_class, Mode::Alone) {
+        acquire(&of_class, Mode::Shared);
     }
     // Whoever has redefined the class meanwhile did so under the exclusive lock. That this transaction has the lock
     // alone says nothing about the class: it may have waited for it, after `class` was read.
     catalog::require_same(catalog)?;
     let class = catalog.class(&class.name)?;
-    if class.behind && !holds(&of_class, pg_sys::ExclusiveLock) {
+    if class.behind && !holds(&of_class, Mode::Alone) {
         lock_state(catalog, &class.name, key);
     }
     Ok(class)
@@ -52,28 +49,28 @@ pub fn lock(catalog: &Rc<Catalog>, class: Rc<Class>, key: &[u8]) -> Result<Rc<Cl
 
 /// Takes the lock of a state, or the class lock alone if that is to be had and the states are many.
 fn lock_state(catalog: &Catalog, class: &[u8], key: &[u8]) {
-    let of_state = tag(catalog, class, key, STATE);
-    if holds(&of_state, pg_sys::ExclusiveLock) || crate::fault::leaves_out!(StateLock) {
+    let of_state = tag(catalog, class, key, Kind::State);
+    if holds(&of_state, Mode::Alone) || crate::fault::leaves_out!(StateLock) {
         return;
     }
     let is_many = STATES.get() >= MAX_STATES;
-    if is_many && acquire_if_free(&tag(catalog, class, &[], CLASS), pg_sys::ExclusiveLock) {
+    if is_many && acquire_if_free(&tag(catalog, class, &[], Kind::Class), Mode::Alone) {
         return;
     }
     STATES.set(STATES.get() + 1);
-    acquire(&of_state, pg_sys::ExclusiveLock);
+    acquire(&of_state, Mode::Alone);
 }
 
 /// Before a flush or a commit locks the first of `states` states of a class: takes the class lock alone if they are
 /// many. Not while this transaction shares it: two that do would wait for each other.
 pub fn lock_for_many(catalog: &Catalog, class: &[u8], states: usize) -> Result<()> {
-    let of_class = tag(catalog, class, &[], CLASS);
+    let of_class = tag(catalog, class, &[], Kind::Class);
     let holds = |mode| holds(&of_class, mode);
-    if states <= MAX_STATES || holds(pg_sys::ShareLock) || holds(pg_sys::ExclusiveLock) {
+    if states <= MAX_STATES || holds(Mode::Shared) || holds(Mode::Alone) {
         return Ok(());
     }
     if catalog::renewed(catalog)?.class_or_default(class)?.behind {
-        acquire(&of_class, pg_sys::ExclusiveLock);
+        acquire(&of_class, Mode::Alone);
     }
     Ok(())
 }
@@ -85,7 +82,7 @@ pub fn is_many(states: usize) -> bool {
 
 /// Waits until nobody changes a state of the class, and keeps others from beginning.
 pub fn lock_class(catalog: &Catalog, class: &[u8]) {
-    acquire(&tag(catalog, class, &[], CLASS), pg_sys::ExclusiveLock);
+    acquire(&tag(catalog, class, &[], Kind::Class), Mode::Alone);
 }
 
 /// The transaction has ended.
@@ -93,41 +90,8 @@ pub fn forget() {
     STATES.set(0);
 }
 
-/// Whether this transaction holds a lock.
-fn holds(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
-    let mode = mode as i32;
-    // SAFETY: looks at the locks of this process.
-    unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16"))]
-        return pg_sys::LockHeldByMe(tag, mode);
-        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-        pg_sys::LockHeldByMe(tag, mode, false)
-    }
-}
-
-/// Two states whose hashes share 64 bits share a lock, which costs no more than a wait.
-fn tag(catalog: &Catalog, class: &[u8], key: &[u8], kind: u16) -> pg_sys::LOCKTAG {
-    let id = shared::key(catalog.database, catalog.incarnation, class, key)
-        .id
-        .0;
-    pg_sys::LOCKTAG {
-        locktag_field1: catalog.database,
-        locktag_field2: id as u32,
-        locktag_field3: (id >> 32) as u32,
-        locktag_field4: kind,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    }
-}
-
-fn acquire(tag: &pg_sys::LOCKTAG, mode: u32) {
-    // SAFETY: a lock of this transaction, released when it ends or its subtransaction aborts.
-    unsafe { pg_sys::LockAcquire(tag, mode as i32, false, false) };
-}
-
-/// Takes a lock if nobody has to be waited for; whether it was to be had.
-fn acquire_if_free(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
-    // SAFETY: as in `acquire`.
-    let result = unsafe { pg_sys::LockAcquire(tag, mode as i32, false, true) };
-    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+/// The tag of a lock.
+fn tag(catalog: &Catalog, class: &[u8], key: &[u8], kind: Kind) -> pg_sys::LOCKTAG {
+    let key = shared::key(catalog.database, catalog.incarnation, class, key);
+    user_lock::tag(catalog.database, key.id.0, kind)
 }

@@ -53,6 +53,10 @@ pub struct Catalog {
     pub context: pg_sys::Oid,
     /// OID of `state_task`, whose owner writes it.
     pub task: pg_sys::Oid,
+    /// OID of `state_log_entry`.
+    pub log: pg_sys::Oid,
+    /// OID of the sequence that numbers its rows.
+    pub log_number: pg_sys::Oid,
     /// OID of `state_class`.
     class: pg_sys::Oid,
     /// OID of `state_source`.
@@ -197,6 +201,10 @@ impl Catalog {
             );
             let context = relation(c"state_context")?;
             let task = relation(c"state_task")?;
+            let (log, log_number) = (
+                relation(c"state_log_entry")?,
+                relation(c"state_log_number")?,
+            );
             let source = relation(c"state_source")?;
             let (floor, trace, horizon, start) = (
                 relation(c"state_floor")?,
@@ -220,6 +228,8 @@ impl Catalog {
                 snapshot,
                 context,
                 task,
+                log,
+                log_number,
                 class,
                 source,
                 floor,
@@ -245,6 +255,8 @@ impl Catalog {
                 c.snapshot,
                 c.context,
                 c.task,
+                c.log,
+                c.log_number,
                 c.class,
                 c.source,
                 c.floor,

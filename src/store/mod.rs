@@ -14,6 +14,7 @@ mod decoded;
 mod history;
 mod integrity;
 mod jobs;
+mod logs;
 mod own_write;
 mod parameters;
 mod pruning;
@@ -57,6 +58,9 @@ pub use jobs::{
     insert_tasks, jobs, jobs_left, jobs_of_tasks, jobs_with_lapsed, jobs_with_waiting, leave_tasks,
     lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, next_lease, renew_leases,
     task_documents, task_page, task_values, update_tasks,
+};
+pub use logs::{
+    LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use read::{

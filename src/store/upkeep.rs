@@ -21,6 +21,7 @@ struct Statements {
     tombstones: OnceCell<Statement>,
     lock_tombstone: OnceCell<Statement>,
     drop_snapshots: OnceCell<Statement>,
+    drop_log: OnceCell<Statement>,
     drop_tombstone: OnceCell<Statement>,
     lock_traces: OnceCell<Statement>,
     drop_trace: OnceCell<Statement>,
@@ -201,6 +202,17 @@ pub fn drop_tombstone(catalog: &Catalog, tombstone: &Tombstone) -> Result<bool> 
          AND key OPERATOR(pg_catalog.=) $2 AND version OPERATOR(pg_catalog.<=) $3",
         TYPES,
         arguments(),
+    )?;
+    write(
+        catalog,
+        &statements.drop_log,
+        "DELETE FROM @extschema@.state_log_entry WHERE class OPERATOR(pg_catalog.=) $1 \
+         AND key OPERATOR(pg_catalog.=) $2",
+        [pg_sys::TEXTOID, pg_sys::TEXTOID],
+        [
+            Some(varlena_datum(&tombstone.class)),
+            Some(varlena_datum(&tombstone.key)),
+        ],
     )?;
     let dropped = write(
         catalog,

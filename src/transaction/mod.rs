@@ -138,7 +138,7 @@ pub use lock::{
     apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, staged_keys,
     write_before_recovery,
 };
-pub use operation::{Edit, Operation};
+pub use operation::{Edit, Operation, check_size};
 pub use overrule::{ChangeByHand, note_change_by_hand};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use save::{Saved, save};

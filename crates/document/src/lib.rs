@@ -56,6 +56,6 @@ pub use path::{Part, find_path, find_section, get_path, get_section};
 pub use pattern::{Pattern, utf8_character};
 pub use source::Source;
 pub use take_apart::{
-    Member, as_boolean, as_integer, as_number, as_string, elements, is_array, is_negative, is_null,
-    member, members,
+    Member, array_length, as_boolean, as_integer, as_number, as_string, elements, is_array,
+    is_negative, is_null, member, members,
 };

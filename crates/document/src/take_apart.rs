@@ -48,6 +48,13 @@ pub fn elements(document: &[u8]) -> Result<Vec<Cow<'_, [u8]>>, DocumentError> {
     Ok(elements)
 }
 
+/// How many elements an array has; `None` for what is none, a scalar included.
+#[must_use]
+pub fn array_length(document: &[u8]) -> Option<usize> {
+    let root = Container::root(document).ok()?;
+    (root.shape() == Shape::Array).then(|| root.count())
+}
+
 /// The value of one member of an object as a document of its own; `None` without such a member. The key is found by
 /// binary search, and nothing but what that passes is looked at.
 ///

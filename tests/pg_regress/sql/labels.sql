@@ -22,10 +22,10 @@ SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d JOIN pg_extens
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND d.classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
 	AND obj_description(d.objid, d.classid::regclass::name) IS NULL;
 SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0) FROM pg_trigger t
-	WHERE t.tgrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass) AND NOT tgisinternal
+	WHERE t.tgrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass, 'state_log_entry'::regclass) AND NOT tgisinternal
 	AND obj_description(t.oid, 'pg_trigger') IS NULL;
 SELECT attrelid::regclass, attname FROM pg_attribute
-	WHERE attrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass)
+	WHERE attrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass, 'state_log_entry'::regclass)
 	AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL;
 SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'state_cache';
 
@@ -36,7 +36,7 @@ SELECT count(*) FROM pg_proc p WHERE p.proname LIKE 'state\_%' AND p.pronamespac
 
 -- The triggers fire for replication apply as well: A is "always".
 SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger
-	WHERE tgrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass) AND NOT tgisinternal ORDER BY 1, 2;
+	WHERE tgrelid IN ('state_class'::regclass, 'state_head'::regclass, 'state_snapshot'::regclass, 'state_trace'::regclass, 'state_horizon'::regclass, 'state_start'::regclass, 'state_floor'::regclass, 'state_source'::regclass, 'state_task'::regclass, 'state_log_entry'::regclass) AND NOT tgisinternal ORDER BY 1, 2;
 
 -- The settings, and who may set them. state_cache.memory is fixed at server start.
 SELECT name, setting, unit, context, vartype, min_val, max_val, enumvals, boot_val FROM pg_settings

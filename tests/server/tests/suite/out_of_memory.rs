@@ -62,6 +62,11 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_merge('big', jsonb_build_object('o', o) || '{\"q\": 3}', 'all') FROM docs",
     "SELECT state_append('big', '{a}', s, 'all') FROM docs",
     "SELECT state_append('big', '{a}', '1', 'all'), state_append('big', '{a}', '2', 'all')",
+    "SELECT state_log_append('big', jsonb_build_array(o, a, s), ids => '{o, a, s}', replace => true, \
+         payloads => array[s::text::bytea, o::text::bytea, NULL]) FROM docs",
+    "SELECT state_log_append('big', a, 'of', array(SELECT 'i' || i FROM generate_series(1, 6000) i)) FROM docs",
+    "SELECT count(*), sum(length(payload)) FROM state_log('big')",
+    "SELECT state_log_erase('big')",
     "SELECT state_delete('other', class => 'all')",
     "SELECT state_touch('left', '1 hour', 'left')",
     "SELECT length(state_at('big', 1, 'all')::text)",

@@ -71,6 +71,11 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_context_complete('c$')",
     "SELECT * FROM state_context_complete('r$')",
     "SELECT state_delete('c$'), state_delete('r$')",
+    "SELECT state_log_append('l$', '[1, 2]', 'r', '{a, b}'), state_log_append('l$', '[3]', 'r', '{a}', true), \
+        state_log_append('l$', NULL, payloads => '{x}'), state_log_append('l$', '[4]')",
+    "SELECT * FROM state_log('l$')",
+    "SELECT * FROM state_log('l$', 'r', 0, 1)",
+    "SELECT state_log_erase('l$', '{r}'), state_log_erase('l$')",
     "SELECT state_blackboard_add('w$', 'i', '1', tags => '{t}'), state_blackboard_add('w$', 'j', '1')",
     "SELECT state_blackboard_update('w$', 'i', '2'), state_blackboard_remove('w$', 'j')",
     "SELECT * FROM state_blackboard_query('w$')",

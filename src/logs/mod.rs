@@ -1,0 +1,29 @@
+//! Logs: entries beside a state, each of them once.
+//!
+//! # Contract
+//!
+//! A log belongs to the name of a state, whether or not there is a state of that name. An entry is a row of
+//! `state_log_entry`: no version, no snapshot, nothing in L1. What names an entry is class, key, `ref` and `id`.
+//!
+//! - **Who may.** The statements run as the caller: the privileges and policies of the table decide.
+//! - **Once.** An entry whose `id` is there already is skipped, or replaced where the caller asks for it; a replaced
+//!   entry keeps its number, and so its place. What is skipped, or would be replaced by the same bytes, costs no
+//!   row, no WAL and no transaction id. The table's primary key decides, also against an entry that the caller does
+//!   not see: at REPEATABLE READ that is the server's own 40001.
+//! - **Order.** Numbers grow in the order in which transactions commit, within a log: whoever appends holds the lock
+//!   of the log (`lock`) from before the first number is drawn until the transaction has ended, and PostgreSQL makes
+//!   a transaction visible before it releases locks. So a reader that goes on behind the last number it has seen
+//!   passes over nothing. Numbers come from one sequence for all logs: within one log there are gaps.
+//! - **Locks.** A transaction that appends to logs A and B waits for others as one that updates two rows would; two
+//!   that take them in opposite orders end with 40P01. Appending takes no lock of the state, and nothing that changes
+//!   states takes the lock of a log. Erasing takes it too, or an entry could be
+//!   skipped against one that goes. Reading takes none. The worker, which drops a log with its tombstone, takes none
+//!   either: it erases what its snapshot sees.
+//! - **Going with the state.** A deleted state keeps its log as it keeps its snapshots; where its tombstone is
+//!   dropped, its log goes too (`store::drop_tombstone`).
+//!
+//! On an ERROR the server takes back the rows and releases the locks. Nothing is kept in this backend's memory.
+
+mod append;
+mod lock;
+mod read;
