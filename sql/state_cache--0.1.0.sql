@@ -1066,12 +1066,22 @@ COMMENT ON FUNCTION state_blackboard_query(text, text, text, text, text)
 -- numbers with at most 9 decimals.
 -- ---------------------------------------------------------------------------------------------------
 
+-- Functions in C, one CHECK for each of the tables that each call writes: the server reads the text of every CHECK of
+-- a table anew for each statement that writes to the table, and the body of a function in SQL with it.
 CREATE FUNCTION state_money(amount numeric) RETURNS boolean
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-	SELECT amount OPERATOR(pg_catalog.<) 1e18 AND amount OPERATOR(pg_catalog.>) -1e18
-		AND pg_catalog.min_scale(amount) OPERATOR(pg_catalog.<=) 9
-$$;
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_money';
 COMMENT ON FUNCTION state_money(numeric) IS 'whether a number is an amount: finite, of at most 9 decimals';
+
+CREATE FUNCTION state_counters(spent numeric, held numeric) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_counters';
+COMMENT ON FUNCTION state_counters(numeric, numeric) IS 'whether two numbers can be counters of an account';
+
+CREATE FUNCTION state_hold_is_sound(hold_id text, amount numeric, actual numeric, status text,
+		expired_at timestamptz, resolved_at timestamptz, scopes text[], periods timestamptz[], shards integer[])
+	RETURNS boolean
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hold_is_sound';
+COMMENT ON FUNCTION state_hold_is_sound(text, numeric, numeric, text, timestamptz, timestamptz, text[], timestamptz[],
+	integer[]) IS 'whether these columns can be those of a hold';
 
 CREATE TABLE state_budget (
 	budget     text COLLATE "C" PRIMARY KEY
@@ -1140,16 +1150,16 @@ CREATE TABLE state_budget_account (
 	period    timestamptz NOT NULL,
 	shard     integer NOT NULL,
 	allotted  numeric,
-	spent     numeric NOT NULL DEFAULT 0
-		CHECK (spent OPERATOR(pg_catalog.>=) 0 AND spent OPERATOR(pg_catalog.<) 1e28),
-	held      numeric NOT NULL DEFAULT 0
-		CHECK (held OPERATOR(pg_catalog.>=) 0 AND held OPERATOR(pg_catalog.<) 1e28),
+	spent     numeric NOT NULL DEFAULT 0,
+	held      numeric NOT NULL DEFAULT 0,
 	expected  numeric NOT NULL DEFAULT 0,
 	actual    numeric NOT NULL DEFAULT 0,
 	compared  bigint NOT NULL DEFAULT 0,
 	revision  bigint NOT NULL,
 	judged_at timestamptz,
-	PRIMARY KEY (budget, agent, period, shard)
+	quiet     numeric DEFAULT 0,
+	PRIMARY KEY (budget, agent, period, shard),
+	CONSTRAINT state_budget_account_counters CHECK (state_counters(spent, held))
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE state_budget_account
 	IS 'counters: a row for each budget, each of its agents that has reserved or spent, period and shard';
@@ -1167,14 +1177,14 @@ COMMENT ON COLUMN state_budget_account.compared IS 'how many of these there are'
 COMMENT ON COLUMN state_budget_account.revision IS 'revision of the budget that allotted was made under';
 COMMENT ON COLUMN state_budget_account.judged_at
 	IS 'holds that end up to here have expired, and what they held may have been given to others';
+COMMENT ON COLUMN state_budget_account.quiet
+	IS 'as long as this row has spent less, nothing is reached that somebody is told of; NULL: nothing can be';
 
 CREATE TABLE state_budget_hold (
-	hold_id     text COLLATE "C" PRIMARY KEY
-		CHECK (pg_catalog.octet_length(hold_id) OPERATOR(pg_catalog.>=) 1
-			AND pg_catalog.octet_length(hold_id) OPERATOR(pg_catalog.<=) 255),
+	hold_id     text COLLATE "C" PRIMARY KEY,
 	budget      text COLLATE "C" NOT NULL,
 	agent       text COLLATE "C",
-	amount      numeric NOT NULL CHECK (amount OPERATOR(pg_catalog.>) 0 AND state_money(amount)),
+	amount      numeric NOT NULL,
 	asked       numeric,
 	ttl         interval NOT NULL,
 	owner       text,
@@ -1182,21 +1192,15 @@ CREATE TABLE state_budget_hold (
 	scopes      text[] NOT NULL,
 	periods     timestamptz[] NOT NULL,
 	shards      integer[] NOT NULL,
-	status      text NOT NULL DEFAULT 'held'
-		CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['held', 'settled', 'voided', 'expired'])),
+	status      text NOT NULL DEFAULT 'held',
 	made_at     timestamptz NOT NULL,
 	expires_at  timestamptz NOT NULL,
 	expired_at  timestamptz,
-	actual      numeric CHECK (actual OPERATOR(pg_catalog.>=) 0 AND state_money(actual)),
+	actual      numeric,
 	resolved_at timestamptz,
 	metadata    jsonb,
-	CHECK ((status OPERATOR(pg_catalog.=) 'settled') OPERATOR(pg_catalog.=) (actual IS NOT NULL)),
-	CHECK ((status OPERATOR(pg_catalog.=) ANY (ARRAY['settled', 'voided'])) OPERATOR(pg_catalog.=)
-		(resolved_at IS NOT NULL)),
-	CHECK (status OPERATOR(pg_catalog.<>) 'held' OR expired_at IS NULL),
-	CHECK (status OPERATOR(pg_catalog.<>) 'expired' OR expired_at IS NOT NULL),
-	CHECK (pg_catalog.cardinality(scopes) OPERATOR(pg_catalog.=) pg_catalog.cardinality(periods)
-		AND pg_catalog.cardinality(scopes) OPERATOR(pg_catalog.=) pg_catalog.cardinality(shards))
+	CONSTRAINT state_budget_hold_sound
+		CHECK (state_hold_is_sound(hold_id, amount, actual, status, expired_at, resolved_at, scopes, periods, shards))
 ) WITH (fillfactor = 80);
 CREATE INDEX state_budget_hold_open ON state_budget_hold (expires_at) WHERE status OPERATOR(pg_catalog.=) 'held';
 CREATE INDEX state_budget_hold_costs ON state_budget_hold (budget, agent, resolved_at)
@@ -1327,18 +1331,18 @@ COMMENT ON FUNCTION state_budget_drop(text)
 	IS 'removes a budget with its counters, holds and costs; refused while anything is held or another is below it';
 
 CREATE FUNCTION state_budget_reserve(budget text, agent text, amount numeric DEFAULT NULL, hold_id text DEFAULT NULL,
-		ttl interval DEFAULT '15 minutes', owner text DEFAULT NULL,
+		ttl interval DEFAULT '15 minutes', owner text DEFAULT NULL, currency text DEFAULT NULL,
 		OUT hold_id text, OUT amount numeric, OUT remaining numeric)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_budget_reserve';
-COMMENT ON FUNCTION state_budget_reserve(text, text, numeric, text, interval, text)
+COMMENT ON FUNCTION state_budget_reserve(text, text, numeric, text, interval, text, text)
 	IS 'holds money in a budget and all above it; what is held, and what is left after it. 53400 without room';
 
-CREATE FUNCTION state_budget_settle(hold_id text, actual numeric, metadata jsonb DEFAULT NULL,
+CREATE FUNCTION state_budget_settle(hold_id text, actual numeric, metadata jsonb DEFAULT NULL, currency text DEFAULT NULL,
 		OUT hold_id text, OUT amount numeric, OUT actual numeric, OUT overrun boolean, OUT late boolean)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_budget_settle';
-COMMENT ON FUNCTION state_budget_settle(text, numeric, jsonb)
+COMMENT ON FUNCTION state_budget_settle(text, numeric, jsonb, text)
 	IS 'charges what a hold has cost, once, also more than was held and after its time';
 
 CREATE FUNCTION state_budget_void(hold_id text) RETURNS numeric

@@ -114,6 +114,51 @@ pub mod injection {
         /// A flush has looked at a state's class and taken the locks that it calls for, and nothing else.
         #[name = c"class_known"]
         ClassKnown = 6,
+        /// The row of a hold is there, no counter has counted it.
+        #[name = c"hold_made"]
+        HoldMade = 10,
+        /// One account has counted a hold.
+        #[name = c"hold_counted_once"]
+        HoldCountedOnce = 11,
+        /// All accounts have counted a hold.
+        #[name = c"hold_counted"]
+        HoldCounted = 12,
+        /// The row of a hold says what it has cost, no counter does.
+        #[name = c"hold_settled"]
+        HoldSettled = 13,
+        /// One account is charged what a hold has cost.
+        #[name = c"hold_charged_once"]
+        HoldChargedOnce = 14,
+        /// All accounts are charged what a hold has cost.
+        #[name = c"hold_charged"]
+        HoldCharged = 15,
+        /// A price was learned from what a hold has cost, if one was.
+        #[name = c"price_learned"]
+        PriceLearned = 16,
+        /// Counters count expired holds no longer, whose rows do not say so.
+        #[name = c"holds_released"]
+        HoldsReleased = 17,
+        /// The rows of expired holds say so.
+        #[name = c"holds_expired"]
+        HoldsExpired = 18,
+        /// A budget that is redefined is locked.
+        #[name = c"budget_locked"]
+        BudgetLocked = 19,
+        /// A budget is redefined, its allotments are not made anew.
+        #[name = c"budget_defined"]
+        BudgetDefined = 20,
+        /// The allotments of a budget that is redefined are made anew.
+        #[name = c"budget_allotted"]
+        BudgetAllotted = 21,
+        /// Costs are written that no counter has counted.
+        #[name = c"costs_written"]
+        CostsWritten = 22,
+        /// Ended holds or old costs are deleted, and not carried over.
+        #[name = c"costs_pruned"]
+        CostsPruned = 23,
+        /// Tasks of a deleted job are deleted, the job is remembered.
+        #[name = c"left_tasks_deleted"]
+        LeftTasksDeleted = 24,
     }
 
     /// A step of the protocol.

@@ -1,6 +1,6 @@
 //! Costs that nothing was held for.
 
-use super::account::{Counters, limit_of};
+use super::account::{Counters, as_owner, limit_of};
 use super::check_may_write;
 use super::error::BudgetError;
 use super::hold::{changed, check_name, counters, learn, scopes_of};
@@ -141,7 +141,13 @@ fn record_costs(call: &Call<'_>) -> Result<usize> {
     let records = records(call, budget, at)?;
     let limits = agents_of(&catalog, budget, &records)?;
     let scopes = scopes_of(&path, at)?;
+    // Who adds a row to an account must hold none of the budget, and the agents come one after the other.
+    if limits.len() > 1 {
+        let _owner = as_owner(&catalog);
+        budgets::lock_definition(&catalog, name)?;
+    }
     let written = write(&catalog, &scopes, records)?;
+    crate::fault::stop_at!(CostsWritten);
     let (mut sums, mut whole) = (Sums::new(), Charged::default());
     for record in &written {
         add(&mut sums, record);

@@ -104,6 +104,7 @@ fn agents(call: &Call<'_>, n: usize) -> Result<Option<Vec<NewAgent>>> {
         let terms = Agent {
             limit: object.amount("limit")?,
             price: object.amount("price")?,
+            guess: None,
         };
         if let Some(limit) = terms.limit.filter(|it| it.is_negative()) {
             return Err(object.wrong("limit", &format!("must not be negative: {limit}")));
@@ -282,14 +283,14 @@ fn define(call: &Call<'_>) -> Result<()> {
         shards: shards.or(old.as_ref().map(|old| old.shards)).unwrap_or(1),
         revision: old.as_ref().map_or(1, |old| old.revision),
         has_expired: false,
+        guess: None,
     };
     if let Some(parent) = new.parent.as_deref() {
         check_parent(&catalog, &new, parent, old.is_none())?;
     }
     if let Some(old) = &old {
-        lock_accounts(&catalog, old, at)?;
+        // From here on nobody adds a row to its accounts.
         budgets::lock_to_redefine(&catalog, name)?;
-        // With those that others have added meanwhile; none is added from here on.
         let used = lock_accounts(&catalog, old, at)?;
         check_unused(&catalog, old, &new, used)?;
         let is_same = old.parent == new.parent
@@ -298,6 +299,7 @@ fn define(call: &Call<'_>) -> Result<()> {
             && same_period(old.period.as_ref(), new.period.as_ref());
         new.revision += i64::from(!is_same);
     }
+    crate::fault::stop_at!(BudgetLocked);
     budgets::put_budget(&catalog, &new)?;
     if let Some(agents) = agents {
         let mut names = Vec::new();
@@ -312,7 +314,9 @@ fn define(call: &Call<'_>) -> Result<()> {
         budgets::retire_agents(&catalog, name, &names)?;
         budgets::forget_prices(&catalog, name, &priced)?;
     }
+    crate::fault::stop_at!(BudgetDefined);
     allot_again(&catalog, &new, at)?;
+    crate::fault::stop_at!(BudgetAllotted);
     note_change(&catalog, name)
 }
 
@@ -329,7 +333,6 @@ fn drop_budget(call: &Call<'_>, function: &CStr) -> Result<()> {
         .into());
     }
     let at = sys::now();
-    lock_accounts(&catalog, &budget, at)?;
     budgets::lock_to_redefine(&catalog, name)?;
     lock_accounts(&catalog, &budget, at)?;
     if budgets::is_held(&catalog, name, at)? {

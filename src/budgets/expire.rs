@@ -27,9 +27,11 @@ fn take_out(catalog: &Rc<Catalog>, of: Option<&[u8]>, at: i64) -> Result<usize> 
     let mut together = first.clone();
     together.amount = holds.iter().map(|hold| hold.amount).sum();
     release(catalog, &together)?;
+    crate::fault::stop_at!(HoldsReleased);
     for hold in &holds {
         budgets::expire_hold(catalog, &hold.id, at)?;
     }
+    crate::fault::stop_at!(HoldsExpired);
     changed(catalog, &first.scopes)?;
     Ok(holds.len())
 }

@@ -1,6 +1,6 @@
 //! Holds: reserving, settling, voiding, extending.
 
-use super::account::{Counters, Limit, limit_of};
+use super::account::{Counters, Limit, charge_alone, limit_of};
 use super::error::BudgetError;
 use super::path::{accounts, own_shard, path, period_start};
 use super::{check_may_write, note_change};
@@ -78,9 +78,68 @@ pub struct Asked<'a> {
     pub ttl: pg_sys::Interval,
     /// Who holds it.
     pub owner: Option<&'a [u8]>,
+    /// What the caller takes the currency of the budget to be.
+    pub currency: Option<&'a [u8]>,
+}
+
+/// What is known of a budget and an agent before something is reserved.
+struct Terms {
+    path: Vec<Budget>,
+    agent: Option<budgets::Agent>,
+    amount: Amount,
+}
+
+impl Terms {
+    /// What will be left, if nobody changes the accounts meanwhile.
+    fn guess(&self) -> Amount {
+        let agent = self.agent.and_then(|agent| agent.guess);
+        let least = self.path.iter().filter_map(|budget| budget.guess);
+        let least = least.chain(agent).min();
+        least.map_or(Amount::ZERO, |least| least - self.amount)
+    }
+}
+
+/// Raises `22023` if a budget is in another currency than its caller says.
+fn check_currency(budget: &Budget, currency: Option<&[u8]>) -> Result<()> {
+    match currency.filter(|currency| **currency != *budget.currency) {
+        None => Ok(()),
+        Some(other) => Err(BudgetError::Currency {
+            what: format!("budget \"{}\"", text(&budget.name)),
+            currency: text(&budget.currency),
+            other: text(other),
+        }
+        .into()),
+    }
 }
 
 impl Asked<'_> {
+    /// What is to be reserved, where.
+    fn terms(&self, catalog: &Catalog, path: Vec<Budget>) -> Result<Terms> {
+        let [budget, ..] = path.as_slice() else {
+            return Err(super::path::unknown(self.budget));
+        };
+        let agent = match self.agent {
+            Some(name) => Some(agent_of(catalog, budget, name)?),
+            None => None,
+        };
+        let amount = match (self.amount, self.agent.zip(agent)) {
+            (Some(amount), _) => amount,
+            (None, Some((name, agent))) => {
+                let price = agent.price.filter(|it| it.is_positive());
+                price.ok_or_else(|| BudgetError::NoPrice {
+                    budget: text(self.budget),
+                    agent: text(name),
+                })?
+            }
+            (None, None) => return Err(Error::null_argument("amount")),
+        };
+        Ok(Terms {
+            path,
+            agent,
+            amount,
+        })
+    }
+
     /// What of an earlier hold of the same name is another than what is asked for now.
     fn difference(&self, hold: &Hold) -> Option<&'static str> {
         let same_ttl = (hold.ttl.month, hold.ttl.day, hold.ttl.time)
@@ -150,31 +209,17 @@ pub fn counters<'a>(
 /// # Errors
 /// `53400` without room, `42704` for a budget or an agent that is not there, `42710` for the name of another hold.
 pub fn reserve(catalog: &Rc<Catalog>, asked: &Asked<'_>) -> Result<Hold> {
-    if let Some(id) = asked.id
-        && let Some(hold) = budgets::hold(catalog, id)?
-    {
-        return asked.again(hold);
+    let path = path(catalog, asked.budget, Seen::Now);
+    if let Ok([budget, ..]) = path.as_deref() {
+        check_currency(budget, asked.currency)?;
     }
-    let path = path(catalog, asked.budget, Seen::Now)?;
-    let [budget, ..] = path.as_slice() else {
-        return Err(super::path::unknown(asked.budget));
-    };
-    let agent = match asked.agent {
-        Some(name) => Some((name, agent_of(catalog, budget, name)?)),
-        None => None,
-    };
-    let amount = match (asked.amount, agent) {
-        (Some(amount), _) => amount,
-        (None, Some((name, agent))) => {
-            agent
-                .price
-                .filter(|it| it.is_positive())
-                .ok_or_else(|| BudgetError::NoPrice {
-                    budget: text(asked.budget),
-                    agent: text(name),
-                })?
-        }
-        (None, None) => return Err(Error::null_argument("amount")),
+    let terms = match path.and_then(|path| asked.terms(catalog, path)) {
+        Ok(terms) => terms,
+        // The budget or the agent may have changed since the same was asked for before.
+        Err(error) => match asked.id.map(|id| budgets::hold(catalog, id)).transpose()? {
+            Some(Some(hold)) => return asked.again(hold),
+            _ => return Err(error),
+        },
     };
     let made_at = sys::now();
     let mut hold = Hold {
@@ -183,12 +228,12 @@ pub fn reserve(catalog: &Rc<Catalog>, asked: &Asked<'_>) -> Result<Hold> {
             None => new_id()?,
         },
         agent: asked.agent.map(Into::into),
-        amount,
+        amount: terms.amount,
         asked: asked.amount,
         ttl: asked.ttl,
         owner: asked.owner.map(Into::into),
-        remaining: Amount::ZERO,
-        scopes: scopes_of(&path, made_at)?,
+        remaining: terms.guess(),
+        scopes: scopes_of(&terms.path, made_at)?,
         status: b"held".as_slice().into(),
         made_at,
         expires_at: interval::after(made_at, &asked.ttl),
@@ -196,7 +241,8 @@ pub fn reserve(catalog: &Rc<Catalog>, asked: &Asked<'_>) -> Result<Hold> {
         actual: None,
         resolved_at: 0,
     };
-    // A name that is given may be given by another session too: it waits here, before anything is locked.
+    // A name that is given may be given by another session too, or was given before: it waits here, before anything
+    // is locked. What is left is guessed, since the row is seldom written again then.
     if asked.id.is_some() && !budgets::insert_hold(catalog, &hold)? {
         return match budgets::hold(catalog, &hold.id)? {
             Some(other) => asked.again(other),
@@ -206,21 +252,25 @@ pub fn reserve(catalog: &Rc<Catalog>, asked: &Asked<'_>) -> Result<Hold> {
             .into()),
         };
     }
+    crate::fault::stop_at!(HoldMade);
     let mut least: Option<Amount> = None;
-    let limits = agent.map(|(name, agent)| (name, agent.limit));
-    for counters in counters(&path, &hold.scopes, limits) {
-        if let Some(left) = counters.hold(catalog, amount)? {
+    let limits = asked.agent.zip(terms.agent.map(|agent| agent.limit));
+    for counters in counters(&terms.path, &hold.scopes, limits) {
+        if let Some(left) = counters.hold(catalog, terms.amount)? {
             least = Some(least.map_or(left, |least| least.min(left)));
         }
+        crate::fault::stop_at!(HoldCountedOnce);
     }
-    hold.remaining = least.unwrap_or_default();
+    let guessed = std::mem::replace(&mut hold.remaining, least.unwrap_or_default());
     match asked.id {
+        Some(_) if hold.remaining == guessed => {}
         Some(id) => budgets::finish_hold(catalog, id, hold.remaining)?,
         // Nobody else knows the name.
         None => {
             budgets::insert_hold(catalog, &hold)?;
         }
     }
+    crate::fault::stop_at!(HoldCounted);
     changed(catalog, &hold.scopes)?;
     transaction::needs_worker_by(hold.expires_at);
     Ok(hold)
@@ -242,13 +292,22 @@ fn budgets_of(catalog: &Catalog, scopes: &[Scope]) -> Result<Vec<Budget>> {
     )
 }
 
-/// Charges a cost in all accounts of these scopes.
-pub fn charge(
-    catalog: &Catalog,
-    scopes: &[Scope],
-    agent: Option<&[u8]>,
-    charged: &Charged,
-) -> Result<()> {
+/// Charges the cost of a hold in all of its accounts.
+///
+/// The rows decide first, without a look at what is defined: a cost that is no more than was held seldom needs more.
+fn charge(catalog: &Catalog, hold: &Hold, charged: &Charged) -> Result<()> {
+    let (scopes, agent) = (hold.scopes.as_slice(), hold.agent.as_deref());
+    let mut done = 0;
+    for (account, shard) in accounts(scopes, agent) {
+        if !charge_alone(catalog, &account, shard, charged, false)? {
+            break;
+        }
+        crate::fault::stop_at!(HoldChargedOnce);
+        done += 1;
+    }
+    if done == accounts(scopes, agent).count() {
+        return Ok(());
+    }
     let path = budgets_of(catalog, scopes)?;
     let limit = match (agent, scopes.first()) {
         (Some(name), Some(scope)) => {
@@ -258,8 +317,9 @@ pub fn charge(
         }
         _ => None,
     };
-    for counters in counters(&path, scopes, limit) {
+    for counters in counters(&path, scopes, limit).skip(done) {
         counters.charge(catalog, charged)?;
+        crate::fault::stop_at!(HoldChargedOnce);
     }
     Ok(())
 }
@@ -292,18 +352,28 @@ fn is_late(hold: &Hold) -> bool {
 /// Settles a hold.
 ///
 /// # Errors
-/// `42704` without such a hold; `55000` if it was settled with another amount, or voided.
+/// `42704` without such a hold; `55000` if it was settled with another amount, or voided; `22023` in another
+/// currency.
 pub fn settle(
     catalog: &Rc<Catalog>,
     id: &[u8],
     actual: Amount,
     metadata: Option<&[u8]>,
+    currency: Option<&[u8]>,
 ) -> Result<Hold> {
+    let check = |hold: &Hold| match (currency, hold.scopes.first()) {
+        (Some(_), Some(scope)) => {
+            let budget = super::path::require(catalog, &scope.budget, Seen::Now)?;
+            check_currency(&budget, currency)
+        }
+        _ => Ok(()),
+    };
     let at = sys::now();
     let Some(hold) = budgets::settle_hold(catalog, id, actual, metadata, at)? else {
         let Some(hold) = budgets::hold(catalog, id)? else {
             return Err(BudgetError::UnknownHold { hold: text(id) }.into());
         };
+        check(&hold)?;
         return match hold.actual {
             Some(settled) if settled == actual => Ok(hold),
             Some(settled) => Err(BudgetError::Settled {
@@ -320,6 +390,8 @@ pub fn settle(
             .into()),
         };
     };
+    check(&hold)?;
+    crate::fault::stop_at!(HoldSettled);
     let released = match hold.is_taken_out {
         true => Amount::ZERO,
         false => hold.amount,
@@ -330,10 +402,12 @@ pub fn settle(
         compared: Some((hold.amount, actual)),
         count: 1,
     };
-    charge(catalog, &hold.scopes, hold.agent.as_deref(), &charged)?;
+    charge(catalog, &hold, &charged)?;
+    crate::fault::stop_at!(HoldCharged);
     if let (Some(agent), Some(scope)) = (&hold.agent, hold.scopes.first()) {
         learn(catalog, scope, agent, (hold.amount, actual), at)?;
     }
+    crate::fault::stop_at!(PriceLearned);
     changed(catalog, &hold.scopes)?;
     Ok(hold)
 }
@@ -427,7 +501,7 @@ pub fn not_negative(call: &Call<'_>, n: usize, name: &str) -> Result<Option<Amou
 }
 
 sql_functions! {
-    /// `state_budget_reserve(budget, agent, amount, hold_id, ttl, owner)`
+    /// `state_budget_reserve(budget, agent, amount, hold_id, ttl, owner, currency)`
     fn state_budget_reserve(call) {
         let catalog = check_may_write(call, c"state_budget_reserve()")?;
         let asked = Asked {
@@ -437,6 +511,7 @@ sql_functions! {
             id: call.text(3),
             ttl: ttl(call, 4)?,
             owner: call.text(5),
+            currency: call.text(6),
         };
         asked.id.map_or(Ok(()), |id| check_name("hold_id", id))?;
         asked.owner.map_or(Ok(()), |owner| check_name("owner", owner))?;
@@ -449,12 +524,12 @@ sql_functions! {
         Ok(call::void_datum())
     }
 
-    /// `state_budget_settle(hold_id, actual, metadata)`
+    /// `state_budget_settle(hold_id, actual, metadata, currency)`
     fn state_budget_settle(call) {
         let catalog = check_may_write(call, c"state_budget_settle()")?;
         let id = call.required_text(0, "hold_id")?;
         let actual = not_negative(call, 1, "actual")?.ok_or_else(|| Error::null_argument("actual"))?;
-        let hold = settle(&catalog, id, actual, call.jsonb(2))?;
+        let hold = settle(&catalog, id, actual, call.jsonb(2), call.text(3))?;
         call.rows()?.push([
             Some(call::varlena_datum(&hold.id)),
             Some(money::datum(hold.amount)),

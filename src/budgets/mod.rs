@@ -25,15 +25,17 @@
 //! 2. Rows of accounts: that of the agent (several agents in the order of their names), then that of the budget, and
 //!    so on to the root, which is locked last and so for the shortest time. The order of a budget and one above it
 //!    cannot turn round: a budget gets another parent only while nothing is spent or held in it. Rows of one account
-//!    in the order of shards; who holds one of several asks for no other: a quick attempt at one shard runs in a
-//!    subtransaction, which is rolled back before all of them are locked. A row that is missing is made before any is
-//!    locked.
-//! 3. The rows of definitions: shared by who adds a row to an account (a new period, a new shard), alone by who
-//!    redefines. Redefining is one at a time (a lock on the table), and takes the accounts of the budget first.
+//!    in the order of shards; who holds one of several asks for no other, but who holds the first: a quick attempt at
+//!    another runs in a subtransaction, which is rolled back before all of them are locked. Rows that are missing are
+//!    made before any of their account is locked, all of them by one session.
+//! 3. The row of a definition: shared by who adds a row to an account (a new period, a new shard, a new agent), alone
+//!    by who redefines, before the accounts of that budget in both cases: who adds a row holds none of the budget, or
+//!    has added one before. (With an agent's row comes that of its budget; who charges several agents takes the
+//!    definition first.) Redefining is one at a time (a lock on the table), and locks accounts of one budget only.
 //! 4. `state_budget_reached`: the insert of a level that is reached waits for who inserts the same.
 //!
 //! All are held until the transaction ends. A transaction that calls several functions may meet another in a
-//! deadlock, which PostgreSQL ends with `40P01`; so may the first hold of an agent in a period and a redefinition.
+//! deadlock, which PostgreSQL ends with `40P01`.
 //!
 //! **What two sessions see.** At READ COMMITTED a statement that has waited for a row of an account decides by the
 //! row as it is then: the condition is part of the UPDATE, and what it compares is in that row only, the limit
@@ -59,6 +61,13 @@
 //! no room, or a cost is more than its row has room for, all rows are locked and the parts made anew. So nothing is
 //! refused while there is room anywhere, and nothing granted where there is none.
 //!
+//! # What is told
+//!
+//! Each row says below what its charges reach nothing that is told (`quiet`): parts of what is missing to the next
+//! level, so that no sum reaches it while every row keeps below its part. A charge that would not keep below locks
+//! all rows, finds exactly what is spent, tells what it crosses, and makes the parts anew. So of charges made at once
+//! one tells, and most look at one row.
+//!
 //! # Summaries
 //!
 //! L1 keeps the document of a summary under a name that no state has. A commit that changes a budget raises that
@@ -83,6 +92,7 @@ mod hold;
 mod json;
 mod path;
 mod run;
+mod sound;
 mod summary;
 mod told;
 mod verify;

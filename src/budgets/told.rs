@@ -1,8 +1,8 @@
 //! Messages: what is reached, once.
 //!
-//! A level that is reached is a row of `state_budget_reached`; who inserts it tells. With one row of counters the row
-//! says exactly when a level is crossed. With several, each charge looks at all of them as they are committed: of two
-//! that reach a level together neither may see the other, and then the next charge tells.
+//! A level that is reached is a row of `state_budget_reached`; who inserts it tells. A charge by which a level may be
+//! reached is made with all rows of the account locked (`state_cache_budget::quiet` says which charge may), so what
+//! was spent before it and after it is exact.
 
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -23,22 +23,16 @@ pub struct Watched<'a> {
     pub limit: Amount,
     /// From which on spending is told.
     pub soft_limit: Option<Amount>,
-    /// Among how many rows its counters are distributed.
-    pub shards: i32,
 }
 
-/// After a charge, with what the account has spent then.
+/// After a charge that has found so much spent before.
 pub fn after_charge(
     catalog: &Catalog,
     watched: &Watched<'_>,
+    before: Amount,
     charged: Amount,
-    spent: Amount,
 ) -> Result<()> {
-    // With several rows, what was spent before is not what this transaction has found.
-    let before = match watched.shards {
-        1 => spent - charged,
-        _ => Amount::ZERO,
-    };
+    let spent = before + charged;
     for level in levels_crossed(before, spent, watched.limit, watched.soft_limit) {
         tell(catalog, watched, level, spent)?;
     }

@@ -1,6 +1,6 @@
 //! Comparing counters with the holds and costs that they count.
 
-use super::account::Counters;
+use super::account::{Counters, as_owner};
 use super::error::BudgetError;
 use super::path::{path, period_start};
 use super::{check_may_write, note_change};
@@ -22,6 +22,11 @@ fn repair(catalog: &Rc<Catalog>, wrong: &Counted) -> Result<()> {
     let Some(budget) = budgets::budget(catalog, &wrong.budget, Seen::Now)? else {
         return Ok(());
     };
+    {
+        // Nobody adds a row meanwhile.
+        let _owner = as_owner(catalog);
+        budgets::lock_to_redefine(catalog, &wrong.budget)?;
+    }
     budgets::lock_account(catalog, &account, None)?;
     let revision = budget.revision;
     budgets::count_again(catalog, &account, revision)?;

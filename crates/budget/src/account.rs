@@ -99,6 +99,21 @@ pub fn allot(limit: Amount, used: &[Amount], shards: usize) -> Vec<Amount> {
     shares.collect()
 }
 
+/// Below which what each row has spent reaches no level, whatever the others spend below theirs: `None` if no level
+/// is left to be reached. What is missing to the next level is divided evenly among the rows.
+///
+/// A row that stays below its part while the others do not go beyond theirs keeps the sum below the level. So who
+/// makes a row reach its part looks at all rows together, and nobody else needs to.
+pub fn quiet(limit: Amount, soft_limit: Option<Amount>, spent: &[Amount]) -> Option<Vec<Amount>> {
+    let all: Amount = spent.iter().copied().sum();
+    let soft_limit = soft_limit.filter(|soft| all < *soft);
+    // What is equal to the limit can exceed it still.
+    let limit = Some(limit).filter(|limit| all <= *limit);
+    let next = soft_limit.into_iter().chain(limit).min()?;
+    let part = (next - all).part(spent.len());
+    Some(spent.iter().map(|spent| *spent + part).collect())
+}
+
 /// What an account can reach by being charged. Each is told once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

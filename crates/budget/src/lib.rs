@@ -19,6 +19,6 @@ pub mod price;
 pub mod project;
 pub mod shapes;
 
-pub use account::{Account, Level, Refusal, Share, allot, levels_crossed};
+pub use account::{Account, Level, Refusal, Share, allot, levels_crossed, quiet};
 pub use amount::{Amount, AmountError, DECIMALS};
 pub use period::{Period, PeriodError};

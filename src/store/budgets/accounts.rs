@@ -10,6 +10,7 @@ use crate::error::Result;
 use pgrx::pg_sys::{self, Datum, Oid};
 use state_cache_budget::{Amount, Share};
 use state_cache_memory::{collect, try_collect};
+use std::ops::RangeInclusive;
 
 /// Names one account: a budget, or an agent of it (else empty), in a period.
 #[derive(Debug, Clone, Copy)]
@@ -76,11 +77,11 @@ pub fn has_account(catalog: &Catalog, account: &Account<'_>, shard: i32) -> Resu
     )
 }
 
-/// Adds a row to an account, if there is none.
+/// Adds the rows of these numbers to an account that are missing, in their order.
 pub fn add_account(
     catalog: &Catalog,
     account: &Account<'_>,
-    shard: i32,
+    rows: &RangeInclusive<i32>,
     allotted: Option<Amount>,
     revision: i64,
 ) -> Result<()> {
@@ -88,14 +89,15 @@ pub fn add_account(
         catalog,
         &statements(catalog).add_account,
         "INSERT INTO @extschema@.state_budget_account (budget, agent, period, shard, allotted, revision) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+         SELECT $1, $2, $3, n, $6, $7 FROM pg_catalog.generate_series($4, $5) n ORDER BY n ON CONFLICT DO NOTHING",
         Seen::Now,
         || {
             [
                 name(account.budget),
                 name(account.agent),
                 time(account.period),
-                number(shard),
+                number(*rows.start()),
+                number(*rows.end()),
                 optional_amount(allotted),
                 long(revision),
             ]
@@ -115,6 +117,8 @@ pub struct AccountRow {
     pub revision: i64,
     /// Up to when holds were judged to have expired.
     pub judged_at: i64,
+    /// Below which what it has spent reaches nothing that is told.
+    pub quiet: Option<Amount>,
 }
 
 /// Locks all rows of an account, or one of them, in their order.
@@ -126,7 +130,7 @@ pub fn lock_account(
     run(
         catalog,
         &statements(catalog).lock_account,
-        "SELECT shard::pg_catalog.int8, allotted, spent, held, revision, judged_at \
+        "SELECT shard::pg_catalog.int8, allotted, spent, held, revision, judged_at, quiet \
          FROM @extschema@.state_budget_account \
          WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
          AND period OPERATOR(pg_catalog.=) $3 AND ($4 IS NULL OR shard OPERATOR(pg_catalog.=) $4) \
@@ -151,6 +155,7 @@ pub fn lock_account(
                     },
                     revision: row.bigint(5),
                     judged_at: row.column(6).map_or(i64::MIN, |at| at.value() as i64),
+                    quiet: money_of(&row, 7)?,
                 })
             }))
         },
@@ -168,6 +173,8 @@ pub struct NewShare {
     pub revision: i64,
     /// Up to when holds were judged to have expired, if they were.
     pub judged_at: Option<i64>,
+    /// Below which what it has spent reaches nothing that is told; `None`: nothing can be reached.
+    pub quiet: Option<Amount>,
 }
 
 /// What is added to the counters of a row.
@@ -213,7 +220,7 @@ pub fn set_share(
         "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
          held = held OPERATOR(pg_catalog.+) $6, expected = expected OPERATOR(pg_catalog.+) $7, \
          actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9, \
-         allotted = $10, revision = $11, judged_at = COALESCE($12, judged_at) \
+         allotted = $10, revision = $11, judged_at = COALESCE($12, judged_at), quiet = $13 \
          WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
          AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4",
         Seen::Now,
@@ -232,23 +239,25 @@ pub fn set_share(
                 optional_amount(new.allotted),
                 long(new.revision),
                 (pg_sys::TIMESTAMPTZOID, new.judged_at.map(bigint_datum)),
+                optional_amount(new.quiet),
             ]
         },
         nothing,
     )
 }
 
-/// Charges one row of an account without a look at the others, where that takes no money from them: the account has
-/// no limit or one row (`alone`), or the row gives away no more than before, or has room for it. What the row has
-/// spent then; `None` where it is not so.
+/// Charges one row of an account without a look at the others, where that takes no money from them (the account has
+/// no limit or one row (`alone`), or the row gives away no more than before, or has room for it), and reaches nothing
+/// that is told. Whether it was so; if not, nothing is charged.
+///
+/// What the row itself says decides, whatever definition the caller knows: who redefines writes the rows anew.
 pub fn charge(
     catalog: &Catalog,
     account: &Account<'_>,
     shard: i32,
     charged: &Charged,
     alone: bool,
-    revision: i64,
-) -> Result<Option<Amount>> {
+) -> Result<bool> {
     run(
         catalog,
         &statements(catalog).charge,
@@ -257,10 +266,11 @@ pub fn charge(
          actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9 \
          WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
          AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
-         AND revision OPERATOR(pg_catalog.=) $11 \
+         AND (quiet IS NULL OR spent OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.<) quiet \
+         OR $5 OPERATOR(pg_catalog.=) 0) \
          AND ($10 OR allotted IS NULL OR $5 OPERATOR(pg_catalog.+) $6 OPERATOR(pg_catalog.<=) 0 \
          OR spent OPERATOR(pg_catalog.+) held OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.+) $6 \
-         OPERATOR(pg_catalog.<=) allotted) RETURNING spent",
+         OPERATOR(pg_catalog.<=) allotted) RETURNING true",
         Seen::Now,
         || {
             let [spent, held, expected, actual, count] = charged.parameters();
@@ -275,10 +285,9 @@ pub fn charge(
                 actual,
                 count,
                 (pg_sys::BOOLOID, Some(Datum::from(usize::from(alone)))),
-                long(revision),
             ]
         },
-        |rows| rows.first().map(|row| amount_at(&row, 1)).transpose(),
+        is_there,
     )
 }
 

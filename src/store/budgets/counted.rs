@@ -82,14 +82,14 @@ pub fn count_again(catalog: &Catalog, account: &Account<'_>, revision: i64) -> R
          pg_catalog.count(expected) AS compared FROM ({ENTRIES}) e WHERE budget OPERATOR(pg_catalog.=) $1 \
          AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 GROUP BY shard), \
          emptied AS (UPDATE @extschema@.state_budget_account SET spent = 0, held = 0, expected = 0, actual = 0, \
-         compared = 0 WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
+         compared = 0, quiet = 0 WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
          AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.<>) ALL (SELECT shard FROM found)) \
          INSERT INTO @extschema@.state_budget_account \
          (budget, agent, period, shard, allotted, spent, held, expected, actual, compared, revision) \
          SELECT $1, $2, $3, shard, 0, spent, held, COALESCE(expected, 0), COALESCE(actual, 0), compared, $4 \
          FROM found ON CONFLICT (budget, agent, period, shard) DO UPDATE SET \
          spent = excluded.spent, held = excluded.held, expected = excluded.expected, actual = excluded.actual, \
-         compared = excluded.compared"
+         compared = excluded.compared, quiet = 0"
     );
     run(
         catalog,

@@ -31,6 +31,9 @@ pub struct Budget {
     pub revision: i64,
     /// Whether there are holds, of any budget, whose time is over and that the counters still count.
     pub has_expired: bool,
+    /// What its newest row of counters has left; `None` if it has several rows, or none. Nobody has locked the row: a
+    /// guess that a reservation compares with what it finds.
+    pub guess: Option<Amount>,
 }
 
 /// A budget.
@@ -40,7 +43,10 @@ pub fn budget(catalog: &Catalog, budget: &[u8], seen: Seen) -> Result<Option<Bud
         &statements(catalog).budget[seen as usize],
         "SELECT total, currency, parent, period, soft_limit, shards::pg_catalog.int8, revision, EXISTS (SELECT FROM \
          @extschema@.state_budget_hold h WHERE h.status OPERATOR(pg_catalog.=) 'held' AND h.expires_at \
-         OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()) \
+         OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()), (SELECT \
+         a.allotted OPERATOR(pg_catalog.-) a.spent OPERATOR(pg_catalog.-) a.held FROM \
+         @extschema@.state_budget_account a WHERE a.budget OPERATOR(pg_catalog.=) $1 \
+         AND a.agent OPERATOR(pg_catalog.=) '' AND shards OPERATOR(pg_catalog.=) 1 ORDER BY a.period DESC LIMIT 1) \
          FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1",
         seen,
         || [name(budget)],
@@ -58,6 +64,7 @@ pub fn budget(catalog: &Catalog, budget: &[u8], seen: Seen) -> Result<Option<Bud
                 shards: row.bigint(6) as i32,
                 revision: row.bigint(7),
                 has_expired: row.boolean(8),
+                guess: money_of(&row, 9)?,
             }))
         },
     )
@@ -70,6 +77,8 @@ pub struct Agent {
     pub limit: Option<Amount>,
     /// What one of its calls is expected to cost.
     pub price: Option<Amount>,
+    /// What its newest row of counters has left, as [`Budget::guess`].
+    pub guess: Option<Amount>,
 }
 
 /// An agent of a budget.
@@ -79,7 +88,10 @@ pub fn agent(catalog: &Catalog, budget: &[u8], agent: &[u8], seen: Seen) -> Resu
         &statements(catalog).agent[seen as usize],
         "SELECT a.spending_limit, COALESCE((SELECT p.price FROM @extschema@.state_budget_price p \
          WHERE p.budget OPERATOR(pg_catalog.=) $1 AND p.agent OPERATOR(pg_catalog.=) $2 \
-         ORDER BY p.learned_at DESC, p.shard LIMIT 1), a.price) FROM @extschema@.state_budget_agent a \
+         ORDER BY p.learned_at DESC, p.shard LIMIT 1), a.price), (SELECT c.allotted OPERATOR(pg_catalog.-) c.spent \
+         OPERATOR(pg_catalog.-) c.held FROM @extschema@.state_budget_account c \
+         WHERE c.budget OPERATOR(pg_catalog.=) $1 AND c.agent OPERATOR(pg_catalog.=) $2 \
+         ORDER BY c.period DESC LIMIT 1) FROM @extschema@.state_budget_agent a \
          WHERE a.budget OPERATOR(pg_catalog.=) $1 AND a.agent OPERATOR(pg_catalog.=) $2",
         seen,
         || [name(budget), name(agent)],
@@ -90,6 +102,7 @@ pub fn agent(catalog: &Catalog, budget: &[u8], agent: &[u8], seen: Seen) -> Resu
             Ok(Some(Agent {
                 limit: money_of(&row, 1)?,
                 price: money_of(&row, 2)?,
+                guess: money_of(&row, 3)?,
             }))
         },
     )

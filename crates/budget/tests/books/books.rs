@@ -1,8 +1,8 @@
 //! The books: counters as the server keeps them.
 
 use super::model::{Book, No};
-use state_cache_budget::{Account, Amount, Share, allot};
-use std::collections::BTreeMap;
+use state_cache_budget::{Account, Amount, Level, Share, allot, levels_crossed, quiet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An account: a scope and a period, and the agent of the leaf or nobody.
 type Name = (usize, bool, Option<i64>);
@@ -23,6 +23,9 @@ pub struct Books {
     books: Vec<Book>,
     limits: [Option<Amount>; 2],
     accounts: BTreeMap<Name, BTreeMap<usize, Share>>,
+    /// Of each row, below which what it has spent reaches nothing; what is not here reaches something by anything.
+    quiet: BTreeMap<(Name, usize), Option<Amount>>,
+    told: BTreeMap<Name, BTreeSet<Level>>,
     holds: Vec<Hold>,
 }
 
@@ -32,6 +35,8 @@ impl Books {
             books,
             limits,
             accounts: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            told: BTreeMap::new(),
             holds: Vec::new(),
         }
     }
@@ -41,6 +46,12 @@ impl Books {
             true => self.limits[scope],
             false => Some(self.books[scope].total),
         }
+    }
+
+    fn soft_limit(&self, name: Name) -> Option<Amount> {
+        self.limit(name)
+            .filter(|_| !name.1)
+            .map(|limit| limit.part(4).times(3))
     }
 
     fn names(&self, path: &[usize], leaf: usize, now: i64, process: usize) -> Vec<(Name, usize)> {
@@ -80,6 +91,13 @@ impl Books {
         for (share, allotted) in rows.values_mut().zip(allot(limit, &used, count)) {
             share.allotted = allotted;
         }
+        let spent: Vec<_> = rows.values().map(|share| share.spent).collect();
+        let numbers: Vec<_> = rows.keys().copied().collect();
+        let parts = quiet(limit, self.soft_limit(name), &spent);
+        for (n, row) in numbers.into_iter().enumerate() {
+            let part = parts.as_ref().map(|parts| parts[n]);
+            self.quiet.insert((name, row), part);
+        }
     }
 
     fn is_alone(&self, name: Name, row: usize) -> bool {
@@ -116,6 +134,11 @@ impl Books {
     /// As `Counters::charge`.
     fn charge(&mut self, name: Name, row: usize, spent: Amount, held: Amount) {
         let (limit, alone) = (self.limit(name), self.is_alone(name, row));
+        let quiet = self
+            .quiet
+            .get(&(name, row))
+            .copied()
+            .unwrap_or(Some(Amount::ZERO));
         let rows = self.accounts.entry(name).or_default();
         if let Some(share) = rows.get_mut(&row) {
             let grows = spent + held;
@@ -123,13 +146,38 @@ impl Books {
                 || limit.is_none()
                 || grows <= Amount::ZERO
                 || share.used() + grows <= share.allotted;
-            if is_quick {
+            let reaches = quiet.is_some_and(|quiet| share.spent + spent >= quiet);
+            if is_quick && (spent == Amount::ZERO || !reaches) {
                 share.spent += spent;
                 share.held += held;
                 return;
             }
         }
+        let before = rows.values().map(|share| share.spent).sum();
         self.write(name, row, spent, held);
+        if let Some(limit) = limit {
+            let crossed = levels_crossed(before, before + spent, limit, self.soft_limit(name));
+            // As `state_budget_reached`: what is there is not told again.
+            self.told.entry(name).or_default().extend(crossed);
+        }
+    }
+
+    fn spent(&self, name: Name) -> Amount {
+        let rows = self.accounts.get(&name).into_iter();
+        rows.flat_map(BTreeMap::values)
+            .map(|share| share.spent)
+            .sum()
+    }
+
+    /// As `told::after_redefinition`.
+    fn tell_again(&mut self, name: Name) {
+        if let Some(limit) = self.limit(name) {
+            let (spent, soft_limit) = (self.spent(name), self.soft_limit(name));
+            let reached = Level::ALL
+                .into_iter()
+                .filter(|it| it.is_reached(spent, limit, soft_limit));
+            self.told.insert(name, reached.collect());
+        }
     }
 
     pub fn reserve(
@@ -246,6 +294,7 @@ impl Books {
                 .and_then(|rows| rows.keys().next().copied());
             if let Some(first) = first {
                 self.write(name, first, Amount::ZERO, Amount::ZERO);
+                self.tell_again(name);
             }
         }
     }
@@ -295,6 +344,20 @@ impl Books {
             let Some(limit) = self.limit(*name) else {
                 continue;
             };
+            // What is reached by money was told, and nothing else.
+            let (spent, soft_limit) = (self.spent(*name), self.soft_limit(*name));
+            for level in Level::ALL {
+                let is_reached = spent.is_positive() && level.is_reached(spent, limit, soft_limit);
+                let is_told = self
+                    .told
+                    .get(name)
+                    .is_some_and(|told| told.contains(&level));
+                // A level of 0 is reached by nothing.
+                let begins_reached = level.is_reached(Amount::ZERO, limit, soft_limit);
+                if is_reached != is_told && !begins_reached {
+                    return Err(format!("{level:?} of {name:?} at {spent}: told {is_told}"));
+                }
+            }
             let used: Amount = rows.values().map(Share::used).sum();
             let left = limit - used;
             if let Some((row, share)) = rows.iter().find(|(row, share)| {

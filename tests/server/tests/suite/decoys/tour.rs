@@ -126,7 +126,9 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_budget_record_costs('b$', '[{\"id\": \"c\", \"agent\": \"a\", \"amount\": 2, \"expected\": 1}]')",
     "SELECT state_budget_summary('b$'); SELECT * FROM state_budget_accuracy('b$'); SELECT * FROM \
         state_budget_recommend('b$', '[{\"agent\": \"a\"}]')",
-    "SELECT state_budget_project('b$', '[{\"agent\": \"a\"}]'), state_money(1.5); SELECT * FROM state_budget_holds",
+    "SELECT state_budget_project('b$', '[{\"agent\": \"a\"}]'), state_money(1.5), state_counters(1, 2), \
+        (SELECT state_hold_is_sound(h.hold_id, h.amount, h.actual, h.status, h.expired_at, h.resolved_at, h.scopes, \
+        h.periods, h.shards) FROM state_budget_hold h LIMIT 1); SELECT * FROM state_budget_holds",
     "SELECT * FROM state_budget_verify('b$', true)",
     "SELECT state_budget_define('gone$', 1, 'USD', 'o$'); UPDATE state_budget SET total = 2 \
         WHERE budget OPERATOR(pg_catalog.=) 'gone$'; SELECT state_budget_drop('gone$')",
