@@ -187,14 +187,10 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_class_l2_codec_check', 'state_class_l2_above_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key',
 				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check',
-				'state_budget_account_held_check', 'state_budget_account_spent_check',
-				'state_budget_agent_agent_check', 'state_budget_agent_price_check',
+				'state_budget_account_counters', 'state_budget_agent_agent_check', 'state_budget_agent_price_check',
 				'state_budget_agent_spending_limit_check', 'state_budget_budget_check', 'state_budget_check',
 				'state_budget_cost_actual_check', 'state_budget_cost_check', 'state_budget_cost_expected_check',
-				'state_budget_cost_id_check', 'state_budget_currency_check', 'state_budget_hold_actual_check',
-				'state_budget_hold_amount_check', 'state_budget_hold_check', 'state_budget_hold_check1',
-				'state_budget_hold_check2', 'state_budget_hold_check3', 'state_budget_hold_check4',
-				'state_budget_hold_hold_id_check', 'state_budget_hold_status_check',
+				'state_budget_cost_id_check', 'state_budget_currency_check', 'state_budget_hold_sound',
 				'state_budget_price_price_check', 'state_budget_reached_level_check',
 				'state_budget_shards_check', 'state_budget_soft_limit_check', 'state_budget_total_check')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
