@@ -48,4 +48,5 @@ files! {
     test_values
     test_crashes
     test_examples
+    test_store
 }

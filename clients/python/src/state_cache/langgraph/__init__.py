@@ -2,5 +2,6 @@
 
 from ._saver import StateCacheSaver
 from .aio import AsyncStateCacheSaver
+from .store import AsyncStateCacheStore, StateCacheStore
 
-__all__ = ["AsyncStateCacheSaver", "StateCacheSaver"]
+__all__ = ["AsyncStateCacheSaver", "AsyncStateCacheStore", "StateCacheSaver", "StateCacheStore"]

@@ -11,8 +11,8 @@ the checkpoint is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,12 +28,9 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 
-from ..sql import Statement
 from ._codec import Codec, dumps, fitting, key_of, names_of, thread_range
+from ._drive import Steps
 from ._sql import SaverCalls, writes_key
-
-T = TypeVar("T")
-Steps = Generator[Statement[Any], Any, T]
 
 
 def _names(config: RunnableConfig) -> tuple[str, str]:

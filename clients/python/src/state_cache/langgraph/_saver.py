@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     ChannelVersions,
@@ -20,16 +18,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from .._sync import run
-from ._core import Core, Steps
-
-T = TypeVar("T")
-
-ATTEMPTS = 3
-"""How often a call is made that meets a lost connection. Every call may be made twice: it names what it stores."""
+from ._core import Core
+from ._drive import Steps, Threaded
 
 
-class StateCacheSaver(Core):
+class StateCacheSaver(Threaded, Core):
     """LangGraph checkpoints in PostgreSQL with state_cache, for `invoke` and `stream`.
 
     `conn`: a connection of psycopg with `autocommit=True`, or a pool of such. With a pool, as many calls run at once
@@ -46,10 +39,8 @@ class StateCacheSaver(Core):
     ) -> None:
         if pipe is not None:
             raise ValueError("each call is one statement: there is nothing to send in a pipeline")
-        super().__init__(serde=serde, schema=schema)
-        self.conn = conn
-        # Threads share a single connection; a transaction on it is for one of them.
-        self._alone = threading.RLock()
+        Core.__init__(self, serde=serde, schema=schema)
+        Threaded.__init__(self, conn)
 
     @classmethod
     @contextmanager
@@ -67,39 +58,6 @@ class StateCacheSaver(Core):
         options = {"autocommit": True, "prepare_threshold": 0, **connection_options}
         with ConnectionPool(conn_string, min_size=1, max_size=max_size, kwargs=options, open=True) as pool:
             yield cls(pool, serde=serde, schema=schema)
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection[Any]]:
-        if isinstance(self.conn, ConnectionPool):
-            with self.conn.connection() as connection:
-                yield connection
-        else:
-            with self._alone:
-                yield self.conn
-
-    def _drive(self, steps: Steps[T], connection: Connection[Any]) -> T:
-        try:
-            statement = next(steps)
-            while True:
-                statement = steps.send(run(connection, statement))
-        except StopIteration as end:
-            made: T = end.value
-            return made
-
-    def _run(self, make: Any, *arguments: Any, in_transaction: bool = False) -> Any:
-        for attempt in range(ATTEMPTS):
-            try:
-                with self._connection() as connection:
-                    if in_transaction:
-                        with connection.transaction():
-                            return self._drive(make(*arguments), connection)
-                    return self._drive(make(*arguments), connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                # The server has gone and come back, and the pool still holds connections to the one before.
-                lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-                if not lost or not isinstance(self.conn, ConnectionPool) or attempt + 1 == ATTEMPTS:
-                    raise
-                self.conn.check()
 
     def setup(self, *, keep_for: str | None = None) -> None:
         """Defines the classes of checkpoints and writes, once; for a role that may define classes.

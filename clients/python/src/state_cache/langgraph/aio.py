@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     ChannelVersions,
@@ -20,14 +18,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from .._async import run
-from ._core import Core, Steps
-from ._saver import ATTEMPTS
-
-T = TypeVar("T")
+from ._core import Core
+from ._drive import Steps, Tasked
 
 
-class AsyncStateCacheSaver(Core):
+class AsyncStateCacheSaver(Tasked, Core):
     """LangGraph checkpoints in PostgreSQL with state_cache, for `ainvoke` and `astream`.
 
     `conn`: a connection of psycopg with `autocommit=True`, or a pool of such. With a pool, as many calls run at once
@@ -45,11 +40,8 @@ class AsyncStateCacheSaver(Core):
     ) -> None:
         if pipe is not None:
             raise ValueError("each call is one statement: there is nothing to send in a pipeline")
-        super().__init__(serde=serde, schema=schema)
-        self.conn = conn
-        self.loop = asyncio.get_running_loop()
-        # Tasks share a single connection; a transaction on it is for one of them.
-        self._alone = asyncio.Lock()
+        Core.__init__(self, serde=serde, schema=schema)
+        Tasked.__init__(self, conn)
 
     @classmethod
     @asynccontextmanager
@@ -69,39 +61,6 @@ class AsyncStateCacheSaver(Core):
             conn_string, min_size=1, max_size=max_size, kwargs=options, open=False
         ) as pool:
             yield cls(pool, serde=serde, schema=schema)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        if isinstance(self.conn, AsyncConnectionPool):
-            async with self.conn.connection() as connection:
-                yield connection
-        else:
-            async with self._alone:
-                yield self.conn
-
-    async def _drive(self, steps: Steps[T], connection: AsyncConnection[Any]) -> T:
-        try:
-            statement = next(steps)
-            while True:
-                statement = steps.send(await run(connection, statement))
-        except StopIteration as end:
-            made: T = end.value
-            return made
-
-    async def _run(self, make: Any, *arguments: Any, in_transaction: bool = False) -> Any:
-        for attempt in range(ATTEMPTS):
-            try:
-                async with self._connection() as connection:
-                    if in_transaction:
-                        async with connection.transaction():
-                            return await self._drive(make(*arguments), connection)
-                    return await self._drive(make(*arguments), connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                # The server has gone and come back, and the pool still holds connections to the one before.
-                lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-                if not lost or not isinstance(self.conn, AsyncConnectionPool) or attempt + 1 == ATTEMPTS:
-                    raise
-                await self.conn.check()
 
     async def setup(self, *, keep_for: str | None = None) -> None:
         """Defines the classes of checkpoints and writes, once; for a role that may define classes.
@@ -158,17 +117,6 @@ class AsyncStateCacheSaver(Core):
         return made
 
     # For other threads than the loop's.
-
-    def _elsewhere(self, work: Any) -> Any:
-        try:
-            inside = asyncio.get_running_loop() is self.loop
-        except RuntimeError:
-            inside = False
-        if inside:
-            work.close()
-            raise asyncio.InvalidStateError(
-                "this would wait in the event loop for the event loop: await the method with the a before its name")
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def put(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata,
