@@ -8,8 +8,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 
 from state_cache.langgraph import AsyncStateCacheSaver, StateCacheSaver
 
-# Those of pruning and of deleting runs are not among them yet.
-TESTS = 66
+TESTS = 81
 
 
 class Threaded(BaseCheckpointSaver):

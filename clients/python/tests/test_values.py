@@ -71,9 +71,10 @@ def test_an_encrypting_serializer_misses_nothing(conninfo, owner):
         config = put(saver, "secret thread", {"short": "geheim-1", "number": 4711, "list": ["geheim-2"]})
         saver.put_writes(config, [("short", "geheim-3")], "task")
     rows = owner.execute(
-        "SELECT state::text FROM state_current WHERE class LIKE 'langgraph%' AND key LIKE 'secret thread%'"
+        "SELECT state::text FROM state_current WHERE class = 'langgraph' AND key LIKE 'secret thread%' UNION ALL"
+        " SELECT entry::text || encode(payload, 'escape') FROM state_log_entry WHERE key LIKE 'secret thread%'"
     ).fetchall()
-    assert rows and not any("geheim" in row[0] or "4711" in row[0] for row in rows)
+    assert len(rows) == 2 and not any("geheim" in row[0] or "4711" in row[0] for row in rows)
 
 
 @pytest.mark.parametrize("metadata", [

@@ -25,7 +25,7 @@ async def run(connection: AsyncConnection[Any], statement: Statement[T]) -> T:
     """Runs a statement on a connection of psycopg, whatever its row factory."""
     try:
         async with AsyncRawCursor(connection) as cursor:
-            await cursor.execute(statement.text, statement.arguments)
+            await cursor.execute(statement.text, statement.arguments, binary=statement.binary)
             return statement.read(await cursor.fetchall())
     except psycopg.Error as error:
         raise typed(error) from error.__cause__

@@ -24,7 +24,7 @@ def run(connection: Connection[Any], statement: Statement[T]) -> T:
     """Runs a statement on a connection of psycopg, whatever its row factory."""
     try:
         with RawCursor(connection) as cursor:
-            cursor.execute(statement.text, statement.arguments)
+            cursor.execute(statement.text, statement.arguments, binary=statement.binary)
             return statement.read(cursor.fetchall())
     except psycopg.Error as error:
         raise typed(error) from error.__cause__

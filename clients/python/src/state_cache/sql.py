@@ -73,6 +73,8 @@ class Statement(Generic[T]):
     text: str
     arguments: tuple[Any, ...]
     read: Callable[[Sequence[Row]], T]
+    binary: bool = False
+    """Whether psycopg asks for the rows in binary form: for those with `bytea`."""
 
 
 def dump(value: Json) -> str:

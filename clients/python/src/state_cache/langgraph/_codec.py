@@ -132,6 +132,11 @@ def key_of(thread: str, namespace: str) -> str:
     return start + part(namespace, KEY_BYTES - len(start.encode()))
 
 
+def key_range(key: str) -> tuple[str, str]:
+    """The key alone, as `thread_range`: no spelled name holds U+0001."""
+    return key, key + "\x01"
+
+
 def _unescaped(spelled: str) -> str:
     return re.sub(
         "(?:%[0-9A-F]{2})+", lambda found: bytes.fromhex(found[0].replace("%", "")).decode("utf-8", "surrogatepass"),

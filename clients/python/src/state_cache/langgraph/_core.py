@@ -11,7 +11,7 @@ the checkpoint is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -26,11 +26,15 @@ from langgraph.checkpoint.base import (
     PendingWrite,
     get_checkpoint_id,
     get_serializable_checkpoint_metadata,
+    writes_sort_key,
 )
 
-from ._codec import Codec, dumps, fitting, key_of, names_of, thread_range
+from ._codec import KEY_BYTES, Codec, dumps, fitting, key_of, key_range, names_of, part, thread_range
 from ._drive import Steps
-from ._sql import SaverCalls, writes_key
+from ._sql import SaverCalls, Stored
+
+ENTRY_ID_BYTES = KEY_BYTES
+STRATEGIES = ("keep_latest", "delete")
 
 
 def _names(config: RunnableConfig) -> tuple[str, str]:
@@ -83,45 +87,56 @@ class Core(BaseCheckpointSaver[Any]):
             return
         codec = self.codec
         key = key_of(*_names(config))
-        stored = {}
-        for place, (channel, value) in enumerate(writes):
-            index = WRITES_IDX_MAP.get(channel, place)
-            stored[dumps([task_id, index])] = [fitting(task_path), fitting(channel), *codec.encode(value)]
         replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        yield self.calls.put_writes(key, config["configurable"]["checkpoint_id"], dumps(stored), replace)
+        # Errors, interrupts and the like have a place each and take the place of the one before. Other writes are
+        # an entry for the whole call: its id says how many they are, so that a longer call is another entry.
+        calls = [[write] for write in writes] if replace else [list(writes)]
+        ids, entries, payloads = [], [], []
+        for call in calls:
+            places = [WRITES_IDX_MAP.get(channel, place) for place, (channel, _) in enumerate(call)]
+            ids.append(part(f"{task_id}/{places[0] if replace else len(call)}", ENTRY_ID_BYTES))
+            told = []
+            payload = b""
+            for place, (channel, value) in zip(places, call):
+                kind, data = codec.serde.dumps_typed(value)
+                told.append([place, fitting(channel), kind, len(data)])
+                payload += data
+            entries.append([fitting(task_id), fitting(task_path), told])
+            payloads.append(payload)
+        yield self.calls.put_writes(
+            key, config["configurable"]["checkpoint_id"], ids, dumps(entries), payloads, replace)
 
-    def _pending(self, stored: str | None) -> list[PendingWrite]:
-        if stored is None:
-            return []
-        codec = self.codec
-        found = [(entry[0], *json.loads(place), entry[1], entry[2:]) for place, entry in json.loads(stored).items()]
-        found.sort(key=lambda write: write[:3])
-        return [(task, channel, codec.decode(encoded)) for _, task, _, channel, encoded in found]
+    def _pending(self, stored: Stored) -> list[PendingWrite]:
+        found: dict[tuple[str, int], tuple[str, str, tuple[str, bytes]]] = {}
+        for _, entry, payload in stored.entries:
+            task, path, told = json.loads(entry)
+            start = 0
+            for place, channel, kind, size in told:
+                # Of writes at the same place the first counts, as if each were a row of its own.
+                found.setdefault((task, place), (path, channel, (kind, payload[start : start + size])))
+                start += size
+        serde = self.serde
+        order = sorted(found, key=lambda it: writes_sort_key(found[it][0], *it))
+        return [(it[0], found[it][1], serde.loads_typed(found[it][2])) for it in order]
 
-    def _tuple(self, key: str, context: str, document: str, writes: str | None) -> CheckpointTuple:
+    def _tuple(self, stored: Stored) -> CheckpointTuple:
         codec = self.codec
-        read, its_context = json.loads(document), json.loads(context)
-        thread, namespace = names_of(key, read)
-        checkpoint_id = its_context["checkpoint_id"]
+        read, context = json.loads(stored.document), json.loads(stored.context)
+        thread, namespace = names_of(stored.key, read)
         parent = read.get("parent")
         return CheckpointTuple(
-            _config(thread, namespace, checkpoint_id),
-            codec.checkpoint(read, checkpoint_id),
-            codec.metadata(read, its_context),
+            _config(thread, namespace, stored.checkpoint_id),
+            codec.checkpoint(read, stored.checkpoint_id),
+            codec.metadata(read, context),
             _config(thread, namespace, parent) if parent else None,
-            self._pending(writes),
+            self._pending(stored),
         )
 
     def _get_steps(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
         key = key_of(*_names(config))
         checkpoint_id = get_checkpoint_id(config)
         rows = yield (self.calls.one(key, checkpoint_id) if checkpoint_id else self.calls.latest(key))
-        if not rows:
-            return None
-        _, context, document = rows[0]
-        checkpoint_id = json.loads(context)["checkpoint_id"]
-        writes = yield self.calls.writes([(key, checkpoint_id)])
-        return self._tuple(key, context, document, writes.get(writes_key(key, checkpoint_id)))
+        return self._tuple(rows[0]) if rows else None
 
     def _list_steps(
         self, config: RunnableConfig | None, filter: Mapping[str, Any] | None, before: RunnableConfig | None,
@@ -135,28 +150,82 @@ class Core(BaseCheckpointSaver[Any]):
             checkpoint_id = get_checkpoint_id(config)
             start, end = thread_range(thread)
             if namespace is not None:
-                start = key_of(thread, namespace)
-                end = start + "\x01"
+                start, end = key_range(key_of(thread, namespace))
         rows = yield self.calls.listed(
             start, end, dumps(fitting(filter)) if filter else None, get_checkpoint_id(before) if before else None,
             checkpoint_id, limit)
-        if not rows:
-            return []
-        ids = [json.loads(context)["checkpoint_id"] for _, _, context, _ in rows]
-        keys = [(row[0], checkpoint_id) for row, checkpoint_id in zip(rows, ids)]
-        writes = yield self.calls.writes(keys)
-        return [
-            self._tuple(key, context, document, writes.get(writes_key(*place)))
-            for (key, _, context, document), place in zip(rows, keys)
-        ]
+        return [self._tuple(row) for row in rows]
 
     def _delete_thread_steps(self, thread: str) -> Steps[None]:
-        for statement in self.calls.delete(*thread_range(str(thread))):
+        yield from self._erase_steps(*thread_range(str(thread)))
+
+    def _erase_steps(self, start: str, end: str) -> Steps[None]:
+        for statement in self.calls.take(start, end):
             yield statement
+        yield self.calls.erase(start, end)
+        yield self.calls.erase_writes(start, end, None)
 
     def _copy_thread_steps(self, source: str, target: str) -> Steps[None]:
         for statement in self.calls.copy(*thread_range(str(source)), thread_range(str(target))[0]):
             yield statement
+
+    def _keep_steps(self, key: str, kept: Callable[[list[Stored]], set[str]]) -> Steps[None]:
+        """Erases the checkpoints of a key that are not to be kept, and what tasks have written since them.
+
+        The rest is stored anew, since versions are differences to those before.
+        """
+        start, end = key_range(key)
+        for statement in self.calls.take(start, end):
+            yield statement
+        rows = yield self.calls.listed(start, end, None, None, None, None)
+        ids = kept(rows)
+        yield self.calls.erase(start, end)
+        for row in sorted(rows, key=lambda row: row.version):
+            if row.checkpoint_id in ids:
+                yield self.calls.put(key, row.checkpoint_id, row.document, row.context)
+        gone = [row.checkpoint_id for row in rows if row.checkpoint_id not in ids]
+        if gone:
+            yield self.calls.erase_writes(start, end, gone)
+
+    def _needed(self, rows: list[Stored]) -> set[str]:
+        """The newest checkpoint, and those before from which its DeltaChannels are made."""
+        by_id = {row.checkpoint_id: row for row in rows}
+        newest: Stored | None = max(rows, key=lambda row: row.checkpoint_id, default=None)
+        kept: set[str] = set()
+        if newest is None:
+            return kept
+        kept.add(newest.checkpoint_id)
+        document = json.loads(newest.document)
+        metadata = self.codec.metadata(document, json.loads(newest.context))
+        left = {
+            channel for channel in metadata.get("counters_since_delta_snapshot") or {}
+            if channel not in document["values"] and channel not in document["bytes"]
+        }
+        while left:
+            before = by_id.get(document.get("parent") or "")
+            if before is None:
+                break
+            kept.add(before.checkpoint_id)
+            document = json.loads(before.document)
+            left -= {*document["values"], *document["bytes"]}
+        return kept
+
+    def _prune_steps(self, thread: str, strategy: str) -> Steps[None]:
+        start, end = thread_range(str(thread))
+        if strategy == "delete":
+            yield from self._erase_steps(start, end)
+            return
+        keys = yield self.calls.keys(start, end)
+        for key in keys:
+            yield from self._keep_steps(key, self._needed)
+
+    def _delete_for_runs_steps(self, runs: list[str]) -> Steps[None]:
+        def kept(rows: list[Stored]) -> set[str]:
+            return {row.checkpoint_id for row in rows if json.loads(row.context).get("run_id") not in runs}
+
+        keys = yield self.calls.keys_of_runs(runs)
+        for key in sorted(keys):
+            yield from self._keep_steps(key, kept)
 
     def _history_steps(
         self, config: RunnableConfig, channels: Sequence[str]

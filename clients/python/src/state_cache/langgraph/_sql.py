@@ -1,42 +1,40 @@
-"""All SQL of the saver. Nothing else in this package knows which functions and tables there are."""
+"""All SQL of the saver. Nothing else in this package knows which functions and tables there are.
+
+A thread in a namespace is a state; a checkpoint a version of it. What tasks have written since a checkpoint is in
+the log beside the state, under the checkpoint's id: an entry per call of `put_writes`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..sql import Row, Statement, quoted
-from ._codec import KEY_BYTES, SEPARATOR, part
 
 CHECKPOINTS = "langgraph"
-WRITES = "langgraph_writes"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint as the server gives it."""
+    """A checkpoint as the server gives it, with the log entries that belong to it in their order."""
 
     key: str
     version: int
+    checkpoint_id: str
     context: str
     document: str
-    writes: str | None
+    entries: list[tuple[str, str, bytes]]
 
 
 def _stored(rows: Sequence[Row]) -> list[Stored]:
-    return [Stored(*row) for row in rows]
+    return [
+        Stored(*row[:5], entries=list(zip(row[5] or (), row[6] or (), row[7] or ())))    # type: ignore[misc]
+        for row in rows
+    ]
 
 
 def _nothing(rows: Sequence[Row]) -> None:
     return None
-
-
-def writes_key(key: str, checkpoint_id: str) -> str:
-    """The key of the writes that belong to a checkpoint. It begins as the checkpoint's own key does."""
-    thread, namespace = key.split(SEPARATOR, 1)
-    start = thread + SEPARATOR
-    return start + part(namespace + SEPARATOR + checkpoint_id, KEY_BYTES - len(start.encode()))
 
 
 class SaverCalls:
@@ -46,19 +44,13 @@ class SaverCalls:
         self.schema = schema
         self.p = "" if schema is None else quoted(schema) + "."
 
-    def setup(self, keep_for: str | None) -> list[Statement[None]]:
-        """Defines the classes, where they are not what they should be already."""
-        wanted = [
-            (CHECKPOINTS, f"keep => 0, keep_for => '{keep_for or '0'}'::interval, dedup => false"),
-            (WRITES, "keep => 1, dedup => false, notify => 'off'"),
-        ]
-        return [
-            Statement(
-                f"SELECT {self.p}state_class_define('{name}', {how})::text WHERE NOT EXISTS"
-                f" (SELECT FROM {self.p}state_class WHERE class = '{name}')",
-                (), _nothing)
-            for name, how in wanted
-        ]
+    def setup(self, keep_for: str | None) -> Statement[None]:
+        """Defines the class, where it is not there already."""
+        return Statement(
+            f"SELECT {self.p}state_class_define('{CHECKPOINTS}', keep => 0, keep_for => $1::text::interval,"
+            f" dedup => false)::text WHERE NOT EXISTS"
+            f" (SELECT FROM {self.p}state_class WHERE class = '{CHECKPOINTS}')",
+            (keep_for or "0",), _nothing)
 
     def put(self, key: str, checkpoint_id: str, document: str, context: str) -> Statement[None]:
         """Stores a checkpoint."""
@@ -67,93 +59,114 @@ class SaverCalls:
             f" execution_context => $3::text::jsonb, class => '{CHECKPOINTS}')",
             (key, document, context), _nothing)
 
-    def put_writes(self, key: str, checkpoint_id: str, writes: str, replace: bool) -> Statement[None]:
-        """Stores writes of a task, an object of them by task and place. Those there stay, unless replaced."""
-        target = writes_key(key, checkpoint_id)
-        new = "$2::text::jsonb"
-        if not replace:
-            new = (
-                f"coalesce((SELECT jsonb_object_agg(n.key, n.value) FROM jsonb_each({new}) n"
-                f" WHERE NOT coalesce({self.p}state_get($1::text, class => '{WRITES}') ? n.key, false)), '{{}}')")
+    def put_writes(
+        self, key: str, checkpoint_id: str, ids: list[str], entries: str, payloads: list[bytes], replace: bool
+    ) -> Statement[None]:
+        """Appends entries to the log. Those that are there stay, unless replaced."""
         return Statement(
-            f"SELECT {self.p}state_update($1::text, {new}, class => '{WRITES}')::text", (target, writes),
-            _nothing)
+            f"SELECT {self.p}state_log_append($1::text, $2::text::jsonb, $3::text, $4::text[],"
+            f" replace => $5::boolean, payloads => $6::bytea[], class => '{CHECKPOINTS}')",
+            (key, entries, checkpoint_id, ids, replace, payloads), _nothing)
 
-    def latest(self, key: str) -> Statement[list[tuple[int, str, str]]]:
-        """Version, context and document of the newest checkpoint of a key."""
-        return Statement(
-            "SELECT g.version, s.execution_context::text, g.state::text"
+    def _with_writes(self, source: str, order: str) -> str:
+        return (
+            "SELECT l.key, l.version, l.label, l.context, l.state, w.ids, w.entries, w.payloads"
+            f" FROM ({source}) l LEFT JOIN LATERAL (SELECT array_agg(g.id ORDER BY g.number) AS ids,"
+            " array_agg(g.entry::text ORDER BY g.number) AS entries,"
+            f" array_agg(g.payload ORDER BY g.number) AS payloads FROM {self.p}state_log_entry g"
+            f" WHERE g.class = '{CHECKPOINTS}' AND g.key = l.key AND g.ref = l.label) w ON true {order}")
+
+    _COLUMNS = (
+        "k.key, k.version, k.execution_context->>'checkpoint_id' AS label, k.execution_context::text AS context")
+
+    def latest(self, key: str) -> Statement[list[Stored]]:
+        """The newest checkpoint of a key."""
+        source = (
+            f"SELECT {self._COLUMNS}, g.state::text AS state"
             f" FROM {self.p}state_get_many(ARRAY[$1::text], class => '{CHECKPOINTS}') g"
-            f" JOIN {self.p}state_snapshot s ON s.class = '{CHECKPOINTS}' AND s.key = g.key"
-            " AND s.version = g.version",
-            (key,), lambda rows: [(row[0], row[1], row[2]) for row in rows])
+            f" JOIN {self.p}state_snapshot k ON k.class = '{CHECKPOINTS}' AND k.key = g.key"
+            " AND k.version = g.version")
+        return Statement(self._with_writes(source, ""), (key,), _stored, binary=True)
 
-    def one(self, key: str, checkpoint_id: str) -> Statement[list[tuple[int, str, str]]]:
-        """The same of a checkpoint by its id."""
-        return Statement(
-            f"SELECT k.version, k.execution_context::text, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text"
+    def one(self, key: str, checkpoint_id: str) -> Statement[list[Stored]]:
+        """A checkpoint by its id."""
+        source = (
+            f"SELECT {self._COLUMNS}, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text AS state"
             f" FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key = $1::text"
-            " AND k.execution_context->>'checkpoint_id' = $2::text ORDER BY k.version DESC LIMIT 1",
-            (key, checkpoint_id), lambda rows: [(row[0], row[1], row[2]) for row in rows])
-
-    def writes(self, keys: Iterable[tuple[str, str]]) -> Statement[dict[str, str]]:
-        """Writes of checkpoints, by `writes_key`."""
-        return Statement(
-            f"SELECT key, state::text FROM {self.p}state_get_many($1::text[], class => '{WRITES}')",
-            ([writes_key(key, checkpoint_id) for key, checkpoint_id in keys],),
-            lambda rows: {row[0]: row[1] for row in rows})
+            " AND k.execution_context->>'checkpoint_id' = $2::text ORDER BY k.version DESC LIMIT 1")
+        return Statement(self._with_writes(source, ""), (key, checkpoint_id), _stored, binary=True)
 
     def listed(
         self, start: str, end: str, filter: str | None, before: str | None, checkpoint_id: str | None,
         limit: int | None,
-    ) -> Statement[list[tuple[str, int, str, str]]]:
-        """Checkpoints of the keys from `start` on and below `end`, newest first: key, version, context, document."""
-        return Statement(
-            "SELECT k.key, k.version, k.execution_context::text,"
-            f" {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text FROM"
-            " (SELECT DISTINCT ON (execution_context->>'checkpoint_id', key) key, version, execution_context"
-            f" FROM {self.p}state_snapshot"
+    ) -> Statement[list[Stored]]:
+        """Checkpoints of the keys from `start` on and below `end`, newest first."""
+        chosen = (
+            "SELECT DISTINCT ON (execution_context->>'checkpoint_id' COLLATE \"C\", key)"
+            f" key, version, execution_context FROM {self.p}state_snapshot"
             f" WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND ($2::text = '' OR key < $2::text)"
             " AND ($3::text IS NULL OR execution_context @> $3::text::jsonb)"
             " AND ($4::text IS NULL OR execution_context->>'checkpoint_id' < $4::text COLLATE \"C\")"
             " AND ($5::text IS NULL OR execution_context->>'checkpoint_id' = $5::text)"
-            " ORDER BY execution_context->>'checkpoint_id' DESC, key, version DESC LIMIT $6::bigint) k"
-            " ORDER BY k.execution_context->>'checkpoint_id' COLLATE \"C\" DESC, k.key",
-            (start, end, filter, before, checkpoint_id, limit),
-            lambda rows: [(row[0], row[1], row[2], row[3]) for row in rows])
+            " ORDER BY execution_context->>'checkpoint_id' COLLATE \"C\" DESC, key, version DESC LIMIT $6::bigint")
+        source = (
+            f"SELECT {self._COLUMNS}, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text AS state"
+            f" FROM ({chosen}) k")
+        return Statement(
+            self._with_writes(source, "ORDER BY l.label COLLATE \"C\" DESC, l.key"),
+            (start, end, filter, before, checkpoint_id, limit), _stored, binary=True)
 
-    def delete(self, start: str, end: str) -> list[Statement[None]]:
-        """Erases the states of the keys from `start` on and below `end`, with their writes; in one transaction."""
-        made: list[Statement[None]] = [
+    def keys(self, start: str, end: str) -> Statement[list[str]]:
+        """The keys from `start` on and below `end` that have checkpoints."""
+        return Statement(
+            f"SELECT key FROM {self.p}state_head WHERE class = '{CHECKPOINTS}' AND NOT deleted"
+            " AND key >= $1::text AND key < $2::text ORDER BY key", (start, end), lambda rows: [r[0] for r in rows])
+
+    def keys_of_runs(self, runs: list[str]) -> Statement[list[str]]:
+        """The keys with checkpoints that these runs have made."""
+        return Statement(
+            f"SELECT DISTINCT key FROM {self.p}state_snapshot WHERE class = '{CHECKPOINTS}'"
+            " AND execution_context->>'run_id' = ANY ($1::text[])", (runs,), lambda rows: [r[0] for r in rows])
+
+    def take(self, start: str, end: str) -> list[Statement[None]]:
+        """Deletes the states of the keys, so that nobody else changes them before this transaction ends."""
+        return [
             Statement(
-                f"SELECT {self.p}state_delete(key, class => class) FROM {self.p}state_head"
-                f" WHERE class IN ('{CHECKPOINTS}', '{WRITES}') AND NOT deleted"
-                " AND key >= $1::text AND key < $2::text",
+                f"SELECT {self.p}state_delete(key, class => '{CHECKPOINTS}') FROM {self.p}state_head"
+                f" WHERE class = '{CHECKPOINTS}' AND NOT deleted AND key >= $1::text AND key < $2::text",
                 (start, end), _nothing),
             Statement(f"SELECT action FROM {self.p}state_batch_commit()", (), _nothing),
-            Statement(
-                f"WITH gone AS (DELETE FROM {self.p}state_snapshot WHERE class IN ('{CHECKPOINTS}', '{WRITES}')"
-                " AND key >= $1::text AND key < $2::text RETURNING 1) SELECT count(*) FROM gone",
-                (start, end), _nothing),
         ]
-        return made
+
+    def erase(self, start: str, end: str) -> Statement[None]:
+        """Erases what is kept of states that `take` has deleted."""
+        return Statement(
+            f"WITH gone AS (DELETE FROM {self.p}state_snapshot WHERE class = '{CHECKPOINTS}'"
+            " AND key >= $1::text AND key < $2::text RETURNING 1) SELECT count(*) FROM gone", (start, end), _nothing)
+
+    def erase_writes(self, start: str, end: str, ids: list[str] | None) -> Statement[None]:
+        """Erases what tasks have written since checkpoints."""
+        return Statement(
+            f"WITH gone AS (DELETE FROM {self.p}state_log_entry WHERE class = '{CHECKPOINTS}'"
+            " AND key >= $1::text AND key < $2::text AND ($3::text[] IS NULL OR ref = ANY ($3::text[]))"
+            " RETURNING 1) SELECT count(*) FROM gone", (start, end, ids), _nothing)
 
     def copy(self, start: str, end: str, target: str) -> list[Statement[None]]:
         """Copies the states of the keys from `start` on and below `end` under another start."""
+        under = "$3::text || substr(k.key, length($1::text) + 1)"
         made: list[Statement[None]] = [
             Statement(
-                f"SELECT (SELECT version FROM {self.p}state_save($3::text || substr(k.key, length($1::text) + 1),"
+                f"SELECT (SELECT version FROM {self.p}state_save({under},"
                 f" {self.p}state_at(k.key, k.version, '{CHECKPOINTS}'), execution_context => k.execution_context,"
                 f" class => '{CHECKPOINTS}')) FROM (SELECT * FROM {self.p}state_snapshot"
                 f" WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text ORDER BY key, version) k",
                 (start, end, target), _nothing),
             Statement(
-                f"SELECT {self.p}state_set($3::text || substr(k.key, length($1::text) + 1), k.state,"
-                f" class => '{WRITES}')::text FROM {self.p}state_head k WHERE k.class = '{WRITES}' AND NOT k.deleted"
-                " AND k.key >= $1::text AND k.key < $2::text",
+                f"SELECT {self.p}state_log_append({under}, k.entries, k.ref, k.ids, payloads => k.payloads,"
+                f" class => '{CHECKPOINTS}') FROM (SELECT key, ref, jsonb_agg(entry ORDER BY number) AS entries,"
+                " array_agg(id ORDER BY number) AS ids, array_agg(payload ORDER BY number) AS payloads"
+                f" FROM {self.p}state_log_entry WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text"
+                " GROUP BY key, ref) k",
                 (start, end, target), _nothing),
         ]
         return made
-
-
-Rows = Any

@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from ._core import Core
+from ._core import STRATEGIES, Core
 from ._drive import Steps, Tasked
 
 
@@ -63,14 +63,13 @@ class AsyncStateCacheSaver(Tasked, Core):
             yield cls(pool, serde=serde, schema=schema)
 
     async def setup(self, *, keep_for: str | None = None) -> None:
-        """Defines the classes of checkpoints and writes, once; for a role that may define classes.
+        """Defines the class of checkpoints, once; for a role that may define classes.
 
         `keep_for`: how long a checkpoint is kept that is not the newest, '30 days' say; all are kept otherwise.
         """
 
         def steps() -> Steps[None]:
-            for statement in self.calls.setup(keep_for):
-                yield statement
+            yield self.calls.setup(keep_for)
 
         await self._run(steps)
 
@@ -108,6 +107,21 @@ class AsyncStateCacheSaver(Tasked, Core):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copies all checkpoints and writes of a thread to another."""
         await self._run(self._copy_thread_steps, source_thread_id, target_thread_id, in_transaction=True)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Erases all checkpoints of threads but the newest of each namespace, or with `delete` all of them.
+
+        What DeltaChannels of the newest are made of is kept. One transaction for each thread.
+        """
+        if strategy not in STRATEGIES:
+            raise ValueError(f"no such strategy: {strategy}; there are {STRATEGIES}")
+        for thread in thread_ids:
+            await self._run(self._prune_steps, thread, strategy, in_transaction=True)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Erases the checkpoints that runs have made, in all threads."""
+        if run_ids:
+            await self._run(self._delete_for_runs_steps, list(run_ids), in_transaction=True)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -159,3 +173,11 @@ class AsyncStateCacheSaver(Tasked, Core):
         made: Mapping[str, DeltaChannelHistory] = self._elsewhere(
             self.aget_delta_channel_history(config=config, channels=channels))
         return made
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """`aprune` from another thread."""
+        self._elsewhere(self.aprune(thread_ids, strategy=strategy))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`adelete_for_runs` from another thread."""
+        self._elsewhere(self.adelete_for_runs(run_ids))

@@ -318,7 +318,9 @@ class StoreCore(BaseStore):
         listed = list(ops)
         for op in listed:
             validate_op_namespace(op)
-        texts = [(place, text) for place, op in enumerate(listed) if isinstance(op, PutOp) for text in self._texts(op)]
+        texts = [
+            (place, text) for place, op in enumerate(listed) if isinstance(op, PutOp) for text in self._texts(op)
+        ]
         queries = [
             (place, op.query) for place, op in enumerate(listed)
             if isinstance(op, SearchOp) and op.query and self.embeddings is not None
