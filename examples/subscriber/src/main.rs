@@ -2,13 +2,16 @@
 //!
 //! `subscriber 'host=… dbname=…'`
 
-use state_cache_subscriber::{Error, Options, Subscriber};
+use state_cache_client::{Error, StateCache};
 use std::process::ExitCode;
 use tokio::sync::broadcast::error::RecvError;
 
-async fn follow(config: tokio_postgres::Config) -> Result<(), Error> {
-    let subscriber = Subscriber::connect(config, Options::default()).await?;
-    let mut events = subscriber.events();
+async fn follow(parameters: &str) -> Result<(), Error> {
+    let cache = StateCache::builder()
+        .connection(parameters)
+        .connect()
+        .await?;
+    let mut events = cache.events();
     loop {
         match events.recv().await {
             Ok(event) => println!("{event:?}"),
@@ -25,7 +28,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    Ok(runtime.block_on(follow(parameters.parse()?))?)
+    Ok(runtime.block_on(follow(parameters))?)
 }
 
 fn main() -> ExitCode {

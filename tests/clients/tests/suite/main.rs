@@ -1,7 +1,8 @@
 //! The programs in `examples/` that the pages in `docs/clients/` show: each comes out as its page says. And the tests
-//! of the Python package in `clients/python`.
+//! of the clients in `clients/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod client;
 mod package;
 mod programs;
 mod runners;

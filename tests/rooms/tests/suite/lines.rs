@@ -10,8 +10,9 @@ const COLUMNS: usize = 118;
 const TAB: usize = 4;
 
 /// What is looked at: folders, and in each the endings of the names of the files that count.
-const LOOKED_AT: [(&str, &[&str]); 8] = [
+const LOOKED_AT: [(&str, &[&str]); 9] = [
     ("src", &["rs"]),
+    ("clients", &["rs", "toml", "py"]),
     ("crates", &["rs", "toml"]),
     ("sql", &["sql"]),
     ("tests", &["rs"]),

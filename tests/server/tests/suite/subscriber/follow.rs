@@ -1,8 +1,8 @@
 //! As long as the connection holds.
 
 use super::{App, WITH_THE_COMMIT, attentive, document, quiet, set};
+use state_cache_client::Event;
 use state_cache_server_tests::{Server, Sql, eventually};
-use state_cache_subscriber::Event;
 
 #[test]
 fn it_answers_from_memory_until_it_hears_of_a_change() {

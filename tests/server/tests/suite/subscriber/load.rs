@@ -2,8 +2,8 @@
 
 use super::{App, NAME};
 use postgres::Client;
+use state_cache_client::Following;
 use state_cache_server_tests::{Dice, RaiseOnDrop, Server, Sql, code, eventually};
-use state_cache_subscriber::Options;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -109,10 +109,10 @@ fn ends_with_the_contents_of_the_tables(settings: &[&str], behind: bool) {
                 FROM unnest(ARRAY['run', 'own']) class",
         );
     }
-    let options = Options {
+    let options = Following {
         heartbeat: Duration::from_millis(200),
         patience: Duration::from_secs(30),
-        ..Options::default()
+        ..Following::default()
     };
     let app = App::new(&server.parameters(), options);
     let epoch = client.text("SELECT epoch FROM state_cursor()");

@@ -2,8 +2,8 @@
 
 use super::{App, LISTENING, WITH_THE_COMMIT, attentive, document, quiet, set};
 use postgres::Client;
+use state_cache_client::Event;
 use state_cache_server_tests::{Server, Sql, eventually};
-use state_cache_subscriber::Event;
 use std::process::Command;
 
 /// Ends the session that listens.

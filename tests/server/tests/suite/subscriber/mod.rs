@@ -1,12 +1,12 @@
-//! The reference subscriber (`examples/subscriber`): what it answers is right, whatever it has missed.
+//! The near cache of the client (`clients/rust`): what it answers is right, whatever it has missed.
 
 mod follow;
 mod load;
 mod lost;
 mod proxy;
 
+use state_cache_client::{Error, Event, Following, StateCache, StatementCache};
 use state_cache_server_tests::{PATIENCE, Sql, eventually};
-use state_cache_subscriber::{Error, Event, Options, Subscriber};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
@@ -18,47 +18,51 @@ const NAME: &str = "subscriber under test";
 const WITH_THE_COMMIT: &[&str] = &["state_cache.notify = commit"];
 /// The sessions of subscribers that listen, not those that read.
 const LISTENING: &str = "FROM pg_stat_activity WHERE application_name = 'subscriber under test'
-    AND query NOT LIKE 'NOTIFY %' AND query NOT LIKE '%state_get_if_newer%'";
+    AND query NOT LIKE 'NOTIFY %' AND query NOT LIKE '%state_get_if_newer%' AND query NOT LIKE '%updated_at%'";
 
 /// An application with a subscriber in it.
 struct App {
-    subscriber: Subscriber,
+    subscriber: StateCache,
     events: Receiver<Event>,
     runtime: Runtime,
 }
 
 /// A heartbeat that no test has to wait for, and none that comes by chance.
-fn quiet() -> Options {
-    Options {
+fn quiet() -> Following {
+    Following {
         heartbeat: PATIENCE * 10,
         patience: PATIENCE,
-        ..Options::default()
+        ..Following::default()
     }
 }
 
 /// Notices at once what only a heartbeat can find.
-fn attentive() -> Options {
-    Options {
+fn attentive() -> Following {
+    Following {
         heartbeat: Duration::from_millis(50),
         patience: Duration::from_secs(2),
-        ..Options::default()
+        ..Following::default()
     }
 }
 
 impl App {
-    fn new(parameters: &str, options: Options) -> Self {
+    fn new(parameters: &str, options: Following) -> Self {
         Self::try_new(parameters, options).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn try_new(parameters: &str, options: Options) -> Result<Self, Error> {
+    fn try_new(parameters: &str, options: Following) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let parameters = format!("{parameters} application_name='{NAME}'");
-        let connect = Subscriber::connect(parameters.parse().unwrap(), options);
-        let subscriber = runtime.block_on(connect)?;
+        let builder = StateCache::builder()
+            .connection(&parameters)
+            .following(options)
+            // Some of these go through a proxy that pools transactions.
+            .statement_cache(StatementCache::None);
+        let subscriber = runtime.block_on(builder.connect())?;
         Ok(Self {
             events: subscriber.events(),
             subscriber,
@@ -67,7 +71,9 @@ impl App {
     }
 
     fn try_get(&self, class: &str, key: &str) -> Result<Option<String>, Error> {
-        let known = self.runtime.block_on(self.subscriber.get(class, key))?;
+        let known = self
+            .runtime
+            .block_on(self.subscriber.get_text(class, key))?;
         Ok(known.map(|state| state.document.clone()))
     }
 

@@ -1,8 +1,8 @@
 //! Through a connection pooler. One that pools transactions accepts LISTEN, and the notifications are lost.
 
 use super::{App, attentive, document, quiet, set};
+use state_cache_client::{Error, Event};
 use state_cache_server_tests::{Proxy, Server, eventually};
-use state_cache_subscriber::{Error, Event};
 
 #[test]
 fn a_pool_of_transactions_is_noticed_at_the_start() {

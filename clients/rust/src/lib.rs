@@ -1,0 +1,36 @@
+//! A client of `state_cache` for tokio: typed reads through a near cache that keeps itself right, writes,
+//! transactions that are run again when they meet others, and a batcher.
+//!
+//! Each file says in its header what it promises and why it holds: the near cache in `near.rs`, what no answer may be
+//! older than in `floors.rs`, the batcher in `batcher.rs`.
+
+mod batcher;
+mod builder;
+mod cache;
+mod change;
+mod coalesce;
+mod dial;
+mod error;
+mod floors;
+mod link;
+mod message;
+mod near;
+mod retry;
+mod state;
+mod statements;
+mod stats;
+mod transaction;
+
+pub use batcher::{BatchError, Batcher, BatcherOptions, Receipt, Refused};
+pub use builder::{Builder, ClassLimits, Following, Retries, StatementCache, WhileDown};
+pub use cache::StateCache;
+pub use change::{Checkpoint, Saved, SetOptions};
+pub use error::{Error, Refusal};
+pub use message::Event;
+pub use near::Known;
+pub use state::{Answer, Document, State};
+pub use stats::{Stats, Tier, TierStats};
+pub use transaction::{Isolation, Run, Transaction, TransactionOptions};
+
+/// What a call of the client gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
