@@ -103,6 +103,7 @@ SET state_cache.max_state_size = '1kB';
 SELECT outcome($$SELECT state_log_append('a', jsonb_build_array(repeat('x', 2000)))$$), outcome($$SELECT state_log_append('a', NULL, payloads => ARRAY[repeat('x', 2000)::bytea])$$);
 RESET state_cache.max_state_size;
 DELETE FROM state_class WHERE class = 'computed';
+DELETE FROM state_source WHERE class = 'computed';
 DROP TABLE logged;
 
 -- The privileges and policies of the table decide.
