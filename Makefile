@@ -8,8 +8,8 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench soak matrix \
-	newcomer clean
+.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench savers soak \
+	matrix newcomer clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,12 @@ bench: ## measure side by side, into docs/benchmarks.md
 	@cargo build --release -p state_cache_bench
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' $(BENCH_SERVER) -- \
 		cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
+
+savers: ## compare the saver for LangGraph with the official one: size, WAL, speed
+	@scripts/setup build clients
+	@scripts/build release >/dev/null
+	@scripts/with-server --no-extension --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
+		scripts/with-clients sh -c 'PYTHONPATH=clients/python/src $$STATE_CACHE_PYTHON bench/python/langgraph_savers.py $(SAVERS_OPTIONS)'
 
 matrix: ## run the suite on each Debian release's PostgreSQL, in roots of their own (MATRIX, MATRIX_PARTS)
 	@scripts/matrix

@@ -49,4 +49,5 @@ files! {
     test_crashes
     test_examples
     test_store
+    test_delta
 }

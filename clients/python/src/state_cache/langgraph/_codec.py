@@ -18,9 +18,11 @@ under any serializer but LangGraph's own all values do, so that an encrypting on
 
 from __future__ import annotations
 
+import base64
 import codecs
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -32,12 +34,8 @@ Encoded = list[Any]
 """[value] for what JSON holds exactly, else [type, text]."""
 
 _PLAIN = {byte for byte in range(0x20, 0x7F)} - {0x22, 0x5C}
-# The 163 bytes that are no plain character take the letters from U+00A1 on, two bytes each in UTF-8.
-_TABLE = "".join(
-    chr(byte) if byte in _PLAIN else chr(0xA1 + sum(1 for other in range(byte) if other not in _PLAIN))
-    for byte in range(256)
-)
-_BACK = codecs.charmap_build(_TABLE)
+# Each letter's low byte is the byte that it stands for.
+_TABLE = "".join(chr(byte) if byte in _PLAIN else chr(0x100 + byte) for byte in range(256))
 
 SEPARATOR = "\x1f"
 """Between thread, namespace and what follows in a key."""
@@ -55,7 +53,7 @@ def text_of(data: bytes) -> str:
 
 def bytes_of(text: str) -> bytes:
     """The bytes that `text_of` made a text of."""
-    return codecs.charmap_encode(text, "strict", _BACK)[0]
+    return text.encode("utf-16-le")[::2]
 
 
 def is_exact(value: Any) -> bool:
@@ -132,6 +130,12 @@ def key_of(thread: str, namespace: str) -> str:
     return start + part(namespace, KEY_BYTES - len(start.encode()))
 
 
+def entry_id(task_id: str, place: int) -> str:
+    """The name of a log entry: a task, and a place. Short, since it stands in an index; 72 bits tell tasks apart."""
+    digest = blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    return f"{base64.b64encode(digest).decode()}/{place}"
+
+
 def key_range(key: str) -> tuple[str, str]:
     """The key alone, as `thread_range`: no spelled name holds U+0001."""
     return key, key + "\x01"
@@ -150,6 +154,75 @@ def names_of(key: str, document: Mapping[str, Any]) -> tuple[str, str]:
         return thread, namespace
     thread, namespace = key.split(SEPARATOR, 1)
     return _unescaped(thread), _unescaped(namespace)
+
+
+WINDOW = 32 * 1024
+"""How much of a dictionary zlib can use."""
+
+
+Known = Mapping[str, "bytes | str"]
+"""What the channels of a checkpoint hold: bytes, or `text_of` them."""
+
+
+# What entries of the log are made of, for zlib to refer to. It is part of the format: it must never change.
+_WORDS = (
+    b'additional_kwargs response_metadata usage_metadata input_tokens output_tokens total_tokens finish_reason stop'
+    b'invalid_tool_calls tool_call_id artifact success name args type tool_call langgraph.types Interrupt Send value'
+    b'langchain_core.messages.system SystemMessage langchain_core.messages.human HumanMessage human '
+    b'langchain_core.messages.tool ToolMessage tool langchain_core.messages.ai AIMessage ai content id '
+    b'model_validate_json tool_calls '
+    b'"~__pregel_push, "~__pregel_pull, agent",[0,"messages","msgpack",1],[1,"branch:to:tools","null",0],[2,"'
+    b'__pregel_tasks","msgpack",__start__"__error__"__interrupt__",[-3,"__resume__",[-4,"'
+)
+
+
+def dictionary(known: Known, channels: Sequence[str]) -> bytes:
+    """What the values of channels may have in common with those in their checkpoint."""
+    found = (known[channel] for channel in channels)
+    values = b"".join(bytes_of(value) if isinstance(value, str) else value for value in found)
+    return values[-(WINDOW - len(_WORDS)) :] + _WORDS
+
+
+def pack(told: Any, data: bytes, known: Known, channels: Sequence[str]) -> bytes:
+    """An entry of the log: 0 and the plain entry; or 1, places of channels, a CRC, and the entry packed.
+
+    It is packed with the values that the same channels have in the entry's checkpoint, which whoever reads the entry
+    has read. A place is that of a channel in the order of their names.
+    """
+    plain = json.dumps(told, separators=(",", ":")).encode() + b"\n" + data
+    wanted = set(channels)
+    chosen = [(place, channel) for place, channel in enumerate(sorted(known)) if channel in wanted and place < 256]
+    words = dictionary(known, [channel for _, channel in chosen[:255]])
+    places = bytes([len(chosen[:255]), *(place for place, _ in chosen[:255])])
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, words)
+    packed = b"\1" + places + zlib.crc32(words).to_bytes(4, "big") + squeezer.compress(plain) + squeezer.flush()
+    return packed if len(packed) < len(plain) else b"\0" + plain
+
+
+class OtherDictionary(Exception):
+    """An entry was packed with another content of its checkpoint: somebody has stored that again since."""
+
+
+def unpack(packed: bytes, known: Known) -> tuple[Any, bytes]:
+    """What `pack` was given."""
+    if packed[:1] == b"\0":
+        plain = packed[1:]
+    else:
+        start = 2 + packed[1]
+        names = sorted(known)
+        if any(place >= len(names) for place in packed[2:start]):
+            raise OtherDictionary
+        words = dictionary(known, [names[place] for place in packed[2:start]])
+        if zlib.crc32(words) != int.from_bytes(packed[start : start + 4], "big"):
+            raise OtherDictionary
+        plain = zlib.decompressobj(-15, words).decompress(packed[start + 4 :])
+    told, _, data = plain.partition(b"\n")
+    return json.loads(told), data
+
+
+def values_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """The bytes in a document as text, by channel."""
+    return {channel: encoded[1] for channel, encoded in document["bytes"].items()}
 
 
 class Codec:
@@ -174,8 +247,8 @@ class Codec:
 
     def document(
         self, key: str, thread: str, namespace: str, checkpoint: Checkpoint, parent: str | None, metadata: Any
-    ) -> tuple[str, str]:
-        """Document of a checkpoint, and context of its version: what lists are filtered by."""
+    ) -> tuple[str, str, dict[str, bytes]]:
+        """Document of a checkpoint, context of its version (what lists are filtered by), and the bytes in it."""
         rest = {name: value for name, value in checkpoint.items() if name not in ("id", "channel_values")}
         if rest.get("updated_channels", 0) is None:
             del rest["updated_channels"]
@@ -183,12 +256,14 @@ class Codec:
             del rest["pending_sends"]
         values: dict[str, Any] = {}
         packed: dict[str, Any] = {}
+        known: dict[str, bytes] = {}
         for channel, value in checkpoint["channel_values"].items():
-            encoded = self.encode(value)
-            if len(encoded) == 1:
+            if self.readable and is_exact(value):
                 values[channel] = value
             else:
-                packed[channel] = encoded
+                kind, data = self.serde.dumps_typed(value)
+                packed[channel] = [kind, text_of(data)]
+                known[channel] = data
         document: dict[str, Any] = {"v": 1, "values": values, "bytes": packed}
         if is_jsonb(rest):
             document["checkpoint"] = rest
@@ -204,7 +279,7 @@ class Codec:
             document["name"] = [text_of(name.encode("utf-8", "surrogatepass")) for name in (thread, namespace)]
         # No metadata has this name: LangGraph leaves it out.
         context["checkpoint_id"] = checkpoint["id"]
-        return dumps(document), dumps(context)
+        return dumps(document), dumps(context), known
 
     def checkpoint(self, document: Mapping[str, Any], checkpoint_id: str) -> Checkpoint:
         """The checkpoint of a document."""

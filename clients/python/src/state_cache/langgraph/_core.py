@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -29,12 +30,27 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 
-from ._codec import KEY_BYTES, Codec, dumps, fitting, key_of, key_range, names_of, part, thread_range
+from ._codec import (
+    Codec,
+    Known,
+    OtherDictionary,
+    dumps,
+    entry_id,
+    fitting,
+    key_of,
+    key_range,
+    names_of,
+    pack,
+    thread_range,
+    unpack,
+    values_of,
+)
 from ._drive import Steps
 from ._sql import SaverCalls, Stored
 
-ENTRY_ID_BYTES = KEY_BYTES
 STRATEGIES = ("keep_latest", "delete")
+REMEMBERED = 256
+"""Checkpoints whose values a saver remembers, to pack the writes that follow."""
 
 
 def _names(config: RunnableConfig) -> tuple[str, str]:
@@ -54,6 +70,16 @@ class Core(BaseCheckpointSaver[Any]):
     def __init__(self, *, serde: Any = None, schema: str | None = None) -> None:
         super().__init__(serde=serde)
         self.calls = SaverCalls(schema)
+        # Of checkpoints last stored or read: what their channels hold, for the writes that follow.
+        self.known: dict[tuple[str, str], Known] = {}
+
+    def _remember(self, key: str, checkpoint_id: str, values: Known) -> None:
+        known = self.known
+        known.pop((key, checkpoint_id), None)
+        known[key, checkpoint_id] = values
+        while len(known) > REMEMBERED:
+            # Another thread may be doing the same.
+            known.pop(next(iter(list(known)), ("", "")), None)
 
     @property
     def codec(self) -> Codec:
@@ -74,10 +100,11 @@ class Core(BaseCheckpointSaver[Any]):
     ) -> Steps[RunnableConfig]:
         thread, namespace = _names(config)
         key = key_of(thread, namespace)
-        document, context = self.codec.document(
+        document, context, packed = self.codec.document(
             key, thread, namespace, checkpoint, config["configurable"].get("checkpoint_id") or None,
             get_serializable_checkpoint_metadata(config, metadata))
         yield self.calls.put(key, checkpoint["id"], document, context)
+        self._remember(key, checkpoint["id"], packed)
         return _config(thread, namespace, checkpoint["id"])
 
     def _put_writes_steps(
@@ -85,43 +112,74 @@ class Core(BaseCheckpointSaver[Any]):
     ) -> Steps[None]:
         if not writes:
             return
-        codec = self.codec
         key = key_of(*_names(config))
-        replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+        again = all(channel in WRITES_IDX_MAP for channel, _ in writes)
         # Errors, interrupts and the like have a place each and take the place of the one before. Other writes are
         # an entry for the whole call: its id says how many they are, so that a longer call is another entry.
-        calls = [[write] for write in writes] if replace else [list(writes)]
-        ids, entries, payloads = [], [], []
+        calls = [[write] for write in writes] if again else [list(writes)]
+        known = self.known.get((key, config["configurable"]["checkpoint_id"]), {})
+        ids, payloads = [], []
         for call in calls:
             places = [WRITES_IDX_MAP.get(channel, place) for place, (channel, _) in enumerate(call)]
-            ids.append(part(f"{task_id}/{places[0] if replace else len(call)}", ENTRY_ID_BYTES))
-            told = []
-            payload = b""
+            ids.append(entry_id(task_id, places[0] if again else len(call)))
+            told: list[Any] = [task_id, task_path]
+            values = []
             for place, (channel, value) in zip(places, call):
-                kind, data = codec.serde.dumps_typed(value)
-                told.append([place, fitting(channel), kind, len(data)])
-                payload += data
-            entries.append([fitting(task_id), fitting(task_path), told])
-            payloads.append(payload)
-        yield self.calls.put_writes(
-            key, config["configurable"]["checkpoint_id"], ids, dumps(entries), payloads, replace)
+                kind, data = self.serde.dumps_typed(value)
+                told.append([place, channel, kind, len(data)])
+                values.append(data)
+            payloads.append(pack(told, b"".join(values), known, [channel for channel, _ in call]))
+        yield self.calls.put_writes(key, config["configurable"]["checkpoint_id"], ids, payloads, again)
 
-    def _pending(self, stored: Stored) -> list[PendingWrite]:
+    def _pending(self, stored: Stored, known: Known) -> list[PendingWrite]:
         found: dict[tuple[str, int], tuple[str, str, tuple[str, bytes]]] = {}
-        for _, entry, payload in stored.entries:
-            task, path, told = json.loads(entry)
+        for payload in stored.entries:
+            (task, path, *told), data = unpack(payload, known)
             start = 0
             for place, channel, kind, size in told:
                 # Of writes at the same place the first counts, as if each were a row of its own.
-                found.setdefault((task, place), (path, channel, (kind, payload[start : start + size])))
+                found.setdefault((task, place), (path, channel, (kind, data[start : start + size])))
                 start += size
         serde = self.serde
         order = sorted(found, key=lambda it: writes_sort_key(found[it][0], *it))
         return [(it[0], found[it][1], serde.loads_typed(found[it][2])) for it in order]
 
-    def _tuple(self, stored: Stored) -> CheckpointTuple:
+    def _tuple_steps(self, stored: Stored) -> Steps[CheckpointTuple]:
+        read = json.loads(stored.document)
+        known = values_of(read)
+        try:
+            writes = self._pending(stored, known)
+        except OtherDictionary:
+            # The checkpoint was stored again since: what it was is kept as an older version.
+            before = {}
+            for row in (yield self.calls.versions(*key_range(stored.key))):
+                if row.checkpoint_id == stored.checkpoint_id:
+                    before[row.version] = values_of(json.loads(row.document))
+            writes = self._pending_of_several(stored, list(before.values()))
+        self._remember(stored.key, stored.checkpoint_id, known)
+        return self._tuple(stored, read, writes)
+
+    def _pending_of_several(self, stored: Stored, contents: Sequence[Known]) -> list[PendingWrite]:
+        plain = []
+        for payload in stored.entries:
+            for known in contents:
+                try:
+                    told, data = unpack(payload, known)
+                    plain.append(pack(told, data, {}, []))
+                    break
+                except OtherDictionary:
+                    continue
+            else:
+                raise OtherDictionary(
+                    f"a write since checkpoint {stored.checkpoint_id} cannot be read: the content of the checkpoint"
+                    " at that time is gone")
+        return self._pending(replace(stored, entries=plain), {})
+
+    def _tuple(
+        self, stored: Stored, read: Any, writes: list[PendingWrite]
+    ) -> CheckpointTuple:
         codec = self.codec
-        read, context = json.loads(stored.document), json.loads(stored.context)
+        context = json.loads(stored.context)
         thread, namespace = names_of(stored.key, read)
         parent = read.get("parent")
         return CheckpointTuple(
@@ -129,14 +187,16 @@ class Core(BaseCheckpointSaver[Any]):
             codec.checkpoint(read, stored.checkpoint_id),
             codec.metadata(read, context),
             _config(thread, namespace, parent) if parent else None,
-            self._pending(stored),
+            writes,
         )
 
     def _get_steps(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
         key = key_of(*_names(config))
         checkpoint_id = get_checkpoint_id(config)
         rows = yield (self.calls.one(key, checkpoint_id) if checkpoint_id else self.calls.latest(key))
-        return self._tuple(rows[0]) if rows else None
+        if not rows:
+            return None
+        return (yield from self._tuple_steps(rows[0]))
 
     def _list_steps(
         self, config: RunnableConfig | None, filter: Mapping[str, Any] | None, before: RunnableConfig | None,
@@ -154,7 +214,11 @@ class Core(BaseCheckpointSaver[Any]):
         rows = yield self.calls.listed(
             start, end, dumps(fitting(filter)) if filter else None, get_checkpoint_id(before) if before else None,
             checkpoint_id, limit)
-        return [self._tuple(row) for row in rows]
+        found = []
+        # The newest is remembered last.
+        for row in rows[::-1]:
+            found.append((yield from self._tuple_steps(row)))
+        return found[::-1]
 
     def _delete_thread_steps(self, thread: str) -> Steps[None]:
         yield from self._erase_steps(*thread_range(str(thread)))
@@ -177,20 +241,20 @@ class Core(BaseCheckpointSaver[Any]):
         start, end = key_range(key)
         for statement in self.calls.take(start, end):
             yield statement
-        rows = yield self.calls.listed(start, end, None, None, None, None)
+        rows = yield self.calls.versions(start, end)
         ids = kept(rows)
         yield self.calls.erase(start, end)
-        for row in sorted(rows, key=lambda row: row.version):
+        for row in rows:
             if row.checkpoint_id in ids:
                 yield self.calls.put(key, row.checkpoint_id, row.document, row.context)
-        gone = [row.checkpoint_id for row in rows if row.checkpoint_id not in ids]
+        gone = sorted({row.checkpoint_id for row in rows} - ids)
         if gone:
             yield self.calls.erase_writes(start, end, gone)
 
     def _needed(self, rows: list[Stored]) -> set[str]:
         """The newest checkpoint, and those before from which its DeltaChannels are made."""
         by_id = {row.checkpoint_id: row for row in rows}
-        newest: Stored | None = max(rows, key=lambda row: row.checkpoint_id, default=None)
+        newest: Stored | None = rows[-1] if rows else None
         kept: set[str] = set()
         if newest is None:
             return kept
@@ -235,8 +299,20 @@ class Core(BaseCheckpointSaver[Any]):
         target = yield from self._get_steps(config)
         cursor = target.parent_config if target else None
         remaining = set(channels)
-        while cursor is not None and remaining:
-            found = yield from self._get_steps(cursor)
+        read: dict[str, CheckpointTuple] = {}
+        page = 16
+        while target is not None and cursor is not None and remaining:
+            wanted = cursor["configurable"]["checkpoint_id"]
+            if wanted not in read:
+                # Most parents are the checkpoint before: read a page of them at once, each time a longer one.
+                start, end = key_range(key_of(*_names(cursor)))
+                rows = yield self.calls.listed(start, end, None, None, None, page, at_most=wanted)
+                page = min(page * 2, 256)
+                read = {}
+                for row in rows:
+                    one = yield from self._tuple_steps(row)
+                    read[row.checkpoint_id] = one
+            found = read.get(wanted)
             if found is None:
                 break
             for write in reversed(found.pending_writes or []):

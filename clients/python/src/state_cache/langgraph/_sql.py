@@ -23,13 +23,12 @@ class Stored:
     checkpoint_id: str
     context: str
     document: str
-    entries: list[tuple[str, str, bytes]]
+    entries: list[bytes]
 
 
 def _stored(rows: Sequence[Row]) -> list[Stored]:
     return [
-        Stored(*row[:5], entries=list(zip(row[5] or (), row[6] or (), row[7] or ())))    # type: ignore[misc]
-        for row in rows
+        Stored(row[0], row[1], row[2], row[3], row[4], list(row[5] or ())) for row in rows
     ]
 
 
@@ -60,20 +59,19 @@ class SaverCalls:
             (key, document, context), _nothing)
 
     def put_writes(
-        self, key: str, checkpoint_id: str, ids: list[str], entries: str, payloads: list[bytes], replace: bool
+        self, key: str, checkpoint_id: str, ids: list[str], payloads: list[bytes], replace: bool
     ) -> Statement[None]:
         """Appends entries to the log. Those that are there stay, unless replaced."""
         return Statement(
-            f"SELECT {self.p}state_log_append($1::text, $2::text::jsonb, $3::text, $4::text[],"
-            f" replace => $5::boolean, payloads => $6::bytea[], class => '{CHECKPOINTS}')",
-            (key, entries, checkpoint_id, ids, replace, payloads), _nothing)
+            f"SELECT {self.p}state_log_append($1::text, NULL, $2::text, $3::text[],"
+            f" replace => $4::boolean, payloads => $5::bytea[], class => '{CHECKPOINTS}')",
+            (key, checkpoint_id, ids, replace, payloads), _nothing)
 
     def _with_writes(self, source: str, order: str) -> str:
         return (
-            "SELECT l.key, l.version, l.label, l.context, l.state, w.ids, w.entries, w.payloads"
-            f" FROM ({source}) l LEFT JOIN LATERAL (SELECT array_agg(g.id ORDER BY g.number) AS ids,"
-            " array_agg(g.entry::text ORDER BY g.number) AS entries,"
-            f" array_agg(g.payload ORDER BY g.number) AS payloads FROM {self.p}state_log_entry g"
+            "SELECT l.key, l.version, l.label, l.context, l.state, w.payloads"
+            f" FROM ({source}) l LEFT JOIN LATERAL (SELECT array_agg(g.payload ORDER BY g.number) AS payloads"
+            f" FROM {self.p}state_log_entry g"
             f" WHERE g.class = '{CHECKPOINTS}' AND g.key = l.key AND g.ref = l.label) w ON true {order}")
 
     _COLUMNS = (
@@ -81,11 +79,13 @@ class SaverCalls:
 
     def latest(self, key: str) -> Statement[list[Stored]]:
         """The newest checkpoint of a key."""
+        # The version decides which row is read: a join would read all versions.
         source = (
-            f"SELECT {self._COLUMNS}, g.state::text AS state"
-            f" FROM {self.p}state_get_many(ARRAY[$1::text], class => '{CHECKPOINTS}') g"
-            f" JOIN {self.p}state_snapshot k ON k.class = '{CHECKPOINTS}' AND k.key = g.key"
-            " AND k.version = g.version")
+            "SELECT h.key, h.version, h.context->>'checkpoint_id' AS label, h.context::text AS context, h.state"
+            f" FROM (SELECT g.key, g.version, g.state::text AS state, (SELECT k.execution_context"
+            f" FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key = $1::text"
+            " AND k.version = g.version) AS context"
+            f" FROM {self.p}state_get_many(ARRAY[$1::text], class => '{CHECKPOINTS}') g OFFSET 0) h")
         return Statement(self._with_writes(source, ""), (key,), _stored, binary=True)
 
     def one(self, key: str, checkpoint_id: str) -> Statement[list[Stored]]:
@@ -98,7 +98,7 @@ class SaverCalls:
 
     def listed(
         self, start: str, end: str, filter: str | None, before: str | None, checkpoint_id: str | None,
-        limit: int | None,
+        limit: int | None, at_most: str | None = None,
     ) -> Statement[list[Stored]]:
         """Checkpoints of the keys from `start` on and below `end`, newest first."""
         chosen = (
@@ -108,13 +108,21 @@ class SaverCalls:
             " AND ($3::text IS NULL OR execution_context @> $3::text::jsonb)"
             " AND ($4::text IS NULL OR execution_context->>'checkpoint_id' < $4::text COLLATE \"C\")"
             " AND ($5::text IS NULL OR execution_context->>'checkpoint_id' = $5::text)"
+            " AND ($7::text IS NULL OR execution_context->>'checkpoint_id' <= $7::text COLLATE \"C\")"
             " ORDER BY execution_context->>'checkpoint_id' COLLATE \"C\" DESC, key, version DESC LIMIT $6::bigint")
         source = (
             f"SELECT {self._COLUMNS}, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text AS state"
             f" FROM ({chosen}) k")
         return Statement(
             self._with_writes(source, "ORDER BY l.label COLLATE \"C\" DESC, l.key"),
-            (start, end, filter, before, checkpoint_id, limit), _stored, binary=True)
+            (start, end, filter, before, checkpoint_id, limit, at_most), _stored, binary=True)
+
+    def versions(self, start: str, end: str) -> Statement[list[Stored]]:
+        """All that is kept of the keys from `start` on and below `end`, oldest first, also what was stored again."""
+        return Statement(
+            f"SELECT {self._COLUMNS}, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text AS state, NULL"
+            f" FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key >= $1::text"
+            " AND k.key < $2::text ORDER BY k.key, k.version", (start, end), _stored)
 
     def keys(self, start: str, end: str) -> Statement[list[str]]:
         """The keys from `start` on and below `end` that have checkpoints."""
@@ -162,8 +170,8 @@ class SaverCalls:
                 f" WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text ORDER BY key, version) k",
                 (start, end, target), _nothing),
             Statement(
-                f"SELECT {self.p}state_log_append({under}, k.entries, k.ref, k.ids, payloads => k.payloads,"
-                f" class => '{CHECKPOINTS}') FROM (SELECT key, ref, jsonb_agg(entry ORDER BY number) AS entries,"
+                f"SELECT {self.p}state_log_append({under}, NULL, k.ref, k.ids, payloads => k.payloads,"
+                f" class => '{CHECKPOINTS}') FROM (SELECT key, ref,"
                 " array_agg(id ORDER BY number) AS ids, array_agg(payload ORDER BY number) AS payloads"
                 f" FROM {self.p}state_log_entry WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text"
                 " GROUP BY key, ref) k",
