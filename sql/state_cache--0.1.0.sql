@@ -430,10 +430,28 @@ CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RET
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
 COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
 
-CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
+CREATE FUNCTION state_put(key text, state jsonb, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_put';
+COMMENT ON FUNCTION state_put(text, jsonb, bigint, interval, text)
+	IS 'as state_set(), but written at once; the version that holds the document';
+
+CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run',
+		"create" boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
-COMMENT ON FUNCTION state_append(text, text[], jsonb, text)
-	IS 'appends an element to the array at a path, which must exist';
+COMMENT ON FUNCTION state_append(text, text[], jsonb, text, boolean)
+	IS 'appends an element to the array at a path, which must exist, or is made with create';
+
+CREATE FUNCTION state_append_many(key text, path text[], "values" jsonb, class text DEFAULT 'run',
+		"create" boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append_many';
+COMMENT ON FUNCTION state_append_many(text, text[], jsonb, text, boolean)
+	IS 'appends the elements of an array, in their order, to the array at a path';
+
+CREATE FUNCTION state_pop(key text, path text[], class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_pop';
+COMMENT ON FUNCTION state_pop(text, text[], text)
+	IS 'takes the last element off the array at a path, and gives it; NULL if there is none';
 
 CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
@@ -1918,7 +1936,7 @@ BEGIN
 					'WHERE acknowledged_at IS NULL'),
 				('state_log_order',
 					'CREATE INDEX state_log_order ON %1$s.state_log_entry (class, key, number) '
-					'WHERE ref OPERATOR(pg_catalog.=) '''''''),
+					'WHERE ref OPERATOR(pg_catalog.=) '''''),
 				('state_task_waiting',
 					'CREATE INDEX state_task_waiting ON %1$s.state_task (agent_name, job_id, "position") '
 					'WHERE status OPERATOR(pg_catalog.=) ''pending'''),
@@ -2095,6 +2113,110 @@ COMMENT ON FUNCTION state_protections_note()
 	IS 'notes what users have put onto the tables, for the dumps to come; the worker does so too';
 
 SELECT pg_catalog.pg_extension_config_dump('state_protection', '');
+
+-- ---------------------------------------------------------------------------------------------------
+-- Grants by profile. What a profile grants stands in one list here and in docs/operations/privileges.md; a test
+-- (tests/server/tests/suite/grants.rs) holds one against the other.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_profiles(OUT profile text, OUT privileges text, OUT kind text, OUT object text)
+	RETURNS SETOF record LANGUAGE sql IMMUTABLE ROWS 60 SET search_path = pg_catalog, pg_temp AS $$
+	WITH own (profile, privileges, kind, objects) AS (VALUES
+		('reader', 'SELECT', 'TABLE', ARRAY['state_head', 'state_snapshot', 'state_current', 'state_kept', 'state_class',
+			'state_l2_classes', 'state_log_entry']),
+		('application', 'INSERT, UPDATE', 'TABLE', ARRAY['state_head']),
+		('application', 'INSERT, UPDATE, DELETE', 'TABLE', ARRAY['state_snapshot', 'state_log_entry']),
+		('application', 'USAGE', 'SEQUENCE', ARRAY['state_log_number']),
+		('runner', 'SELECT', 'TABLE', ARRAY['state_budget', 'state_budget_agent', 'state_budget_price',
+			'state_budget_account', 'state_budget_hold', 'state_budget_cost', 'state_budget_reached',
+			'state_budget_holds']),
+		('runner', 'INSERT, UPDATE', 'TABLE', ARRAY['state_budget_account', 'state_budget_hold', 'state_budget_price',
+			'state_budget_cost', 'state_budget_reached']),
+		('operator', 'INSERT, UPDATE', 'TABLE', ARRAY['state_class']),
+		('operator', 'SELECT', 'TABLE', ARRAY['state_cache_stats', 'state_cache_workers', 'state_progress',
+			'state_sources', 'state_cache_entries', 'state_cache_unwritten', 'state_recovery_log', 'state_damaged',
+			'state_conflict']),
+		('operator', 'EXECUTE', 'FUNCTION', ARRAY['state_cache_stats', 'state_cache_workers', 'state_progress',
+			'state_sources'])
+	-- Who has the second has the first.
+	), includes (profile, included) AS (VALUES ('reader', 'reader'), ('application', 'application'),
+		('application', 'reader'), ('runner', 'runner'), ('runner', 'application'), ('runner', 'reader'),
+		('operator', 'operator'), ('operator', 'application'), ('operator', 'reader')
+	)
+	SELECT i.profile, o.privileges, o.kind, n.object FROM includes i JOIN own o ON o.profile = i.included,
+		LATERAL unnest(o.objects) n (object)
+$$;
+COMMENT ON FUNCTION state_profiles() IS 'what state_grant() grants for each profile';
+
+-- Both functions do all of their statements or none.
+CREATE FUNCTION state_grant(role regrole, profile text) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
+	item record;
+BEGIN
+	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, profile;
+	EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', home, role);
+	FOR item IN EXECUTE format('SELECT * FROM %s.state_profiles() p WHERE p.profile = $1', home) USING profile LOOP
+		EXECUTE format('GRANT %s ON %s %s.%I%s TO %s', item.privileges, item.kind, home, item.object,
+			CASE item.kind WHEN 'FUNCTION' THEN '()' END, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION state_grant(regrole, text)
+	IS 'grants a role what a reader, an application, a runner or an operator needs';
+
+CREATE FUNCTION state_revoke(role regrole, profile text DEFAULT NULL) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	home regnamespace := (SELECT extnamespace FROM pg_extension WHERE extname = 'state_cache');
+	item record;
+BEGIN
+	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, COALESCE(profile, 'reader');
+	FOR item IN EXECUTE format('SELECT DISTINCT p.privileges, p.kind, p.object FROM %s.state_profiles() p
+		WHERE p.profile = $1 OR $1 IS NULL', home) USING profile
+	LOOP
+		EXECUTE format('REVOKE %s ON %s %s.%I%s FROM %s', item.privileges, item.kind, home, item.object,
+			CASE item.kind WHEN 'FUNCTION' THEN '()' END, role);
+	END LOOP;
+	-- The schema may hold what is not the extension's.
+	IF NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = home AND a.grantee = role)
+		AND NOT EXISTS (SELECT FROM pg_proc p, aclexplode(p.proacl) a WHERE p.pronamespace = home AND a.grantee = role)
+	THEN
+		EXECUTE format('REVOKE USAGE ON SCHEMA %s FROM %s', home, role);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION state_revoke(regrole, text)
+	IS 'takes back what state_grant() grants for a profile, NULL: for any of them';
+
+CREATE FUNCTION state_profile_check(role regrole, profile text) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
+	known text;
+	foreign_table text;
+BEGIN
+	IF role IS NULL OR role = 0 THEN
+		RAISE 'role must not be null' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	EXECUTE format('SELECT string_agg(DISTINCT p.profile, '', '') FROM %s.state_profiles() p', home) INTO known;
+	IF profile IS NULL OR profile <> ALL (string_to_array(known, ', ')) THEN
+		RAISE 'profile "%" does not exist', COALESCE(profile, 'null')
+			USING ERRCODE = 'invalid_parameter_value', HINT = format('The profiles are: %s.', known);
+	END IF;
+	-- The server only warns where it grants nothing.
+	EXECUTE format('SELECT c.oid::regclass FROM %1$s.state_profiles() p JOIN pg_class c ON c.relname = p.object
+		AND c.relnamespace = %1$L::regnamespace WHERE p.kind <> ''FUNCTION'' AND NOT pg_has_role(c.relowner, ''USAGE'')
+		LIMIT 1', home) INTO foreign_table;
+	IF foreign_table IS NOT NULL THEN
+		RAISE 'must be owner of %', foreign_table USING ERRCODE = 'insufficient_privilege',
+			HINT = 'Who owns the tables of the extension grants what they allow.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION state_profile_check(regrole, text)
+	IS 'raises unless there is such a profile and the caller owns the tables';
 
 -- A trigger fires without this privilege; without it nobody can put the functions on other tables.
 REVOKE EXECUTE ON FUNCTION state_cache_watch(), state_class_watch(), state_class_restore(), state_floor_merge(),

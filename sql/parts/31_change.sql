@@ -28,10 +28,28 @@ CREATE FUNCTION state_merge(key text, patch jsonb, class text DEFAULT 'run') RET
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_merge';
 COMMENT ON FUNCTION state_merge(text, jsonb, text) IS 'JSON merge patch (RFC 7396); an absent state counts as {}';
 
-CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run') RETURNS void
+CREATE FUNCTION state_put(key text, state jsonb, expected_version bigint DEFAULT NULL,
+		ttl interval DEFAULT NULL, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_put';
+COMMENT ON FUNCTION state_put(text, jsonb, bigint, interval, text)
+	IS 'as state_set(), but written at once; the version that holds the document';
+
+CREATE FUNCTION state_append(key text, path text[], value jsonb, class text DEFAULT 'run',
+		"create" boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append';
-COMMENT ON FUNCTION state_append(text, text[], jsonb, text)
-	IS 'appends an element to the array at a path, which must exist';
+COMMENT ON FUNCTION state_append(text, text[], jsonb, text, boolean)
+	IS 'appends an element to the array at a path, which must exist, or is made with create';
+
+CREATE FUNCTION state_append_many(key text, path text[], "values" jsonb, class text DEFAULT 'run',
+		"create" boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_append_many';
+COMMENT ON FUNCTION state_append_many(text, text[], jsonb, text, boolean)
+	IS 'appends the elements of an array, in their order, to the array at a path';
+
+CREATE FUNCTION state_pop(key text, path text[], class text DEFAULT 'run') RETURNS jsonb
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_pop';
+COMMENT ON FUNCTION state_pop(text, text[], text)
+	IS 'takes the last element off the array at a path, and gives it; NULL if there is none';
 
 CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, class text DEFAULT 'run') RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';

@@ -93,7 +93,7 @@ BEGIN
 					'WHERE acknowledged_at IS NULL'),
 				('state_log_order',
 					'CREATE INDEX state_log_order ON %1$s.state_log_entry (class, key, number) '
-					'WHERE ref OPERATOR(pg_catalog.=) '''''''),
+					'WHERE ref OPERATOR(pg_catalog.=) '''''),
 				('state_task_waiting',
 					'CREATE INDEX state_task_waiting ON %1$s.state_task (agent_name, job_id, "position") '
 					'WHERE status OPERATOR(pg_catalog.=) ''pending'''),

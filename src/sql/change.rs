@@ -1,12 +1,16 @@
 //! The SQL functions that change states.
 
 use crate::cache::StateRef;
+use crate::cache::forms::Document;
 use crate::call::{self, Call, sql_functions};
 use crate::catalog;
 use crate::error::{Error, Result};
 use crate::json_text;
+use crate::store::{AUTO, Checkpoint};
 use crate::transaction::{self, Operation};
-use state_cache_memory::{copy, try_collect};
+use state_cache_document as document;
+use state_cache_memory::{boxed, copy, try_collect};
+use std::ffi::CStr;
 
 /// The state that a call changes.
 fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
@@ -24,6 +28,12 @@ fn path(call: &Call<'_>, n: usize) -> Result<Vec<Vec<u8>>> {
         let part = part.ok_or_else(|| Error::argument("path must not contain null"))?;
         Ok(copy(part)?)
     }))
+}
+
+/// Whether an append makes what is missing.
+fn create(call: &Call<'_>) -> Result<bool> {
+    call.boolean(4)
+        .ok_or_else(|| Error::null_argument("create"))
 }
 
 sql_functions! {
@@ -72,14 +82,73 @@ sql_functions! {
         Ok(call::void_datum())
     }
 
-    /// `state_append(key, path, value, class)`
+    /// `state_put(key, state, expected_version, ttl, class)`
+    fn state_put(call) {
+        let state = state(call, 4)?;
+        let document = call.required_jsonb(1, "state")?;
+        let checkpoint = Checkpoint {
+            checkpoint_type: boxed(AUTO)?,
+            recovery_point: false,
+            agent_phase: None,
+            execution_context: None,
+            parent: None,
+        };
+        let (expected, ttl) = (call.bigint(2), call.interval(3));
+        let saved = transaction::save(&state, document, checkpoint, expected, ttl, c"state_put()")?;
+        Ok(call::bigint_datum(saved.version))
+    }
+
+    /// `state_append(key, path, value, class, create)`
     fn state_append(call) {
         let state = state(call, 3)?;
         let path = path(call, 1)?;
         let value = call.required_jsonb(2, "value")?;
-        let value = copy(value)?;
-        transaction::apply(&state, Operation::Append { path, value }, c"state_append()")?;
+        let operation = match create(call)? {
+            false => Operation::Append { path, value: copy(value)? },
+            true => {
+                let values = document::array(&[value]).map_err(|error| Error::Document {
+                    state: state.shown(),
+                    place: String::new(),
+                    error,
+                })?;
+                Operation::AppendAll { path, values, create: true }
+            }
+        };
+        transaction::apply(&state, operation, c"state_append()")?;
         Ok(call::void_datum())
+    }
+
+    /// `state_append_many(key, path, values, class, create)`
+    fn state_append_many(call) {
+        let state = state(call, 3)?;
+        let path = path(call, 1)?;
+        let values = call.required_jsonb(2, "values")?;
+        if !document::is_array(values) {
+            return Err(Error::argument("values must be an array"));
+        }
+        let operation = Operation::AppendAll { path, values: copy(values)?, create: create(call)? };
+        transaction::apply(&state, operation, c"state_append_many()")?;
+        Ok(call::void_datum())
+    }
+
+    /// `state_pop(key, path, class)`
+    fn state_pop(call) {
+        const FUNCTION: &CStr = c"state_pop()";
+        let state = state(call, 2)?;
+        let path = path(call, 1)?;
+        // What is given to the caller must be what the flush takes off.
+        transaction::lock(&state, FUNCTION)?;
+        let Some((_, found)) = transaction::read_locked(&state, &mut Document)?.state() else {
+            return Ok(call.null());
+        };
+        let operation = Operation::Pop { path };
+        match operation.popped(&state, &found)? {
+            None => Ok(call.null()),
+            Some(popped) => {
+                transaction::apply_locked(&state, operation, FUNCTION)?;
+                Ok(call::varlena_datum(&popped))
+            }
+        }
     }
 
     /// `state_delete(key, expected_version, class)`

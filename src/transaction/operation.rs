@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::notify::Touched;
 use crate::{settings, sys};
 use state_cache_document::{self as document, DocumentError};
-use state_cache_memory::collect;
+use state_cache_memory::{collect, copy};
 use std::rc::Rc;
 
 /// Operations kept apart on one state, and bytes of what they carry. With more, the row is locked early
@@ -47,6 +47,14 @@ pub enum Operation {
     Merge(Vec<u8>),
     /// Appends a value to the array at a path.
     Append { path: Vec<Vec<u8>>, value: Vec<u8> },
+    /// Appends the elements of an array to the array at a path, which is made if `create` says so.
+    AppendAll {
+        path: Vec<Vec<u8>>,
+        values: Vec<u8>,
+        create: bool,
+    },
+    /// Takes the last element off the array at a path.
+    Pop { path: Vec<Vec<u8>> },
     /// By rules of another room.
     Edit(Rc<dyn Edit>),
 }
@@ -64,6 +72,22 @@ impl Operation {
             Self::Append { path, value } => collect(path.iter().map(Vec::as_slice))
                 .map_err(DocumentError::from)
                 .and_then(|path| document::append(base, &path, value)),
+            Self::AppendAll {
+                path,
+                values,
+                create,
+            } => collect(path.iter().map(Vec::as_slice))
+                .map_err(DocumentError::from)
+                .and_then(|path| match create {
+                    true => document::append_or_create(base, &path, values, sys::check_stack),
+                    false => document::append_all(base, &path, values),
+                }),
+            Self::Pop { path } => collect(path.iter().map(Vec::as_slice))
+                .map_err(DocumentError::from)
+                .and_then(|path| match (document::pop(base, &path)?, base) {
+                    (Some(popped), _) => Ok(popped.document),
+                    (None, base) => Ok(copy(base.unwrap_or_default())?),
+                }),
         };
         result.map_err(|error| Error::Document {
             state: state.shown(),
@@ -72,12 +96,30 @@ impl Operation {
         })
     }
 
+    /// The element that a pop takes off a document, `None` for an empty array and for other operations.
+    pub fn popped(&self, state: &StateRef<'_>, base: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Self::Pop { path } = self else {
+            return Ok(None);
+        };
+        let path = collect(path.iter().map(Vec::as_slice))?;
+        match document::pop(Some(base), &path) {
+            Ok(popped) => Ok(popped.map(|popped| popped.element)),
+            Err(error) => Err(Error::Document {
+                state: state.shown(),
+                place: self.place(),
+                error,
+            }),
+        }
+    }
+
     /// Bytes of what it carries.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Update(carried) | Self::Merge(carried) => carried.len(),
             Self::UpdateSection { updates, .. } => updates.len(),
             Self::Append { value, .. } => value.len(),
+            Self::AppendAll { values, .. } => values.len(),
+            Self::Pop { .. } => 0,
             Self::Edit(edit) => edit.bytes(),
         }
     }
@@ -96,9 +138,12 @@ impl Operation {
     pub fn touched(&self) -> Touched {
         match self {
             Self::Edit(edit) => edit.item().map_or_else(Touched::document, Touched::item),
-            Self::Update(_) | Self::UpdateSection { .. } | Self::Merge(_) | Self::Append { .. } => {
-                Touched::document()
-            }
+            Self::Update(_)
+            | Self::UpdateSection { .. }
+            | Self::Merge(_)
+            | Self::Append { .. }
+            | Self::AppendAll { .. }
+            | Self::Pop { .. } => Touched::document(),
         }
     }
 
@@ -107,7 +152,7 @@ impl Operation {
         match self {
             Self::Update(_) | Self::Merge(_) | Self::Edit(_) => String::new(),
             Self::UpdateSection { section, .. } => crate::error::text(section),
-            Self::Append { path, .. } => {
+            Self::Append { path, .. } | Self::AppendAll { path, .. } | Self::Pop { path } => {
                 // Not more than a message can hold.
                 const SHOWN: usize = 16;
                 let shown = path.iter().take(SHOWN);

@@ -43,7 +43,7 @@ pub mod layout {
     };
 }
 
-pub use append::append;
+pub use append::{Popped, append, append_all, append_or_create, pop};
 pub use check::check;
 pub use compose::{array, boolean, null, number, object, string, without};
 pub use container::is_object;

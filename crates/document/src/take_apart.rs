@@ -133,7 +133,7 @@ fn scalar(document: &[u8]) -> Option<Item<'_>> {
 }
 
 /// An element as a document of its own.
-fn as_root<'a>(item: &Item<'a>) -> Result<Cow<'a, [u8]>, DocumentError> {
+pub(crate) fn as_root<'a>(item: &Item<'a>) -> Result<Cow<'a, [u8]>, DocumentError> {
     if item.kind == CONTAINER {
         // A wrapped scalar in the place of a container would be taken for that scalar.
         Container::of_item(item)?;

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use state_cache_document::DocumentError::{
     NotAnObject, PathMissing, PathNotArray, SectionMissing, SectionNotObject, UpdatesNotObject,
 };
-use state_cache_document::{append, merge_patch, update, update_section};
+use state_cache_document::{
+    append, append_all, append_or_create, merge_patch, pop, update, update_section,
+};
 
 use crate::encoder::encode;
 use crate::random::Random;
@@ -432,4 +434,56 @@ fn append_needs_no_stack_for_a_deep_path() {
         .spawn(work)
         .unwrap();
     thread.join().unwrap();
+}
+
+#[test]
+fn append_all_is_as_many_appends_and_pop_undoes_them() {
+    let base = json!({"a": [1, {"b": []}], "s": "text"});
+    let values = json!([null, [2], {"c": "x".repeat(100)}, "y"]);
+    let elements = values.as_array().unwrap();
+    for path in [&[b"a".as_slice()][..], &[b"a", b"1", b"b"]] {
+        let mut one_by_one = encode(&base);
+        for value in elements {
+            one_by_one = append(Some(&one_by_one), path, &encode(value)).unwrap();
+        }
+        let at_once = append_all(Some(&encode(&base)), path, &encode(&values)).unwrap();
+        assert_eq!(at_once, one_by_one);
+        assert_eq!(
+            append_or_create(Some(&encode(&base)), path, &encode(&values), || ()).unwrap(),
+            at_once
+        );
+        let mut rest = at_once;
+        for value in elements.iter().rev() {
+            let popped = pop(Some(&rest), path).unwrap().unwrap();
+            assert_eq!(popped.element, encode(value));
+            rest = popped.document;
+        }
+        assert_eq!(rest, encode(&base));
+    }
+    assert_eq!(pop(Some(&encode(&base)), &[b"a", b"1", b"b"]), Ok(None));
+    assert_eq!(pop(Some(&encode(&base)), &[b"s"]), Err(PathNotArray));
+    assert_eq!(pop(None, &[]), Err(PathMissing));
+}
+
+#[test]
+fn append_or_create_makes_what_is_missing_and_replaces_nothing() {
+    let made = |base: Option<&serde_json::Value>, path: &[&str]| {
+        let path: Vec<&[u8]> = path.iter().map(|element| element.as_bytes()).collect();
+        let base = base.map(encode);
+        append_or_create(base.as_deref(), &path, &encode(&json!([1, null])), || ())
+    };
+    assert_eq!(made(None, &[]).unwrap(), encode(&json!([1, null])));
+    assert_eq!(
+        made(None, &["a", "b"]).unwrap(),
+        encode(&json!({"a": {"b": [1, null]}}))
+    );
+    let base = json!({"a": {"z": null}, "l": [{}], "n": null});
+    assert_eq!(
+        made(Some(&base), &["a", "b"]).unwrap(),
+        encode(&json!({"a": {"z": null, "b": [1, null]}, "l": [{}], "n": null}))
+    );
+    assert_eq!(made(Some(&base), &["l", "0", "x"]), Err(PathMissing));
+    assert_eq!(made(Some(&base), &["n"]), Err(PathNotArray));
+    assert_eq!(made(Some(&base), &["n", "x"]), Err(PathMissing));
+    assert_eq!(made(Some(&base), &["a"]), Err(PathNotArray));
 }

@@ -17,6 +17,7 @@ mod dump_modes;
 mod expiry;
 mod faults;
 mod flush_many;
+mod grants;
 mod history;
 mod identity;
 mod in_head;

@@ -62,6 +62,9 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_merge('big', jsonb_build_object('o', o) || '{\"q\": 3}', 'all') FROM docs",
     "SELECT state_append('big', '{a}', s, 'all') FROM docs",
     "SELECT state_append('big', '{a}', '1', 'all'), state_append('big', '{a}', '2', 'all')",
+    "SELECT state_append('big', '{made}', s, 'all', true), state_append_many('big', '{a}', a, 'all') FROM docs",
+    "SELECT length(state_pop('big', '{a}', 'all')::text)",
+    "SELECT state_put('other', o, class => 'all') FROM docs",
     "SELECT state_log_append('big', jsonb_build_array(o, a, s), ids => '{o, a, s}', replace => true, \
          payloads => array[s::text::bytea, o::text::bytea, NULL]) FROM docs",
     "SELECT state_log_append('big', a, 'of', array(SELECT 'i' || i FROM generate_series(1, 6000) i)) FROM docs",
