@@ -57,4 +57,8 @@ def owner(database):
 @pytest.fixture(scope="session")
 def environment():
     """The environment of a process that uses this package."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "clients/python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **os.environ, "PYTHONPATH": str(ROOT / "clients/python/src"), "PYTHONDONTWRITEBYTECODE": "1",
+        # Nothing is sent to anybody.
+        "OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false",
+    }

@@ -50,4 +50,6 @@ files! {
     test_examples
     test_store
     test_delta
+    test_migrate
+    test_openai_agents
 }
