@@ -153,7 +153,7 @@ pub mod injection {
         /// Costs are written that no counter has counted.
         #[name = c"costs_written"]
         CostsWritten = 22,
-        /// Ended holds or old costs are deleted, and not carried over.
+        /// Ended holds and old costs are deleted, and their sums kept.
         #[name = c"costs_pruned"]
         CostsPruned = 23,
         /// Tasks of a deleted job are deleted, the job is remembered.

@@ -73,6 +73,7 @@ static WORK: worker::Work = worker::Work {
         worker::new_task::<jobs::Leftovers>,
         worker::new_task::<budgets::Expired>,
         worker::new_task::<upkeep::Retention>,
+        worker::new_task::<budgets::Pruned>,
         worker::new_task::<upkeep::Warm>,
         worker::new_task::<upkeep::Protections>,
         worker::new_task::<derived::Auditor>,

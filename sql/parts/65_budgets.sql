@@ -34,7 +34,8 @@ CREATE TABLE state_budget (
 	shards     integer NOT NULL DEFAULT 1
 		CHECK (shards OPERATOR(pg_catalog.>=) 1 AND shards OPERATOR(pg_catalog.<=) 64),
 	revision   bigint NOT NULL DEFAULT 1,
-	defined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	defined_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	retention  interval CHECK (retention OPERATOR(pg_catalog.>=) '1 day')
 );
 CREATE INDEX state_budget_children ON state_budget (parent) WHERE parent IS NOT NULL;
 COMMENT ON TABLE state_budget IS 'budgets: a row per budget that state_budget_define() has made';
@@ -47,6 +48,7 @@ COMMENT ON COLUMN state_budget.soft_limit IS 'from which spending on somebody is
 COMMENT ON COLUMN state_budget.shards IS 'among how many rows the counters are distributed';
 COMMENT ON COLUMN state_budget.revision IS 'counts what was redefined beside limits';
 COMMENT ON COLUMN state_budget.defined_at IS 'when the budget was defined first';
+COMMENT ON COLUMN state_budget.retention IS 'how long ended holds and costs stay; NULL: for ever';
 COMMENT ON INDEX state_budget_children IS 'the budgets below each budget';
 
 CREATE TABLE state_budget_agent (
@@ -142,6 +144,9 @@ CREATE TABLE state_budget_hold (
 CREATE INDEX state_budget_hold_open ON state_budget_hold (expires_at) WHERE status OPERATOR(pg_catalog.=) 'held';
 CREATE INDEX state_budget_hold_costs ON state_budget_hold (budget, agent, resolved_at)
 	WHERE status OPERATOR(pg_catalog.=) 'settled';
+CREATE INDEX state_budget_hold_free
+	ON state_budget_hold (budget, (COALESCE(resolved_at, expired_at)))
+	WHERE status OPERATOR(pg_catalog.=) ANY (ARRAY['voided', 'expired']);
 COMMENT ON TABLE state_budget_hold IS 'holds: money reserved until it is settled, voided or expires';
 COMMENT ON COLUMN state_budget_hold.hold_id IS 'name of the hold, 1 to 255 bytes';
 COMMENT ON COLUMN state_budget_hold.budget IS 'the budget that it was asked of';
@@ -164,6 +169,7 @@ COMMENT ON COLUMN state_budget_hold.resolved_at IS 'when it was settled or voide
 COMMENT ON COLUMN state_budget_hold.metadata IS 'whatever the caller wants to keep beside the cost';
 COMMENT ON INDEX state_budget_hold_open IS 'what expires next';
 COMMENT ON INDEX state_budget_hold_costs IS 'the last costs of each agent';
+COMMENT ON INDEX state_budget_hold_free IS 'holds that have ended at no cost';
 
 CREATE TABLE state_budget_cost (
 	budget      text COLLATE "C" NOT NULL,
@@ -192,6 +198,28 @@ COMMENT ON COLUMN state_budget_cost.periods IS 'in which period of each';
 COMMENT ON COLUMN state_budget_cost.recorded_at IS 'when it was recorded';
 COMMENT ON COLUMN state_budget_cost.metadata IS 'whatever the caller wants to keep beside it';
 COMMENT ON INDEX state_budget_cost_recent IS 'the last costs of each agent';
+
+CREATE TABLE state_budget_pruned (
+	budget   text COLLATE "C" NOT NULL,
+	agent    text COLLATE "C" NOT NULL,
+	period   timestamptz NOT NULL,
+	shard    integer NOT NULL,
+	spent    numeric NOT NULL,
+	expected numeric NOT NULL,
+	actual   numeric NOT NULL,
+	compared bigint NOT NULL,
+	PRIMARY KEY (budget, agent, period, shard)
+);
+COMMENT ON TABLE state_budget_pruned
+	IS 'what holds and costs add up to that were deleted after their retention: counters count it still';
+COMMENT ON COLUMN state_budget_pruned.budget IS 'the budget';
+COMMENT ON COLUMN state_budget_pruned.agent IS 'the agent; empty: the budget as a whole';
+COMMENT ON COLUMN state_budget_pruned.period IS 'when the period began; -infinity without periods';
+COMMENT ON COLUMN state_budget_pruned.shard IS 'number of the shard that counts it';
+COMMENT ON COLUMN state_budget_pruned.spent IS 'what they have cost';
+COMMENT ON COLUMN state_budget_pruned.expected IS 'of those of which both are known: what was expected';
+COMMENT ON COLUMN state_budget_pruned.actual IS 'of the same: what it was';
+COMMENT ON COLUMN state_budget_pruned.compared IS 'how many of these there were';
 
 CREATE TABLE state_budget_reached (
 	budget     text COLLATE "C" NOT NULL,
@@ -237,7 +265,7 @@ DO $$
 DECLARE
 	name text;
 BEGIN
-	FOREACH name IN ARRAY ARRAY['', '_agent', '_price', '_account', '_hold', '_cost', '_reached'] LOOP
+	FOREACH name IN ARRAY ARRAY['', '_agent', '_price', '_account', '_hold', '_cost', '_pruned', '_reached'] LOOP
 		EXECUTE pg_catalog.format('CREATE TRIGGER state_cache_changed AFTER INSERT OR UPDATE OR DELETE
 			ON state_budget%s FOR EACH ROW WHEN (state_cache_by_hand()) EXECUTE FUNCTION state_budget_watch()', name);
 		EXECUTE pg_catalog.format('CREATE TRIGGER state_cache_truncating BEFORE TRUNCATE
@@ -256,10 +284,10 @@ $$;
 
 CREATE FUNCTION state_budget_define(budget text, total numeric, currency text, parent text DEFAULT NULL,
 		agents jsonb DEFAULT NULL, period text DEFAULT NULL, soft_limit numeric DEFAULT NULL,
-		shards integer DEFAULT NULL)
+		shards integer DEFAULT NULL, retention text DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_budget_define';
-COMMENT ON FUNCTION state_budget_define(text, numeric, text, text, jsonb, text, numeric, integer)
+COMMENT ON FUNCTION state_budget_define(text, numeric, text, text, jsonb, text, numeric, integer, text)
 	IS 'defines a budget, or defines it anew: what was spent and is held stays; what is NULL stays as it was';
 
 CREATE FUNCTION state_budget_drop(budget text) RETURNS void
@@ -275,8 +303,9 @@ CREATE FUNCTION state_budget_reserve(budget text, agent text, amount numeric DEF
 COMMENT ON FUNCTION state_budget_reserve(text, text, numeric, text, interval, text, text)
 	IS 'holds money in a budget and all above it; what is held, and what is left after it. 53400 without room';
 
-CREATE FUNCTION state_budget_settle(hold_id text, actual numeric, metadata jsonb DEFAULT NULL, currency text DEFAULT NULL,
-		OUT hold_id text, OUT amount numeric, OUT actual numeric, OUT overrun boolean, OUT late boolean)
+CREATE FUNCTION state_budget_settle(hold_id text, actual numeric, metadata jsonb DEFAULT NULL,
+		currency text DEFAULT NULL, OUT hold_id text, OUT amount numeric, OUT actual numeric, OUT overrun boolean,
+		OUT late boolean)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_budget_settle';
 COMMENT ON FUNCTION state_budget_settle(text, numeric, jsonb, text)

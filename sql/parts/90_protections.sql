@@ -111,6 +111,10 @@ BEGIN
 				('state_budget_hold_costs',
 					'CREATE INDEX state_budget_hold_costs ON %1$s.state_budget_hold (budget, agent, resolved_at) '
 					'WHERE status OPERATOR(pg_catalog.=) ''settled'''),
+				('state_budget_hold_free',
+					'CREATE INDEX state_budget_hold_free ON %1$s.state_budget_hold (budget, '
+					'(COALESCE(resolved_at, expired_at))) WHERE status OPERATOR(pg_catalog.=) '
+					'ANY (ARRAY[''voided'', ''expired''])'),
 				('state_budget_cost_recent',
 					'CREATE INDEX state_budget_cost_recent ON %1$s.state_budget_cost (budget, agent, recorded_at)')
 			) i (name, statement)
@@ -192,7 +196,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_budget_cost_actual_check', 'state_budget_cost_check', 'state_budget_cost_expected_check',
 				'state_budget_cost_id_check', 'state_budget_currency_check', 'state_budget_hold_sound',
 				'state_budget_price_price_check', 'state_budget_reached_level_check',
-				'state_budget_shards_check', 'state_budget_soft_limit_check', 'state_budget_total_check')
+				'state_budget_retention_check', 'state_budget_shards_check', 'state_budget_soft_limit_check',
+				'state_budget_total_check')
 	UNION ALL SELECT pg_get_indexdef(i.indexrelid), 4
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
@@ -203,7 +208,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',
 				'state_log_order', 'state_task_waiting', 'state_task_leased', 'state_task_failed',
 				'state_budget_children', 'state_budget_hold_open', 'state_budget_hold_costs',
-				'state_budget_cost_recent')
+				'state_budget_hold_free', 'state_budget_cost_recent')
 	UNION ALL SELECT pg_get_statisticsobjdef(s.oid), 4 FROM kept k JOIN pg_statistic_ext s ON s.stxrelid = k.oid
 	UNION ALL SELECT CASE k.relreplident WHEN 'f' THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', k.relation)
 			WHEN 'n' THEN format('ALTER TABLE %s REPLICA IDENTITY NOTHING', k.relation)

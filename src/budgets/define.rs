@@ -10,7 +10,7 @@ use crate::call::{self, Call, sql_functions};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
 use crate::store::budgets::{self, Account, Agent, Budget, Seen};
-use crate::{memory, sys};
+use crate::{interval, memory, sys};
 use pgrx::pg_sys;
 use state_cache_budget::{Amount, Period};
 use state_cache_memory::Grow;
@@ -56,6 +56,35 @@ fn period(call: &Call<'_>, n: usize) -> Result<Option<Option<pg_sys::Interval>>>
         b"year" => b"12 months",
         other => other,
     };
+    let interval = interval_of("period", spelled)?;
+    Period::of_interval(interval.month, interval.day, interval.time)
+        .map_err(|error| Error::argument(format!("period {error}: {}", text(given))))?;
+    Ok(Some(Some(interval)))
+}
+
+/// What `retention` says: nothing, `none`, or an interval of a day or more.
+fn retention(call: &Call<'_>, n: usize) -> Result<Option<Option<pg_sys::Interval>>> {
+    const DAY: i64 = 86_400_000_000;
+    let Some(given) = call.text(n) else {
+        return Ok(None);
+    };
+    if given == b"none" {
+        return Ok(Some(None));
+    }
+    let retention = interval_of("retention", given)?;
+    let hint = "'none' keeps holds and costs for ever.";
+    interval::check_positive("retention", &retention, hint)?;
+    match interval::microseconds(&retention) < DAY {
+        true => Err(Error::argument(format!(
+            "retention must be a day or more: {}",
+            text(given)
+        ))),
+        false => Ok(Some(Some(retention))),
+    }
+}
+
+/// An interval that a text spells; raises `22007` for what is none.
+fn interval_of(what: &str, spelled: &[u8]) -> Result<pg_sys::Interval> {
     let arguments = [
         Some(call::cstring_datum(spelled)),
         Some(pg_sys::Datum::from(pg_sys::InvalidOid)),
@@ -66,10 +95,7 @@ fn period(call: &Call<'_>, n: usize) -> Result<Option<Option<pg_sys::Interval>>>
         pgrx::direct_function_call_as_datum(pg_sys::interval_in, &arguments)
             .map(|interval| *interval.cast_mut_ptr::<pg_sys::Interval>())
     };
-    let interval = interval.ok_or_else(|| Error::null_argument("period"))?;
-    Period::of_interval(interval.month, interval.day, interval.time)
-        .map_err(|error| Error::argument(format!("period {error}: {}", text(given))))?;
-    Ok(Some(Some(interval)))
+    interval.ok_or_else(|| Error::null_argument(what))
 }
 
 fn same_period(a: Option<&pg_sys::Interval>, b: Option<&pg_sys::Interval>) -> bool {
@@ -257,6 +283,7 @@ fn define(call: &Call<'_>) -> Result<()> {
     }
     let parent = call.text(3).map(|it| Some(it).filter(|it| !it.is_empty()));
     let (agents, period) = (agents(call, 4)?, period(call, 5)?);
+    let retention = retention(call, 8)?;
     let soft_limit = not_negative(call, 6, "soft_limit")?;
     let shards = call.integer(7);
     if let Some(shards) = shards.filter(|it| !(1..=MOST_SHARDS).contains(it)) {
@@ -282,6 +309,10 @@ fn define(call: &Call<'_>) -> Result<()> {
         soft_limit: soft_limit.or(old.as_ref().and_then(|old| old.soft_limit)),
         shards: shards.or(old.as_ref().map(|old| old.shards)).unwrap_or(1),
         revision: old.as_ref().map_or(1, |old| old.revision),
+        retention: match (retention, &old) {
+            (Some(retention), _) => retention,
+            (None, old) => old.as_ref().and_then(|old| old.retention),
+        },
         has_expired: false,
         guess: None,
     };
@@ -348,7 +379,7 @@ fn drop_budget(call: &Call<'_>, function: &CStr) -> Result<()> {
 }
 
 sql_functions! {
-    /// `state_budget_define(budget, total, currency, parent, agents, period, soft_limit, shards)`
+    /// `state_budget_define(budget, total, currency, parent, agents, period, soft_limit, shards, retention)`
     fn state_budget_define(call) {
         define(call)?;
         Ok(call::void_datum())

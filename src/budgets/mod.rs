@@ -4,10 +4,10 @@
 //!
 //! **Tables.** `state_budget` and `state_budget_agent` say what may be spent. `state_budget_account` has the
 //! counters: a row for each budget and each of its agents, period and shard. `state_budget_hold` has a row for each
-//! hold, `state_budget_cost` for each cost that nothing was held for. What the counters say is what these two add up
-//! to: each statement that changes one of them changes the other in the same transaction. So nothing is lost or
-//! counted twice by an error, a ROLLBACK (also to a savepoint) or a crash: there is no point between the two at which
-//! anything is committed.
+//! hold, `state_budget_cost` for each cost that nothing was held for, `state_budget_pruned` the sums of those that
+//! were deleted after their retention. What the counters say is what these three add up to: each statement that
+//! changes one of them changes the other in the same transaction. So nothing is lost or counted twice by an error, a
+//! ROLLBACK (also to a savepoint) or a crash: there is no point between the two at which anything is committed.
 //!
 //! **Scopes.** A hold is counted in the account of its agent, in that of its budget, and in that of each budget
 //! above, up to the root; all of them or none, since the first that refuses ends the statement. The hold keeps which
@@ -91,6 +91,7 @@ mod expire;
 mod hold;
 mod json;
 mod path;
+mod prune;
 mod run;
 mod sound;
 mod summary;
@@ -98,6 +99,7 @@ mod told;
 mod verify;
 
 pub use expire::Expired;
+pub use prune::Pruned;
 pub use run::{Spent, check_exists, spend};
 
 use crate::call::{self, Call, sql_functions};

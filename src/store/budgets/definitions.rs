@@ -29,6 +29,8 @@ pub struct Budget {
     pub shards: i32,
     /// Counts what was redefined beside limits.
     pub revision: i64,
+    /// How long ended holds and costs stay; `None`: for ever.
+    pub retention: Option<pg_sys::Interval>,
     /// Whether there are holds, of any budget, whose time is over and that the counters still count.
     pub has_expired: bool,
     /// What its newest row of counters has left; `None` if it has several rows, or none. Nobody has locked the row: a
@@ -46,8 +48,8 @@ pub fn budget(catalog: &Catalog, budget: &[u8], seen: Seen) -> Result<Option<Bud
          OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()), (SELECT \
          a.allotted OPERATOR(pg_catalog.-) a.spent OPERATOR(pg_catalog.-) a.held FROM \
          @extschema@.state_budget_account a WHERE a.budget OPERATOR(pg_catalog.=) $1 \
-         AND a.agent OPERATOR(pg_catalog.=) '' AND shards OPERATOR(pg_catalog.=) 1 ORDER BY a.period DESC LIMIT 1) \
-         FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1",
+         AND a.agent OPERATOR(pg_catalog.=) '' AND shards OPERATOR(pg_catalog.=) 1 ORDER BY a.period DESC LIMIT 1), \
+         retention FROM @extschema@.state_budget WHERE budget OPERATOR(pg_catalog.=) $1",
         seen,
         || [name(budget)],
         |rows| {
@@ -65,6 +67,7 @@ pub fn budget(catalog: &Catalog, budget: &[u8], seen: Seen) -> Result<Option<Bud
                 revision: row.bigint(7),
                 has_expired: row.boolean(8),
                 guess: money_of(&row, 9)?,
+                retention: interval_at(&row, 10),
             }))
         },
     )
@@ -114,10 +117,11 @@ pub fn put_budget(catalog: &Catalog, budget: &Budget) -> Result<()> {
         catalog,
         &statements(catalog).put_budget,
         "INSERT INTO @extschema@.state_budget \
-         (budget, total, currency, parent, period, soft_limit, shards, revision) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (budget) DO UPDATE SET total = excluded.total, \
+         (budget, total, currency, parent, period, soft_limit, shards, revision, retention) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (budget) DO UPDATE SET total = excluded.total, \
          currency = excluded.currency, parent = excluded.parent, period = excluded.period, \
-         soft_limit = excluded.soft_limit, shards = excluded.shards, revision = excluded.revision",
+         soft_limit = excluded.soft_limit, shards = excluded.shards, revision = excluded.revision, \
+         retention = excluded.retention",
         Seen::Now,
         || {
             [
@@ -129,6 +133,7 @@ pub fn put_budget(catalog: &Catalog, budget: &Budget) -> Result<()> {
                 optional_amount(budget.soft_limit),
                 number(budget.shards),
                 long(budget.revision),
+                interval(budget.retention.as_ref()),
             ]
         },
         nothing,
@@ -242,12 +247,13 @@ pub fn agents(catalog: &Catalog, budget: &[u8]) -> Result<Vec<Defined>> {
 
 /// Deletes all rows about a budget; raises `42704` where there is none.
 pub fn drop_budget(catalog: &Catalog, budget: &[u8]) -> Result<()> {
-    const TABLES: [&str; 7] = [
+    const TABLES: [&str; 8] = [
         "state_budget_reached",
         "state_budget_price",
         "state_budget_agent",
         "state_budget_cost",
         "state_budget_hold",
+        "state_budget_pruned",
         "state_budget_account",
         "state_budget",
     ];

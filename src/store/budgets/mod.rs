@@ -21,7 +21,9 @@ pub use accounts::{
     grant, has_account, levels, lock_account, reach, release, set_share, spent, totals,
 };
 pub use costs::{Cost, NewCost, cost, insert_cost, learn, recent_costs, spent_since};
-pub use counted::{Counted, count_again, miscounted};
+pub use counted::{
+    Counted, agents_counted, count_again, miscounted, next_retention, prune_costs, prune_free,
+};
 pub use definitions::{
     Agent, Budget, agent, agents, budget, budgets_below, drop_budget, forget_prices, hand_up,
     lock_definition, lock_to_redefine, put_agent, put_budget, retire_agents,
@@ -77,8 +79,12 @@ struct Statements {
     old_holds: OnceCell<Statement>,
     miscounted: OnceCell<Statement>,
     count_again: OnceCell<Statement>,
+    prune_costs: [OnceCell<Statement>; 2],
+    prune_free: OnceCell<Statement>,
+    next_retention: OnceCell<Statement>,
+    agents_counted: OnceCell<Statement>,
     hand_up: OnceCell<Statement>,
-    drop: [OnceCell<Statement>; 7],
+    drop: [OnceCell<Statement>; 8],
 }
 
 /// Those of an installation.

@@ -16,7 +16,7 @@ SELECT state_budget_summary('mine')->'reserved';
 SET ROLE regress_budget_nobody;
 SELECT * FROM each_budget_call();
 RESET ROLE;
-GRANT SELECT ON state_budget, state_budget_agent, state_budget_price, state_budget_account, state_budget_hold, state_budget_cost, state_budget_reached, state_budget_holds TO regress_budget_reader, regress_budget_user;
+GRANT SELECT ON state_budget, state_budget_agent, state_budget_price, state_budget_account, state_budget_hold, state_budget_cost, state_budget_pruned, state_budget_reached, state_budget_holds TO regress_budget_reader, regress_budget_user;
 SET ROLE regress_budget_reader;
 SELECT * FROM each_budget_call();
 RESET ROLE;

@@ -11,6 +11,7 @@ const LEDGER: &str = "SELECT (SELECT jsonb_agg(to_jsonb(b) - 'defined_at' ORDER 
     (SELECT jsonb_agg(b ORDER BY budget, agent, period, shard) FROM state_budget_account b),
     (SELECT jsonb_agg(b ORDER BY hold_id) FROM state_budget_hold b),
     (SELECT jsonb_agg(b ORDER BY budget, id) FROM state_budget_cost b),
+    (SELECT jsonb_agg(b ORDER BY budget, agent, period, shard) FROM state_budget_pruned b),
     (SELECT jsonb_agg(b ORDER BY budget, agent, shard) FROM state_budget_price b),
     (SELECT jsonb_agg(to_jsonb(b) - 'reached_at' ORDER BY budget, agent, level) FROM state_budget_reached b)";
 

@@ -293,14 +293,16 @@ const FILL: &str = "
         state_budget_reserve('job', 'a', 3, hold_id => 'done'),
         state_budget_reserve('job', NULL, 1, hold_id => 'gone');
     SELECT state_budget_settle('done', 9), state_budget_void('gone'),
-        state_budget_record_costs('job', '[{\"id\": \"c\", \"amount\": 0.5, \"metadata\": {\"x\": 1}}]')";
+        state_budget_record_costs('job', '[{\"id\": \"c\", \"amount\": 0.5, \"metadata\": {\"x\": 1}}]');
+    INSERT INTO state_budget_pruned VALUES ('job', '', '-infinity', 1, 0, 1, 0, 1)";
 
 /// What all tables say.
 const SAID: &str = "SELECT (SELECT jsonb_agg(b ORDER BY budget) FROM state_budget b),
     (SELECT jsonb_agg(b ORDER BY agent) FROM state_budget_agent b), (SELECT jsonb_agg(b ORDER BY agent, budget, shard)
     FROM state_budget_account b), (SELECT jsonb_agg(b ORDER BY hold_id) FROM state_budget_hold b),
     (SELECT jsonb_agg(b ORDER BY id) FROM state_budget_cost b), (SELECT jsonb_agg(b ORDER BY agent) FROM
-    state_budget_price b), (SELECT jsonb_agg(b ORDER BY budget, level) FROM state_budget_reached b),
+    state_budget_price b), (SELECT jsonb_agg(b ORDER BY budget, agent) FROM state_budget_pruned b),
+    (SELECT jsonb_agg(b ORDER BY budget, level) FROM state_budget_reached b),
     state_budget_summary('job'), state_budget_summary('org')";
 
 /// Budgets go on where they are now: nothing is forgotten, and nothing charged twice.
@@ -376,7 +378,7 @@ fn a_subscriber_shows_the_budgets_that_it_is_sent() {
     publisher.run(FILL);
     publisher.run(
         "CREATE PUBLICATION budgets FOR TABLE state_budget, state_budget_agent, state_budget_price,
-        state_budget_account, state_budget_hold, state_budget_cost, state_budget_reached",
+        state_budget_account, state_budget_hold, state_budget_cost, state_budget_pruned, state_budget_reached",
     );
     subscriber.run(&format!(
         "CREATE SUBSCRIPTION budgets CONNECTION 'host={} port=5432 user=postgres dbname=postgres' \

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod behind;
+mod budget_retention;
 mod budget_steps;
 mod budgets;
 mod causal;
