@@ -9,8 +9,8 @@
 //! | `<prefix>{meta}` | hash | whose prefix it is, the generation, the cursor: the names in [`field`] |
 //! | `<prefix>{meta}:alive` | string, expires | there as long as a feeder runs and has heard all |
 //!
-//! Braces make a hash tag, so a cluster may hold each state anywhere and one script touches one key only. `%`, `{`
-//! and `}` in class and key, and `:` in the class, are written `%25`, `%7B`, `%7D`, `%3A`: no two states share a key.
+//! Braces make a hash tag, so a cluster may hold each state anywhere; one script touches one key only. `%`, `{` and
+//! `}` in class and key, and `:` in the class, are written `%25`, `%7B`, `%7D`, `%3A`: no two states share a key.
 //! A prefix has no braces.
 //!
 //! # Generations
@@ -24,8 +24,8 @@
 //! # Promises of the feeder
 //!
 //! - **Values first, cursor after.** The cursor in the meta hash covers only changes whose values Redis has taken.
-//!   It moves by [`script::MOVE_CURSOR`] from the one that the feeder began with, so that two feeders, or a Redis that
-//!   was set back, never skip a change. Replaying is harmless, since [`script::WRITE`] never goes back.
+//!   It moves by [`script::MOVE_CURSOR`] from the one that the feeder began with, so that two feeders, or a Redis
+//!   that was set back, never skip a change. Replaying is harmless, since [`script::WRITE`] never goes back.
 //! - **Every change is written**, also of a state that Redis does not hold, if its class is in L2: the write takes
 //!   away the leases of readers that have read the state before.
 //! - `alive` is renewed only while messages are proven to arrive, and what was heard is written soon enough.
@@ -35,12 +35,13 @@
 //! - It reads the meta hash again at least every second, and reads values only of the current generation, of classes
 //!   in [`field::CLASSES`], while `alive` is there, and if [`field::FORMAT`] is [`FORMAT`] and [`field::OWNER`] names
 //!   its database ([`Owner`]).
-//! - It takes a value only if [`Value::read`] does, and if its version is at least what the reader has seen or written
-//!   of the state. What is not a value it drops with [`script::REPLACE`] and counts.
-//! - A miss is filled only under a lease: `SET key <Value::lease> NX PX <a few seconds>`; read PostgreSQL after the
-//!   answer; then [`script::REPLACE`] the lease by the value. Where the lease is gone, by a change, by time, or because
-//!   somebody else holds one, nothing is written. A reader that was paused for a minute thus never puts back what has
-//!   changed meanwhile. Where [`field::MODE`] is [`Mode::Delete`] there are no scripts, and readers fill nothing.
+//! - It takes a value only if [`Value::read`] does, and if its version is at least what the reader has seen or
+//!   written of the state. What is not a value it drops with [`script::REPLACE`] and counts.
+//! - A miss is filled only under a lease: `SET key <Value::lease> NX PX <a few seconds>`; read the primary after
+//!   the answer; then [`script::REPLACE`] the lease by the value. Where the lease is gone, by a change, by time, or
+//!   because somebody else holds one, nothing is written. A reader that was paused for a minute thus never puts back
+//!   what has changed meanwhile. Where [`field::MODE`] is [`Mode::Delete`] there are no scripts, and readers fill
+//!   nothing.
 //! - A value that is older than what PostgreSQL has may be overwritten by [`script::WRITE`] at any time.
 //!
 //! # Value

@@ -20,6 +20,8 @@ pub mod field {
     pub const MODE: &str = "mode";
     /// The names of the classes in L2, sorted: a JSON array of text.
     pub const CLASSES: &str = "classes";
+    /// The servers of a cluster when the generation began: an opaque text.
+    pub const NODES: &str = "nodes";
     /// How many states the filling of the current generation has written; `done` once it is through.
     pub const FILLED: &str = "filled";
 }

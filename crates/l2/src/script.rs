@@ -3,8 +3,8 @@
 //! Versions are compared as two numbers of 32 bits: Lua compares strings as the server's locale does, and numbers of
 //! 64 bits lose their end.
 
-/// Writes a value or tombstone over an older one, or over what is not ours. A tombstone is newer than a document of the
-/// same version, which has expired. `ARGV[1]`: the value; `ARGV[2]`: its TTL
+/// Writes a value or tombstone over an older one, or over what is not ours. A tombstone is newer than a document of
+/// the same version, which has expired. `ARGV[1]`: the value; `ARGV[2]`: its TTL
 /// in milliseconds. Answers a number, and the header that was there:
 ///
 /// | answer | what happened |
