@@ -1,23 +1,15 @@
-"""A database of each test file's own, and a role with what docs/operations/privileges.md gives an application.
+"""A database of each test file's own, and a role with what `state_grant` gives an application, and no more.
 
 The server is the one that PGHOST, PGPORT and PGUSER lead to: `make clients` starts one.
 """
 
 import os
-import re
 from pathlib import Path
 
 import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def application_grants():
-    """The statements that the page on privileges shows for an application."""
-    page = (ROOT / "docs/operations/privileges.md").read_text()
-    block = re.search(r"-- an application that reads and changes states\n(.*?)\n\n", page, re.S).group(1)
-    return block.replace("agents", "states").replace("TO app", "TO application")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +27,7 @@ def database(request):
             " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$")
     with psycopg.connect(dbname=name, autocommit=True) as owner:
         owner.execute("CREATE SCHEMA states; CREATE EXTENSION state_cache SCHEMA states")
-        owner.execute(application_grants())
+        owner.execute("SELECT states.state_grant('application', 'application')")
         StateCacheSaver(owner, schema="states").setup()
     return name
 

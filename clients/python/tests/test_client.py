@@ -130,8 +130,6 @@ def test_asyncio(conninfo):
 def test_listening_misses_nothing(conninfo, owner):
     """Changes made while nobody listened, while somebody does, and after the connection was lost."""
 
-    owner.execute("GRANT SELECT ON state_class TO application")    # the channels are there
-
     async def main():
         async with AsyncStateCache(conninfo, schema="states") as client:
             _, _, cursor = await client.run(client.calls.cursor())
