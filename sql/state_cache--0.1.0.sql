@@ -1793,8 +1793,11 @@ COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, i
 CREATE VIEW state_l2_classes AS
 	SELECT DISTINCT ON (c.class) c.class, c.l2_ttl AS ttl, c.l2_codec AS codec, c.l2_above AS above, c.channel,
 		CASE
-			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relrowsecurity AND r.oid OPERATOR(pg_catalog.=)
-				ANY (ARRAY['state_head'::pg_catalog.regclass, 'state_snapshot'::pg_catalog.regclass]))
+			-- By name: where the snapshots were partitioned, another table has that of state_snapshot.
+			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r JOIN pg_catalog.pg_class h
+					ON h.relnamespace OPERATOR(pg_catalog.=) r.relnamespace
+				WHERE h.oid OPERATOR(pg_catalog.=) 'state_head'::pg_catalog.regclass AND r.relrowsecurity
+				AND r.relname OPERATOR(pg_catalog.=) ANY (ARRAY['state_head', 'state_snapshot']::pg_catalog.name[]))
 				THEN 'row-level security is on'
 			WHEN c.notify OPERATOR(pg_catalog.=) 'off' THEN 'its changes are told by no message'
 			WHEN EXISTS (SELECT FROM state_source s WHERE s.class OPERATOR(pg_catalog.=) c.class)
@@ -2156,8 +2159,8 @@ SELECT pg_catalog.pg_extension_config_dump('state_protection', '');
 CREATE FUNCTION state_profiles(OUT profile text, OUT privileges text, OUT kind text, OUT object text)
 	RETURNS SETOF record LANGUAGE sql IMMUTABLE ROWS 60 SET search_path = pg_catalog, pg_temp AS $$
 	WITH own (profile, privileges, kind, objects) AS (VALUES
-		('reader', 'SELECT', 'TABLE', ARRAY['state_head', 'state_snapshot', 'state_current', 'state_kept', 'state_class',
-			'state_l2_classes', 'state_log_entry']),
+		('reader', 'SELECT', 'TABLE', ARRAY['state_head', 'state_snapshot', 'state_current', 'state_kept',
+			'state_class', 'state_l2_classes', 'state_log_entry']),
 		('application', 'INSERT, UPDATE', 'TABLE', ARRAY['state_head']),
 		('application', 'INSERT, UPDATE, DELETE', 'TABLE', ARRAY['state_snapshot', 'state_log_entry']),
 		('application', 'USAGE', 'SEQUENCE', ARRAY['state_log_number']),

@@ -79,8 +79,11 @@ COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, i
 CREATE VIEW state_l2_classes AS
 	SELECT DISTINCT ON (c.class) c.class, c.l2_ttl AS ttl, c.l2_codec AS codec, c.l2_above AS above, c.channel,
 		CASE
-			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relrowsecurity AND r.oid OPERATOR(pg_catalog.=)
-				ANY (ARRAY['state_head'::pg_catalog.regclass, 'state_snapshot'::pg_catalog.regclass]))
+			-- By name: where the snapshots were partitioned, another table has that of state_snapshot.
+			WHEN EXISTS (SELECT FROM pg_catalog.pg_class r JOIN pg_catalog.pg_class h
+					ON h.relnamespace OPERATOR(pg_catalog.=) r.relnamespace
+				WHERE h.oid OPERATOR(pg_catalog.=) 'state_head'::pg_catalog.regclass AND r.relrowsecurity
+				AND r.relname OPERATOR(pg_catalog.=) ANY (ARRAY['state_head', 'state_snapshot']::pg_catalog.name[]))
 				THEN 'row-level security is on'
 			WHEN c.notify OPERATOR(pg_catalog.=) 'off' THEN 'its changes are told by no message'
 			WHEN EXISTS (SELECT FROM state_source s WHERE s.class OPERATOR(pg_catalog.=) c.class)

@@ -6,8 +6,8 @@
 CREATE FUNCTION state_profiles(OUT profile text, OUT privileges text, OUT kind text, OUT object text)
 	RETURNS SETOF record LANGUAGE sql IMMUTABLE ROWS 60 SET search_path = pg_catalog, pg_temp AS $$
 	WITH own (profile, privileges, kind, objects) AS (VALUES
-		('reader', 'SELECT', 'TABLE', ARRAY['state_head', 'state_snapshot', 'state_current', 'state_kept', 'state_class',
-			'state_l2_classes', 'state_log_entry']),
+		('reader', 'SELECT', 'TABLE', ARRAY['state_head', 'state_snapshot', 'state_current', 'state_kept',
+			'state_class', 'state_l2_classes', 'state_log_entry']),
 		('application', 'INSERT, UPDATE', 'TABLE', ARRAY['state_head']),
 		('application', 'INSERT, UPDATE, DELETE', 'TABLE', ARRAY['state_snapshot', 'state_log_entry']),
 		('application', 'USAGE', 'SEQUENCE', ARRAY['state_log_number']),

@@ -6,6 +6,7 @@
 //! *waits* for having it alone, so no two appenders wait for each other because of it.
 
 use crate::cache::StateRef;
+use crate::catalog::Catalog;
 use crate::shared;
 use crate::user_lock::{self, Kind, Mode};
 use pgrx::pg_sys;
@@ -22,12 +23,13 @@ thread_local! {
 
 /// Locks the log of a state for the rest of the transaction, and waits for whoever has it.
 pub fn lock(state: &StateRef<'_>) {
-    let of_class = tag(state, &[], Kind::ClassLogs);
+    let (catalog, class) = (&state.catalog, &state.class.name);
+    let of_class = tag(catalog, class, &[], Kind::ClassLogs);
     if user_lock::holds(&of_class, Mode::Alone) {
         return;
     }
     user_lock::acquire(&of_class, Mode::Shared);
-    let of_log = tag(state, state.key, Kind::Log);
+    let of_log = tag(catalog, class, state.key, Kind::Log);
     if user_lock::holds(&of_log, Mode::Alone) {
         return;
     }
@@ -44,13 +46,14 @@ pub fn lock(state: &StateRef<'_>) {
     user_lock::acquire(&of_log, Mode::Alone);
 }
 
-fn tag(state: &StateRef<'_>, key: &[u8], kind: Kind) -> pg_sys::LOCKTAG {
-    let catalog = &state.catalog;
-    let key = shared::key(
-        catalog.database,
-        catalog.incarnation,
-        &state.class.name,
-        key,
-    );
+/// Locks the log of a state for the rest of the transaction if nobody has it; whether that was so. For the worker,
+/// which waits for nobody, and locks a bounded number at a time.
+pub fn lock_if_free(catalog: &Catalog, class: &[u8], key: &[u8]) -> bool {
+    user_lock::acquire_if_free(&tag(catalog, class, &[], Kind::ClassLogs), Mode::Shared)
+        && user_lock::acquire_if_free(&tag(catalog, class, key, Kind::Log), Mode::Alone)
+}
+
+fn tag(catalog: &Catalog, class: &[u8], key: &[u8], kind: Kind) -> pg_sys::LOCKTAG {
+    let key = shared::key(catalog.database, catalog.incarnation, class, key);
     user_lock::tag(catalog.database, key.id.0, kind)
 }

@@ -17,8 +17,8 @@
 //! - **Locks.** A transaction that appends to logs A and B waits for others as one that updates two rows would; two
 //!   that take them in opposite orders end with 40P01. Appending takes no lock of the state, and nothing that changes
 //!   states takes the lock of a log. Erasing takes it too, or an entry could be
-//!   skipped against one that goes. Reading takes none. The worker, which drops a log with its tombstone, takes none
-//!   either: it erases what its snapshot sees.
+//!   skipped against one that goes. Reading takes none. The worker, which drops a log with its tombstone, leaves
+//!   both for later where somebody else has the lock.
 //! - **Going with the state.** A deleted state keeps its log as it keeps its snapshots; where its tombstone is
 //!   dropped, its log goes too (`store::drop_tombstone`).
 //!
@@ -27,3 +27,5 @@
 mod append;
 mod lock;
 mod read;
+
+pub use lock::lock_if_free;

@@ -6,6 +6,7 @@ use crate::cache::visibility::{next_full_xid, widen};
 use crate::catalog::{self, Catalog, bucket};
 use crate::error::{Error, Result};
 use crate::identity::Impersonation;
+use crate::logs;
 use crate::settings;
 use crate::store::{self, Tombstone};
 use crate::worker::task::{Next, Round, Task};
@@ -223,7 +224,10 @@ impl Retention {
                 if !is_due(tombstone) {
                     let written = tombstone.updated_at;
                     self.oldest = Some(self.oldest.map_or(written, |known| known.min(written)));
-                } else if seen.includes(xid) && store::drop_tombstone(catalog, tombstone)? {
+                } else if seen.includes(xid)
+                    && logs::lock_if_free(catalog, &tombstone.class, &tombstone.key)
+                    && store::drop_tombstone(catalog, tombstone)?
+                {
                     horizon = xid.max(horizon);
                     let bucket = (&tombstone.class, bucket(&tombstone.key));
                     let floor = floors.entry(bucket).or_insert(tombstone.version);
