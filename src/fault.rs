@@ -156,7 +156,7 @@ pub mod injection {
         /// Ended holds and old costs are deleted, and their sums kept.
         #[name = c"costs_pruned"]
         CostsPruned = 23,
-        /// Tasks of a deleted job are deleted, the job is remembered.
+        /// Some tasks of a job that is gone are deleted.
         #[name = c"left_tasks_deleted"]
         LeftTasksDeleted = 24,
     }

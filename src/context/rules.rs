@@ -27,7 +27,8 @@ impl Capability for Runs {
     fn after_changes_by_hand(&self, catalog: &Catalog, changed: &ChangedByHand) -> Result<()> {
         let _snapshot = PushedSnapshot::transaction();
         if changed.truncated || changed.classes.iter().any(|class| **class == *RUN) {
-            return store::follow_all(catalog, changed.truncated);
+            let may_be_gone = changed.gone.iter().any(|class| **class == *RUN);
+            return store::follow_all(catalog, changed.truncated || may_be_gone);
         }
         let mut runs = changed.names.iter();
         runs.try_for_each(|((class, key), is_gone)| match **class == *RUN {

@@ -96,6 +96,7 @@ impl Leftovers {
             // Somebody has tasks of it locked: the next look finds them.
             self.failed.insert(job);
         }
+        crate::fault::stop_at!(LeftTasksDeleted);
         Ok(true)
     }
 
@@ -131,5 +132,16 @@ impl Leftovers {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(feature = "fault_injection")]
+crate::call::sql_functions! {
+    /// `state_job_test_delete_left()`: one step of the worker, in the transaction of the caller; whether there may
+    /// be more to do.
+    fn state_job_test_delete_left(call) {
+        let _ = call;
+        let catalog = catalog::installed()?.ok_or(Error::NotInstalled)?;
+        Ok(crate::call::boolean_datum(Leftovers::default().delete_left(&catalog)?))
     }
 }

@@ -194,9 +194,9 @@ pub fn follow(catalog: &Catalog, run: &[u8], may_be_gone: bool) -> Result<()> {
     put_or_delete(catalog, run, now.as_ref())
 }
 
-/// The same where any run may have been changed by hand, or all heads are gone (`truncated`).
-pub fn follow_all(catalog: &Catalog, truncated: bool) -> Result<()> {
-    if truncated {
+/// The same where any run may have been changed by hand, and head rows may be gone or not.
+pub fn follow_all(catalog: &Catalog, may_be_gone: bool) -> Result<()> {
+    if may_be_gone {
         let _owner = Impersonation::owner_of(catalog.context);
         write(
             catalog,

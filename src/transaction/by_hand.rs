@@ -69,6 +69,8 @@ pub struct ChangedByHand {
     pub names: Vec<(StateName, bool)>,
     /// Any states of these classes.
     pub classes: Vec<Box<[u8]>>,
+    /// Of the same, those of which head rows are gone, or were until something was rolled back.
+    pub gone: Vec<Box<[u8]>>,
     /// All states: the tables were emptied.
     pub truncated: bool,
 }
@@ -144,6 +146,10 @@ impl ByHand {
             },
             classes: match all {
                 true => memory::checked(self.classes.iter().cloned())?,
+                false => Vec::new(),
+            },
+            gone: match all {
+                true => memory::checked(self.floors.keys().map(|(class, _)| class.clone()))?,
                 false => Vec::new(),
             },
             truncated: self.truncated(),

@@ -247,3 +247,11 @@ SELECT regexp_replace(complaint($$SELECT state_context_set('lost', 'x', '9')$$),
 ROLLBACK;
 -- Without a token the answers are those of the run.
 SELECT outcome($$SELECT state_context_set('no such', 'x', '9')$$), outcome($$SELECT state_context_set('own', 'x', '9')$$), outcome($$SELECT state_context_complete('own')$$), outcome($$SELECT state_context_claim('own', 'ann')$$);
+-- Very many head rows deleted by hand, more than are remembered one by one: the runs are in no list.
+SELECT count(*) FROM (SELECT state_context_create('many-' || n) FROM generate_series(1, 1200) n OFFSET 0) made;
+BEGIN;
+DELETE FROM state_snapshot WHERE class = 'run' AND key LIKE 'many-%';
+DELETE FROM state_head WHERE class = 'run' AND key LIKE 'many-%';
+COMMIT;
+SELECT count(*) FROM state_claim WHERE run_id LIKE 'many-%';
+SELECT count(*) FROM state_context_list("limit" => 1000) WHERE run_id LIKE 'many-%';

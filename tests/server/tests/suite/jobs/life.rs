@@ -245,3 +245,49 @@ fn the_worker_ends_what_nobody_may_try_again() {
     );
     assert_eq!(wrong(&mut client), NOTHING);
 }
+
+/// One step of what the worker does for jobs that are gone, killed before its commit: nothing has changed.
+fn cleaning_killed(server: &Server) {
+    const SAID: &str =
+        "SELECT (SELECT count(*) FROM state_task), (SELECT array_agg(job_id) FROM state_task_left)";
+    let mut client = server.connect();
+    let said = client.rows(SAID);
+    let times_up = server.times_up();
+    client.run("SET state_cache.test_kill_at = 'left_tasks_deleted'");
+    assert_eq!(
+        client.error("SELECT state_job_test_delete_left()"),
+        "connection lost"
+    );
+    server.await_recovery(times_up);
+    assert_eq!(server.connect().rows(SAID), said);
+}
+
+#[test]
+fn a_backend_killed_while_it_cleans_up_after_a_deleted_job_leaves_it_to_the_next() {
+    let server = Server::new(&["state_cache.max_workers = 0"]);
+    let mut client = server.connect();
+    make(&mut client);
+    client.run(
+        "CREATE FUNCTION state_job_test_delete_left() RETURNS boolean LANGUAGE c AS '$libdir/state_cache';
+        SELECT state_delete('big', class => 'job')",
+    );
+    // The first step deletes tasks; a later one, when the first have gone; the last forgets the job.
+    cleaning_killed(&server);
+    let mut client = server.connect();
+    let left = "SELECT count(*) FROM state_task WHERE job_id = 'big'";
+    assert!(client.flag("SELECT state_job_test_delete_left()"));
+    let after_one = client.number(left);
+    assert!((1..2500).contains(&after_one), "{after_one}");
+    cleaning_killed(&server);
+    let mut client = server.connect();
+    while client.number(left) > 0 {
+        assert!(client.flag("SELECT state_job_test_delete_left()"));
+    }
+    cleaning_killed(&server);
+    let mut client = server.connect();
+    assert!(client.flag("SELECT state_job_test_delete_left()"));
+    assert!(!client.flag("SELECT state_job_test_delete_left()"));
+    assert_eq!(client.number("SELECT count(*) FROM state_task_left"), 0);
+    assert_eq!(client.number("SELECT count(*) FROM state_task"), 3);
+    assert_eq!(wrong(&mut client), NOTHING);
+}
