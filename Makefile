@@ -69,6 +69,9 @@ soak: ## run the tests that are too long for the suite
 	@scripts/build fault_injection >/dev/null
 	@scripts/with-tree fault_injection cargo test --release -p state_cache_server_tests -- \
 		--ignored --nocapture --test-threads=1
+	@scripts/build release >/dev/null
+	@scripts/with-server --conf 'fsync = off' --conf 'max_connections = 200' -- \
+		cargo test --release -p state_cache_clients_tests client -- --ignored --nocapture
 
 setup: ## install all that is missing to build, test and measure, from the distribution's packages
 	@scripts/setup

@@ -2,6 +2,7 @@
 
 use crate::cache::Inner;
 use crate::dial::{Dial, dial};
+use crate::l2::{L2, L2Options};
 use crate::statements::Statements;
 use crate::{Error, StateCache};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -116,6 +117,7 @@ pub struct Builder {
     retries: Retries,
     statement_cache: StatementCache,
     versions_known: usize,
+    l2: Option<L2Options>,
 }
 
 /// Where the server is, once somebody said so.
@@ -150,6 +152,7 @@ impl Default for Builder {
             retries: Retries::default(),
             statement_cache: StatementCache::default(),
             versions_known: 100_000,
+            l2: None,
         }
     }
 }
@@ -268,6 +271,12 @@ impl Builder {
         self
     }
 
+    /// Redis, which the feeder `state-cache-l2` keeps right, between the near cache and the server.
+    pub fn l2(mut self, options: L2Options) -> Self {
+        self.l2 = Some(options);
+        self
+    }
+
     /// Connects, and returns once messages are known to arrive: [`Error::NotDelivered`] if they do not.
     /// Later failures are mended in the background, and told as [`crate::Event::Lost`].
     pub async fn connect(self) -> Result<StateCache, Error> {
@@ -300,6 +309,7 @@ impl Builder {
             Statements::new(self.schema.as_deref(), self.statement_cache),
             self.following,
             self.retries,
+            self.l2.map(L2::new).transpose()?,
         ))
         .await
     }

@@ -3,6 +3,7 @@
 use crate::builder::{Builder, Following, Retries};
 use crate::dial::{Dial, Messages};
 use crate::floors::Verdict;
+use crate::l2::{self, L2};
 use crate::link::{self, Link};
 use crate::message::Event;
 use crate::near::{Known, Look, Near, Read};
@@ -55,12 +56,12 @@ pub struct StateCache {
     _keeper: Arc<Keeper>,
 }
 
-/// The task that follows the server; it ends with the last clone of the client.
-struct Keeper(JoinHandle<()>);
+/// The tasks that follow the server and Redis; they end with the last clone of the client.
+struct Keeper(Vec<JoinHandle<()>>);
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -76,6 +77,7 @@ pub(crate) struct Inner {
     pub retries: Retries,
     events: broadcast::Sender<Event>,
     pub counters: Counters,
+    l2: Option<Arc<L2>>,
 }
 
 impl Inner {
@@ -86,6 +88,7 @@ impl Inner {
         statements: Statements,
         following: Following,
         retries: Retries,
+        l2: Option<L2>,
     ) -> Arc<Self> {
         Arc::new(Self {
             near: Mutex::new(near),
@@ -97,6 +100,7 @@ impl Inner {
             retries,
             events: broadcast::Sender::new(1024),
             counters: Counters::new(),
+            l2: l2.map(Arc::new),
         })
     }
 
@@ -174,7 +178,7 @@ impl Inner {
     }
 
     /// Reads a state, together with whoever else wants to.
-    async fn fetch(self: &Arc<Self>, class: &str, key: &str) -> Result<Read> {
+    async fn fetch(self: &Arc<Self>, class: &str, key: &str) -> Result<(Read, Tier)> {
         let flight = {
             let mut near = self.near();
             let mut is_first = false;
@@ -182,7 +186,7 @@ impl Inner {
                 is_first = true;
                 let (inner, class, key) = (self.clone(), class.to_owned(), key.to_owned());
                 async move {
-                    let read = inner.read_anew(&class, &key).await;
+                    let read = inner.read_next(&class, &key).await;
                     inner.near().landed(&class, &key, number);
                     read
                 }
@@ -195,6 +199,14 @@ impl Inner {
             flight
         };
         flight.await
+    }
+
+    /// Reads a state from the tiers behind the near cache.
+    async fn read_next(&self, class: &str, key: &str) -> Result<(Read, Tier)> {
+        match &self.l2 {
+            Some(l2) if l2.is_usable(class) => self.read_through_l2(l2, class, key).await,
+            _ => Ok((self.read_anew(class, key).await?, Tier::Server)),
+        }
     }
 
     /// Reads a state until the answer is not older than what is known.
@@ -301,10 +313,13 @@ impl StateCache {
 
     pub(crate) async fn start(inner: Arc<Inner>) -> Result<Self> {
         let link = Link::open(&inner).await?;
-        let keeper = tokio::spawn(link::keep(link, inner.clone()));
+        let mut keepers = vec![tokio::spawn(link::keep(link, inner.clone()))];
+        if let Some(l2) = &inner.l2 {
+            keepers.push(tokio::spawn(l2::watch(inner.clone(), l2.clone())));
+        }
         Ok(Self {
             inner,
-            _keeper: Arc::new(Keeper(keeper)),
+            _keeper: Arc::new(Keeper(keepers)),
         })
     }
 
@@ -312,10 +327,10 @@ impl StateCache {
         if let Some(found) = self.inner.hit(class, key) {
             return Ok(found);
         }
-        let read = self.inner.fetch(class, key).await?;
+        let (read, tier) = self.inner.fetch(class, key).await?;
         Ok(Found {
             known: read.known,
-            tier: Tier::Server,
+            tier,
             unproven: None,
         })
     }
@@ -393,7 +408,7 @@ impl StateCache {
                     *place = match read.get(key) {
                         Some(Some(read)) => Some(read.known.clone()),
                         // It was older than what is known, so it is read alone.
-                        _ => Some(self.inner.fetch(class, key).await?.known),
+                        _ => Some(self.inner.fetch(class, key).await?.0.known),
                     };
                 }
             }
@@ -525,6 +540,18 @@ impl StateCache {
     /// tier.
     pub fn enable_near(&self, enabled: bool) {
         self.inner.near().enable(enabled);
+    }
+
+    /// Switches Redis off, or on again. Off, what the near cache has not is read from the server.
+    pub fn enable_l2(&self, enabled: bool) {
+        if let Some(l2) = &self.inner.l2 {
+            l2.enable(enabled);
+        }
+    }
+
+    /// Whether Redis may be asked about a class now: it is there, the feeder is alive, and the class is in it.
+    pub fn is_l2_usable(&self, class: &str) -> bool {
+        self.inner.l2.as_ref().is_some_and(|l2| l2.is_usable(class))
     }
 
     /// What was counted since the client was made.

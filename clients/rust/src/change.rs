@@ -164,27 +164,57 @@ pub(crate) fn found(row: &Row) -> Result<bool> {
     Ok(answer == "true")
 }
 
-/// Saves a checkpoint.
-pub(crate) async fn save(
-    statements: &Statements,
-    client: &ClientWrapper,
-    class: &str,
-    key: &str,
-    document: &str,
-    checkpoint: &Checkpoint<'_>,
-) -> Result<Saved> {
-    let query = "SELECT action, version FROM @state_save_text($1, $2, checkpoint_type => $3, agent_phase => $4,
-        recovery_point => $5, expected_version => $6, class => $7)";
-    let parameters: [Parameter<'_>; 7] = [
-        (&key, Type::TEXT),
-        (&document, Type::TEXT),
-        (&checkpoint.checkpoint_type, Type::TEXT),
-        (&checkpoint.agent_phase, Type::TEXT),
-        (&checkpoint.recovery_point, Type::BOOL),
-        (&checkpoint.expected_version, Type::INT8),
-        (&class, Type::TEXT),
-    ];
-    let row = statements.row(client, query, &parameters).await?;
+/// What is done on a connection. A value and no closure: a future that borrows from its caller's arguments is `Send`
+/// only where the compiler sees all of its types.
+pub(crate) enum Work<'a> {
+    /// A change of a state.
+    Change(&'a Change),
+    /// A checkpoint of a document.
+    Save(&'a str, &'a Checkpoint<'a>),
+    /// A statement of the client, `@` before each name of the extension.
+    Ours(&'a str, &'a [Parameter<'a>]),
+    /// A statement of the application.
+    Theirs(&'a str, &'a [Parameter<'a>]),
+}
+
+impl Work<'_> {
+    /// Does it, to a state if it is about one.
+    pub async fn run(
+        &self,
+        statements: &Statements,
+        client: &ClientWrapper,
+        (class, key): (&str, &str),
+    ) -> Result<Vec<Row>> {
+        match self {
+            Self::Change(change) => Ok(vec![change.run(statements, client, class, key).await?]),
+            Self::Save(document, checkpoint) => {
+                let query =
+                    "SELECT action, version FROM @state_save_text($1, $2, checkpoint_type => $3,
+                    agent_phase => $4, recovery_point => $5, expected_version => $6, class => $7)";
+                let parameters: [Parameter<'_>; 7] = [
+                    (&key, Type::TEXT),
+                    (document, Type::TEXT),
+                    (&checkpoint.checkpoint_type, Type::TEXT),
+                    (&checkpoint.agent_phase, Type::TEXT),
+                    (&checkpoint.recovery_point, Type::BOOL),
+                    (&checkpoint.expected_version, Type::INT8),
+                    (&class, Type::TEXT),
+                ];
+                statements.query(client, query, &parameters).await
+            }
+            Self::Ours(sql, parameters) => statements.query(client, sql, parameters).await,
+            Self::Theirs(sql, parameters) => Ok(client.query_typed(sql, parameters).await?),
+        }
+    }
+}
+
+/// The only row.
+pub(crate) fn only(rows: Vec<Row>) -> Result<Row> {
+    rows.into_iter().next().ok_or(Error::Closed)
+}
+
+/// What became of a checkpoint.
+pub(crate) fn saved(row: &Row) -> Result<Saved> {
     Ok(Saved {
         action: row.try_get(0)?,
         version: row.try_get::<_, Option<i64>>(1)?.unwrap_or(0),

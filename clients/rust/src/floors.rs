@@ -72,7 +72,6 @@ impl Floors {
     }
 
     /// The version that an answer about a state must have at least, 0 for any.
-    #[cfg(test)]
     pub fn get(&self, class: &str, key: &str) -> i64 {
         let name = self.name(class, key);
         self.floor(name).version

@@ -2,7 +2,7 @@
 //! transactions that are run again when they meet others, and a batcher.
 //!
 //! Each file says in its header what it promises and why it holds: the near cache in `near.rs`, what no answer may be
-//! older than in `floors.rs`, the batcher in `batcher.rs`.
+//! older than in `floors.rs`, Redis as a tier in `l2.rs`, the batcher in `batcher.rs`.
 
 mod batcher;
 mod builder;
@@ -12,6 +12,7 @@ mod coalesce;
 mod dial;
 mod error;
 mod floors;
+mod l2;
 mod link;
 mod message;
 mod near;
@@ -26,6 +27,7 @@ pub use builder::{Builder, ClassLimits, Following, Retries, StatementCache, Whil
 pub use cache::StateCache;
 pub use change::{Checkpoint, Saved, SetOptions};
 pub use error::{Error, Refusal};
+pub use l2::L2Options;
 pub use message::Event;
 pub use near::Known;
 pub use state::{Answer, Document, State};

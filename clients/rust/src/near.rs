@@ -67,7 +67,7 @@
 use crate::builder::{ClassLimits, WhileDown};
 use crate::floors::{Floors, Verdict};
 use crate::message::{Event, Message, Position};
-use crate::{Error, State};
+use crate::{Error, State, Tier};
 use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ use std::time::{Duration, Instant};
 pub type Known = Option<Arc<State>>;
 
 /// A read that several callers wait for.
-pub(crate) type Flight = Shared<BoxFuture<'static, Result<Read, Error>>>;
+pub(crate) type Flight = Shared<BoxFuture<'static, Result<(Read, Tier), Error>>>;
 
 /// States share this many counters of what was heard about them. When two share one, an answer is now and
 /// then not remembered that could be.
@@ -199,6 +199,9 @@ pub(crate) struct Near {
     heard: Vec<u64>,
     /// How often many states were dropped, or changes caught up with.
     generation: u64,
+    /// When all of a class, or all, was last dropped: changes that were told without their versions.
+    dropped: HashMap<String, Instant>,
+    dropped_all: Option<Instant>,
     floors: Floors,
     /// Reads that can be joined, each with its number.
     flights: HashMap<(String, String), (u64, Flight)>,
@@ -236,6 +239,8 @@ impl Near {
             enabled: true,
             heard: vec![0; STRIPES],
             generation: 0,
+            dropped: HashMap::new(),
+            dropped_all: None,
             floors: Floors::new(exact_floors),
             flights: HashMap::new(),
             flown: 0,
@@ -311,6 +316,35 @@ impl Near {
             copies.remove(key);
         }
         verdict
+    }
+
+    /// Redis has answered. The answer is good if it is not older than what is known; it is kept if no change of it
+    /// can have been told without a version within the time that Redis may be behind.
+    pub fn arrived_from_l2(
+        &mut self,
+        ticket: &Ticket,
+        class: &str,
+        key: &str,
+        read: &Read,
+        now: Instant,
+        max_lag: Duration,
+    ) -> Verdict {
+        if read.version < self.floors.get(class, key) {
+            return Verdict::Old;
+        }
+        self.floors.raise(class, key, read.version);
+        let of_class = self.dropped.get(class).copied();
+        let last = of_class.max(self.dropped_all);
+        let is_news = last.is_none_or(|last| now.saturating_duration_since(last) < max_lag);
+        if is_news || !self.keep(ticket, class, key, read, now) {
+            self.saw(class, key, read.version);
+        }
+        Verdict::Good
+    }
+
+    /// The version that an answer about a state must have at least.
+    pub fn floor(&self, class: &str, key: &str) -> i64 {
+        self.floors.get(class, key)
     }
 
     /// The server has answered a part of a state.
@@ -444,8 +478,14 @@ impl Near {
             // Whatever the pattern: read once too often, it is right all the same.
             Event::Invalidated {
                 class: Some(class), ..
-            } => self.drop_class(class),
-            Event::Invalidated { class: None, .. } | Event::StartedAnew => self.drop_all(),
+            } => {
+                self.dropped.insert(class.clone(), now);
+                self.drop_class(class);
+            }
+            Event::Invalidated { class: None, .. } | Event::StartedAnew => {
+                self.dropped_all = Some(now);
+                self.drop_all();
+            }
             Event::CaughtUp | Event::Lost(_) => {}
         }
     }

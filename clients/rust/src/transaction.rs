@@ -15,7 +15,8 @@
 
 use crate::cache::{Inner, StateCache};
 use crate::change::{
-    Change, Checkpoint, Saved, SetOptions, found, interval, json, save, while_committing,
+    Change, Checkpoint, Saved, SetOptions, Work, found, interval, json, only, saved,
+    while_committing,
 };
 use crate::statements::Parameter;
 use crate::{Error, Result};
@@ -88,11 +89,14 @@ impl Opened {
 }
 
 impl Transaction {
-    /// Runs something on the connection, and notes its error.
-    async fn on<T>(&self, work: impl AsyncFnOnce(&Object) -> Result<T>) -> Result<T> {
+    /// Does something on the connection, and notes its error.
+    async fn on(&self, state: (&str, &str), work: Work<'_>) -> Result<Vec<Row>> {
         let connection = self.inner.connection.lock().await;
         let result = match &*connection {
-            Some(connection) => work(connection).await,
+            Some(connection) => {
+                work.run(&self.inner.cache.statements, connection, state)
+                    .await
+            }
             None => return Err(Error::TransactionOver),
         };
         if let Err(error) = &result {
@@ -103,11 +107,8 @@ impl Transaction {
     }
 
     async fn change(&self, class: &str, key: &str, change: Change) -> Result<Row> {
-        let state = (class.to_owned(), key.to_owned());
-        self.inner.noted().wrote.push(state);
-        let statements = &self.inner.cache.statements;
-        self.on(async |connection| change.run(statements, connection, class, key).await)
-            .await
+        self.wrote(class, key);
+        only(self.on((class, key), Work::Change(&change)).await?)
     }
 
     /// The document with its version, what this transaction has changed included.
@@ -118,9 +119,8 @@ impl Transaction {
     ) -> Result<Option<(i64, T)>> {
         let query = "SELECT version, state::pg_catalog.text FROM @state_get_if_newer($1, 0, $2)";
         let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&class, Type::TEXT)];
-        let statements = &self.inner.cache.statements;
         let rows = self
-            .on(async |connection| statements.query(connection, query, &parameters).await)
+            .on((class, key), Work::Ours(query, &parameters))
             .await?;
         let Some(row) = rows.first() else {
             return Ok(None);
@@ -207,21 +207,17 @@ impl Transaction {
         document: &T,
         checkpoint: Checkpoint<'_>,
     ) -> Result<Saved> {
-        self.inner
-            .noted()
-            .wrote
-            .push((class.to_owned(), key.to_owned()));
-        let (document, statements) = (json(document)?, &self.inner.cache.statements);
-        self.on(async |connection| {
-            save(statements, connection, class, key, &document, &checkpoint).await
-        })
-        .await
+        self.wrote(class, key);
+        let document = json(document)?;
+        let rows = self
+            .on((class, key), Work::Save(&document, &checkpoint))
+            .await?;
+        saved(&only(rows)?)
     }
 
     /// Any other statement. States that it changes are to be named by [`Transaction::wrote`].
     pub async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
-        self.on(async |connection| Ok(connection.query_typed(sql, parameters).await?))
-            .await
+        self.on(("", ""), Work::Theirs(sql, parameters)).await
     }
 
     /// This transaction changes a state by a statement of the application's own.
@@ -254,9 +250,9 @@ impl Transaction {
             ),
             false => begin.to_owned(),
         };
-        transaction
-            .on(async |connection| Ok(connection.batch_execute(&begin).await?))
-            .await?;
+        if let Some(connection) = &*transaction.inner.connection.lock().await {
+            connection.batch_execute(&begin).await?;
+        }
         Ok(transaction)
     }
 
@@ -391,25 +387,27 @@ impl StateCache {
         }
     }
 
-    /// Runs a statement that is a transaction of its own, and again after conflicts, unless it said itself in which
+    /// Does something that is a transaction of its own, and again after conflicts, unless it said itself in which
     /// version the state must be.
     #[tracing::instrument(level = "debug", skip(self, work))]
-    pub(crate) async fn alone<T>(
+    pub(crate) async fn alone(
         &self,
         class: &str,
         key: &str,
         expects: bool,
-        work: impl AsyncFn(&Object) -> Result<T>,
-    ) -> Result<T> {
+        work: Work<'_>,
+    ) -> Result<Row> {
         let mut attempt = 1;
         loop {
             let connection = self.inner.connection().await?;
-            let done = work(&connection).await.map_err(while_committing);
+            let done = work
+                .run(&self.inner.statements, &connection, (class, key))
+                .await;
             drop(connection);
-            let error = match done {
-                Ok(value) => {
+            let error = match done.map_err(while_committing) {
+                Ok(rows) => {
                     self.inner.near().wrote(class, key);
-                    return Ok(value);
+                    return only(rows);
                 }
                 Err(error) => error,
             };
@@ -428,9 +426,8 @@ impl StateCache {
     }
 
     async fn change(&self, class: &str, key: &str, change: Change) -> Result<Row> {
-        let statements = &self.inner.statements;
-        let work = async |connection: &Object| change.run(statements, connection, class, key).await;
-        self.alone(class, key, change.expects(), work).await
+        self.alone(class, key, change.expects(), Work::Change(&change))
+            .await
     }
 
     /// Replaces the whole document.
@@ -524,12 +521,12 @@ impl StateCache {
         document: &T,
         checkpoint: Checkpoint<'_>,
     ) -> Result<Saved> {
-        let (document, statements) = (json(document)?, &self.inner.statements);
-        let work = async |connection: &Object| {
-            save(statements, connection, class, key, &document, &checkpoint).await
-        };
-        self.alone(class, key, checkpoint.expected_version.is_some(), work)
-            .await
+        let document = json(document)?;
+        let expects = checkpoint.expected_version.is_some();
+        let row = self
+            .alone(class, key, expects, Work::Save(&document, &checkpoint))
+            .await?;
+        saved(&row)
     }
 
     /// The functions for runs.
@@ -553,9 +550,8 @@ const RUN: &str = "run";
 
 impl Run<'_> {
     async fn call(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
-        let statements = &self.cache.inner.statements;
-        let work = async |connection: &Object| statements.row(connection, sql, parameters).await;
         // A token that does not own the run any more is 40001 too, and stays so.
+        let work = Work::Ours(sql, parameters);
         self.cache.alone(RUN, self.run_id, false, work).await
     }
 

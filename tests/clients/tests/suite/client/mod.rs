@@ -2,7 +2,10 @@
 //! `tests/server/tests/suite/subscriber/`, where servers are killed and promoted.
 
 mod batcher;
+mod checker;
 mod reads;
+mod redis;
+mod tiers;
 mod transactions;
 
 use state_cache_client::{Builder, StateCache};
