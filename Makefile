@@ -48,7 +48,7 @@ lint unit regress isolation crash:
 bench: ## measure side by side, into docs/benchmarks.md
 	@scripts/setup build bench
 	@scripts/build release >/dev/null
-	@cargo build --release -p state_cache_bench
+	@cargo build --release -p state_cache_bench -p state_cache_l2_feeder
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' $(BENCH_SERVER) -- \
 		cargo run --quiet --release -p state_cache_bench -- $(BENCH_OPTIONS)
 

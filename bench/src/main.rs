@@ -22,6 +22,7 @@ mod derived;
 mod document;
 mod growth;
 mod jobs;
+mod l2;
 mod loops;
 mod merges;
 mod messages;
@@ -69,7 +70,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 37] = [
+const ROWS: [&str; 40] = [
     "get_small",
     "get_large",
     "path",
@@ -104,6 +105,9 @@ const ROWS: [&str; 37] = [
     "job_workers",
     "budgets",
     "budget_shards",
+    "l2_delay",
+    "l2_commits",
+    "l2_catch_up",
     "hit_rate",
     "payload",
     "scale",
@@ -133,6 +137,9 @@ fn measure(
         "text_large" => loops::text(connection, plan, 300 * 1024, 3.0),
         "notify" => messages::commits(connection, plan),
         "receipt" => messages::receipt(connection, plan),
+        "l2_delay" => l2::delay(connection, plan),
+        "l2_commits" => l2::commits(connection, plan),
+        "l2_catch_up" => l2::catch_up(connection, plan),
         "written" => behind::written(connection, 60.0),
         "snapshot_wal" => snapshots::wal(connection, plan),
         "snapshot_size" => snapshots::size(connection),

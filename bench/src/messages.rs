@@ -177,7 +177,7 @@ fn probes(payload: &str) -> impl Iterator<Item = u64> {
 }
 
 /// The figure below which a part of all lies; no figures give none.
-fn percentile(figures: &[f64], part: f64) -> f64 {
+pub fn percentile(figures: &[f64], part: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (part * sorted.len() as f64).ceil() as usize;

@@ -108,6 +108,11 @@ impl Redis {
         }
     }
 
+    /// Where it is, for the `redis` crate.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.directory.join("socket").display())
+    }
+
     /// Opens a connection.
     pub fn connect(&self) -> Result<Client, Failure> {
         Ok(Client {
@@ -138,6 +143,59 @@ impl Client {
     /// Stores a value, in one round trip.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), Failure> {
         self.command(&["SET", key, value], b"+OK\r\n")
+    }
+
+    /// Stores the same value under many keys, sent together.
+    pub fn set_many(&mut self, keys: &[String], value: &str) -> Result<(), Failure> {
+        self.output.clear();
+        for key in keys {
+            encode(&mut self.output, &["SET", key, value])?;
+        }
+        self.stream.write_all(&self.output)?;
+        let expected = b"+OK\r\n".repeat(keys.len());
+        self.input.clear();
+        self.input.resize(expected.len(), 0);
+        self.stream.read_exact(&mut self.input)?;
+        match self.input == expected {
+            true => Ok(()),
+            false => Err("redis-server refused a SET".into()),
+        }
+    }
+
+    /// Reads a value.
+    pub fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        self.bulk(&["GET", key])
+    }
+
+    /// Reads a field of a hash.
+    pub fn field(&mut self, key: &str, field: &str) -> Result<Option<String>, Failure> {
+        Ok(self
+            .bulk(&["HGET", key, field])?
+            .map(String::from_utf8)
+            .transpose()?)
+    }
+
+    /// Sends a command whose reply is a text, or none.
+    fn bulk(&mut self, words: &[&str]) -> Result<Option<Vec<u8>>, Failure> {
+        self.output.clear();
+        encode(&mut self.output, words)?;
+        self.stream.write_all(&self.output)?;
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n") {
+            self.stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head);
+        match head.strip_prefix('$').map(str::trim_end) {
+            Some("-1") => Ok(None),
+            Some(length) => {
+                let mut text = vec![0; length.parse::<usize>()? + 2];
+                self.stream.read_exact(&mut text)?;
+                text.truncate(text.len() - 2);
+                Ok(Some(text))
+            }
+            None => Err(format!("redis-server replied {head}").into()),
+        }
     }
 
     /// Sends a command and waits for the one reply that is not an error.

@@ -228,7 +228,7 @@ impl Connection {
 }
 
 /// Where the server is, from the environment.
-fn setting(name: &str) -> Result<String, Failure> {
+pub fn setting(name: &str) -> Result<String, Failure> {
     std::env::var(name)
         .map_err(|_| format!("{name} is not set; run this under scripts/with-server").into())
 }
