@@ -67,6 +67,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Between two times that changes are asked for there is at least this, and as long as the last time has taken.
 const REST: Duration = Duration::from_millis(50);
+/// Between two batches of what is heard there is at least this, unless a whole batch waits: under load many changes
+/// then share a statement, and changes of the same state a write.
+const PACE: Duration = Duration::from_millis(10);
 /// How often a refused write is looked into before the key is deleted instead.
 const LOOKS: usize = 3;
 
@@ -363,6 +366,7 @@ impl<'a> Feeder<'a> {
         self.beat().await?;
         let mut next_beat = Instant::now() + self.config.heartbeat;
         let mut next_catch_up = Instant::now() + self.config.catch_up;
+        let mut paced = Instant::now();
         loop {
             if let Some(why) = self.inbox.ended() {
                 tracing::warn!(why, "the connection that listens");
@@ -394,13 +398,20 @@ impl<'a> Feeder<'a> {
                 next_catch_up = Instant::now() + self.config.catch_up;
                 continue;
             }
-            let batch = self.inbox.take(self.config.batch);
-            if !batch.is_empty() {
+            let (pending, _) = self.inbox.backlog();
+            let is_resting = pending < self.config.batch && now < paced;
+            if pending > 0 && !is_resting {
+                let batch = self.inbox.take(self.config.batch);
                 self.feed_heard(&batch).await?;
+                paced = Instant::now() + PACE;
                 continue;
             }
             if self.filling.is_some() {
                 self.fill().await?;
+                continue;
+            }
+            if pending > 0 {
+                sleep(paced.saturating_duration_since(Instant::now())).await;
                 continue;
             }
             let until = next_beat.min(if why.is_some() {

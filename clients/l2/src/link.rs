@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A class in L2.
@@ -67,6 +67,8 @@ pub struct Link {
     patience: Duration,
     /// Before the name of each function and table.
     schema: String,
+    /// Reads states; prepared once the schema is known.
+    read: Option<Statement>,
     /// The database.
     pub owner: Owner,
 }
@@ -90,6 +92,7 @@ impl Link {
             proofs: 0,
             patience: config.patience,
             schema: String::new(),
+            read: None,
             owner: Owner {
                 system: 0,
                 database: 0,
@@ -124,6 +127,19 @@ impl Link {
         let prepare =
             "SET statement_timeout = 0; SET idle_session_timeout = 0; SET row_security = off";
         self.timely(self.asker.batch_execute(prepare)).await?;
+        // OFFSET keeps the function from being asked once for each key.
+        let query = format!(
+            "SELECT g.version, g.state::pg_catalog.text, h.version,
+                (1000 * pg_catalog.date_part('epoch', h.expires_at - pg_catalog.clock_timestamp()))::pg_catalog.float8
+            FROM pg_catalog.unnest($1) WITH ORDINALITY k (key, n)
+            LEFT JOIN (SELECT * FROM {0}state_get_many($1, $2) OFFSET 0) g ON g.key = k.key
+            LEFT JOIN {0}state_head h ON h.class = $2 AND h.key = k.key
+            ORDER BY k.n",
+            self.schema
+        );
+        let types = [Type::TEXT_ARRAY, Type::TEXT];
+        let read = self.timely(self.asker.prepare_typed(&query, &types));
+        self.read = Some(read.await?);
         let listen = format!("SET idle_session_timeout = 0; LISTEN {}", self.channel);
         self.timely(self.listener.batch_execute(&listen)).await
     }
@@ -291,21 +307,9 @@ impl Link {
     }
 
     async fn read_states(&self, class: &str, keys: &[&str]) -> Result<Vec<State>, Error> {
-        // OFFSET keeps the function from being asked once for each key.
-        let query = format!(
-            "SELECT g.version, g.state::pg_catalog.text, h.version,
-                (1000 * pg_catalog.date_part('epoch', h.expires_at - pg_catalog.clock_timestamp()))::pg_catalog.float8
-            FROM pg_catalog.unnest($1) WITH ORDINALITY k (key, n)
-            LEFT JOIN (SELECT * FROM {0}state_get_many($1, $2) OFFSET 0) g ON g.key = k.key
-            LEFT JOIN {0}state_head h ON h.class = $2 AND h.key = k.key
-            ORDER BY k.n",
-            self.schema
-        );
+        let read = self.read.as_ref().ok_or(Error::Closed)?;
         let rows = self
-            .timely(
-                self.asker
-                    .query_typed(&query, &[(&keys, Type::TEXT_ARRAY), (&class, Type::TEXT)]),
-            )
+            .timely(self.asker.query(read, &[&keys, &class]))
             .await?;
         let state = |row: tokio_postgres::Row| -> Result<State, Error> {
             let Some(version) = row.try_get(0)? else {
