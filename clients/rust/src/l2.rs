@@ -80,12 +80,12 @@ pub struct L2Options {
 }
 
 impl L2Options {
-    /// One Redis, keys without a prefix.
+    /// One Redis, all else as the feeder has it by default.
     pub fn new(address: &str) -> Self {
         Self {
             addresses: vec![address.to_owned()],
             cluster: false,
-            prefix: String::new(),
+            prefix: "state_cache:".to_owned(),
             patience: Duration::from_millis(250),
             lease: Duration::from_secs(3),
             max_lag: Duration::from_secs(16),
@@ -374,7 +374,8 @@ pub(crate) async fn watch(inner: Arc<Inner>, l2: Arc<L2>) {
 /// Whose database it is, and how its classes are held in L2.
 async fn settings(inner: &Inner) -> Result<(Owner, HashMap<String, Held>)> {
     let connection = inner.connection().await?;
-    let query = "SELECT (pg_catalog.pg_control_system()).system_identifier, d.oid, e.extnamespace::regnamespace::text,
+    let query = "SELECT (pg_catalog.pg_control_system()).system_identifier, d.oid,
+            e.extnamespace::pg_catalog.regnamespace::pg_catalog.text,
             c.class, (EXTRACT(epoch FROM c.ttl) * 1000)::pg_catalog.int8, c.codec, c.above
         FROM pg_catalog.pg_database d JOIN pg_catalog.pg_extension e ON e.extname = 'state_cache'
         LEFT JOIN @state_l2_classes c ON c.refused IS NULL

@@ -478,6 +478,18 @@ fn a_slow_read_does_not_bring_back_what_was_turned_out() {
 }
 
 #[test]
+fn what_was_being_read_while_it_caught_up_is_not_remembered() {
+    let mut near = holding(&[]);
+    let ticket = near.ticket("run", "x");
+    near.doubt();
+    let beginning = begin(&near);
+    near.settle(beginning, at("a", 12), "c12".into(), &[]);
+    assert_eq!(arrive(&mut near, &ticket, "x", &state(1)), Verdict::Good);
+    assert_eq!(held(&mut near), [""; 0]);
+    fill(&mut near, "x", 1);
+}
+
+#[test]
 fn a_version_seen_elsewhere_drops_an_older_copy() {
     let mut near = holding(&["x"]);
     near.saw("run", "x", 1);
