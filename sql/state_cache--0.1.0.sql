@@ -2217,8 +2217,10 @@ BEGIN
 			CASE item.kind WHEN 'FUNCTION' THEN '()' END, role);
 	END LOOP;
 	-- The schema may hold what is not the extension's.
-	IF NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = home AND a.grantee = role)
-		AND NOT EXISTS (SELECT FROM pg_proc p, aclexplode(p.proacl) a WHERE p.pronamespace = home AND a.grantee = role)
+	IF NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a
+			WHERE c.relnamespace = home AND a.grantee = role)
+		AND NOT EXISTS (SELECT FROM pg_proc p, aclexplode(p.proacl) a
+			WHERE p.pronamespace = home AND a.grantee = role)
 	THEN
 		EXECUTE format('REVOKE USAGE ON SCHEMA %s FROM %s', home, role);
 	END IF;
@@ -2244,8 +2246,8 @@ BEGIN
 	END IF;
 	-- The server only warns where it grants nothing.
 	EXECUTE format('SELECT c.oid::regclass FROM %1$s.state_profiles() p JOIN pg_class c ON c.relname = p.object
-		AND c.relnamespace = %1$L::regnamespace WHERE p.kind <> ''FUNCTION'' AND NOT pg_has_role(c.relowner, ''USAGE'')
-		LIMIT 1', home) INTO foreign_table;
+		AND c.relnamespace = %1$L::regnamespace
+		WHERE p.kind <> ''FUNCTION'' AND NOT pg_has_role(c.relowner, ''USAGE'') LIMIT 1', home) INTO foreign_table;
 	IF foreign_table IS NOT NULL THEN
 		RAISE 'must be owner of %', foreign_table USING ERRCODE = 'insufficient_privilege',
 			HINT = 'Who owns the tables of the extension grants what they allow.';

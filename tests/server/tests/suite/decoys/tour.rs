@@ -73,7 +73,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_delete('c$'), state_delete('r$')",
     "SELECT state_put('put$', '{\"a\": [1]}'), state_append('put$', '{b}', '1', \"create\" => true), \
         state_append_many('put$', '{a}', '[1, 2]'), state_pop('put$', '{a}')",
-    "CREATE ROLE granted; SELECT state_grant('granted', 'operator'); SELECT state_revoke('granted'); DROP ROLE granted",
+    "CREATE ROLE granted; SELECT state_grant('granted', 'operator'); SELECT state_revoke('granted'); \
+        DROP ROLE granted",
     "SELECT state_log_append('l$', '[1, 2]', 'r', '{a, b}'), state_log_append('l$', '[3]', 'r', '{a}', true), \
         state_log_append('l$', NULL, payloads => '{x}'), state_log_append('l$', '[4]')",
     "SELECT * FROM state_log('l$')",
