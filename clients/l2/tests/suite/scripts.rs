@@ -105,3 +105,27 @@ fn a_lease_is_replaced_by_its_holder_only() {
     assert_eq!(replace(&mut redis, b"foreign", b""), 1);
     assert!(!redis.exists::<_, bool>("k").unwrap());
 }
+
+#[test]
+fn cursor_and_generation_move_only_from_where_they_were() {
+    let server = Redis::start(&[]);
+    let mut redis = server.connect();
+    let run = |redis: &mut Connection, text: &str, arguments: &[&str]| -> i64 {
+        let script = redis::Script::new(text);
+        let mut call = script.key("m");
+        for argument in arguments {
+            call.arg(*argument);
+        }
+        call.invoke(redis).unwrap()
+    };
+    let begin = |old, new| [old, "generation", new, "cursor", "a"];
+    assert_eq!(run(&mut redis, script::BEGIN, &begin("", "5")), 1);
+    assert_eq!(run(&mut redis, script::BEGIN, &begin("", "6")), 0);
+    assert_eq!(run(&mut redis, script::BEGIN, &begin("4", "6")), 0);
+    assert_eq!(run(&mut redis, script::MOVE_CURSOR, &["5", "a", "b"]), 1);
+    assert_eq!(run(&mut redis, script::MOVE_CURSOR, &["5", "a", "c"]), 0);
+    assert_eq!(run(&mut redis, script::MOVE_CURSOR, &["4", "b", "c"]), 0);
+    assert_eq!(run(&mut redis, script::BEGIN, &begin("5", "6")), 1);
+    let cursor: String = redis.hget("m", "cursor").unwrap();
+    assert_eq!(cursor, "a");
+}
