@@ -39,7 +39,8 @@ impl Flight {
         let mode = pg_sys::ExclusiveLock as i32;
         // SAFETY: a lock of this transaction, which waits for nobody.
         let result = unsafe { pg_sys::LockAcquire(&tag, mode, false, true) };
-        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Self(tag))
+        // Made only where the lock is ours: the end of the value releases it.
+        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then(|| Self(tag))
     }
 }
 

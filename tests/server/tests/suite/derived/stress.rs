@@ -280,24 +280,31 @@ fn run(
     (server, differences)
 }
 
+/// What the runs of a stress must have met, each at least once.
+const MET: [&str; 7] = [
+    "hits",
+    "misses",
+    "fills",
+    "evictions",
+    "bypass_own",
+    "bypass_writers",
+    "bypass_snapshot",
+];
+
 fn stress(reads: u64, notify: &str) {
+    let mut met = [0; MET.len()];
     for slow in [None, Some((4, "before_fill")), Some((3, "visible"))] {
         let (server, differences) = run(reads / 3, notify, "", slow);
         assert_eq!(differences, Vec::<String>::new());
-        // The run was what it claims to be.
+        let log = server.log();
+        assert!(!log.contains("you don't own a lock"), "{log}");
         let mut client = server.connect();
-        for counter in [
-            "hits",
-            "misses",
-            "fills",
-            "evictions",
-            "bypass_own",
-            "bypass_writers",
-            "bypass_snapshot",
-        ] {
-            assert!(client.counter(counter) > 0, "{counter}");
+        for (met, counter) in met.iter_mut().zip(MET) {
+            *met += client.counter(counter);
         }
     }
+    // The runs were what they claim to be.
+    assert!(met.iter().all(|met| *met > 0), "{MET:?}: {met:?}");
 }
 
 fn reads_of_the_suite() -> u64 {
