@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from state_cache import AsyncStateCache, BehindProxy, Calls, Change, Conflict, StateCache, errors, listen
+from state_cache import AsyncStateCache, Calls, Change, Conflict, StateCache, errors
 from state_cache.sql import run_asyncpg, run_sqlalchemy
 
 
@@ -162,35 +162,6 @@ def test_listening_misses_nothing(conninfo, owner):
             assert all(change.class_ == "run" for change in heard)
             assert Change("run", "heard-now", 2, "delete") in heard
             task.cancel()
-
-    asyncio.run(main())
-
-
-def test_a_proxy_is_noticed(conninfo):
-    """A proxy makes up the process that it names in its greeting."""
-
-    async def main():
-        from state_cache import _listen
-
-        class Proxied:
-            backend_pid = 1
-
-        connect = _listen.AsyncConnection.connect
-        try:
-            class Behind(_listen.AsyncConnection):
-                @classmethod
-                async def connect(cls, *arguments, **options):
-                    made = await connect(*arguments, **options)
-                    made.__class__ = Behind
-                    return made
-
-                info = Proxied()
-
-            _listen.AsyncConnection = Behind
-            with pytest.raises(BehindProxy):
-                await anext(listen(conninfo, Calls("states")))
-        finally:
-            _listen.AsyncConnection = Behind.__mro__[1]
 
     asyncio.run(main())
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from langgraph.store.base import GetOp, InvalidNamespaceError, MatchCondition, PutOp
+from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp
 from langgraph.store.memory import InMemoryStore
 
 from state_cache.langgraph import AsyncStateCacheStore, StateCacheStore
@@ -138,4 +138,3 @@ def test_namespaces_that_are_none(store):
         store.put(("a.b",), "k", {})
     with pytest.raises(InvalidNamespaceError):
         store.put(("x" * 3000,), "k", {})
-    assert MatchCondition(match_type="prefix", path=("a",)).path == ("a",)

@@ -52,4 +52,5 @@ files! {
     test_delta
     test_migrate
     test_openai_agents
+    test_proxy
 }
