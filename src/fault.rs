@@ -159,6 +159,9 @@ pub mod injection {
         /// Some tasks of a job that is gone are deleted.
         #[name = c"left_tasks_deleted"]
         LeftTasksDeleted = 24,
+        /// The row of a version that is stored as a delta is read, those that it builds upon are not.
+        #[name = c"chain"]
+        Chain = 9,
     }
 
     /// A step of the protocol.

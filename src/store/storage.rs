@@ -348,6 +348,7 @@ fn chain(
         Ok(None) => return Ok(Ok(chain)),
         Err(fault) => return Ok(Err(fault.message())),
     };
+    crate::fault::stop_at!(Chain);
     // Who sees the version may see what it is made of, and gets only the version.
     let _owner = catalog
         .access()

@@ -116,6 +116,45 @@ impl Server {
         });
     }
 
+    /// Ends the stream of WAL that this standby receives: it gets nothing more from its primary.
+    pub fn stop_following(&self) {
+        let mut client = self.connect();
+        client.run("ALTER SYSTEM SET primary_conninfo = ''");
+        client.run("SELECT pg_reload_conf()");
+        eventually("the end of streaming", || {
+            client.number("SELECT count(*) FROM pg_stat_wal_receiver") == 0
+        });
+    }
+
+    /// Makes this standby a primary, and waits until it is one.
+    pub fn promote(&self) {
+        let mut client = self.connect();
+        assert!(client.flag("SELECT pg_promote()"));
+        eventually("the promotion", || {
+            !client.flag("SELECT pg_is_in_recovery()")
+        });
+    }
+
+    /// Lets this server, which is stopped, recover from the archive when it starts, to the point that its
+    /// configuration names.
+    pub fn recover_at_start(&self) {
+        succeed(as_server_user(Path::new("touch")).arg(self.data().join("recovery.signal")));
+    }
+
+    /// Takes out of this server, which is stopped, all that it has written since `primary` was promoted, and makes it
+    /// a standby of that.
+    pub fn rewind_to(&self, primary: &Self) {
+        succeed(
+            self.program("pg_rewind")
+                .arg("--target-pgdata")
+                .arg(self.data())
+                .arg(format!("--source-server={}", primary.parameters()))
+                .arg("--write-recovery-conf"),
+        );
+        // The configuration came from there too.
+        self.configure(&[]);
+    }
+
     /// Appends to the configuration; the last line for a setting counts.
     pub fn configure(&self, settings: &[&str]) {
         use std::io::Write;

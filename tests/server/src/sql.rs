@@ -25,6 +25,8 @@ pub trait Sql {
     fn number(&mut self, sql: &str) -> i64;
     /// The one truth that a query gives.
     fn flag(&mut self, sql: &str) -> bool;
+    /// A cursor of now.
+    fn cursor(&mut self) -> String;
     /// A counter of this database, by its column in `state_cache_stats`.
     fn counter(&mut self, column: &str) -> i64;
     /// The process that serves this session.
@@ -85,6 +87,10 @@ impl Sql for Client {
             "f" => false,
             other => panic!("{sql}: neither true nor false: {other}"),
         }
+    }
+
+    fn cursor(&mut self) -> String {
+        self.text("SELECT cursor FROM state_cursor()")
     }
 
     fn counter(&mut self, column: &str) -> i64 {

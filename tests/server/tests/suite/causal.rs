@@ -5,17 +5,6 @@ use state_cache_server_tests::{Server, Sql, code, eventually};
 use std::thread;
 use std::time::{Duration, Instant};
 
-fn cursor(client: &mut Client) -> String {
-    client.text("SELECT cursor FROM state_cursor()")
-}
-
-fn promote(client: &mut Client) {
-    assert!(client.flag("SELECT pg_promote()"));
-    eventually("the promotion", || {
-        !client.flag("SELECT pg_is_in_recovery()")
-    });
-}
-
 /// Runs a statement in a session of its own; how long it took, and its first value or its SQLSTATE.
 fn in_background(
     server: &Server,
@@ -51,7 +40,7 @@ fn a_reader_on_a_standby_waits_for_the_version() {
         reader.text("SELECT pg_get_wal_replay_pause_state()") == "paused"
     });
     writer.run("SELECT state_set('a', '2'), state_delete('b')");
-    let after = cursor(&mut writer);
+    let after = writer.cursor();
     // The time is over: 57014, not before it is over, and the state is read as it was.
     let begin = Instant::now();
     assert_eq!(reader.error("SELECT state_wait('a', 2, '300 ms')"), "57014");
@@ -116,7 +105,7 @@ fn a_promotion_ends_the_wait_for_what_never_arrived() {
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT state_wait%' AND state = 'active'",
         ) == 1
     });
-    promote(&mut client);
+    standby.promote();
     let answers = waiting.map(|session| session.join().unwrap().1);
     assert_eq!(answers, [Err("40001".to_owned()), Ok("1".to_owned())]);
 }
@@ -129,22 +118,18 @@ fn a_cursor_outlives_a_promotion_if_all_that_it_speaks_of_has_arrived() {
     // In progress when the cursor is taken, and committed before the promotion.
     let mut slow = primary.connect();
     slow.run("BEGIN; SELECT state_set('slow', '1'); SELECT count(*) FROM state_batch_commit()");
-    let arrived = cursor(&mut writer);
+    let arrived = writer.cursor();
     writer.run("SELECT state_set('b', '1')");
     slow.run("COMMIT");
     let standby = primary.standby();
     let (mut reader, cascading) = (standby.connect(), standby.standby());
     standby.catch_up_with(&primary);
     // Written by the old primary, and lost with it: the WAL is received by nobody.
-    reader.run("ALTER SYSTEM SET primary_conninfo = ''");
-    reader.run("SELECT pg_reload_conf()");
-    eventually("the end of streaming", || {
-        reader.number("SELECT count(*) FROM pg_stat_wal_receiver") == 0
-    });
+    standby.stop_following();
     writer.run("SELECT state_set('lost', '1')");
-    let lost = cursor(&mut writer);
+    let lost = writer.cursor();
     primary.stop();
-    promote(&mut reader);
+    standby.promote();
 
     let told = |client: &mut Client, cursor: &str| {
         let rows = client.rows(&format!(
@@ -165,7 +150,7 @@ fn a_cursor_outlives_a_promotion_if_all_that_it_speaks_of_has_arrived() {
     reader.run("SELECT state_set('c', '1')");
     assert_eq!(told(&mut reader, &arrived), ["set b", "set c", "set slow"]);
     // The standby of the standby follows to the new timeline.
-    let anew = cursor(&mut reader);
+    let anew = reader.cursor();
     let mut follower = cascading.connect();
     follower.run(&format!("SELECT state_wait_for('{anew}', '1 min')"));
     assert_eq!(

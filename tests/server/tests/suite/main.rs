@@ -44,6 +44,8 @@ mod serializable;
 mod set_back;
 mod snapshots;
 mod standby;
+mod standby_races;
+mod standby_recovery;
 mod standby_stress;
 mod stress;
 mod subscriber;

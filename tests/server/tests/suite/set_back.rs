@@ -4,11 +4,6 @@
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually};
 
-/// A cursor of now, of which every start of the server knows.
-fn cursor(client: &mut Client) -> String {
-    client.text("SELECT cursor FROM state_cursor()")
-}
-
 /// What became visible since, without the last row, in order: `op key version`.
 fn told(client: &mut Client, since: &str) -> Vec<String> {
     let sql = format!(
@@ -40,7 +35,7 @@ fn a_cursor_of_a_future_that_is_lost_is_refused_for_good() {
     let server = Server::new(&[]);
     let mut client = server.connect();
     client.run("SELECT state_set('a', '1')");
-    let before = cursor(&mut client);
+    let before = client.cursor();
     drop(client);
     server.stop();
     server.copy_data("copy");
@@ -48,7 +43,7 @@ fn a_cursor_of_a_future_that_is_lost_is_refused_for_good() {
     server.start();
     let mut client = server.connect();
     client.run("SELECT state_set('a', '2'), state_set('lost', '1')");
-    let lost = cursor(&mut client);
+    let lost = client.cursor();
     drop(client);
     server.stop();
     server.put_back("copy");
@@ -77,13 +72,13 @@ fn a_cursor_taken_after_a_backup_is_refused_where_the_backup_is_started_as_it_is
     let server = Server::new(&[]);
     let (mut client, mut open) = (server.connect(), server.connect());
     client.run("SELECT state_set('a', '1')");
-    let before = cursor(&mut client);
+    let before = client.cursor();
     open.run("BEGIN; SELECT state_set('a', '2')");
     open.run("SELECT count(*) FROM state_batch_commit()");
     server.back_up_data("copy");
     // In the future that is lost this is committed, in the one that comes it never was.
     open.run("COMMIT");
-    let lost = cursor(&mut client);
+    let lost = client.cursor();
     assert_eq!(told(&mut client, &before), ["set a 2"]);
     drop((client, open));
     server.stop();
@@ -104,14 +99,14 @@ fn a_cursor_is_refused_where_a_start_is_not_known() {
     server.connect().run("CREATE DATABASE idle");
     let mut client = server.connect_to("idle");
     client.run("CREATE EXTENSION state_cache; SELECT state_set('a', '1')");
-    let before = cursor(&mut client);
+    let before = client.cursor();
     drop(client);
     server.stop();
     server.copy_data("copy");
     server.start();
     let mut client = server.connect_to("idle");
     client.run("SELECT state_set('a', '2')");
-    let lost = cursor(&mut client);
+    let lost = client.cursor();
     drop(client);
     server.stop();
     server.put_back("copy");
@@ -126,7 +121,7 @@ fn a_cursor_is_refused_where_a_start_is_not_known() {
     is_refused(&mut client, &lost);
     // What it does not know it does not guess, though nothing was lost of this one.
     is_refused(&mut client, &before);
-    let anew = cursor(&mut client);
+    let anew = client.cursor();
     client.run("SELECT state_set('a', '3')");
     assert_eq!(told(&mut client, &anew), ["set a 2"]);
 }
@@ -136,7 +131,7 @@ fn a_cursor_outlives_starts_and_crashes_that_the_worker_has_noted() {
     let server = Server::new(&[]);
     let mut client = server.connect();
     client.run("SELECT state_set('a', '1')");
-    let first = cursor(&mut client);
+    let first = client.cursor();
     drop(client);
     let noted = "SELECT count(DISTINCT name) FROM state_start";
     for n in 2..=4 {
@@ -155,7 +150,7 @@ fn a_cursor_outlives_starts_and_crashes_that_the_worker_has_noted() {
     assert_eq!(told(&mut client, &first), ["set b 1"]);
     // Who may not write takes cursors all the same, and leaves no note.
     client.run("SET default_transaction_read_only = on");
-    let here = cursor(&mut client);
+    let here = client.cursor();
     assert_eq!(told(&mut client, &here), [""; 0]);
 }
 

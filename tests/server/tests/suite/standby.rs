@@ -98,10 +98,7 @@ fn a_standby_validates_what_l1_holds_and_promotion_changes_nothing_about_that() 
     assert_eq!(reader.number(differences), 0);
     assert_eq!(reader.counter("validated"), validated + 49);
 
-    assert!(reader.flag("SELECT pg_promote()"));
-    eventually("the promotion", || {
-        !reader.flag("SELECT pg_is_in_recovery()")
-    });
+    standby.promote();
     drop(primary);
     // The first read of an entry from before proves it, the next one is a hit.
     let (validated, hits) = (reader.counter("validated"), reader.counter("hits"));
@@ -221,10 +218,7 @@ fn either_of_primary_and_standby_may_do_without_preloading() {
         let has_l1 = l1(&mut reader) == "on (recovery)";
         assert_eq!(has_l1, on_standby == "state_cache");
         drop(primary);
-        assert!(reader.flag("SELECT pg_promote()"));
-        eventually("the promotion", || {
-            !reader.flag("SELECT pg_is_in_recovery()")
-        });
+        standby.promote();
         reader.run("SELECT state_set('k1', '{\"n\": 3}')");
         assert_eq!(reader.number(sum), 16);
     }
@@ -245,8 +239,7 @@ fn a_snapshot_of_a_standby_stays_exact_after_the_promotion() {
     standby.catch_up_with(&primary);
     assert_eq!(new.number(sum), 30);
     assert_eq!(old.number(sum), 20);
-    assert!(new.flag("SELECT pg_promote()"));
-    eventually("the promotion", || !new.flag("SELECT pg_is_in_recovery()"));
+    standby.promote();
     drop(primary);
     new.run("SELECT state_set('k' || n, '{\"n\": 3}') FROM generate_series(6, 15) n");
     for _ in 1..=2 {
@@ -298,10 +291,7 @@ fn a_standby_reads_every_kept_version() {
         assert_eq!(reader.error(change), "25006", "{change}");
     }
 
-    assert!(reader.flag("SELECT pg_promote()"));
-    eventually("the promotion", || {
-        !reader.flag("SELECT pg_is_in_recovery()")
-    });
+    standby.promote();
     drop(primary);
     reader.run(&format!("{save}(56, 60) n"));
     assert_eq!(reader.rows(wrong), Vec::<Vec<String>>::new());
