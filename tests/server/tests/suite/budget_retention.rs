@@ -19,7 +19,8 @@ const FILL: &str = "
     SELECT state_budget_record_costs('job', (SELECT jsonb_agg(jsonb_build_object('id', n::text, 'agent',
         CASE WHEN n % 3 = 0 THEN 'a' END, 'amount', n * 0.01, 'expected', CASE WHEN n % 2 = 0 THEN 1 END))
         FROM generate_series(1, 300) n));
-    SELECT count(state_budget_void(hold_id)) FROM generate_series(1, 20) n, state_budget_reserve('job', 'a', 1, 'v' || n);
+    SELECT count(state_budget_void(hold_id))
+        FROM generate_series(1, 20) n, state_budget_reserve('job', 'a', 1, 'v' || n);
     SELECT state_budget_reserve('job', 'a', 1, 'open'), state_budget_reserve('job', 'b', 1, 'over', '1 microsecond');
     CREATE FUNCTION state_budget_test_expire() RETURNS bigint LANGUAGE c AS '$libdir/state_cache';
     SELECT state_budget_test_expire();

@@ -1,6 +1,6 @@
-//! Budgets step by step: a backend that is killed after any step of a change leaves the ledger as it was before, and
-//! the same change can be made again; sessions that make the rows of a budget with shards at once do not exceed it; of
-//! charges made at once the one by which a level is reached tells.
+//! Budgets step by step: a backend that is killed after any step of a change leaves the ledger as it was before,
+//! and the same change can be made again; sessions that make the rows of a budget with shards at once do not exceed
+//! it; of charges made at once the one by which a level is reached tells.
 
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql};
