@@ -30,7 +30,7 @@ SELECT * FROM ds_answers();
 -- A behind class.
 SELECT state_set('job-1', '{"b": 1}', class => 'ds-behind');
 SELECT * FROM ds_answers();
-SELECT state_flush();
+SELECT state_flush('ds-behind');
 SELECT state_set('job-1', '{"b": 2}', class => 'ds-behind');
 SELECT * FROM ds_answers();
 -- Own changes, staged and flushed; an explicit batch; a rollback.
