@@ -46,7 +46,7 @@
 //!
 //! PostgreSQL waits for nothing here: notifications are taken in by a task that never waits ([`crate::inbox`]), and
 //! no transaction is open while Redis is written to. Every answer is waited for with a limit. Memory is bounded: the
-//! inbox, a batch, and the names of at most `max_pending` changes.
+//! inbox, two batches, and the names of at most `max_pending` changes.
 
 use crate::config::Config;
 use crate::error::Error;
@@ -55,6 +55,7 @@ use crate::link::{Changes, Classes, Link, State};
 use crate::message::Name;
 use crate::metrics::Metrics;
 use crate::sink::{Meta, Moved, Sink, Write, Written};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use state_cache_l2::{FORMAT, Header, Kind, Mode, Value, field};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -72,6 +73,8 @@ const REST: Duration = Duration::from_millis(50);
 const PACE: Duration = Duration::from_millis(10);
 /// How often a refused write is looked into before the key is deleted instead.
 const LOOKS: usize = 3;
+/// Batches of a catching up that are on their way at once.
+const BATCHES_AT_ONCE: usize = 2;
 
 /// What the process is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,11 +336,15 @@ impl<'a> Feeder<'a> {
         let count = changes.len();
         let mut changes = changes;
         changes.sort_unstable_by(|a, b| a.0.class.cmp(&b.0.class));
-        for of_class in changes.chunk_by(|a, b| a.0.class == b.0.class) {
-            for batch in of_class.chunks(self.config.batch) {
-                self.feed(batch).await?;
-            }
-        }
+        let batches = changes
+            .chunk_by(|a, b| a.0.class == b.0.class)
+            .flat_map(|of_class| of_class.chunks(self.config.batch));
+        // PostgreSQL reads the next batch while Redis takes the last one.
+        stream::iter(batches)
+            .map(|batch| self.feed(batch))
+            .buffer_unordered(BATCHES_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         self.sink.check_nodes().await?;
         let moved = self
             .sink
@@ -566,7 +573,7 @@ impl<'a> Feeder<'a> {
 
     /// Reads states of one class as they are now, and writes them. A version that deleted a state is told where one
     /// was.
-    async fn feed(&mut self, changes: &[(Name, Option<i64>)]) -> Result<(), Error> {
+    async fn feed(&self, changes: &[(Name, Option<i64>)]) -> Result<(), Error> {
         let Some(class) = changes.first().map(|(name, _)| name.class.clone()) else {
             return Ok(());
         };

@@ -123,9 +123,10 @@ impl Link {
             schema: schema.clone(),
         };
         self.schema = format!("{}.", config.schema.clone().unwrap_or(schema));
-        // Statements of the feeder must not end by a limit for others.
-        let prepare =
-            "SET statement_timeout = 0; SET idle_session_timeout = 0; SET row_security = off";
+        // Statements of the feeder must not end by a limit for others. What it commits are notifications, which no
+        // crash leaves behind anyway: they wait for no disk.
+        let prepare = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET row_security = off; \
+            SET synchronous_commit = off";
         self.timely(self.asker.batch_execute(prepare)).await?;
         // OFFSET keeps the function from being asked once for each key.
         let query = format!(

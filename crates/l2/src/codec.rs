@@ -3,8 +3,13 @@
 use core::fmt;
 use flate2::Compression as Level;
 use flate2::read::{GzDecoder, GzEncoder};
+use std::cell::RefCell;
 use std::io::Read;
 use strum::{EnumString, FromRepr, IntoStaticStr};
+use zstd::bulk::{Compressor, Decompressor};
+
+/// Level of zstd: the fastest, since each change is packed anew.
+const LEVEL: i32 = 1;
 
 /// How a document is packed. The number stands in the value, the name in `state_class.l2_codec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, FromRepr, IntoStaticStr)]
@@ -57,7 +62,7 @@ impl Compression {
         }
         let packed = match self.codec {
             Codec::Plain => None,
-            Codec::Zstd => zstd::bulk::compress(document, 1).ok(),
+            Codec::Zstd => packed_by_zstd(document),
             Codec::Gzip => {
                 let mut packed = Vec::new();
                 GzEncoder::new(document, Level::fast())
@@ -73,24 +78,49 @@ impl Compression {
     }
 }
 
+thread_local! {
+    /// What packs: making one anew takes longer than to pack a document of a kilobyte.
+    static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// What unpacks, for the same reason.
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// The document packed; `None` where there is no memory for it.
+fn packed_by_zstd(document: &[u8]) -> Option<Vec<u8>> {
+    PACKER.with_borrow_mut(|packer| {
+        let packer = match packer {
+            Some(packer) => packer,
+            None => packer.insert(Compressor::new(LEVEL).ok()?),
+        };
+        packer.compress(document).ok()
+    })
+}
+
+/// Unpacks into the room that the document has been given; an error if there is more.
+fn unpack_by_zstd(packed: &[u8], document: &mut Vec<u8>) -> Result<(), Undecoded> {
+    UNPACKER.with_borrow_mut(|unpacker| {
+        let unpacker = match unpacker {
+            Some(unpacker) => unpacker,
+            None => unpacker.insert(Decompressor::new().map_err(|_| Undecoded)?),
+        };
+        unpacker
+            .decompress_to_buffer(packed, document)
+            .map(|_| ())
+            .map_err(|_| Undecoded)
+    })
+}
+
 impl Codec {
     /// The document unpacked. `size` is what the header says; no more memory is taken.
     pub(crate) fn unpack(self, packed: &[u8], size: usize) -> Result<Vec<u8>, Undecoded> {
         let mut document = state_cache_memory::with_capacity(size).map_err(|_| Undecoded)?;
-        // One byte more than allowed, to notice one too many.
-        let limit = size as u64 + 1;
         match self {
             Self::Plain => document.extend_from_slice(packed),
-            Self::Zstd => {
-                let reader = zstd::stream::read::Decoder::new(packed).map_err(|_| Undecoded)?;
-                reader
-                    .take(limit)
-                    .read_to_end(&mut document)
-                    .map_err(|_| Undecoded)?;
-            }
+            Self::Zstd => unpack_by_zstd(packed, &mut document)?,
             Self::Gzip => {
                 GzDecoder::new(packed)
-                    .take(limit)
+                    // One byte more than allowed, to notice one too many.
+                    .take(size as u64 + 1)
                     .read_to_end(&mut document)
                     .map_err(|_| Undecoded)?;
             }
