@@ -6,6 +6,7 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::identity::Impersonation;
 use crate::interval;
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
@@ -203,17 +204,21 @@ pub fn drop_tombstone(catalog: &Catalog, tombstone: &Tombstone) -> Result<bool> 
         TYPES,
         arguments(),
     )?;
-    write(
-        catalog,
-        &statements.drop_log,
-        "DELETE FROM @extschema@.state_log_entry WHERE class OPERATOR(pg_catalog.=) $1 \
-         AND key OPERATOR(pg_catalog.=) $2",
-        [pg_sys::TEXTOID, pg_sys::TEXTOID],
-        [
-            Some(varlena_datum(&tombstone.class)),
-            Some(varlena_datum(&tombstone.key)),
-        ],
-    )?;
+    {
+        // Who owns the states need not own the logs.
+        let _owner = Impersonation::owner_of(catalog.log);
+        write(
+            catalog,
+            &statements.drop_log,
+            "DELETE FROM @extschema@.state_log_entry WHERE class OPERATOR(pg_catalog.=) $1 \
+             AND key OPERATOR(pg_catalog.=) $2",
+            [pg_sys::TEXTOID, pg_sys::TEXTOID],
+            [
+                Some(varlena_datum(&tombstone.class)),
+                Some(varlena_datum(&tombstone.key)),
+            ],
+        )?;
+    }
     let dropped = write(
         catalog,
         &statements.drop_tombstone,

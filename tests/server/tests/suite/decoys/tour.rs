@@ -130,7 +130,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_budget_record_costs('b$', '[{\"id\": \"c\", \"agent\": \"a\", \"amount\": 2, \"expected\": 1}]')",
     "SELECT state_budget_summary('b$'); SELECT * FROM state_budget_accuracy('b$'); SELECT * FROM \
         state_budget_recommend('b$', '[{\"agent\": \"a\"}]')",
-    "SELECT state_budget_project('b$', '[{\"agent\": \"a\"}]'), state_money(1.5), state_counters(1, 2), \
+    "SELECT state_budget_project('b$', '[{\"agent\": \"a\"}]'), state_money(1.5), state_counters(1.5, 2.5), \
         (SELECT state_hold_is_sound(h.hold_id, h.amount, h.actual, h.status, h.expired_at, h.resolved_at, h.scopes, \
         h.periods, h.shards) FROM state_budget_hold h LIMIT 1); SELECT * FROM state_budget_holds",
     "SELECT * FROM state_budget_verify('b$', true)",
