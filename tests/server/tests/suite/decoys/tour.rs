@@ -74,7 +74,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT state_put('put$', '{\"a\": [1]}'), state_append('put$', '{b}', '1', \"create\" => true), \
         state_append_many('put$', '{a}', '[1, 2]'), state_pop('put$', '{a}')",
     "CREATE ROLE granted; SELECT state_grant('granted', 'operator'); SELECT state_revoke('granted'); \
-        DROP ROLE granted",
+        SELECT state_profile_check('granted'::pg_catalog.regrole, 'reader'::pg_catalog.text); \
+        SELECT * FROM state_profiles(); DROP ROLE granted",
     "SELECT state_log_append('l$', '[1, 2]', 'r', '{a, b}'), state_log_append('l$', '[3]', 'r', '{a}', true), \
         state_log_append('l$', NULL, payloads => '{x}'), state_log_append('l$', '[4]')",
     "SELECT * FROM state_log('l$')",
