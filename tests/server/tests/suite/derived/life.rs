@@ -423,6 +423,12 @@ fn documents_are_there_again_after_a_start() {
     );
     client.run("SELECT state_get('1', 'by-age')");
     assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
+    // The launcher notes at the stop what was there.
+    eventually("the launcher", || {
+        client.number(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'state_cache launcher'",
+        ) == 1
+    });
     drop(client);
     server.stop();
     server.start();
