@@ -161,7 +161,7 @@ export function entryId(taskId, place) {
   return `${Buffer.from(blake2b(utf8Of(taskId), { dkLen: 9 })).toString("base64")}/${place}`;
 }
 
-// What entries of the log are made of, for zlib to refer to. The Python package has the same bytes; they never change.
+// What entries of the log are made of, for zlib to refer to. The same bytes as in Python: they must never change.
 const WORDS = Buffer.from(
   "additional_kwargs response_metadata usage_metadata input_tokens output_tokens total_tokens finish_reason stop" +
     "invalid_tool_calls tool_call_id artifact success name args type tool_call langgraph.types Interrupt Send value" +

@@ -13,7 +13,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 
 import {
-  Codec, OtherDictionary, entryId, fitting, keyOf, keyRange, namespaceParts, pack, threadRange, unpack, valuesOf, namesOf,
+  Codec,
+  OtherDictionary,
+  entryId,
+  fitting,
+  keyOf,
+  keyRange,
+  namesOf,
+  namespaceParts,
+  pack,
+  threadRange,
+  unpack,
+  valuesOf,
 } from "./codec.js";
 import { Calls, stored } from "./sql.js";
 
@@ -135,7 +146,8 @@ export class StateCacheSaver extends BaseCheckpointSaver {
     let given = checkpoint;
     if (parent === undefined && newVersions !== undefined) {
       // What is not new is the parent's. Without a parent there is nothing but the new.
-      const fresh = Object.entries(checkpoint.channel_values).filter(([channel]) => Object.hasOwn(newVersions, channel));
+      const isNew = ([channel]) => Object.hasOwn(newVersions, channel);
+      const fresh = Object.entries(checkpoint.channel_values).filter(isNew);
       given = { ...checkpoint, channel_values: Object.fromEntries(fresh) };
     }
     const key = keyOf(thread, namespace);
@@ -245,8 +257,12 @@ export class StateCacheSaver extends BaseCheckpointSaver {
     const { limit, before, filter } = options;
     const thread = config?.configurable?.thread_id;
     const namespace = config?.configurable?.checkpoint_ns;
-    const wanted = { limit, filter: filter && fitting(filter), before: before && (getCheckpointId(before) || undefined),
-      id: getCheckpointId(config ?? {}) || undefined };
+    const wanted = {
+      limit,
+      filter: filter && fitting(filter),
+      before: (before && getCheckpointId(before)) || undefined,
+      id: getCheckpointId(config ?? {}) || undefined,
+    };
     if (thread !== undefined) {
       [wanted.start, wanted.end] =
         namespace === undefined ? threadRange(String(thread)) : keyRange(keyOf(String(thread), namespace));

@@ -23,5 +23,6 @@ export async function makeDatabase(name) {
 
 /** A saver of the application. */
 export function saverOf(name, options = {}) {
-  return StateCacheSaver.fromConnString(undefined, { database: name, user: "application", schema: "states", ...options });
+  const as = { database: name, user: "application", schema: "states" };
+  return StateCacheSaver.fromConnString(undefined, { ...as, ...options });
 }

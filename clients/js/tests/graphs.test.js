@@ -74,7 +74,8 @@ async function run(checkpointer) {
   const fork = await compiled.updateState(past.config, { steps: ["fork"] }, "first");
   said.push(await compiled.invoke(null, fork), await compiled.invoke(new Command({ resume: "no" }), config));
   said.push(await told(compiled, config));
-  return JSON.parse(JSON.stringify(said, (name, value) => (name === "__interrupt__" ? value.map((i) => i.value) : value)));
+  const plain = (name, value) => (name === "__interrupt__" ? value.map((one) => one.value) : value);
+  return JSON.parse(JSON.stringify(said, plain));
 }
 
 test("Send, interrupt, subgraph, fork", async () => {

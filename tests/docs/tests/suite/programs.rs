@@ -109,6 +109,7 @@ fn files() -> Vec<PathBuf> {
         files_below(Path::new("examples"), extension, &mut files);
     }
     files_below(Path::new("clients/python/examples"), "py", &mut files);
+    files_below(Path::new("clients/js/examples"), "js", &mut files);
     files
 }
 
