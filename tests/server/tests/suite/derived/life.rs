@@ -423,11 +423,9 @@ fn documents_are_there_again_after_a_start() {
     );
     client.run("SELECT state_get('1', 'by-age')");
     assert_eq!(wrong(&mut client), Vec::<Vec<String>>::new());
-    // The launcher notes at the stop what was there.
-    eventually("the launcher", || {
-        client.number(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'state_cache launcher'",
-        ) == 1
+    // It is the worker that leaves the list behind.
+    eventually("a worker", || {
+        client.number("SELECT count(*) FROM state_cache_workers WHERE pid IS NOT NULL") == 1
     });
     drop(client);
     server.stop();
