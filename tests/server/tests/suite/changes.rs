@@ -142,6 +142,10 @@ fn a_cursor_outlives_a_crash() {
     server.start();
     let mut client = server.connect();
     client.run("SELECT state_set('anew', '1')");
+    // The worker notes the start; until then the cursor is refused.
+    eventually("the start to be noted", || {
+        client.number("SELECT count(*) FROM state_start") == 2
+    });
     assert_eq!(told(&mut client, &start), ["set anew 1"]);
     assert_eq!(client.text("SELECT state_version('acknowledged')"), "1");
     let after = client.number("SELECT pg_current_xact_id()::text::bigint");
