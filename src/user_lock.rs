@@ -1,16 +1,18 @@
 //! Locks of the server beside the advisory locks that users take: waiting for them is seen in `pg_locks`, and
-//! deadlocks are found. Each is held until the transaction ends, or the subtransaction that took it aborts.
+//! deadlocks are found. Each is held until it is released, the transaction ends, or the subtransaction that took it
+//! aborts.
 
 use pgrx::pg_sys;
 
-/// What a lock is about: the fourth part of its tag, beside 1 and 2 of the advisory locks that users take, and 5 of
-/// the documents that `derived` computes.
+/// What a lock is about: the fourth part of its tag, beside 1 and 2 of the advisory locks that users take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// All states of a class.
     Class = 3,
     /// One state.
     State = 4,
+    /// A document that is being computed.
+    Document = 5,
     /// All logs of a class.
     ClassLogs = 6,
     /// The log of one state.
@@ -72,4 +74,10 @@ pub fn acquire_if_free(tag: &pg_sys::LOCKTAG, mode: Mode) -> bool {
     // SAFETY: as in `acquire`.
     let result = unsafe { pg_sys::LockAcquire(tag, mode.number(), false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Gives a lock back before the transaction ends; it must be held, and once for each time that it is released.
+pub fn release(tag: &pg_sys::LOCKTAG, mode: Mode) {
+    // SAFETY: of a lock that is not held the server says so in a warning, and releases nothing.
+    unsafe { pg_sys::LockRelease(tag, mode.number(), false) };
 }

@@ -7,6 +7,7 @@
 use crate::cache::StateRef;
 use crate::latch::Backoff;
 use crate::shared;
+use crate::user_lock::{self, Kind, Mode};
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks: at first, and at last.
 const LOOK: [Duration; 2] = [Duration::from_micros(500), Duration::from_millis(10)];
-/// Fourth part of the tag, beside those of users' advisory locks and of `behind`.
-const DOCUMENT: u16 = 5;
 
 /// The lock of a document, held for as long as the value lives.
 pub struct Flight(pg_sys::LOCKTAG);
@@ -28,19 +27,9 @@ impl Flight {
         let id = shared::derived_key(database, catalog.incarnation, class, state.key)
             .id
             .0;
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: database,
-            locktag_field2: id as u32,
-            locktag_field3: (id >> 32) as u32,
-            locktag_field4: DOCUMENT,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        let mode = pg_sys::ExclusiveLock as i32;
-        // SAFETY: a lock of this transaction, which waits for nobody.
-        let result = unsafe { pg_sys::LockAcquire(&tag, mode, false, true) };
+        let tag = user_lock::tag(database, id, Kind::Document);
         // Made only where the lock is ours: the end of the value releases it.
-        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then(|| Self(tag))
+        user_lock::acquire_if_free(&tag, Mode::Alone).then(|| Self(tag))
     }
 }
 
@@ -48,8 +37,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         // On an error the server releases it when it aborts the (sub)transaction.
         if !std::thread::panicking() {
-            // SAFETY: taken by `begin`, once for each value.
-            unsafe { pg_sys::LockRelease(&self.0, pg_sys::ExclusiveLock as i32, false) };
+            user_lock::release(&self.0, Mode::Alone);
         }
     }
 }
