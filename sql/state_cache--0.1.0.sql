@@ -173,15 +173,20 @@ CREATE TABLE state_snapshot (
 	-- Last, behind what changes with every version: WAL then holds only where two documents differ.
 	state             jsonb,
 	delta             bytea,
+	label             text COLLATE "C",
+	payload           bytea,
 	PRIMARY KEY (class, key, version)
 );
+CREATE INDEX state_snapshot_label ON state_snapshot (class, key, label) WHERE label IS NOT NULL;
+COMMENT ON INDEX state_snapshot_label IS 'the versions that have a label of their own';
 -- Compressed already.
 ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
 -- The server's own compression, pglz, takes a sixth of the time of a changed document. A server that was built
 -- without lz4 refuses this, and keeps pglz.
 DO $$
 BEGIN
-	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
+	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4,
+		ALTER payload SET COMPRESSION lz4;
 	ALTER TABLE state_head ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
 	NULL;
@@ -202,6 +207,9 @@ COMMENT ON COLUMN state_snapshot.recovery_point IS 'whether recovery may go back
 COMMENT ON COLUMN state_snapshot.agent_phase IS 'phase of the agent when it was taken';
 COMMENT ON COLUMN state_snapshot.execution_context IS 'whatever the caller wants to keep beside the document';
 COMMENT ON COLUMN state_snapshot.created_at IS 'when it was written';
+COMMENT ON COLUMN state_snapshot.label IS 'name of the version within its state, as state_save() was given it';
+COMMENT ON COLUMN state_snapshot.payload
+	IS 'bytes beside the document, in packed form with a hash of their own; state_list() reads them';
 COMMENT ON COLUMN state_snapshot.writer IS 'transaction that wrote it, on the server where it was written';
 
 CREATE FUNCTION state_at(key text, version bigint, class text DEFAULT 'run') RETURNS jsonb
@@ -211,11 +219,11 @@ COMMENT ON FUNCTION state_at(text, bigint, text)
 
 CREATE VIEW state_kept WITH (security_invoker = true) AS
 	SELECT class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context,
-		created_at, writer, state, delta, false AS in_head
+		created_at, writer, state, delta, false AS in_head, label
 	FROM state_snapshot
 	UNION ALL
 	SELECT class, key, version, parent_version, hash, COALESCE(checkpoint_type, 'auto'), false, agent_phase,
-		execution_context, updated_at, writer, state, NULL, true
+		execution_context, updated_at, writer, state, NULL, true, NULL
 	FROM state_head WHERE state IS NOT NULL AND NOT deleted;
 COMMENT ON VIEW state_kept
 	IS 'the kept versions, those in rows of state_snapshot and those in head rows alike, for plain SQL';
@@ -534,19 +542,22 @@ COMMENT ON COLUMN state_damaged.log_id IS 'entry of state_recovery_log';
 CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT 'auto',
 		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
 		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, class text DEFAULT 'run',
+		ttl interval DEFAULT NULL, label text DEFAULT NULL, parent_version bigint DEFAULT NULL,
+		payload bytea DEFAULT NULL, class text DEFAULT 'run',
 		OUT action text, OUT version bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
-COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
+COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text, bigint, bytea, text)
 	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
 
 CREATE FUNCTION state_save_text(key text, state text, checkpoint_type text DEFAULT 'auto',
 		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
 		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run',
+		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', label text DEFAULT NULL,
+		parent_version bigint DEFAULT NULL, payload bytea DEFAULT NULL, class text DEFAULT 'run',
 		OUT action text, OUT version bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save_text';
-COMMENT ON FUNCTION state_save_text(text, text, text, text, boolean, jsonb, bigint, interval, text, text)
+COMMENT ON FUNCTION state_save_text(text, text, text, text, boolean, jsonb, bigint, interval, text, text, bigint,
+	bytea, text)
 	IS 'as state_save(), of JSON as text; on_invalid as for state_set_text()';
 
 CREATE FUNCTION state_history(key text, class text DEFAULT 'run',
@@ -604,6 +615,26 @@ COMMENT ON VIEW state_progress
 
 SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
 SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
+
+-- ---------------------------------------------------------------------------------------------------
+-- Many keys: lists of versions and of states.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_list(key text DEFAULT NULL, prefix text DEFAULT NULL, before bigint DEFAULT NULL,
+		before_label text DEFAULT NULL, label text DEFAULT NULL, filter jsonb DEFAULT NULL,
+		"limit" integer DEFAULT 100, states boolean DEFAULT true, class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT parent_version bigint, OUT label text, OUT execution_context jsonb,
+		OUT state jsonb, OUT payload bytea, OUT created_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME', 'state_list';
+COMMENT ON FUNCTION state_list(text, text, bigint, text, text, jsonb, integer, boolean, text)
+	IS 'kept versions of one state, or of those with a prefix, newest first, with what belongs to them';
+
+CREATE FUNCTION state_keys(prefix text DEFAULT '', after text DEFAULT NULL, "limit" integer DEFAULT 10000,
+		class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT updated_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'state_keys';
+COMMENT ON FUNCTION state_keys(text, text, integer, text)
+	IS 'the states of a class whose keys begin with a prefix, in the order of their keys';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Logs: entries beside a state
@@ -1932,6 +1963,9 @@ BEGIN
 					'WHERE expires_at IS NOT NULL'),
 				('state_head_tombstones',
 					'CREATE INDEX state_head_tombstones ON %1$s.state_head (class, key) WHERE deleted'),
+				('state_snapshot_label',
+					'CREATE INDEX state_snapshot_label ON %1$s.state_snapshot (class, key, label) '
+					'WHERE label IS NOT NULL'),
 				('state_recovery_log_state',
 					'CREATE INDEX state_recovery_log_state ON %1$s.state_recovery_log (class, key, found_at)'),
 				('state_context_children',
@@ -1994,7 +2028,7 @@ BEGIN
 					'CREATE INDEX state_budget_cost_recent ON %1$s.state_budget_cost (budget, agent, recorded_at)')
 			) i (name, statement)
 				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name
-					AND c.relkind = 'i')
+					AND c.relkind IN ('i', 'I'))
 		) a ORDER BY a.step, a.statement COLLATE "C"$query$, home::regnamespace) USING home;
 END
 $$;
@@ -2045,6 +2079,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				('state_head', 'state', 'l'), ('state_head', 'execution_context', 'l'),
 				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
 				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'),
+				('state_snapshot', 'payload', 'l'), ('state_damaged', 'payload', 'l'),
 				('state_log_entry', 'entry', 'l'), ('state_log_entry', 'payload', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -2077,7 +2112,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
 			AND n.conrelid = k.oid)
-			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
+			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_snapshot_label',
+				'state_recovery_log_state',
 				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
 				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',

@@ -70,6 +70,7 @@ BEGIN
 		UNION ALL SELECT 'row-level security' FROM pg_class WHERE oid = was AND relrowsecurity
 		UNION ALL SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = was
 		UNION ALL SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = was AND NOT indisprimary
+			AND indexrelid IS DISTINCT FROM to_regclass(format('%I.state_snapshot_label', home))
 		UNION ALL SELECT 'statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = was
 		UNION ALL SELECT 'publication ' || p.pubname FROM pg_publication_rel r
 			JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = was
@@ -78,7 +79,8 @@ BEGIN
 		UNION ALL SELECT 'column ' || attname FROM pg_attribute WHERE attrelid = was AND attnum > 0
 			AND NOT attisdropped
 			AND attname NOT IN ('class', 'key', 'version', 'parent_version', 'hash', 'checkpoint_type',
-				'recovery_point', 'agent_phase', 'execution_context', 'created_at', 'writer', 'state', 'delta')
+				'recovery_point', 'agent_phase', 'execution_context', 'created_at', 'writer', 'state', 'delta',
+				'label', 'payload')
 		UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE was IN (inhrelid, inhparent)
 		UNION ALL SELECT DISTINCT 'view ' || r.ev_class::regclass FROM pg_depend d
 			JOIN pg_rewrite r ON r.oid = d.objid
@@ -121,9 +123,14 @@ BEGIN
 	EXECUTE format('DROP TRIGGER state_cache_changed ON %s', was);
 	EXECUTE format('DROP TRIGGER state_cache_truncating ON %s', was);
 	EXECUTE format('ALTER TABLE %s RENAME TO %I', was, first_name);
+	EXECUTE format('ALTER INDEX IF EXISTS %I.state_snapshot_label RENAME TO %I', home, first_name || '_label');
 	EXECUTE format('CREATE TABLE %I.state_snapshot (LIKE %s INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMMENTS
 		INCLUDING COMPRESSION)
 		PARTITION BY RANGE (created_at)', home, was);
+	EXECUTE format('CREATE INDEX state_snapshot_label ON %I.state_snapshot (class, key, label)
+		WHERE label IS NOT NULL', home);
+	EXECUTE format('COMMENT ON INDEX %I.state_snapshot_label IS %L', home,
+		'the versions that have a label of their own');
 	FOREACH statement IN ARRAY statements LOOP
 		EXECUTE statement;
 	END LOOP;
@@ -317,13 +324,15 @@ BEGIN
 						AND n.key = p.key
 						AND n.version > p.version LIMIT c.keep) newer) < c.keep)
 				-- The next version is stored elsewhere, as the difference from it.
-				OR (SELECT n.tableoid <> %%2$s AND n.state IS NULL AND substring(n.delta, 1, 1) = '\x52'
+				OR (SELECT n.tableoid <> %%2$s AND (n.state IS NULL AND substring(n.delta, 1, 1) = '\x52'
+						OR substring(n.payload, 1, 1) IS NOT DISTINCT FROM '\x52')
 					FROM %%4$s.state_snapshot n WHERE n.class = p.class AND n.key = p.key AND n.version > p.version
 					ORDER BY n.version LIMIT 1)
 			), chain AS (
 				SELECT class, key, version, COALESCE((SELECT max(k.version) FROM %%4$s.state_snapshot k
 					WHERE k.class = needed.class AND k.key = needed.key AND k.version <= needed.version
-					AND (k.state IS NOT NULL OR substring(k.delta, 1, 1) <> '\x52')), 0) AS keyframe
+					AND (k.state IS NOT NULL OR substring(k.delta, 1, 1) <> '\x52')
+					AND substring(k.payload, 1, 1) IS DISTINCT FROM '\x52'), 0) AS keyframe
 				FROM needed
 			)
 			INSERT INTO %%3$s (%%5$s) SELECT %%5$s FROM %%1$s p

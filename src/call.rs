@@ -139,6 +139,12 @@ impl<'a> Call<'a> {
         self.argument(n).map(|datum| unsafe { varlena(datum) })
     }
 
+    /// A `bytea` argument.
+    pub fn bytea(&self, n: usize) -> Option<&'a [u8]> {
+        // SAFETY: the SQL declaration says bytea, so the datum is a varlena.
+        self.argument(n).map(|datum| unsafe { varlena(datum) })
+    }
+
     /// A `bigint` argument.
     pub fn bigint(&self, n: usize) -> Option<i64> {
         self.argument(n).map(|datum| datum.value() as i64)

@@ -23,6 +23,7 @@ mod identity;
 mod interval;
 mod jobs;
 mod json_text;
+mod keys;
 mod latch;
 mod logs;
 mod memory;

@@ -160,15 +160,20 @@ CREATE TABLE state_snapshot (
 	-- Last, behind what changes with every version: WAL then holds only where two documents differ.
 	state             jsonb,
 	delta             bytea,
+	label             text COLLATE "C",
+	payload           bytea,
 	PRIMARY KEY (class, key, version)
 );
+CREATE INDEX state_snapshot_label ON state_snapshot (class, key, label) WHERE label IS NOT NULL;
+COMMENT ON INDEX state_snapshot_label IS 'the versions that have a label of their own';
 -- Compressed already.
 ALTER TABLE state_snapshot ALTER delta SET STORAGE EXTERNAL;
 -- The server's own compression, pglz, takes a sixth of the time of a changed document. A server that was built
 -- without lz4 refuses this, and keeps pglz.
 DO $$
 BEGIN
-	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
+	ALTER TABLE state_snapshot ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4,
+		ALTER payload SET COMPRESSION lz4;
 	ALTER TABLE state_head ALTER state SET COMPRESSION lz4, ALTER execution_context SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
 	NULL;
@@ -189,6 +194,9 @@ COMMENT ON COLUMN state_snapshot.recovery_point IS 'whether recovery may go back
 COMMENT ON COLUMN state_snapshot.agent_phase IS 'phase of the agent when it was taken';
 COMMENT ON COLUMN state_snapshot.execution_context IS 'whatever the caller wants to keep beside the document';
 COMMENT ON COLUMN state_snapshot.created_at IS 'when it was written';
+COMMENT ON COLUMN state_snapshot.label IS 'name of the version within its state, as state_save() was given it';
+COMMENT ON COLUMN state_snapshot.payload
+	IS 'bytes beside the document, in packed form with a hash of their own; state_list() reads them';
 COMMENT ON COLUMN state_snapshot.writer IS 'transaction that wrote it, on the server where it was written';
 
 CREATE FUNCTION state_at(key text, version bigint, class text DEFAULT 'run') RETURNS jsonb
@@ -198,11 +206,11 @@ COMMENT ON FUNCTION state_at(text, bigint, text)
 
 CREATE VIEW state_kept WITH (security_invoker = true) AS
 	SELECT class, key, version, parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context,
-		created_at, writer, state, delta, false AS in_head
+		created_at, writer, state, delta, false AS in_head, label
 	FROM state_snapshot
 	UNION ALL
 	SELECT class, key, version, parent_version, hash, COALESCE(checkpoint_type, 'auto'), false, agent_phase,
-		execution_context, updated_at, writer, state, NULL, true
+		execution_context, updated_at, writer, state, NULL, true, NULL
 	FROM state_head WHERE state IS NOT NULL AND NOT deleted;
 COMMENT ON VIEW state_kept
 	IS 'the kept versions, those in rows of state_snapshot and those in head rows alike, for plain SQL';

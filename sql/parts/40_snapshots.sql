@@ -46,19 +46,22 @@ COMMENT ON COLUMN state_damaged.log_id IS 'entry of state_recovery_log';
 CREATE FUNCTION state_save(key text, state jsonb, checkpoint_type text DEFAULT 'auto',
 		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
 		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, class text DEFAULT 'run',
+		ttl interval DEFAULT NULL, label text DEFAULT NULL, parent_version bigint DEFAULT NULL,
+		payload bytea DEFAULT NULL, class text DEFAULT 'run',
 		OUT action text, OUT version bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save';
-COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text)
+COMMENT ON FUNCTION state_save(text, jsonb, text, text, boolean, jsonb, bigint, interval, text, bigint, bytea, text)
 	IS 'replaces the whole state and keeps it as a checkpoint; action is saved, unchanged or deferred';
 
 CREATE FUNCTION state_save_text(key text, state text, checkpoint_type text DEFAULT 'auto',
 		agent_phase text DEFAULT NULL, recovery_point boolean DEFAULT false,
 		execution_context jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
-		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', class text DEFAULT 'run',
+		ttl interval DEFAULT NULL, on_invalid text DEFAULT 'error', label text DEFAULT NULL,
+		parent_version bigint DEFAULT NULL, payload bytea DEFAULT NULL, class text DEFAULT 'run',
 		OUT action text, OUT version bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_save_text';
-COMMENT ON FUNCTION state_save_text(text, text, text, text, boolean, jsonb, bigint, interval, text, text)
+COMMENT ON FUNCTION state_save_text(text, text, text, text, boolean, jsonb, bigint, interval, text, text, bigint,
+	bytea, text)
 	IS 'as state_save(), of JSON as text; on_invalid as for state_set_text()';
 
 CREATE FUNCTION state_history(key text, class text DEFAULT 'run',

@@ -57,6 +57,9 @@ BEGIN
 					'WHERE expires_at IS NOT NULL'),
 				('state_head_tombstones',
 					'CREATE INDEX state_head_tombstones ON %1$s.state_head (class, key) WHERE deleted'),
+				('state_snapshot_label',
+					'CREATE INDEX state_snapshot_label ON %1$s.state_snapshot (class, key, label) '
+					'WHERE label IS NOT NULL'),
 				('state_recovery_log_state',
 					'CREATE INDEX state_recovery_log_state ON %1$s.state_recovery_log (class, key, found_at)'),
 				('state_context_children',
@@ -119,7 +122,7 @@ BEGIN
 					'CREATE INDEX state_budget_cost_recent ON %1$s.state_budget_cost (budget, agent, recorded_at)')
 			) i (name, statement)
 				WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = $1 AND c.relname = i.name
-					AND c.relkind = 'i')
+					AND c.relkind IN ('i', 'I'))
 		) a ORDER BY a.step, a.statement COLLATE "C"$query$, home::regnamespace) USING home;
 END
 $$;
@@ -170,6 +173,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				('state_head', 'state', 'l'), ('state_head', 'execution_context', 'l'),
 				('state_snapshot', 'state', 'l'), ('state_snapshot', 'execution_context', 'l'),
 				('state_damaged', 'state', 'l'), ('state_damaged', 'execution_context', 'l'),
+				('state_snapshot', 'payload', 'l'), ('state_damaged', 'payload', 'l'),
 				('state_log_entry', 'entry', 'l'), ('state_log_entry', 'payload', 'l'))
 	UNION ALL SELECT format('ALTER TABLE %s ALTER %I SET STATISTICS %s', k.relation, a.attname, a.attstattarget), 2
 		FROM kept k JOIN pg_attribute a ON a.attrelid = k.oid WHERE a.attnum > 0 AND NOT a.attisdropped
@@ -202,7 +206,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 		FROM kept k JOIN pg_index i ON i.indrelid = k.oid JOIN pg_class c ON c.oid = i.indexrelid
 		WHERE NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conindid = i.indexrelid
 			AND n.conrelid = k.oid)
-			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_recovery_log_state',
+			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_snapshot_label',
+				'state_recovery_log_state',
 				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
 				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',

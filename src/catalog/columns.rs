@@ -68,7 +68,7 @@ pub const HEAD: [Column; 14] = [
 ];
 
 /// Those of `state_snapshot`.
-pub const SNAPSHOT: [Column; 13] = [
+pub const SNAPSHOT: [Column; 15] = [
     required(c"class", pg_sys::TEXTOID, Default::Any),
     required(c"key", pg_sys::TEXTOID, Default::Any),
     required(c"version", pg_sys::INT8OID, Default::Any),
@@ -82,6 +82,8 @@ pub const SNAPSHOT: [Column; 13] = [
     required(c"writer", pg_sys::XID8OID, WRITER),
     nullable(c"state", pg_sys::JSONBOID),
     nullable(c"delta", pg_sys::BYTEAOID),
+    nullable(c"label", pg_sys::TEXTOID),
+    nullable(c"payload", pg_sys::BYTEAOID),
 ];
 
 /// Whether a table is an ordinary one whose first columns are these, and the first `key` of them its primary key.
@@ -198,7 +200,11 @@ unsafe fn default_of(descriptor: pg_sys::TupleDesc, n: usize) -> Option<Default>
 }
 
 /// Indexes of ours that hold some rows only.
-const PARTIAL: [&CStr; 2] = [c"state_head_expiring", c"state_head_tombstones"];
+const PARTIAL: [&CStr; 3] = [
+    c"state_head_expiring",
+    c"state_head_tombstones",
+    c"state_snapshot_label",
+];
 
 /// Whether no index computes anything but ours, and none is checked later than at once.
 ///

@@ -183,9 +183,7 @@ fn keep_merged(
     let checkpoint = Checkpoint {
         checkpoint_type: AUTO.into(),
         recovery_point: true,
-        agent_phase: None,
-        execution_context: None,
-        parent: None,
+        ..Checkpoint::default()
     };
     Ok(transaction::save(child, document, checkpoint, None, None, function)?.version)
 }

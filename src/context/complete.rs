@@ -274,8 +274,7 @@ impl<'a> Ending<'a> {
             checkpoint_type: b"pipeline_complete".as_slice().into(),
             recovery_point: true,
             agent_phase: Some(b"completion".as_slice().into()),
-            execution_context: None,
-            parent: None,
+            ..Checkpoint::default()
         };
         transaction::save(self.state, &last, checkpoint, None, None, FUNCTION).map(|_| ())
     }

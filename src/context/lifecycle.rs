@@ -169,8 +169,7 @@ fn write_new(state: &StateRef<'_>, new: New<'_>, depth: i32, function: &CStr) ->
         // What the run starts from is what its merge compares with: pruning spares it.
         recovery_point: true,
         agent_phase: Some(b"initialization".as_slice().into()),
-        execution_context: None,
-        parent: None,
+        ..Checkpoint::default()
     };
     check_absent(state)?;
     // A deletion by this transaction takes the place of the former run with it.

@@ -53,9 +53,7 @@ impl Capability for Jobs {
             checkpoint: Some(Checkpoint {
                 checkpoint_type: b"full".as_slice().into(),
                 recovery_point: true,
-                agent_phase: None,
-                execution_context: None,
-                parent: None,
+                ..Checkpoint::default()
             }),
             expires_at: kept.map(until),
         }))

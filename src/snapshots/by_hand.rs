@@ -22,18 +22,15 @@ pub fn check_not_needed(catalog: &Catalog, class: &[u8], key: &[u8], version: i6
     // Nobody builds upon it meanwhile.
     store::lock(catalog, class, key)?;
     let _snapshot = after_the_statement();
-    let next = {
-        // The caller may not see the version that needs it.
-        let _owner = Impersonation::owner_of(catalog.snapshot);
-        store::next_version(catalog, class, key, version)?
-    };
-    match next {
-        Some((number, encoding)) if encoding.base() == Some(version) => Err(Error::Needed {
+    // The caller may not see the version that needs it.
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    match store::built_upon(catalog, class, key, version)? {
+        Some(by) => Err(Error::Needed {
             state: Shown::new(class, key),
             version,
-            by: number,
+            by,
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

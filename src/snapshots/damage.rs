@@ -48,6 +48,20 @@ pub fn kept(
     })
 }
 
+/// The payload of a version under the active snapshot: `None` if it has none, and what is wrong with it if it is not
+/// what its hash says or PostgreSQL cannot read its row.
+pub fn payload(
+    catalog: &Catalog,
+    (class, key): (&[u8], &[u8]),
+    version: i64,
+) -> Result<Option<std::result::Result<Vec<u8>, AnyFault>>> {
+    let read = survive_damage(|| store::payload(catalog, class, key, version))?;
+    Ok(match read {
+        Ok(payload) => payload.map(|payload| payload.map_err(|fault: Fault| fault.into())),
+        Err(damage) => Some(Err(damage.into())),
+    })
+}
+
 /// Moves a damaged version to `state_damaged`, as far as PostgreSQL can read its row.
 pub fn put_aside(
     catalog: &Catalog,

@@ -29,4 +29,5 @@ mod save;
 mod verify;
 
 pub use damage::Recovery;
+pub use history::required_document;
 pub use prune::{Needed, Retention, prune, prune_state, would_prune};

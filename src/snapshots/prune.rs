@@ -199,8 +199,8 @@ fn choose(
 /// The kept versions whose base goes.
 pub(super) fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Result<Vec<i64>> {
     let is_orphan = |version: &&KeptVersion| {
-        let base = version.encoding.base();
-        !dropped.contains(&version.number) && base.is_some_and(|base| dropped.contains(&base))
+        let mut bases = version.bases();
+        !dropped.contains(&version.number) && bases.any(|base| dropped.contains(&base))
     };
     let orphans = versions.iter().filter(is_orphan);
     Ok(collect(orphans.map(|version| version.number))?)
@@ -209,12 +209,12 @@ pub(super) fn orphans(versions: &[KeptVersion], dropped: &BTreeSet<i64>) -> Resu
 /// Lets stay what the orphans build upon.
 fn spare(versions: &[KeptVersion], orphans: &[i64], dropped: &mut BTreeSet<i64>) {
     for &orphan in orphans {
-        let mut wanted = Some(orphan);
+        let mut wanted = BTreeSet::from([orphan]);
         // Newest first, so a base comes after what builds upon it.
         for version in versions {
-            if Some(version.number) == wanted {
+            if wanted.remove(&version.number) {
                 dropped.remove(&version.number);
-                wanted = version.encoding.base();
+                wanted.extend(version.bases());
             }
         }
     }
@@ -248,7 +248,15 @@ pub(super) fn store_as_keyframe(
     match damage::kept(catalog, (&class.name, key), version)? {
         // A snapshot row beside that does not count.
         Some(Ok(kept)) if kept.storage.holder() == Some(Holder::Head) => {}
-        Some(Ok(kept)) => store::rewrite_as_keyframe(catalog, class, key, version, &kept)?,
+        Some(Ok(kept)) => {
+            let payload = match damage::payload(catalog, (&class.name, key), version)? {
+                Some(Err(fault)) => return Ok(Some(fault)),
+                Some(Ok(payload)) => Some(payload),
+                None => None,
+            };
+            let kept = (&kept, payload.as_deref());
+            store::rewrite_as_keyframe(catalog, class, key, version, kept)?;
+        }
         Some(Err(fault)) => return Ok(Some(fault)),
         None => {}
     }

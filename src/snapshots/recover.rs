@@ -82,6 +82,8 @@ pub fn reinstate(
         agent_phase: label.agent_phase,
         execution_context: label.execution_context,
         parent: Some(version),
+        payload: payload(state, version)?,
+        ..Checkpoint::default()
     };
     let (document, expected) = match context::is_run(state) {
         true => {
@@ -93,6 +95,13 @@ pub fn reinstate(
         false => (Cow::Borrowed(document), expected),
     };
     transaction::save(state, &document, checkpoint, expected, None, function)
+}
+
+/// The payload of a version that is gone back to, if it has one that is intact.
+fn payload(state: &StateRef<'_>, version: i64) -> Result<Option<Vec<u8>>> {
+    let name = (&*state.class.name, state.key);
+    let payload = damage::payload(&state.catalog, name, version)?;
+    Ok(payload.and_then(std::result::Result::ok))
 }
 
 /// A document to which a run goes back, which is locked if it is there. What it has used since stays used. Beside it
@@ -139,6 +148,7 @@ pub(super) fn label(state: &StateRef<'_>, version: i64) -> Result<Label> {
         recovery_point: false,
         agent_phase: None,
         execution_context: None,
+        label: None,
     }))
 }
 

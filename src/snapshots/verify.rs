@@ -102,6 +102,13 @@ fn examine(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Vec<Finding>> 
             }
             Some(Ok(_)) | None => None,
         };
+        let found = match found {
+            None => match damage::payload(catalog, (class, key), number)? {
+                Some(Err(fault)) => Some((fault, BadRow::Damaged)),
+                Some(Ok(_)) | None => None,
+            },
+            found => found,
+        };
         if let Some((fault, row)) = found {
             findings.try_push(Finding::of_row(number, fault, is_current, row))?;
         }

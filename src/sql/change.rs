@@ -88,10 +88,7 @@ sql_functions! {
         let document = call.required_jsonb(1, "state")?;
         let checkpoint = Checkpoint {
             checkpoint_type: boxed(AUTO)?,
-            recovery_point: false,
-            agent_phase: None,
-            execution_context: None,
-            parent: None,
+            ..Checkpoint::default()
         };
         let (expected, ttl) = (call.bigint(2), call.interval(3));
         let saved = transaction::save(&state, document, checkpoint, expected, ttl, c"state_put()")?;

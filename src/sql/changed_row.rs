@@ -66,19 +66,20 @@ impl Row {
         (self.bytes(0).into(), self.bytes(1).into())
     }
 
-    /// Whether two snapshots are of the same version and hold the same document in the same form, whatever its hash
-    /// is said to be.
+    /// Whether two snapshots are of the same version and hold the same document and payload in the same form,
+    /// whatever the hash is said to be.
     pub fn holds_as(&self, other: &Self) -> bool {
         self.name() == other.name()
             && self.integer(2) == other.integer(2)
-            && [11, 12]
+            && [11, 12, 14]
                 .into_iter()
                 .all(|n| self.is_null(n) == other.is_null(n) && self.bytes(n) == other.bytes(n))
     }
 
     /// Whether a snapshot is stored as the difference from another version.
     pub fn is_dependent(&self) -> bool {
-        self.is_null(11) && self.bytes(12).first() == Some(&state_cache_delta::DELTA)
+        let is_delta = |column| self.bytes(column).first() == Some(&state_cache_delta::DELTA);
+        self.is_null(11) && is_delta(12) || is_delta(14)
     }
 
     /// Whether a snapshot is a recovery point.

@@ -12,6 +12,8 @@
 //! - **The row of the version is read all the same**, with the privileges and the policies of the caller; its bytes
 //!   must be those that were decoded, and the document is compared with the hash in the row. Where anything differs,
 //!   the rows decide.
+//! - **A call that lists versions** ([`OneCall`]) remembers also in a transaction that has written: while the call
+//!   runs, it only reads. What a policy's function writes meanwhile is beyond its snapshot.
 //! - **Who looks for damage** (verification, repair, recovery) does not come here.
 //! - **Bounded** in entries and in bytes. Memory is asked for fallibly; where it is refused, nothing is remembered.
 //! - **Dropped when the transaction ends**; the callback only frees.
@@ -22,6 +24,7 @@ use lru::LruCache;
 use pgrx::pg_sys;
 use state_cache_document::hash;
 use state_cache_memory::{copy, with_capacity};
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 
 /// The most versions that are remembered: several chains as deep as they may be.
@@ -30,6 +33,15 @@ const ENTRIES: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// The most bytes of their documents, and the most of one.
 const BYTES: usize = 8 << 20;
 const ONE: usize = 1 << 20;
+
+/// What of a version is packed in a chain of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its document.
+    Document,
+    /// The bytes beside it.
+    Payload,
+}
 
 /// A version: the hash of the names of its class and state, and its number.
 type Name = (u128, i64);
@@ -50,6 +62,8 @@ struct Walk {
 
 thread_local! {
     static WALK: Kept<Option<Walk>> = Kept::default();
+    /// How many calls run that write nothing.
+    static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A walk through the history of one state, under the active snapshot.
@@ -62,13 +76,14 @@ pub struct Walker {
 impl Walker {
     /// `None` where nothing may be remembered: what this transaction has written, a savepoint may take back without a
     /// change of the snapshot.
-    pub fn of(class: &[u8], key: &[u8]) -> Option<Self> {
+    pub fn of(class: &[u8], key: &[u8], part: Part) -> Option<Self> {
         // SAFETY: looks at this backend's transaction state.
         let written_as = unsafe { pg_sys::GetTopTransactionIdIfAny() };
-        if written_as != pg_sys::InvalidTransactionId {
+        if written_as != pg_sys::InvalidTransactionId && CALLS.get() == 0 {
             return None;
         }
-        let mut state = with_capacity(size_of::<usize>() + class.len() + key.len()).ok()?;
+        let mut state = with_capacity(1 + size_of::<usize>() + class.len() + key.len()).ok()?;
+        state.push(u8::from(part == Part::Payload));
         state.extend(class.len().to_ne_bytes());
         state.extend_from_slice(class);
         state.extend_from_slice(key);
@@ -141,6 +156,27 @@ impl Walk {
         {
             self.bytes -= oldest.document.len();
         }
+    }
+}
+
+/// A call that reads many versions and writes none: within it, what was decoded is remembered in a transaction that
+/// has written too. Nothing decoded before the call counts, and nothing of the call counts after it.
+pub struct OneCall(());
+
+impl OneCall {
+    /// Begins one.
+    pub fn begin() -> Self {
+        forget();
+        CALLS.set(CALLS.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for OneCall {
+    // Runs while an error unwinds, too.
+    fn drop(&mut self) {
+        CALLS.set(CALLS.get().saturating_sub(1));
+        forget();
     }
 }
 

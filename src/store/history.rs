@@ -1,6 +1,7 @@
 //! Reading and changing the kept versions of one state.
 
 use super::changes::write;
+use super::payload::{self, pack_payload};
 use super::read::again;
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Decoding, Fault, Holder, Storage, pack, unpack};
@@ -44,6 +45,8 @@ pub struct Label {
     pub agent_phase: Option<Box<[u8]>>,
     /// Whatever else belongs to it, in binary jsonb.
     pub execution_context: Option<Vec<u8>>,
+    /// Its name within the state.
+    pub label: Option<Box<[u8]>>,
 }
 
 /// How a snapshot row holds its document, by the names that `state_history` uses.
@@ -86,6 +89,15 @@ pub struct Version {
     pub bytes: i64,
     /// When it was written.
     pub created_at: i64,
+    /// The version that its payload builds upon, if any.
+    pub payload_base: Option<i64>,
+}
+
+impl Version {
+    /// The versions whose rows it needs to be read.
+    pub fn bases(&self) -> impl Iterator<Item = i64> + use<> {
+        self.encoding.base().into_iter().chain(self.payload_base)
+    }
 }
 
 /// Of a version that is held twice, as it should not be, the row that counts is first: the head row, as for who reads
@@ -118,7 +130,8 @@ pub fn versions(
                 "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
                  CASE WHEN $3 THEN execution_context END, \
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
-                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}), \
+                 label, pg_catalog.substring(payload, 1, {MAX_HEADER}) \
                  FROM {KEPT} ORDER BY version USING OPERATOR(pg_catalog.>), \
                  in_head USING OPERATOR(pg_catalog.>), created_at USING OPERATOR(pg_catalog.>)"
             )
@@ -148,11 +161,12 @@ pub(super) fn version_of(row: &Row<'_>) -> Version {
     Version {
         number,
         parent: row.column(2).map(|_| row.bigint(2)),
-        label: label_of(row, [3, 4, 5, 6]),
+        label: label_of(row, [3, 4, 5, 6, 11]),
         encoding,
         bytes_stored: row.bigint(8),
         bytes: bytes as i64,
         created_at: row.bigint(7),
+        payload_base: payload::base(row, 12, number),
     }
 }
 
@@ -169,13 +183,14 @@ fn packed(header: &[u8], number: i64) -> (Encoding, usize) {
     (encoding, header.whole_bytes as usize)
 }
 
-/// From the columns `checkpoint_type`, `recovery_point`, `agent_phase` and `execution_context`.
-fn label_of(row: &Row<'_>, [kind, recovery_point, phase, context]: [i32; 4]) -> Label {
+/// From the columns `checkpoint_type`, `recovery_point`, `agent_phase`, `execution_context` and `label`.
+fn label_of(row: &Row<'_>, [kind, recovery_point, phase, context, label]: [i32; 5]) -> Label {
     Label {
         checkpoint_type: row.text(kind),
         recovery_point: row.boolean(recovery_point),
         agent_phase: row.column(phase).map(|_| row.text(phase)),
         execution_context: row.bytes(context),
+        label: row.column(label).map(|_| row.text(label)),
     }
 }
 
@@ -187,31 +202,32 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
         &catalog.schema,
         || {
             format!(
-                "SELECT checkpoint_type, recovery_point, agent_phase, execution_context \
+                "SELECT checkpoint_type, recovery_point, agent_phase, execution_context, label \
                  FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 {COUNTS_FIRST} LIMIT 1"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
     )?;
     let rows = connection.query(statement, named(class, key, version))?;
-    Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4])))
+    Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4, 5])))
 }
 
-/// The next kept version above another one that a snapshot row holds, and how it is stored, under the active
+/// The next kept version above another one that a snapshot row holds, if it builds upon that, under the active
 /// snapshot: what a head row holds builds upon no other.
-pub fn next_version(
+pub fn built_upon(
     catalog: &Catalog,
     class: &[u8],
     key: &[u8],
     version: i64,
-) -> Result<Option<(i64, Encoding)>> {
+) -> Result<Option<i64>> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
         &statements(catalog).next_version,
         &catalog.schema,
         || {
             format!(
-                "SELECT version, state IS NOT NULL, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                "SELECT version, state IS NOT NULL, pg_catalog.substring(delta, 1, {MAX_HEADER}), \
+                 pg_catalog.substring(payload, 1, {MAX_HEADER}) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>) $3 \
                  ORDER BY version LIMIT 1"
             )
@@ -219,13 +235,14 @@ pub fn next_version(
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
     )?;
     let rows = connection.query(statement, named(class, key, version))?;
-    Ok(rows.first().map(|row| {
+    Ok(rows.first().and_then(|row| {
         let number = row.bigint(1);
         let encoding = match row.boolean(2) {
             true => Encoding::Whole,
             false => packed(&row.text(3), number).0,
         };
-        (number, encoding)
+        let is_base = |base: Option<i64>| base == Some(version);
+        (is_base(encoding.base()) || is_base(payload::base(&row, 4, number))).then_some(number)
     }))
 }
 
@@ -352,13 +369,13 @@ fn kept_once(
     Ok(fault.map(Err))
 }
 
-/// Stores a version of a snapshot row as a keyframe, which it is not yet.
+/// Stores a version of a snapshot row as a keyframe, which it is not yet, with its payload.
 pub fn rewrite_as_keyframe(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],
     version: i64,
-    kept: &Kept,
+    (kept, payload): (&Kept, Option<&[u8]>),
 ) -> Result<()> {
     let is_recovery_point = kept.storage.is_recovery_point();
     let packed = pack(
@@ -370,11 +387,14 @@ pub fn rewrite_as_keyframe(
         is_recovery_point,
     );
     let whole = packed.delta.is_none().then_some(kept.document.as_slice());
+    let payload = payload
+        .map(|payload| pack_payload(catalog, class, key, version, payload, None))
+        .transpose()?;
     let [class, key, version] = named(&class.name, key, version);
     write(
         catalog,
         &statements(catalog).rewrite,
-        "UPDATE @extschema@.state_snapshot SET state = $4, delta = $5 \
+        "UPDATE @extschema@.state_snapshot SET state = $4, delta = $5, payload = $6 \
          WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
          AND version OPERATOR(pg_catalog.=) $3",
         [
@@ -383,6 +403,7 @@ pub fn rewrite_as_keyframe(
             pg_sys::INT8OID,
             pg_sys::JSONBOID,
             pg_sys::BYTEAOID,
+            pg_sys::BYTEAOID,
         ],
         [
             class,
@@ -390,6 +411,7 @@ pub fn rewrite_as_keyframe(
             version,
             whole.map(varlena_datum),
             packed.delta.as_deref().map(varlena_datum),
+            payload.as_deref().map(varlena_datum),
         ],
     )?;
     Ok(())

@@ -124,7 +124,7 @@ pub fn put_aside(
     log_id: &LogId,
 ) -> Result<()> {
     let columns = "parent_version, hash, checkpoint_type, recovery_point, agent_phase, execution_context, \
-         created_at, writer, state, delta";
+         created_at, writer, state, delta, label, payload";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,
@@ -163,9 +163,10 @@ pub fn put_first_aside(
          AND s.version OPERATOR(pg_catalog.=) $3 \
          AND s.tableoid OPERATOR(pg_catalog.=) first.t AND s.ctid OPERATOR(pg_catalog.=) first.c RETURNING s.*) \
          INSERT INTO @extschema@.state_damaged (log_id, class, key, version, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta) \
-         SELECT $4, class, key, version, parent_version, hash, \
-         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta FROM gone";
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta, \
+         label, payload) SELECT $4, class, key, version, parent_version, hash, \
+         checkpoint_type, recovery_point, agent_phase, execution_context, created_at, writer, state, delta, \
+         label, payload FROM gone";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,

@@ -14,9 +14,11 @@ mod decoded;
 mod history;
 mod integrity;
 mod jobs;
+mod keys;
 mod logs;
 mod own_write;
 mod parameters;
+mod payload;
 mod pruning;
 mod read;
 mod rows;
@@ -46,10 +48,10 @@ pub use contexts::{
     delete_children, delete_place, lock_claim, lock_place, put_place, release_claim, renew_claim,
     set_base, subtree, take_claim,
 };
-pub use decoded::forget as forget_decoded;
+pub use decoded::{OneCall, forget as forget_decoded};
 pub use history::{
-    Contexts, Encoding, Kept, Label, Version as KeptVersion, delete_snapshot, kept, kept_in_walk,
-    label, lock_if_free, next_version, prunable_states, rewrite_as_keyframe, versions,
+    Contexts, Encoding, Kept, Label, Version as KeptVersion, built_upon, delete_snapshot, kept,
+    kept_in_walk, label, lock_if_free, prunable_states, rewrite_as_keyframe, versions,
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use jobs::{
@@ -59,10 +61,12 @@ pub use jobs::{
     lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, next_lease, renew_leases,
     task_documents, task_page, task_values, update_tasks,
 };
+pub use keys::{ListedVersion, ListedWhat, Listing, labelled_version, list, live_keys};
 pub use logs::{
     LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,
 };
 pub use own_write::{is_by_hand, is_caller_by_hand};
+pub use payload::{payload, payload_in_walk};
 pub use read::{
     BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, read_head,
     target,

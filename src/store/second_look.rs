@@ -17,6 +17,7 @@
 use super::changes::write;
 use super::history::{Kept, named, rewrite_as_keyframe};
 use super::own_write::OwnWrite;
+use super::payload::pack_payload;
 use super::spi::{Connection, Statement};
 use super::storage::{Holder, pack};
 use super::texts::{KEPT, OF_STATE};
@@ -78,7 +79,11 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
         return Ok(made);
     }
     let base = decided.new.and_then(|new| new.base);
-    let base = base.filter(|_| made.storage.depth() > 0);
+    let payload = decided
+        .new
+        .and_then(|new| new.checkpoint?.payload.as_deref());
+    // A payload may build upon it too.
+    let base = base.filter(|_| made.storage.depth() > 0 || payload.is_some());
     let found = {
         let _owner = Impersonation::owner_of(catalog.snapshot);
         let _snapshot = PushedSnapshot::latest();
@@ -102,7 +107,7 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
             hash: new.hash,
             storage: made.storage,
         };
-        rewrite_as_keyframe(catalog, class, key, made.version, &kept)?;
+        rewrite_as_keyframe(catalog, class, key, made.version, (&kept, payload))?;
     }
     Ok(made)
 }
@@ -243,14 +248,20 @@ fn renumber(
         None,
         is_recovery_point,
     );
+    let payload = new.checkpoint.and_then(|it| it.payload.as_deref());
+    let payload = payload
+        .map(|payload| pack_payload(catalog, class, key, number, payload, None))
+        .transpose()?;
     let _owner = Impersonation::owner_of(catalog.snapshot);
     let whole = packed.delta.is_none().then(|| varlena_datum(new.document));
     let delta = packed.delta.as_deref().map(varlena_datum);
+    let payload = payload.as_deref().map(varlena_datum);
     let written = write(
         catalog,
         &statements(catalog).number_snapshot,
         &format!(
-            "UPDATE @extschema@.state_snapshot SET version = $4, state = $5, delta = $6 WHERE {of_version} \
+            "UPDATE @extschema@.state_snapshot SET version = $4, state = $5, delta = $6, payload = $7 \
+             WHERE {of_version} \
              AND writer OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() RETURNING version"
         ),
         [
@@ -260,20 +271,21 @@ fn renumber(
             pg_sys::INT8OID,
             pg_sys::JSONBOID,
             pg_sys::BYTEAOID,
+            pg_sys::BYTEAOID,
         ],
-        [class_name, key_name, from, to, whole, delta],
+        [class_name, key_name, from, to, whole, delta, payload],
     )?;
     if written != 1 {
         return Err(raced());
     }
     Ok(Made {
         version: number,
-        storage: packed.storage.written_newest(),
+        storage: packed.storage.held_by_snapshot().written_newest(),
     })
 }
 
 /// The columns of `state_snapshot`, and their types.
-const COLUMNS: [(&str, pg_sys::Oid); 13] = [
+const COLUMNS: [(&str, pg_sys::Oid); 15] = [
     ("class", pg_sys::TEXTOID),
     ("key", pg_sys::TEXTOID),
     ("version", pg_sys::INT8OID),
@@ -287,6 +299,8 @@ const COLUMNS: [(&str, pg_sys::Oid); 13] = [
     ("writer", pg_sys::XID8OID),
     ("state", pg_sys::JSONBOID),
     ("delta", pg_sys::BYTEAOID),
+    ("label", pg_sys::TEXTOID),
+    ("payload", pg_sys::BYTEAOID),
 ];
 
 /// Puts back what command `command` of this transaction has taken away of the versions below this one.

@@ -8,7 +8,7 @@
 //! pack what he likes, and give it the right hash, what was packed must be a document that the server could have
 //! built before the server sees it. `state` came through jsonb's input function.
 
-use super::decoded::Walker;
+use super::decoded::{Part, Walker};
 use super::spi::{Connection, Row, Statement};
 use super::texts::IS_KEYFRAME;
 use crate::call::{bigint_datum, varlena_datum};
@@ -19,7 +19,7 @@ use crate::{settings, sys};
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 use state_cache_delta::{
-    Base as PackBase, Decoder, Encoder, Fault as PackFault, Form, Header, Layout,
+    Base as PackBase, Decoder, Encoded, Encoder, Fault as PackFault, Form, Header, Layout,
 };
 use state_cache_memory::{Grow, OutOfMemory, copy};
 use std::cell::RefCell;
@@ -28,6 +28,7 @@ use std::cell::RefCell;
 #[derive(Default)]
 struct Statements {
     rows_below: OnceCell<Statement>,
+    payloads_below: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -85,6 +86,11 @@ impl Storage {
         }
     }
 
+    /// The same of a version that must have a snapshot row.
+    pub(super) fn held_by_snapshot(self) -> Self {
+        Self(self.0 & !IN_HEAD)
+    }
+
     /// Which row holds it; `None` where that is not known.
     pub fn holder(self) -> Option<Holder> {
         self.layout().map(|_| match self.0 & IN_HEAD {
@@ -117,7 +123,7 @@ impl Storage {
     }
 
     /// Deltas to be replayed, and the sizes that the next version is measured by.
-    fn layout(self) -> Option<Layout> {
+    pub(super) fn layout(self) -> Option<Layout> {
         Layout::unpack(self.0 & !FLAGS)
     }
 
@@ -147,6 +153,8 @@ pub struct Base<'a> {
 pub struct Packed {
     /// The column `delta`; without it `state` holds the document.
     pub delta: Option<Vec<u8>>,
+    /// The column `payload`, of a version that has bytes beside its document.
+    pub payload: Option<Vec<u8>>,
     /// How the version is stored then.
     pub storage: Storage,
 }
@@ -161,6 +169,16 @@ thread_local! {
     static DECODER: OnceCell<RefCell<Decoder>> = const { OnceCell::new() };
 }
 
+/// Packs bytes, where there is memory for the compressor: as the difference from `base` where that pays.
+pub(super) fn encode(bytes: &[u8], version: i64, base: Option<PackBase<'_>>) -> Option<Encoded> {
+    let max_chain = settings::max_delta_chain();
+    ENCODER.with(|encoder| {
+        let encoder = encoder.get_or_try_init(|| Encoder::new(LEVEL).map(RefCell::new));
+        let mut encoder = encoder.ok()?.borrow_mut();
+        encoder.encode(bytes, version, base, max_chain).ok()
+    })
+}
+
 /// Decides how a version is stored. A recovery point depends on no other row.
 pub fn pack(
     catalog: &Catalog,
@@ -173,6 +191,7 @@ pub fn pack(
     let keyframe = Storage::new(Layout::keyframe(document.len()), is_recovery_point);
     let whole = Packed {
         delta: None,
+        payload: None,
         storage: keyframe.held_by(Holder::of_new(class, is_recovery_point)),
     };
     // A user's trigger that looks at documents finds them.
@@ -186,21 +205,14 @@ pub fn pack(
             layout: base.storage.layout()?,
         })
     });
-    let max_chain = settings::max_delta_chain();
-    ENCODER.with(|encoder| {
-        let encoder = encoder.get_or_try_init(|| Encoder::new(LEVEL).map(RefCell::new));
-        let encoded = encoder.ok().and_then(|encoder| {
-            let mut encoder = encoder.borrow_mut();
-            encoder.encode(document, version, base, max_chain).ok()
-        });
-        // Out of memory for the compressor: whole is as good.
-        encoded.map_or(whole, |encoded| Packed {
-            storage: Storage::new(encoded.layout, is_recovery_point),
-            delta: match encoded.form {
-                Form::Whole => None,
-                Form::Packed(bytes) => Some(bytes),
-            },
-        })
+    // Out of memory for the compressor: whole is as good.
+    encode(document, version, base).map_or(whole, |encoded| Packed {
+        storage: Storage::new(encoded.layout, is_recovery_point),
+        payload: None,
+        delta: match encoded.form {
+            Form::Whole => None,
+            Form::Packed(bytes) => Some(bytes),
+        },
     })
 }
 
@@ -228,6 +240,33 @@ impl Columns {
         }
     }
 }
+
+/// First byte of a payload that is stored as it is; those of `state_cache_delta` are the next ones.
+pub(super) const WHOLE: u8 = 0x50;
+const _: () = assert!(WHOLE < state_cache_delta::DELTA);
+
+/// Bytes of the hash behind a payload.
+pub(super) const HASH: usize = 8;
+
+/// The form in which a column holds a payload, and the hash of that.
+pub(super) fn payload_form(
+    mut column: Vec<u8>,
+) -> Result<std::result::Result<(Columns, [u8; HASH]), Fault>> {
+    let Some((form, hash)) = column.split_last_chunk::<HASH>() else {
+        return Ok(Err(TOO_SHORT));
+    };
+    let hash = *hash;
+    match form.first() {
+        None => Ok(Err(TOO_SHORT)),
+        Some(&WHOLE) => Ok(Ok((Columns::Whole(copy(&form[1..])?), hash))),
+        Some(_) => {
+            column.truncate(column.len() - HASH);
+            Ok(Ok((Columns::Packed(column), hash)))
+        }
+    }
+}
+
+const TOO_SHORT: Fault = "the stored payload is too short";
 
 /// What is wrong with a stored version.
 pub type Fault = &'static str;
@@ -262,7 +301,8 @@ pub fn unpack(
     is_right: impl FnOnce(u128) -> bool,
 ) -> Result<std::result::Result<Unpacked, Fault>> {
     let was_packed = matches!(columns, Columns::Packed(_));
-    let decoded = decode(catalog, name, columns, is_recovery_point, decoding)?;
+    let part = Part::Document;
+    let decoded = decode(catalog, name, (part, columns), is_recovery_point, decoding)?;
     let (document, storage) = match decoded {
         Ok(decoded) => decoded,
         Err(fault) => return Ok(Err(fault)),
@@ -285,10 +325,10 @@ pub fn unpack(
 }
 
 /// What the columns stand for; nothing is known of it yet.
-fn decode(
+pub(super) fn decode(
     catalog: &Catalog,
     (class, key, version): (&[u8], &[u8], i64),
-    columns: Columns,
+    (part, columns): (Part, Columns),
     is_recovery_point: bool,
     decoding: Decoding,
 ) -> Result<std::result::Result<(Vec<u8>, Storage), Fault>> {
@@ -306,14 +346,14 @@ fn decode(
     };
     let storage = Storage::new(header.layout(packed.len()), is_recovery_point);
     let walker = match decoding {
-        Decoding::Remembered => Walker::of(class, key),
+        Decoding::Remembered => Walker::of(class, key, part),
         Decoding::Anew => None,
     };
     let known = walker.and_then(|walker| remembered(walker, version, &packed, &header));
     if let Some(document) = known {
         return Ok(Ok((document, storage)));
     }
-    let chain = match chain(catalog, (class, key, version), packed, header)? {
+    let chain = match chain(catalog, (class, key, version), part, packed, header)? {
         Ok(chain) => chain,
         Err(fault) => return Ok(Err(fault)),
     };
@@ -339,6 +379,7 @@ fn remembered(walker: Walker, version: i64, packed: &[u8], header: &Header) -> O
 fn chain(
     catalog: &Catalog,
     name: (&[u8], &[u8], i64),
+    part: Part,
     packed: Vec<u8>,
     header: Header,
 ) -> Result<std::result::Result<Vec<(i64, Columns)>, Fault>> {
@@ -354,9 +395,9 @@ fn chain(
         .access()
         .row_security
         .then(|| Impersonation::owner_of(catalog.snapshot));
-    let found = match walk(base, rows_below(catalog, name, None)?)? {
+    let found = match walk(base, rows_below(catalog, name, part, None)?)? {
         // What looks like the keyframe may be another row of a version that is kept twice.
-        Err(MISSING) => walk(base, rows_below(catalog, name, Some(i64::MIN))?)?,
+        Err(MISSING) => walk(base, rows_below(catalog, name, part, Some(i64::MIN))?)?,
         found => found,
     };
     let below = match found {
@@ -405,15 +446,20 @@ pub const MISSING: Fault = "a version that it builds upon is missing";
 fn rows_below(
     catalog: &Catalog,
     (class, key, below): (&[u8], &[u8], i64),
+    part: Part,
     from: Option<i64>,
 ) -> Result<Vec<(i64, Columns)>> {
     let connection = Connection::open()?;
+    let (slot, columns) = match part {
+        Part::Document => (&statements(catalog).rows_below, "state, delta"),
+        Part::Payload => (&statements(catalog).payloads_below, "NULL, payload"),
+    };
     let statement = connection.prepare(
-        &statements(catalog).rows_below,
+        slot,
         &catalog.schema,
         || {
             format!(
-                "SELECT version, state, delta, created_at FROM @extschema@.state_snapshot \
+                "SELECT version, {columns}, created_at FROM @extschema@.state_snapshot \
                  WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2 \
                  AND version OPERATOR(pg_catalog.<) $3 AND version OPERATOR(pg_catalog.>=) COALESCE($4, \
                  (SELECT k.version FROM @extschema@.state_snapshot k \
@@ -443,7 +489,13 @@ fn rows_below(
     let mut written = 0;
     for row in rows.iter() {
         let number = row.bigint(1);
-        let columns = Columns::of(&row, 2, 3);
+        let columns = match part {
+            Part::Document => Columns::of(&row, 2, 3),
+            Part::Payload => match row.bytes(3).map(payload_form).transpose()? {
+                Some(Ok((columns, _))) => columns,
+                Some(Err(_)) | None => Columns::Neither,
+            },
+        };
         let created_at = row.bigint(4);
         match found.last_mut() {
             // Of a version that a partitioned table holds twice, as it should not, the row that was written last

@@ -39,7 +39,8 @@ pub fn versions_unread(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Ve
             format!(
                 "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
                     NULL::pg_catalog.jsonb, \
-                 created_at, 0::pg_catalog.int8, NULL::pg_catalog.jsonb, NULL::pg_catalog.bytea \
+                 created_at, 0::pg_catalog.int8, NULL::pg_catalog.jsonb, NULL::pg_catalog.bytea, \
+                 label, NULL::pg_catalog.bytea \
                  FROM {KEPT} ORDER BY version USING OPERATOR(pg_catalog.>), in_head USING OPERATOR(pg_catalog.>)"
             )
         },
@@ -67,7 +68,8 @@ pub fn version(
                 "SELECT version, parent_version, checkpoint_type, recovery_point, agent_phase, \
                  CASE WHEN $4 THEN execution_context END, \
                  created_at, pg_catalog.int8(COALESCE(pg_catalog.pg_column_size(state), \
-                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}) \
+                 pg_catalog.pg_column_size(delta))), state, pg_catalog.substring(delta, 1, {MAX_HEADER}), \
+                 label, pg_catalog.substring(payload, 1, {MAX_HEADER}) \
                  FROM {KEPT} WHERE version OPERATOR(pg_catalog.=) $3 \
                  ORDER BY in_head USING OPERATOR(pg_catalog.>) LIMIT 1"
             )
@@ -93,8 +95,7 @@ pub fn put_aside_unread(
     version: i64,
     log_id: &LogId,
 ) -> Result<()> {
-    let columns =
-        "parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at, writer";
+    let columns = "parent_version, hash, checkpoint_type, recovery_point, agent_phase, created_at, writer, label";
     let [class, key, version] = named(class, key, version);
     write(
         catalog,

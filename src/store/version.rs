@@ -3,13 +3,15 @@
 use super::parameters::{
     Parameter, bigint, boolean, bytea, expiry, hash, jsonb, optional_text, size, text,
 };
+use super::payload::pack_payload;
 use super::storage::{Base, Holder, Packed, Storage, pack};
 use crate::call::{bigint_datum, stored_datum};
 use crate::catalog::{Catalog, Class};
+use crate::error::Result;
 use pgrx::pg_sys;
 
 /// What the caller says about a snapshot beside its document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Why it was taken.
     pub checkpoint_type: Box<[u8]>,
@@ -21,6 +23,12 @@ pub struct Checkpoint {
     pub execution_context: Option<Vec<u8>>,
     /// The version whose content it has, where that is not the one before.
     pub parent: Option<i64>,
+    /// Its name within the state.
+    pub label: Option<Box<[u8]>>,
+    /// The version that the caller says it was made from, where that is not the one before; 0 for none.
+    pub made_from: Option<i64>,
+    /// Bytes beside the document.
+    pub payload: Option<Vec<u8>>,
 }
 
 impl Checkpoint {
@@ -28,10 +36,16 @@ impl Checkpoint {
     pub fn is_skippable(&self) -> bool {
         !self.recovery_point
             && self.parent.is_none()
+            && self.made_from.is_none()
             && matches!(
                 &*self.checkpoint_type,
                 AUTO | b"intermediate" | b"pipeline_complete"
             )
+    }
+
+    /// Whether only a snapshot row has room for it: a head row has no columns for a label and a payload.
+    pub fn needs_snapshot(&self) -> bool {
+        self.recovery_point || self.label.is_some() || self.payload.is_some()
     }
 }
 
@@ -111,16 +125,39 @@ impl Replaced {
 }
 
 /// Decides how a new version is stored.
-pub(super) fn pack_new(catalog: &Catalog, class: &Class, new: &NewVersion<'_>) -> Packed {
+pub(super) fn pack_new(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    new: &NewVersion<'_>,
+) -> Result<Packed> {
     let is_recovery_point = new.checkpoint.is_some_and(|it| it.recovery_point);
-    pack(
+    let packed = pack(
         catalog,
         class,
         new.number,
         new.document,
         new.base,
         is_recovery_point,
-    )
+    );
+    let Some(checkpoint) = new.checkpoint.filter(|it| it.needs_snapshot()) else {
+        return Ok(packed);
+    };
+    let payload = match &checkpoint.payload {
+        Some(payload) => {
+            let base = new.base.filter(|_| !is_recovery_point);
+            let base = base.map(|base| base.version);
+            Some(pack_payload(
+                catalog, class, key, new.number, payload, base,
+            )?)
+        }
+        None => None,
+    };
+    Ok(Packed {
+        storage: packed.storage.held_by_snapshot(),
+        payload,
+        ..packed
+    })
 }
 
 impl Packed {
@@ -136,16 +173,18 @@ impl Packed {
     }
 }
 
-/// The parameters $1 to $13 of a statement that writes a version.
+/// The parameters $1 to $15 of a statement that writes a version.
 pub(super) fn new_version(
     class: &Class,
     key: &[u8],
     new: &NewVersion<'_>,
     packed: &Packed,
-) -> [Parameter; 13] {
+) -> [Parameter; 15] {
     let checkpoint = new.checkpoint;
     let context = checkpoint.and_then(|it| it.execution_context.as_deref());
     let checkpoint_type = checkpoint.map_or(AUTO, |it| &it.checkpoint_type);
+    let said = checkpoint.and_then(|it| it.parent.or(it.made_from));
+    let parent = said.or(new.parent);
     // A head row says nothing of what most versions are.
     let is_said = packed.holder() == Holder::Snapshot || checkpoint_type != AUTO;
     [
@@ -164,6 +203,8 @@ pub(super) fn new_version(
         boolean(checkpoint.is_some_and(|it| it.recovery_point)),
         optional_text(checkpoint.and_then(|it| it.agent_phase.as_deref())),
         jsonb(context),
-        bigint(checkpoint.and_then(|it| it.parent).or(new.parent)),
+        bigint(parent.filter(|parent| *parent > 0)),
+        optional_text(checkpoint.and_then(|it| it.label.as_deref())),
+        bytea(packed.payload.as_deref()),
     ]
 }

@@ -145,8 +145,8 @@ const FIRST_VERSION: &str = "SELECT COALESCE(pg_catalog.max(version), 0) OPERATO
 
 /// The columns of a snapshot that [`new_version`] gives, and its parameters.
 const NEW_COLUMNS: &str = "class, key, version, parent_version, hash, \
-     checkpoint_type, recovery_point, agent_phase, execution_context, state, delta";
-const NEW_VALUES: &str = "$1, $2, version, $13, $3, $9, $10, $11, $12, $7, $8";
+     checkpoint_type, recovery_point, agent_phase, execution_context, state, delta, label, payload";
+const NEW_VALUES: &str = "$1, $2, version, $13, $3, $9, $10, $11, $12, $7, $8, $14, $15";
 
 /// The columns [`HELD`] of a head row that holds the new document.
 const HELD_VALUES: [&str; HELD.len()] = [
@@ -240,9 +240,9 @@ fn update_sql(also: Also, looks: &str) -> String {
         "UPDATE @extschema@.state_head SET version = $6, hash = $3, size = $4, deleted = false, \
          expires_at = $5, updated_at = pg_catalog.clock_timestamp(), {} WHERE {}{looks} RETURNING version",
         hold(also.holder),
-        unmoved("$14", "$15", "$16"),
+        unmoved("$16", "$17", "$18"),
     );
-    let beside = beside_sql(also, ["$14", "$15"], ["$6", "$17", "$18"]);
+    let beside = beside_sql(also, ["$16", "$17"], ["$6", "$19", "$20"]);
     with_head(&head, &beside, also.holder)
 }
 
@@ -313,7 +313,7 @@ impl<'a> Writer<'a> {
         new: &NewVersion<'_>,
     ) -> Result<Option<Made>> {
         let catalog = self.catalog;
-        let packed = pack_new(catalog, class, &NewVersion { base: None, ..*new });
+        let packed = pack_new(catalog, class, key, &NewVersion { base: None, ..*new })?;
         let holder = packed.holder();
         let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
         let write = || match self.tables(Needs::Both) {
@@ -359,9 +359,9 @@ impl<'a> Writer<'a> {
         new: &NewVersion<'_>,
     ) -> Result<Option<Made>> {
         let catalog = self.catalog;
-        let packed = pack_new(catalog, class, new);
+        let packed = pack_new(catalog, class, key, new)?;
         let also = Also::of(catalog, class, &replaced, Some(packed.storage));
-        let parameters = || -> [Parameter; 18] {
+        let parameters = || -> [Parameter; 20] {
             join(&[
                 &new_version(class, key, new, &packed),
                 &replaced.parameters(),

@@ -233,6 +233,9 @@ impl Pending {
                 || it.agent_phase.is_some()
                 || it.execution_context.is_some()
                 || it.parent.is_some()
+                || it.made_from.is_some()
+                || it.label.is_some()
+                || it.payload.is_some()
         };
         self.belongs_to_written
             || self.touched.has_items()

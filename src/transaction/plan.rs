@@ -216,8 +216,22 @@ fn is_repeated(state: &StateRef<'_>, pending: &Pending, current: &mut Current) -
         stored.checkpoint_type == checkpoint.checkpoint_type
             && stored.agent_phase == checkpoint.agent_phase
             && stored.execution_context == checkpoint.execution_context
+            && stored.label == checkpoint.label
     };
-    Ok(is_intact && stored.is_some_and(is_said_again))
+    if !is_intact || !stored.is_some_and(is_said_again) {
+        return Ok(false);
+    }
+    let payload = store::payload(&state.catalog, &state.class.name, state.key, current.number)?;
+    let is_same = |stored: &Vec<u8>| checkpoint.payload.as_ref() == Some(stored);
+    Ok(match payload {
+        Some(Ok(payload)) => is_same(&payload),
+        Some(Err(_)) => {
+            // To be mended, by a version that does not build upon it.
+            current.is_damaged = true;
+            false
+        }
+        None => checkpoint.payload.is_none(),
+    })
 }
 
 /// Decides on the next version, which is deferred.

@@ -3,7 +3,7 @@
 /// How many `state_head` has.
 pub const HEAD: usize = 14;
 /// How many `state_snapshot` has.
-pub const SNAPSHOT: usize = 13;
+pub const SNAPSHOT: usize = 15;
 
 /// Of `state_head`.
 pub mod head {
@@ -29,4 +29,5 @@ pub mod snapshot {
     pub const RECOVERY_POINT: usize = 6;
     pub const STATE: usize = 11;
     pub const DELTA: usize = 12;
+    pub const PAYLOAD: usize = 14;
 }

@@ -130,6 +130,9 @@ impl<'a> State<'a> {
                 Some(row.value(head::WRITER).unwrap_or_else(|| bigint_datum(0))),
                 Some(state),
                 None,
+                // What has either is never held by a head row.
+                None,
+                None,
             ]);
         }
     }
@@ -157,18 +160,24 @@ impl<'a> State<'a> {
 
 /// Whether a snapshot depends on no other row.
 fn is_keyframe(row: &Found<'_>) -> bool {
-    let Some(delta) = row.value(snapshot::DELTA) else {
-        return row.value(snapshot::STATE).is_some();
+    let is_delta = |column: usize| {
+        row.value(column).is_some_and(|packed| {
+            // SAFETY: a `bytea` column, of which the first byte is read; the row is pinned.
+            let first = unsafe { varlena::first_byte(packed) };
+            first == Some(state_cache_delta::DELTA)
+        })
     };
-    // SAFETY: a `bytea` column, of which the first byte is read; the row is pinned.
-    let first = unsafe { varlena::first_byte(delta) };
-    row.value(snapshot::STATE).is_some() || first != Some(state_cache_delta::DELTA)
+    let holds_document =
+        row.value(snapshot::STATE).is_some() || row.value(snapshot::DELTA).is_some();
+    holds_document
+        && (row.value(snapshot::STATE).is_some() || !is_delta(snapshot::DELTA))
+        && !is_delta(snapshot::PAYLOAD)
 }
 
 /// A version as rows, but for its number.
 struct New {
     /// As `new_version` gives them.
-    values: [Value; 13],
+    values: [Value; 15],
     holder: Holder,
     now: pg_sys::Datum,
     writer: pg_sys::Datum,
@@ -206,6 +215,7 @@ impl New {
             phase,
             context,
             parent,
+            ..,
         ] = self.values;
         let held = match self.holder {
             Holder::Snapshot => [None; 6],
@@ -253,6 +263,8 @@ impl New {
             phase,
             context,
             parent,
+            label,
+            payload,
         ] = self.values;
         (self.holder == Holder::Snapshot).then_some([
             class,
@@ -268,6 +280,8 @@ impl New {
             Some(self.writer),
             state,
             delta,
+            label,
+            payload,
         ])
     }
 }

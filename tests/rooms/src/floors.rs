@@ -16,6 +16,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "context",
             "derived",
             "jobs",
+            "keys",
             "logs",
             "snapshots",
             "upkeep",

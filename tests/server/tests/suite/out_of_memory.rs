@@ -79,6 +79,11 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM state_verify()",
     "SELECT count(*) FROM state_verify(repair => true)",
     "SELECT (state_save('other', o, execution_context => o, class => 'all')).action FROM docs",
+    "SELECT (state_save('other', o, label => 'l', payload => convert_to(o::text, 'UTF8'), class => 'all')).action \
+     FROM docs",
+    "SELECT count(*) FROM state_list('big', class => 'all')",
+    "SELECT count(*) FROM state_list(prefix => 'o', class => 'all')",
+    "SELECT count(*) FROM state_keys(class => 'all')",
     "SELECT state_restore('big', 1, class => 'all')",
     "SELECT * FROM state_recover('big', class => 'all')",
     "SELECT state_prune('all', keep => 1)",

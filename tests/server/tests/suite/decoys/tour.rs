@@ -35,6 +35,12 @@ const STATEMENTS: &[&str] = &[
         SELECT state_update('k$', '{\"gone\": 1}'); SELECT state_batch_rollback(); COMMIT",
     "SELECT * FROM state_save('s$', '{\"n\": 1}', recovery_point => true)",
     "SELECT * FROM state_save('s$', '{\"n\": 2}')",
+    "SELECT * FROM state_save('l$', '{\"n\": 1}', label => 'a', payload => '\\x01', execution_context => \
+        '{\"a\": 1}')",
+    "SELECT * FROM state_save('l$', '{\"n\": 2}', label => 'b', payload => '\\x02', parent_version => 1)",
+    "SELECT * FROM state_list('l$', before_label => 'b'); SELECT * FROM state_list('l$', filter => '{\"a\": 1}');
+        SELECT * FROM state_list(prefix => 'l', label => 'a')",
+    "SELECT * FROM state_keys('l', after => 'k')",
     "SELECT * FROM state_history('s$')",
     "SELECT state_at('s$'::pg_catalog.text, 1::pg_catalog.int8, 'run'::pg_catalog.text), state_diff('s$', 1, 2)",
     "SELECT state_restore('s$', 1)",

@@ -1,0 +1,19 @@
+-- ---------------------------------------------------------------------------------------------------
+-- Many keys: lists of versions and of states.
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION state_list(key text DEFAULT NULL, prefix text DEFAULT NULL, before bigint DEFAULT NULL,
+		before_label text DEFAULT NULL, label text DEFAULT NULL, filter jsonb DEFAULT NULL,
+		"limit" integer DEFAULT 100, states boolean DEFAULT true, class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT parent_version bigint, OUT label text, OUT execution_context jsonb,
+		OUT state jsonb, OUT payload bytea, OUT created_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME', 'state_list';
+COMMENT ON FUNCTION state_list(text, text, bigint, text, text, jsonb, integer, boolean, text)
+	IS 'kept versions of one state, or of those with a prefix, newest first, with what belongs to them';
+
+CREATE FUNCTION state_keys(prefix text DEFAULT '', after text DEFAULT NULL, "limit" integer DEFAULT 10000,
+		class text DEFAULT 'run',
+		OUT key text, OUT version bigint, OUT updated_at timestamptz) RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'state_keys';
+COMMENT ON FUNCTION state_keys(text, text, integer, text)
+	IS 'the states of a class whose keys begin with a prefix, in the order of their keys';
