@@ -176,6 +176,15 @@ impl<'a> Call<'a> {
         Ok(Some(unsafe { varlena::text_elements(datum)? }))
     }
 
+    /// A `bigint[]` argument, element by element.
+    pub fn bigint_array(&self, n: usize) -> Result<Option<Vec<Option<i64>>>> {
+        let Some(datum) = self.argument(n) else {
+            return Ok(None);
+        };
+        // SAFETY: the SQL declaration says bigint[].
+        Ok(Some(unsafe { varlena::bigint_elements(datum)? }))
+    }
+
     /// The result NULL.
     pub fn null(&mut self) -> pg_sys::Datum {
         // SAFETY: fcinfo is valid for the call.

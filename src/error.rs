@@ -259,6 +259,8 @@ pub enum Error {
     PartialView,
     /// A version that somebody names is not kept, or never was.
     VersionNotKept { state: Shown, version: i64 },
+    /// A version is to be erased that the next merge of a run compares with.
+    VersionMerged { state: Shown, version: i64 },
     /// There is no intact version to go back to; so many are kept.
     NothingToRecover { state: Shown, kept: usize },
     /// A name that is not one of those known.
@@ -464,6 +466,11 @@ impl Error {
                 format!("version {version} of state \"{}\" is not kept", state.0),
             )
             .set_hint("state_history() lists the versions that are."),
+            Self::VersionMerged { state, version } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the next merge of run \"{}\" compares with version {version}", state.0),
+            )
+            .set_hint("Complete the run, or erase the whole state."),
             Self::NothingToRecover { state, kept: 0 } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("no version of state \"{}\" is kept", state.0),

@@ -114,6 +114,37 @@ pub unsafe fn bytea_elements<'a>(
     unsafe { elements(array, pg_sys::BYTEAOID) }
 }
 
+/// The elements of a `bigint[]` value, `None` for NULL; arrays of several dimensions are read in storage order.
+///
+/// # Safety
+/// `array` is a `bigint[]` datum.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub unsafe fn bigint_elements(array: pg_sys::Datum) -> Result<Vec<Option<i64>>, OutOfMemory> {
+    // SAFETY: the caller's promise; the server's own layout of the type: eight bytes, by value on 64 bits.
+    unsafe {
+        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            pg_sys::INT8OID,
+            8,
+            true,
+            pg_sys::TYPALIGN_DOUBLE as std::ffi::c_char,
+            &mut elements,
+            &mut nulls,
+            &mut count,
+        );
+        let count = usize::try_from(count).unwrap_or(0);
+        let element = |i| {
+            let is_null: bool = *nulls.add(i);
+            (!is_null).then(|| (*elements.add(i)).value() as i64)
+        };
+        collect((0..count).map(element))
+    }
+}
+
 /// The elements of an array of a type whose values are varlenas aligned as integers.
 ///
 /// # Safety

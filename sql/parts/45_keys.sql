@@ -1,5 +1,5 @@
 -- ---------------------------------------------------------------------------------------------------
--- Many keys: lists of versions and of states.
+-- Many keys: lists of versions and of states, purges.
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION state_list(key text DEFAULT NULL, prefix text DEFAULT NULL, before bigint DEFAULT NULL,
@@ -17,3 +17,9 @@ CREATE FUNCTION state_keys(prefix text DEFAULT '', after text DEFAULT NULL, "lim
 	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME', 'state_keys';
 COMMENT ON FUNCTION state_keys(text, text, integer, text)
 	IS 'the states of a class whose keys begin with a prefix, in the order of their keys';
+
+CREATE FUNCTION state_purge(keys text[] DEFAULT NULL, prefix text DEFAULT NULL, versions bigint[] DEFAULT NULL,
+		keep integer DEFAULT NULL, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_purge';
+COMMENT ON FUNCTION state_purge(text[], text, bigint[], integer, text)
+	IS 'erases states for good, or versions of states; returns of how many states something was erased';

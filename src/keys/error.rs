@@ -12,6 +12,12 @@ pub(super) enum KeysError {
     KeyOrPrefix,
     /// `before` with a prefix: versions of several states have no order among them.
     BeforeOfMany,
+    /// Neither or both of keys and a prefix are given.
+    KeysOrPrefix,
+    /// Versions to be erased are named, and how many are to stay.
+    VersionsAndKeep,
+    /// Versions to be erased are named, and not one key.
+    VersionsOfMany,
     /// No kept version of the state has the label.
     NoLabel { state: Shown, label: String },
 }
@@ -43,6 +49,20 @@ impl Report for KeysError {
             .set_hint(
                 "Versions of one state are compared with each other, those of several are not.",
             ),
+            Self::KeysOrPrefix => new(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                "either keys or a prefix is needed, and not both".to_owned(),
+            )
+            .set_hint("prefix => '' means all states of the class."),
+            Self::VersionsAndKeep => new(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                "versions and keep must not both be given".to_owned(),
+            ),
+            Self::VersionsOfMany => new(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                "versions need one key".to_owned(),
+            )
+            .set_hint("A number means another version in each state."),
             Self::NoLabel { state, label } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("no kept version of state \"{state}\" has the label \"{label}\""),

@@ -28,4 +28,4 @@ mod append;
 mod lock;
 mod read;
 
-pub use lock::lock_if_free;
+pub use lock::{lock, lock_if_free};

@@ -3,8 +3,9 @@
 //! Keys are compared byte by byte (the columns have collation C), so the keys with a prefix are a range, which the
 //! primary keys of both tables give in order.
 
+use super::changes::write;
 use super::spi::{Connection, Row, Statement};
-use super::texts::KEPT;
+use super::texts::{KEPT, OF_STATE};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -18,6 +19,9 @@ struct Statements {
     list: [OnceCell<Statement>; 4],
     labelled: OnceCell<Statement>,
     live_keys: OnceCell<Statement>,
+    keys: [OnceCell<Statement>; 2],
+    erase: OnceCell<Statement>,
+    erase_put_aside: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -246,4 +250,76 @@ pub fn live_keys(
         each(&row.text(1), row.bigint(2), row.bigint(3));
     }
     Ok(())
+}
+
+/// The keys with this prefix of which the tables hold a document, in the order of their bytes. `with_logs`: or a log.
+pub fn keys_with_prefix(
+    catalog: &Catalog,
+    class: &[u8],
+    prefix: &[u8],
+    with_logs: bool,
+) -> Result<Vec<Box<[u8]>>> {
+    const OF_RANGE: &str = "class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.>=) $2 \
+         AND key OPERATOR(pg_catalog.<) $3";
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).keys[usize::from(with_logs)],
+        &catalog.schema,
+        || {
+            let logs = match with_logs {
+                true => format!(" UNION SELECT key FROM @extschema@.state_log_entry WHERE {OF_RANGE}"),
+                false => String::new(),
+            };
+            format!(
+                "SELECT k.key FROM (SELECT key FROM @extschema@.state_head WHERE {OF_RANGE} AND NOT deleted \
+                 UNION SELECT key FROM @extschema@.state_snapshot WHERE {OF_RANGE}{logs}) k ORDER BY k.key"
+            )
+        },
+        &[pg_sys::TEXTOID; 3],
+    )?;
+    let end = beyond(prefix)?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(prefix)),
+            Some(varlena_datum(&end)),
+        ],
+    )?;
+    Ok(collect(rows.iter().map(|row| row.text(1)))?)
+}
+
+/// Deletes all snapshot rows of a state; how many there were.
+pub fn erase_snapshots(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<usize> {
+    write(
+        catalog,
+        &statements(catalog).erase,
+        &format!("DELETE FROM @extschema@.state_snapshot WHERE {OF_STATE} RETURNING version"),
+        [pg_sys::TEXTOID, pg_sys::TEXTOID],
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )
+}
+
+/// Deletes what was put aside as damaged of a state, or of one version of the state; whether there was any.
+pub fn erase_put_aside(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: Option<i64>,
+) -> Result<bool> {
+    let erased = write(
+        catalog,
+        &statements(catalog).erase_put_aside,
+        &format!(
+            "DELETE FROM @extschema@.state_damaged WHERE {OF_STATE} \
+             AND ($3 IS NULL OR version OPERATOR(pg_catalog.=) $3) RETURNING version"
+        ),
+        [pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(key)),
+            version.map(bigint_datum),
+        ],
+    )?;
+    Ok(erased > 0)
 }

@@ -61,7 +61,10 @@ pub use jobs::{
     lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, next_lease, renew_leases,
     task_documents, task_page, task_values, update_tasks,
 };
-pub use keys::{ListedVersion, ListedWhat, Listing, labelled_version, list, live_keys};
+pub use keys::{
+    ListedVersion, ListedWhat, Listing, erase_put_aside, erase_snapshots, keys_with_prefix,
+    labelled_version, list, live_keys,
+};
 pub use logs::{
     LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,
 };

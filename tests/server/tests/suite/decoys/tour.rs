@@ -41,6 +41,8 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_list('l$', before_label => 'b'); SELECT * FROM state_list('l$', filter => '{\"a\": 1}');
         SELECT * FROM state_list(prefix => 'l', label => 'a')",
     "SELECT * FROM state_keys('l', after => 'k')",
+    "SELECT state_purge('{l$}', versions => '{1}'); SELECT state_purge(prefix => 'l$', keep => 1);
+        SELECT state_purge(prefix => 'l$')",
     "SELECT * FROM state_history('s$')",
     "SELECT state_at('s$'::pg_catalog.text, 1::pg_catalog.int8, 'run'::pg_catalog.text), state_diff('s$', 1, 2)",
     "SELECT state_restore('s$', 1)",
