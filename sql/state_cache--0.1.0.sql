@@ -617,7 +617,7 @@ SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
 SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
 
 -- ---------------------------------------------------------------------------------------------------
--- Many keys: lists of versions and of states, purges.
+-- Many keys: lists of versions and of states, purges, copies.
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION state_list(key text DEFAULT NULL, prefix text DEFAULT NULL, before bigint DEFAULT NULL,
@@ -641,6 +641,11 @@ CREATE FUNCTION state_purge(keys text[] DEFAULT NULL, prefix text DEFAULT NULL, 
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_purge';
 COMMENT ON FUNCTION state_purge(text[], text, bigint[], integer, text)
 	IS 'erases states for good, or versions of states; returns of how many states something was erased';
+
+CREATE FUNCTION state_copy(from_prefix text, to_prefix text, class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_copy';
+COMMENT ON FUNCTION state_copy(text, text, text)
+	IS 'copies the states whose keys begin with a prefix, with history and logs, under another one; returns how many';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Logs: entries beside a state

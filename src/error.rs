@@ -257,6 +257,8 @@ pub enum Error {
     Needed { state: Shown, version: i64, by: i64 },
     /// A role under row-level security wants to prune or repair: it does not see all that counts.
     PartialView,
+    /// Row-level security hides versions of a state of which the caller wants all.
+    HiddenVersions { state: Shown },
     /// A version that somebody names is not kept, or never was.
     VersionNotKept { state: Shown, version: i64 },
     /// A version is to be erased that the next merge of a run compares with.
@@ -459,6 +461,11 @@ impl Error {
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 "snapshots cannot be pruned, recovered or made of differences by hand under row-level \
                     security".to_owned(),
+            )
+            .set_hint("Have a role do it that sees all rows, such as the owner of the tables."),
+            Self::HiddenVersions { state } => new(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("row-level security keeps versions of state \"{}\" from the caller", state.0),
             )
             .set_hint("Have a role do it that sees all rows, such as the owner of the tables."),
             Self::VersionNotKept { state, version } => new(

@@ -18,11 +18,29 @@ pub(super) enum KeysError {
     VersionsAndKeep,
     /// Versions to be erased are named, and not one key.
     VersionsOfMany,
+    /// What is to be copied has a name that is taken.
+    Exists { state: Shown },
+    /// A run is to be copied.
+    Run { state: Shown },
     /// No kept version of the state has the label.
     NoLabel { state: Shown, label: String },
 }
 
 impl KeysError {
+    /// [`KeysError::Exists`].
+    pub fn exists(state: &StateRef<'_>) -> Self {
+        Self::Exists {
+            state: state.shown(),
+        }
+    }
+
+    /// [`KeysError::Run`].
+    pub fn run(state: &StateRef<'_>) -> Self {
+        Self::Run {
+            state: state.shown(),
+        }
+    }
+
     /// [`KeysError::NoLabel`].
     pub fn no_label(state: &StateRef<'_>, label: &[u8]) -> Self {
         Self::NoLabel {
@@ -63,6 +81,16 @@ impl Report for KeysError {
                 "versions need one key".to_owned(),
             )
             .set_hint("A number means another version in each state."),
+            Self::Exists { state } => new(
+                Code::ERRCODE_UNIQUE_VIOLATION,
+                format!("there is a state \"{state}\" already, or a log beside it"),
+            )
+            .set_hint("Nothing was copied. Choose another prefix, or erase what is there by state_purge()."),
+            Self::Run { state } => new(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("run \"{state}\" cannot be copied"),
+            )
+            .set_hint("state_context_create() makes a run, or a child of one."),
             Self::NoLabel { state, label } => new(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 format!("no kept version of state \"{state}\" has the label \"{label}\""),

@@ -1,6 +1,7 @@
 //! `state_purge`.
 
 use super::error::KeysError;
+use super::names::with_prefix;
 use crate::cache::StateRef;
 use crate::call::{self, Call, Scratch, sql_functions};
 use crate::catalog::{self, Catalog, Class};
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::snapshots::{self, Purged};
 use crate::store::{self, LogPlace};
 use crate::{behind, logs, transaction};
-use state_cache_memory::{Grow, boxed, try_collect};
+use state_cache_memory::{boxed, try_collect};
 use std::rc::Rc;
 
 /// What of each state goes.
@@ -56,7 +57,7 @@ fn keys(
             };
             try_collect(named.into_iter().map(known))?
         }
-        (None, Some(prefix)) => with_prefix((catalog, class), prefix, what)?,
+        (None, Some(prefix)) => with_prefix((catalog, class), prefix, matches!(what, What::State))?,
         _ => return Err(KeysError::KeysOrPrefix.into()),
     };
     keys.sort_unstable();
@@ -67,31 +68,6 @@ fn keys(
         }
         _ => Ok(keys),
     }
-}
-
-/// The keys with a prefix, those included of which only this transaction or L1 has anything.
-fn with_prefix(
-    (catalog, class): (&Rc<Catalog>, &Class),
-    prefix: &[u8],
-    what: &What,
-) -> Result<Vec<Box<[u8]>>> {
-    transaction::write_all_deferred(catalog, Some(&class.name))?;
-    let with_logs = matches!(what, What::State);
-    let mut keys = store::keys_with_prefix(catalog, &class.name, prefix, with_logs)?;
-    for key in transaction::staged_keys(&class.name)? {
-        if key.starts_with(prefix) {
-            keys.try_push(key)?;
-        }
-    }
-    // What is in L1 alone is of writers whom no policy concerns.
-    if !catalog.access().row_security {
-        for ((_, key), _) in behind::dirty_states(catalog, Some(&class.name))? {
-            if key.starts_with(prefix) {
-                keys.try_push(boxed(&key)?)?;
-            }
-        }
-    }
-    Ok(keys)
 }
 
 /// Purges one state; whether there was anything.

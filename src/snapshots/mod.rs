@@ -32,4 +32,6 @@ mod verify;
 pub use damage::Recovery;
 pub use history::required_document;
 pub use prune::{Needed, Retention, prune, prune_state, would_prune};
-pub use purge::{Purged, purge_state, purge_versions};
+pub use purge::{
+    Purged, check_sees_all, lock_written, purge_state, purge_versions, snapshot_of_now,
+};

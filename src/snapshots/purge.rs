@@ -10,8 +10,8 @@
 //! - **The whole state**: the state is deleted by the door through which every delete goes, so L1, listeners and
 //!   catch-up agree. Then every row goes that holds something of the state, also what verification has put aside.
 //!   The tombstone stays, and with the tombstone the number: a state created again goes on above that.
-//! - **Versions of it**: what stays and builds upon what goes is stored as a keyframe first. Where the current version
-//!   goes, the newest that stays is made current again before, as `state_restore` does it: under the next number.
+//! - **Some versions**: what stays and builds upon what goes is stored as a keyframe first. Where the current version
+//!   goes, the newest that stays is made current before that, as `state_restore` does it: under the next number.
 //!
 //! On an error the transaction takes all of it back: nothing is kept in this backend's memory.
 
@@ -44,15 +44,15 @@ pub enum Purged<'a> {
 }
 
 /// What this transaction has written is seen by the snapshot.
-fn snapshot_of_now() -> PushedSnapshot {
+pub fn snapshot_of_now() -> PushedSnapshot {
     // SAFETY: we are inside a transaction, not in parallel mode: whoever purges may change states.
     unsafe { pg_sys::CommandCounterIncrement() };
     PushedSnapshot::transaction()
 }
 
 /// Locks the head row, with all that is staged or unwritten of the state in the tables.
-fn lock(state: &StateRef<'_>) -> Result<()> {
-    transaction::write_before_recovery(state, FUNCTION)?;
+pub fn lock_written(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    transaction::write_before_recovery(state, function)?;
     store::lock(&state.catalog, &state.class.name, state.key)?;
     // Whoever held the lock may have dropped the extension.
     catalog::require_same(&state.catalog)
@@ -74,7 +74,7 @@ fn end_expired(state: &StateRef<'_>, head: &Target) -> Result<()> {
 
 /// `42501` where row-level security hides rows of a state from the caller: nothing may be left of what is erased,
 /// and what is hidden may build upon that.
-fn check_sees_all(state: &StateRef<'_>) -> Result<()> {
+pub fn check_sees_all(state: &StateRef<'_>) -> Result<()> {
     let catalog = &state.catalog;
     if !catalog.access().row_security {
         return Ok(());
@@ -85,7 +85,9 @@ fn check_sees_all(state: &StateRef<'_>) -> Result<()> {
     let _owner = Impersonation::owner_of(catalog.snapshot);
     match count()? == seen {
         true => Ok(()),
-        false => Err(Error::PartialView),
+        false => Err(Error::HiddenVersions {
+            state: state.shown(),
+        }),
     }
 }
 
@@ -94,13 +96,13 @@ pub fn purge_state(state: &StateRef<'_>) -> Result<bool> {
     let (catalog, class) = (&state.catalog, &*state.class.name);
     // Not after the lock: where a run is deleted, its claim and its place are locked before its head row.
     let mut was_there = transaction::delete(state, None, FUNCTION)?;
-    lock(state)?;
+    lock_written(state, FUNCTION)?;
     if let Some(found) = head(state)?.filter(|head| !head.deleted) {
         // It has expired, or somebody has made it meanwhile.
         was_there = true;
         end_expired(state, &found)?;
         if transaction::delete(state, None, FUNCTION)? {
-            lock(state)?;
+            lock_written(state, FUNCTION)?;
         }
     }
     let _snapshot = snapshot_of_now();
@@ -121,7 +123,9 @@ pub fn purge_state(state: &StateRef<'_>) -> Result<bool> {
 /// What keeps rows from being deleted.
 fn not_erased(state: &StateRef<'_>) -> Error {
     match state.catalog.access().row_security {
-        true => Error::PartialView,
+        true => Error::HiddenVersions {
+            state: state.shown(),
+        },
         false => Error::Swallowed {
             state: state.shown(),
         },
@@ -142,7 +146,7 @@ fn erase_put_aside(state: &StateRef<'_>, version: Option<i64>) -> Result<bool> {
 /// upon what goes.
 pub fn purge_versions(state: &StateRef<'_>, purged: Purged<'_>) -> Result<bool> {
     let (catalog, class) = (&state.catalog, &*state.class.name);
-    lock(state)?;
+    lock_written(state, FUNCTION)?;
     let mut current = head(state)?.filter(|head| !head.deleted);
     if let Some(expired) = &current {
         end_expired(state, expired)?;

@@ -4,6 +4,7 @@
 //! primary keys of both tables give in order.
 
 use super::changes::write;
+use super::own_write::OwnWrite;
 use super::spi::{Connection, Row, Statement};
 use super::texts::{KEPT, OF_STATE};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
@@ -22,6 +23,10 @@ struct Statements {
     keys: [OnceCell<Statement>; 2],
     erase: OnceCell<Statement>,
     erase_put_aside: OnceCell<Statement>,
+    copy_head: OnceCell<Statement>,
+    copy_snapshots: OnceCell<Statement>,
+    has_log: OnceCell<Statement>,
+    copy_log: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -322,4 +327,120 @@ pub fn erase_put_aside(
         ],
     )?;
     Ok(erased > 0)
+}
+
+/// Two keys of a class.
+#[derive(Clone, Copy)]
+pub struct Copied<'a> {
+    /// The class of both.
+    pub class: &'a [u8],
+    /// What is copied.
+    pub from: &'a [u8],
+    /// What the copy is called.
+    pub to: &'a [u8],
+}
+
+impl Copied<'_> {
+    fn names(&self) -> [Option<pg_sys::Datum>; 3] {
+        [self.class, self.from, self.to].map(|name| Some(varlena_datum(name)))
+    }
+}
+
+/// Copies a state that is there, its rows as they are but with all numbers raised by `offset`; whether the new head
+/// row was written. A tombstone up to that number gives way, and nothing else: whoever has made the state meanwhile
+/// keeps what was made.
+///
+/// A difference names what it builds upon by the distance, so it needs no decoding.
+pub fn copy_state(catalog: &Catalog, copied: &Copied<'_>, offset: i64) -> Result<bool> {
+    const TYPES: [pg_sys::Oid; 4] = [
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+    ];
+    let [class, from, to] = copied.names();
+    let arguments = [class, from, to, Some(bigint_datum(offset))];
+    let columns = "version, hash, size, expires_at, parent_version, checkpoint_type, agent_phase, \
+         execution_context, writer, state";
+    let set: Vec<_> = columns
+        .split(", ")
+        .map(|column| format!("{column} = EXCLUDED.{column}"))
+        .collect();
+    let written = write(
+        catalog,
+        &statements(catalog).copy_head,
+        &format!(
+            "INSERT INTO @extschema@.state_head AS t (class, key, {columns}) \
+             SELECT h.class, $3, h.version OPERATOR(pg_catalog.+) $4, h.hash, h.size, h.expires_at, \
+                 h.parent_version OPERATOR(pg_catalog.+) $4, h.checkpoint_type, h.agent_phase, h.execution_context, \
+                 CASE WHEN h.state IS NOT NULL THEN pg_catalog.pg_current_xact_id() END, h.state \
+             FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
+             AND h.key OPERATOR(pg_catalog.=) $2 AND {IS_LIVE} \
+             ON CONFLICT (class, key) DO UPDATE SET deleted = false, updated_at = EXCLUDED.updated_at, {} \
+             WHERE t.deleted AND t.version OPERATOR(pg_catalog.<=) $4 RETURNING version",
+            set.join(", ")
+        ),
+        TYPES,
+        arguments,
+    )?;
+    if written == 0 {
+        return Ok(false);
+    }
+    let beside = "hash, checkpoint_type, recovery_point, agent_phase, execution_context, created_at, state, delta, \
+         label, payload";
+    write(
+        catalog,
+        &statements(catalog).copy_snapshots,
+        &format!(
+            "INSERT INTO @extschema@.state_snapshot (class, key, version, parent_version, {beside}) \
+             SELECT class, $3, version OPERATOR(pg_catalog.+) $4, parent_version OPERATOR(pg_catalog.+) $4, {beside} \
+             FROM @extschema@.state_snapshot WHERE {OF_STATE} ORDER BY version RETURNING version"
+        ),
+        TYPES,
+        arguments,
+    )?;
+    Ok(true)
+}
+
+/// Whether a log has entries, under the active snapshot.
+pub fn has_log(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<bool> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).has_log,
+        &catalog.schema,
+        || format!("SELECT number FROM @extschema@.state_log_entry WHERE {OF_STATE} LIMIT 1"),
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let name = [Some(varlena_datum(class)), Some(varlena_datum(key))];
+    Ok(connection.query(statement, name)?.first().is_some())
+}
+
+/// Copies the entries of a log in their order, with numbers of their own; how many. The log of the copy is locked.
+pub fn copy_log(catalog: &Catalog, copied: &Copied<'_>) -> Result<usize> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).copy_log,
+        &catalog.schema,
+        || {
+            format!(
+                "INSERT INTO @extschema@.state_log_entry (class, key, ref, id, number, created_at, entry, payload) \
+                 SELECT l.class, $3, l.ref, l.id, pg_catalog.nextval($4), l.created_at, l.entry, l.payload \
+                 FROM (SELECT * FROM @extschema@.state_log_entry WHERE {OF_STATE} ORDER BY number) l \
+                 RETURNING number"
+            )
+        },
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::TEXTOID,
+            pg_sys::REGCLASSOID,
+        ],
+    )?;
+    let [class, from, to] = copied.names();
+    let sequence = Some(pg_sys::Datum::from(catalog.log_number));
+    let _own = OwnWrite::begin();
+    Ok(connection
+        .modify(statement, [class, from, to, sequence])?
+        .iter()
+        .count())
 }

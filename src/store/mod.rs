@@ -62,8 +62,8 @@ pub use jobs::{
     task_documents, task_page, task_values, update_tasks,
 };
 pub use keys::{
-    ListedVersion, ListedWhat, Listing, erase_put_aside, erase_snapshots, keys_with_prefix,
-    labelled_version, list, live_keys,
+    Copied, ListedVersion, ListedWhat, Listing, copy_log, copy_state, erase_put_aside,
+    erase_snapshots, has_log, keys_with_prefix, labelled_version, list, live_keys,
 };
 pub use logs::{
     LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,

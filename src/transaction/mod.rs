@@ -122,6 +122,7 @@ mod write_back;
 
 pub use by_hand::{Bucket, ChangedByHand, Untraced};
 pub use callbacks::init;
+pub use capability::check_may_replace;
 pub use capability::{Capability, Wanted};
 pub use change::{
     apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
@@ -139,7 +140,7 @@ pub use lock::{
     write_before_recovery,
 };
 pub use operation::{Edit, Operation, check_size};
-pub use overrule::{ChangeByHand, note_change_by_hand};
+pub use overrule::{ChangeByHand, note_by_hand, note_change_by_hand, own_floor};
 pub use redefine::{before_all_classes_go, before_class_changes};
 pub use save::{Saved, save};
 pub use view::{has_changes, read, read_latest, read_newest};

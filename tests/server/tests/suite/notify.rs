@@ -68,6 +68,32 @@ fn changes(message: &Value) -> Vec<(String, i64)> {
 }
 
 #[test]
+fn purges_and_copies_are_told() {
+    let server = Server::new(WITH_THE_COMMIT);
+    let (mut client, mut listener) = (server.connect(), Listener::new(&server));
+    client.run("SELECT state_set('a/1', '{\"n\": 1}'), state_set('a/2', '{}')");
+    client.run("SELECT state_set('a/1', '{\"n\": 2}')");
+    let told = |listener: &mut Listener| -> Vec<Vec<(String, i64)>> {
+        let heard = listener.heard();
+        heard.iter().map(|(_, message)| changes(message)).collect()
+    };
+    told(&mut listener);
+    client.run("SELECT state_copy('a/', 'b/')");
+    let copied = [("b/1", 2), ("b/2", 1)].map(|(key, version)| (key.to_string(), version));
+    assert_eq!(told(&mut listener), [copied]);
+    // An older version is nobody's news; the current one is.
+    client.run("SELECT state_purge('{b/1}', keep => 1)");
+    listener.hears_nothing();
+    client.run("SELECT state_purge('{a/1}', versions => '{2}')");
+    assert_eq!(told(&mut listener), [[("a/1".to_string(), 3)]]);
+    client.run("SELECT state_purge(prefix => 'b/')");
+    let erased = [("b/1", 3), ("b/2", 2)].map(|(key, version)| (key.to_string(), version));
+    assert_eq!(told(&mut listener), [erased]);
+    client.run("BEGIN; SELECT state_purge(prefix => ''); SELECT state_copy('a/', 'c/'); ROLLBACK");
+    listener.hears_nothing();
+}
+
+#[test]
 fn a_message_says_what_changed() {
     let server = Server::new(WITH_THE_COMMIT);
     let (mut client, mut listener) = (server.connect(), Listener::new(&server));

@@ -41,6 +41,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT * FROM state_list('l$', before_label => 'b'); SELECT * FROM state_list('l$', filter => '{\"a\": 1}');
         SELECT * FROM state_list(prefix => 'l', label => 'a')",
     "SELECT * FROM state_keys('l', after => 'k')",
+    "SELECT state_copy('l$', 'm$')",
     "SELECT state_purge('{l$}', versions => '{1}'); SELECT state_purge(prefix => 'l$', keep => 1);
         SELECT state_purge(prefix => 'l$')",
     "SELECT * FROM state_history('s$')",
