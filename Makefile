@@ -8,11 +8,11 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 TRACE ?= demo/run.jsonl
 
-.PHONY: help setup build install uninstall demo run test lint unit regress isolation crash clients bench savers soak \
-	matrix newcomer clean
+.PHONY: help setup build install uninstall demo demo-tiers run test lint unit regress isolation crash clients bench \
+	savers soak matrix newcomer clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was saved
 	@scripts/setup build
@@ -20,6 +20,13 @@ demo: ## replay a recorded agent run (TRACE=file.jsonl[.gz]) and show what was s
 	@cargo build --release -p state_cache_demo
 	@scripts/with-server --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
 		cargo run --quiet --release -p state_cache_demo -- $(DEMO_OPTIONS) $(TRACE)
+
+demo-tiers: ## play recorded runs on two application servers while Redis and its feeder are killed (TRACE=…)
+	@scripts/setup build bench
+	@scripts/build release >/dev/null
+	@cargo build --release -p state_cache_l2_feeder -p state_cache_tiers_demo
+	@scripts/with-server --conf 'autovacuum = off' -- \
+		cargo run --quiet --release -p state_cache_tiers_demo -- $(DEMO_OPTIONS) $(TRACE)
 
 run: ## open psql on a throwaway server with the extension
 	@scripts/setup build
@@ -65,12 +72,14 @@ newcomer: ## do what README says as a new user on a fresh Debian 12 and 13
 	@scripts/matrix newcomer
 
 soak: ## run the tests that are too long for the suite
-	@scripts/setup build test
+	@scripts/setup build test clients
 	@scripts/build fault_injection >/dev/null
 	@scripts/with-tree fault_injection cargo test --release -p state_cache_server_tests -- \
 		--ignored --nocapture --test-threads=1
 	@scripts/build release >/dev/null
-	@scripts/with-server --conf 'fsync = off' --conf 'max_connections = 200' -- \
+	@cargo build --release -p state_cache_l2_feeder
+	@STATE_CACHE_PROGRAMS=$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release scripts/with-server --conf 'fsync = off' \
+		--conf 'max_connections = 200' -- \
 		cargo test --release -p state_cache_clients_tests client -- --ignored --nocapture
 
 setup: ## install all that is missing to build, test and measure, from the distribution's packages

@@ -6,13 +6,11 @@
 //! `PGUSER` and `PGDATABASE` name, in a database that has the extension. It leaves its rows behind, so it is
 //! meant for a throwaway server (`make demo`).
 
-mod change;
 mod listener;
 mod replay;
 mod report;
 mod script;
 mod swarm;
-mod trace;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -23,6 +21,7 @@ use postgres::{Client, Config, NoTls};
 use listener::Listener;
 use replay::{Cost, Replay, Side};
 use script::Script;
+use state_cache_demo::{change, trace};
 
 /// What the command line asks for.
 struct Options {

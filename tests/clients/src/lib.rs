@@ -32,6 +32,11 @@ impl Database {
         connect(&self.name)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its connection string.
     pub fn parameters(&self) -> String {
         parameters(&self.name)
@@ -54,6 +59,13 @@ fn connect(database: &str) -> Client {
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap().to_owned()
+}
+
+/// A Rust program of the project, built beside the tests.
+pub fn program(name: &str) -> PathBuf {
+    let programs = std::env::var_os("STATE_CACHE_PROGRAMS")
+        .expect("STATE_CACHE_PROGRAMS is not set: run make clients");
+    PathBuf::from(programs).join(name)
 }
 
 /// A program of `examples/`.
@@ -79,9 +91,7 @@ impl Example {
             Self::Python(file) => script("python", "python", file),
             Self::Node(file) => script("node", "node", file),
             Self::Rust(name) => {
-                let programs = std::env::var_os("STATE_CACHE_PROGRAMS")
-                    .expect("STATE_CACHE_PROGRAMS is not set: run make clients");
-                let mut command = Command::new(PathBuf::from(programs).join(name));
+                let mut command = Command::new(program(name));
                 command.arg(database.parameters());
                 command
             }

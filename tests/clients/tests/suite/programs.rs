@@ -1,6 +1,7 @@
 //! First steps: a program for each driver, which checks itself.
 
-use state_cache_clients_tests::{Database, Example, Running, root};
+use state_cache_clients_tests::{Database, Example, Running, program, root};
+use std::process::{Command, Stdio};
 
 const PROGRAMS: [Example; 6] = [
     Example::Python("psycopg_sync.py"),
@@ -73,4 +74,27 @@ fn every_script_is_tested() {
             assert!(!is_script || is_known || name == "runner.py", "{name}");
         }
     }
+}
+
+/// `make demo-tiers`, with acts that are as short as what they wait for. In the end it compares all tiers, and fails
+/// if a read went back.
+#[test]
+fn three_tiers_are_played() {
+    let database = Database::create("tiers_demo");
+    let mut command = Command::new(program("state_cache_tiers_demo"));
+    command
+        .args(["--seconds", "0.5"])
+        .arg(root().join("demo/run.jsonl"))
+        .env("PGDATABASE", database.name())
+        .stdin(Stdio::null());
+    let (said, status) = Running::start(command).end();
+    let said = said.join("\n");
+    assert!(status.success(), "{status}\n{said}");
+    // Every act has a row for each tier.
+    for tier in ["near cache", "Redis", "PostgreSQL"] {
+        let start = format!("  {tier} ");
+        let rows = said.lines().filter(|line| line.starts_with(&start));
+        assert_eq!(rows.count(), 5, "{tier}\n{said}");
+    }
+    assert!(said.contains("No read went back."), "{said}");
 }

@@ -2,16 +2,16 @@
 //! connections, the feeder and Redis are killed. No reader sees a version older than one that its application server
 //! has seen or written; what it sees is what was written in this version; after quiet, every tier equals the server.
 //!
-//! The feeder here does what `state_cache_l2` asks of one in the shortest way: each start is a new generation.
+//! The feeder is the program itself. The server of the tests is shared by all of them, so only its connections are
+//! killed here; `tests/server` and `clients/l2/tests` crash servers and promote them.
 
 use super::Home;
-use super::redis::Redis;
-use ::redis::{Commands, Script};
-use postgres::fallible_iterator::FallibleIterator;
+use super::redis::{Feeder, Redis};
+use ::redis::Commands;
 use serde_json::{Value as Json, json};
 use state_cache_client::{Checkpoint, ClassLimits, Following, L2Options, StateCache, Tier};
-use state_cache_l2::{Compression, FORMAT, Prefix, Value, field, script};
-use state_cache_server_tests::{Dice, RaiseOnDrop, Sql, eventually};
+use state_cache_l2::Value;
+use state_cache_server_tests::{Dice, Sql, eventually};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,73 +22,8 @@ const WRITERS: u64 = 8;
 const READERS: u64 = 8;
 /// How long a feeder that is gone counts as alive, in milliseconds.
 const ALIVE: u64 = 1000;
-const TTL: u64 = 60_000;
-
-type Failure = Box<dyn std::error::Error>;
-
-/// Feeds Redis until it is told to leave, or something fails. It leaves nothing in order.
-fn feed(
-    parameters: &str,
-    address: &str,
-    prefix: &Prefix,
-    generation: u64,
-    over: &AtomicBool,
-) -> Result<(), Failure> {
-    let mut listener = postgres::Client::connect(parameters, postgres::NoTls)?;
-    let mut client = postgres::Client::connect(parameters, postgres::NoTls)?;
-    let mut redis = ::redis::Client::open(address)?.get_connection()?;
-    listener.batch_execute("LISTEN config_changed; LISTEN cache_invalidate")?;
-    let owner: String = client
-        .query_one(
-            "SELECT (pg_control_system()).system_identifier || '/' || oid || '/public' FROM pg_database
-             WHERE datname = current_database()",
-            &[],
-        )?
-        .try_get(0)?;
-    // A generation begins empty, and is current at once.
-    let fields = [
-        (field::FORMAT, FORMAT.to_string()),
-        (field::OWNER, owner),
-        (field::GENERATION, generation.to_string()),
-        (field::CLASSES, r#"["config"]"#.to_owned()),
-        (field::MODE, "script".to_owned()),
-    ];
-    redis.hset_multiple::<_, _, _, ()>(prefix.meta(), &fields)?;
-    let write = Script::new(script::WRITE);
-    while !over.load(Ordering::SeqCst) {
-        redis.pset_ex::<_, _, ()>(prefix.alive(), "1", ALIVE)?;
-        let heard = listener
-            .notifications()
-            .timeout_iter(Duration::from_millis(50))
-            .next()?;
-        let Some(heard) = heard else { continue };
-        let message: Json = serde_json::from_str(heard.payload())?;
-        let Some(changes) = message["changes"].as_array() else {
-            return Err("what has changed, nobody says: a new generation".into());
-        };
-        for change in changes {
-            let key = change["key"].as_str().unwrap();
-            let row = client.query_opt(
-                "SELECT version, state::text FROM state_get_if_newer($1, 0, 'config')",
-                &[&key],
-            )?;
-            let Some(row) = row else { continue };
-            let (version, document): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-            let value = Value::document(
-                "config",
-                key,
-                version as u64,
-                &document,
-                Compression::default(),
-            )
-            .unwrap();
-            let mut call = write.key(prefix.state(generation, "config", key));
-            call.arg(value).arg(TTL);
-            call.invoke::<::redis::Value>(&mut redis)?;
-        }
-    }
-    Ok(())
-}
+/// The other options of the feeder that say how far behind it may be.
+const MAX_LAG: u64 = 1000;
 
 /// What was written: of each state and version, the number in it and when its commit was known.
 type Log = Mutex<HashMap<(String, i64), (u64, Instant)>>;
@@ -116,8 +51,8 @@ impl App {
 /// What the readers have found.
 #[derive(Default)]
 struct Found {
-    /// How often a tier has answered, and how old what was not the newest was.
-    by_tier: BTreeMap<Tier, (u64, Vec<Duration>)>,
+    /// How old it was, of each tier, where it was not the newest.
+    ages: BTreeMap<Tier, Vec<Duration>>,
     failures: u64,
 }
 
@@ -152,7 +87,13 @@ async fn write(app: App, seed: u64, log: Arc<Log>, numbers: Arc<AtomicU64>, over
     }
 }
 
-async fn read(app: App, seed: u64, log: Arc<Log>, over: Arc<AtomicBool>) -> Found {
+async fn read(
+    app: App,
+    seed: u64,
+    log: Arc<Log>,
+    answers: Arc<[AtomicU64; 3]>,
+    over: Arc<AtomicBool>,
+) -> Found {
     let (mut dice, mut found) = (Dice::new(seed), Found::default());
     while !over.load(Ordering::SeqCst) {
         let key = format!("k{}", dice.roll(KEYS));
@@ -166,6 +107,7 @@ async fn read(app: App, seed: u64, log: Arc<Log>, over: Arc<AtomicBool>) -> Foun
                     answer.tier
                 );
                 app.saw(&key, version);
+                answers[answer.tier as usize].fetch_add(1, Ordering::SeqCst);
                 let log = log.lock().unwrap();
                 if let (Some((n, _)), Some(document)) =
                     (log.get(&(key.clone(), version)), &answer.document)
@@ -176,8 +118,7 @@ async fn read(app: App, seed: u64, log: Arc<Log>, over: Arc<AtomicBool>) -> Foun
                         answer.tier
                     );
                 }
-                let (answers, ages) = found.by_tier.entry(answer.tier).or_default();
-                *answers += 1;
+                let ages = found.ages.entry(answer.tier).or_default();
                 if let Some((_, next)) = log.get(&(key, version + 1)) {
                     let age = start.saturating_duration_since(*next);
                     if !age.is_zero() {
@@ -207,15 +148,22 @@ fn nothing_goes_back(name: &str, time: Duration) {
     let parameters = home.database.parameters();
     let mut session = home.database.session();
     session.run("SELECT state_class_define('config', l2_ttl => '1 minute')");
-    let redis = Mutex::new(Redis::start(name));
-    let (address, prefix) = {
-        let redis = redis.lock().unwrap();
-        (redis.address(), redis.prefix.clone())
-    };
+    let mut redis = Redis::start(name);
+    let (address, prefix) = (redis.address(), redis.prefix.clone());
+    let (alive, max_lag) = (ALIVE.to_string(), MAX_LAG.to_string());
+    let options = [
+        ["--alive-ms", &alive],
+        ["--max-lag-ms", &max_lag],
+        ["--heartbeat-ms", "300"],
+        ["--patience-ms", "2000"],
+        ["--catch-up-ms", "2000"],
+    ];
+    let options = options.as_flattened();
+    let mut feeder = Feeder::start(&parameters, &redis, options);
     let client = || {
         let l2 = L2Options {
             prefix: prefix.as_str().to_owned(),
-            max_lag: Duration::from_millis(ALIVE + 2000),
+            max_lag: Duration::from_millis(ALIVE + MAX_LAG + 1000),
             ..L2Options::new(&address)
         };
         let limits = ClassLimits {
@@ -237,137 +185,94 @@ fn nothing_goes_back(name: &str, time: Duration) {
         }
     };
     let apps = [client(), client()];
-    let (log, numbers, over) = (
+    let (log, numbers, answers, over) = (
         Arc::<Log>::default(),
         Arc::<AtomicU64>::default(),
+        Arc::<[AtomicU64; 3]>::default(),
         Arc::new(AtomicBool::new(false)),
-    );
-    let (feeding, stop_feeding, generation) = (
-        AtomicBool::new(true),
-        AtomicBool::new(false),
-        AtomicU64::new(1),
     );
     let mut dice = Dice::new(7);
     let mut kills = [0; 3];
-    std::thread::scope(|threads| {
-        let _feeder_ends = RaiseOnDrop(&stop_feeding);
-        let (address, prefix, parameters) = (&address, &prefix, &parameters);
-        let (feeding, stop_feeding, generation) = (&feeding, &stop_feeding, &generation);
-        threads.spawn(move || {
-            while !stop_feeding.load(Ordering::SeqCst) {
-                if feeding.swap(true, Ordering::SeqCst) {
-                    let generation = generation.fetch_add(1, Ordering::SeqCst);
-                    let leave = AtomicBool::new(false);
-                    std::thread::scope(|inner| {
-                        let _leaves = RaiseOnDrop(&leave);
-                        let leave = &leave;
-                        let feeder = inner.spawn(move || {
-                            // Whatever fails, the next one begins anew.
-                            let _ = feed(parameters, address, prefix, generation, leave);
-                        });
-                        while feeding.load(Ordering::SeqCst)
-                            && !stop_feeding.load(Ordering::SeqCst)
-                            && !feeder.is_finished()
-                        {
-                            std::thread::sleep(Duration::from_millis(20));
-                        }
-                    });
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        });
-        let mut readers = Vec::new();
-        let mut writers = Vec::new();
-        for (app, of) in apps.iter().zip(0..) {
-            for number in 0..WRITERS {
-                let seed = of * 1000 + number;
-                let task = write(
-                    app.clone(),
-                    seed,
-                    log.clone(),
-                    numbers.clone(),
-                    over.clone(),
-                );
-                writers.push(home.runtime.spawn(task));
-            }
-            for number in 0..READERS {
-                let task = read(
-                    app.clone(),
-                    of * 1000 + 500 + number,
-                    log.clone(),
-                    over.clone(),
-                );
-                readers.push(home.runtime.spawn(task));
-            }
+    let mut readers = Vec::new();
+    let mut writers = Vec::new();
+    for (app, of) in apps.iter().zip(0..) {
+        for number in 0..WRITERS {
+            let seed = of * 1000 + number;
+            let task = write(
+                app.clone(),
+                seed,
+                log.clone(),
+                numbers.clone(),
+                over.clone(),
+            );
+            writers.push(home.runtime.spawn(task));
         }
-        let start = Instant::now();
-        while start.elapsed() < time {
-            std::thread::sleep(Duration::from_millis(300 + dice.roll(1500)));
-            let what = dice.roll(3) as usize;
-            kills[what] += 1;
-            match what {
+        for number in 0..READERS {
+            let task = read(
+                app.clone(),
+                of * 1000 + 500 + number,
+                log.clone(),
+                answers.clone(),
+                over.clone(),
+            );
+            readers.push(home.runtime.spawn(task));
+        }
+    }
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::thread::sleep(Duration::from_millis(300 + dice.roll(1500)));
+        let what = dice.roll(3) as usize;
+        kills[what] += 1;
+        match what {
                 0 => session.run(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
                         AND pid <> pg_backend_pid() AND random() < 0.4",
                 ),
-                1 => feeding.store(false, Ordering::SeqCst),
+                1 => {
+                    feeder.kill();
+                    std::thread::sleep(Duration::from_millis(dice.roll(3000)));
+                    feeder = Feeder::start(&parameters, &redis, options);
+                }
                 _ => {
-                    let mut redis = redis.lock().unwrap();
                     redis.kill();
                     std::thread::sleep(Duration::from_millis(dice.roll(1500)));
                     redis.revive();
                 }
             }
-        }
-        over.store(true, Ordering::SeqCst);
-        let mut found = Found::default();
-        for reader in readers {
-            let of_one = home.run(reader).unwrap();
-            found.failures += of_one.failures;
-            for (tier, (answers, ages)) in of_one.by_tier {
-                let all = found.by_tier.entry(tier).or_default();
-                all.0 += answers;
-                all.1.extend(ages);
-            }
-        }
-        for writer in writers {
-            home.run(writer).unwrap();
-        }
-        let writes = log.lock().unwrap().len();
-        println!(
-            "{writes} writes; killed: connections {}, feeder {}, Redis {}",
-            kills[0], kills[1], kills[2]
-        );
-        println!("reads that failed: {}", found.failures);
-        for (tier, (answers, ages)) in &found.by_tier {
-            let mut ages = ages.clone();
-            ages.sort();
-            println!(
-                "{tier:?}: {answers} answers, {} of them not the newest: old by p50 {:?}, p99 {:?}, at most {:?}",
-                ages.len(),
-                percentile(&ages, 0.5),
-                percentile(&ages, 0.99),
-                percentile(&ages, 1.0),
-            );
-        }
-        for tier in Tier::ALL {
-            assert!(
-                found
-                    .by_tier
-                    .get(&tier)
-                    .is_some_and(|(answers, _)| *answers > 0),
-                "{tier:?} has not taken part"
-            );
-        }
-        assert!(writes > 100);
-        after_quiet_all_are_the_same(
-            &home,
-            &mut session,
-            &apps,
-            &redis.lock().unwrap(),
-            generation,
-        );
+    }
+    eventually("all tiers and the writers to take part", || {
+        log.lock().unwrap().len() > 100 && answers.iter().all(|it| it.load(Ordering::SeqCst) > 0)
     });
+    over.store(true, Ordering::SeqCst);
+    let mut found = Found::default();
+    for reader in readers {
+        let of_one = home.run(reader).unwrap();
+        found.failures += of_one.failures;
+        for (tier, ages) in of_one.ages {
+            found.ages.entry(tier).or_default().extend(ages);
+        }
+    }
+    for writer in writers {
+        home.run(writer).unwrap();
+    }
+    let writes = log.lock().unwrap().len();
+    println!(
+        "{writes} writes; killed: connections {}, feeder {}, Redis {}",
+        kills[0], kills[1], kills[2]
+    );
+    println!("reads that failed: {}", found.failures);
+    for (tier, ages) in &mut found.ages {
+        ages.sort();
+        println!(
+            "{tier:?}: {} answers, {} of them not the newest: old by p50 {:?}, p99 {:?}, at most {:?}",
+            answers[*tier as usize].load(Ordering::SeqCst),
+            ages.len(),
+            percentile(ages, 0.5),
+            percentile(ages, 0.99),
+            percentile(ages, 1.0),
+        );
+    }
+    after_quiet_all_are_the_same(&home, &mut session, &apps, &redis);
 }
 
 fn after_quiet_all_are_the_same(
@@ -375,7 +280,6 @@ fn after_quiet_all_are_the_same(
     session: &mut postgres::Client,
     apps: &[App],
     redis: &Redis,
-    generation: &AtomicU64,
 ) {
     for n in 0..KEYS {
         let key = format!("k{n}");
@@ -395,9 +299,7 @@ fn after_quiet_all_are_the_same(
             });
         }
         eventually("Redis to be as the server", || {
-            let name = redis
-                .prefix
-                .state(generation.load(Ordering::SeqCst) - 1, "config", &key);
+            let name = redis.prefix.state(redis.fed_generation(), "config", &key);
             let bytes: Option<Vec<u8>> = redis.connect().get(name).unwrap();
             let value = bytes.map(|bytes| Value::read("config", &key, &bytes).unwrap());
             // What is missing is right, and a lease ends by itself.

@@ -1,7 +1,8 @@
-//! A Redis of a test's own, and what the feeder would write there, written by hand.
+//! A Redis of a test's own, the feeder, and what the feeder would write, written by hand.
 
 use ::redis::{Commands, Connection, Script};
 use postgres::Client;
+use state_cache_clients_tests::program;
 use state_cache_l2::{Compression, FORMAT, Prefix, Value, field, script};
 use state_cache_server_tests::{Sql, eventually};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,15 @@ impl Redis {
             .unwrap();
     }
 
+    /// The generation that a feeder has begun; 0 if none has.
+    pub fn fed_generation(&self) -> u64 {
+        let text: Option<String> = self
+            .connect()
+            .hget(self.prefix.meta(), field::GENERATION)
+            .unwrap();
+        text.map_or(0, |text| text.parse().unwrap())
+    }
+
     pub fn name(&self, class: &str, key: &str) -> String {
         self.prefix.state(self.generation, class, key)
     }
@@ -148,5 +158,35 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(self.directory());
+    }
+}
+
+/// The feeder, `state-cache-l2`, killed when dropped.
+pub struct Feeder(Child);
+
+impl Feeder {
+    /// Starts it, quick to notice. Where Redis is away it tries again by itself.
+    pub fn start(parameters: &str, redis: &Redis, options: &[&str]) -> Self {
+        let child = Command::new(program("state-cache-l2"))
+            .args(["--postgres", parameters, "--redis", &redis.address()])
+            .args(["--prefix", redis.prefix.as_str(), "--log", "error"])
+            .args(options)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
