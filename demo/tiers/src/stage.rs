@@ -36,7 +36,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the directory: where the throwaway server's files are, so that it goes with them, if there is that place.
+    /// Makes the directory: where the throwaway server has its files, so that it goes with them, if there is one.
     pub fn new() -> Result<Self, Failure> {
         let parent = std::env::var_os("PGHOST")
             .map(PathBuf::from)
