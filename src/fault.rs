@@ -262,6 +262,9 @@ pub mod injection {
         /// Has work that never ends.
         #[name = c"stuck"]
         Stuck,
+        /// Nothing, and the worker has no upkeep: what is due by the clock stays until a test takes it away.
+        #[name = c"no_upkeep"]
+        NoUpkeep,
     }
 
     static PROBE: GucSetting<Probe> = GucSetting::<Probe>::new(Probe::Off);

@@ -64,12 +64,14 @@ static CAPABILITIES: &[&dyn transaction::Capability] = &[
     &snapshots::Recovery,
 ];
 
-/// What the workers do: one line for each task. Those that matter least come last.
+/// What the workers do: one line for each task.
 static WORK: worker::Work = worker::Work {
     tasks: &[
         worker::new_task::<changes::Starts>,
         worker::new_task::<notify::Teller>,
         || Box::new(behind::Flusher::new(transaction::write_back)),
+    ],
+    upkeep: &[
         worker::new_task::<upkeep::Expiry>,
         worker::new_task::<jobs::Leftovers>,
         worker::new_task::<budgets::Expired>,

@@ -3,13 +3,18 @@
 #[cfg(feature = "fault_injection")]
 use super::probe::Probe;
 use super::task::Task;
+#[cfg(feature = "fault_injection")]
+use crate::fault::injection::{Probe as Order, probe};
 use std::io;
 use std::sync::OnceLock;
 
 /// All that the launcher and the workers do for others.
 pub struct Work {
-    /// One for each task: makes that task for a worker that begins. Those that matter least come last.
+    /// One for each task that somebody waits for: makes that task for a worker that begins. Those that matter least
+    /// come last.
     pub tasks: &'static [fn() -> Box<dyn Task>],
+    /// The same for the tasks that nobody waits for, which come after the others.
+    pub upkeep: &'static [fn() -> Box<dyn Task>],
     /// What the launcher does.
     pub errands: &'static [Errand],
 }
@@ -33,7 +38,14 @@ pub fn new_task<T: Task + Default + 'static>() -> Box<dyn Task> {
 impl Work {
     /// New tasks for a worker, for one of a standby those that write nothing.
     pub(super) fn new_tasks(&self, in_recovery: bool) -> impl Iterator<Item = Box<dyn Task>> {
-        let tasks = self.tasks.iter().map(|new| new());
+        #[cfg(not(feature = "fault_injection"))]
+        let upkeep = self.upkeep;
+        #[cfg(feature = "fault_injection")]
+        let upkeep = match probe() {
+            Order::NoUpkeep => &[],
+            _ => self.upkeep,
+        };
+        let tasks = self.tasks.iter().chain(upkeep).map(|new| new());
         #[cfg(feature = "fault_injection")]
         let tasks = tasks.chain([new_task::<Probe>()]);
         tasks.filter(move |task| !in_recovery || task.works_in_recovery())
@@ -52,6 +64,7 @@ pub(super) fn register(work: &'static Work) {
 pub(super) fn work() -> &'static Work {
     const NOTHING: &Work = &Work {
         tasks: &[],
+        upkeep: &[],
         errands: &[],
     };
     WORK.get().copied().unwrap_or(NOTHING)
