@@ -73,6 +73,9 @@ CREATE TABLE state_head (
 	size       integer NOT NULL,
 	deleted    boolean NOT NULL DEFAULT false,
 	expires_at timestamptz,
+	ttl        interval,
+	-- Before updated_at: a statement that sets both takes the time of this one first.
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	-- Of a version that is held in this row, and in no row of state_snapshot.
 	parent_version    bigint,
@@ -95,6 +98,10 @@ COMMENT ON COLUMN state_head.hash IS 'state_hash() of the current document; NULL
 COMMENT ON COLUMN state_head.size IS 'bytes of the current document in binary form, 0 when deleted';
 COMMENT ON COLUMN state_head.deleted IS 'true for a tombstone';
 COMMENT ON COLUMN state_head.expires_at IS 'from when on the state reads as absent; NULL: never';
+COMMENT ON COLUMN state_head.ttl
+	IS 'time to live that the state was given, by which state_touch() renews it; NULL: that of its class';
+COMMENT ON COLUMN state_head.created_at
+	IS 'when the first version was written since there was no state; of a tombstone that of the state before';
 COMMENT ON COLUMN state_head.updated_at IS 'when the current version was written';
 COMMENT ON COLUMN state_head.parent_version
 	IS 'where state is set: version it was made from; NULL where there was no state before';
@@ -218,7 +225,7 @@ COMMENT ON VIEW state_kept
 -- A head row that holds its document looks for no snapshot: NULL finds none without a search.
 CREATE VIEW state_current WITH (security_invoker = true) AS
 	SELECT h.class, h.key, h.version, COALESCE(h.state, s.state, state_at(h.key, h.version, h.class)) AS state,
-		h.updated_at
+		h.updated_at, h.created_at
 	FROM state_head h
 	LEFT JOIN state_snapshot s ON s.class OPERATOR(pg_catalog.=) h.class AND s.key OPERATOR(pg_catalog.=) h.key
 		AND s.version OPERATOR(pg_catalog.=) CASE WHEN h.state IS NULL THEN h.version END

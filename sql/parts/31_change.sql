@@ -55,7 +55,8 @@ CREATE FUNCTION state_delete(key text, expected_version bigint DEFAULT NULL, cla
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_delete';
 COMMENT ON FUNCTION state_delete(text, bigint, text) IS 'deletes the state; whether there was one';
 
-CREATE FUNCTION state_touch(key text, ttl interval, class text DEFAULT 'run') RETURNS boolean
+CREATE FUNCTION state_touch(key text, ttl interval DEFAULT '0', class text DEFAULT 'run') RETURNS boolean
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch';
 COMMENT ON FUNCTION state_touch(text, interval, text)
-	IS 'gives the state a new time to live, NULL for no end, and no new version; whether there was one';
+	IS 'gives the state a new time to live, NULL for no end, and no new version; 0: the one that it was given before '
+	   'starts again; whether there was a state';

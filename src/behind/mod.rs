@@ -58,6 +58,7 @@ mod write;
 
 use crate::cache::StateRef;
 use crate::catalog::{Catalog, Class};
+use crate::interval::Ttl;
 use crate::{shared, sys};
 use state_cache_l1::{Dirty, EntryInfo, Lookup, Want};
 
@@ -112,6 +113,11 @@ pub fn is_dirty(state: &StateRef<'_>) -> bool {
 pub fn version_and_base(state: &StateRef<'_>) -> Option<(i64, i64)> {
     let (info, dirty) = dirty_entry(&state.catalog, &state.class, state.key)?;
     Some((info.version, dirty.base))
+}
+
+/// What becomes of the time to live that a state remembers, by its dirty entry.
+pub fn ttl(state: &StateRef<'_>) -> Ttl {
+    dirty(state).map_or(Ttl::Keep, |dirty| Ttl::unpacked(dirty.beside))
 }
 
 fn dirty(state: &StateRef<'_>) -> Option<Dirty> {

@@ -4,6 +4,7 @@ use crate::cache::damage::{self, DirtyValue};
 use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result, Shown};
 use crate::identity::{Identity, Impersonation, SearchPath};
+use crate::interval::Ttl;
 use crate::shared;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{
@@ -61,6 +62,8 @@ pub struct Unwritten {
     pub hash: u128,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// What becomes of the time to live that the state remembers.
+    pub ttl: Ttl,
     /// Version that L3 held when the state became dirty, 0 for none or a tombstone (which retention may drop):
     /// if L3 holds no row now, the row was deleted by hand.
     pub base: i64,
@@ -104,6 +107,7 @@ pub fn unwritten(catalog: &Catalog, class: &Class, key: &[u8]) -> Result<Found> 
                 document,
                 hash: info.hash,
                 expires_at: info.expires_at,
+                ttl: Ttl::unpacked(dirty.beside),
                 base: dirty.base,
             };
             Found::Version(info, dirty, unwritten)
@@ -130,6 +134,7 @@ pub fn write_above(subject: Subject<'_>, lost: i64) -> Result<()> {
             hash: document.hash,
             document: document.bytes,
             expires_at: head.expires_at,
+            ttl: Ttl::Keep,
             base: head.version,
         };
         let number = lost.max(ground.highest) + 1;
@@ -290,7 +295,12 @@ fn touch(subject: Subject<'_>, head: &Target, unwritten: &Unwritten) -> Result<b
         key,
         ..
     } = subject;
-    let touched = Writer::new(catalog).touch(class, key, replaced(head), unwritten.expires_at)?;
+    let touched = Writer::new(catalog).touch(
+        class,
+        key,
+        replaced(head),
+        (unwritten.expires_at, &unwritten.ttl),
+    )?;
     Ok(touched.is_some())
 }
 
@@ -325,13 +335,16 @@ fn write_over(
         }
         _ => None,
     };
+    let parent = head.filter(|head| !head.deleted).map(|head| head.version);
     let new = NewVersion {
         number,
         document: &unwritten.document,
         stored: None,
         hash: unwritten.hash,
-        parent: head.filter(|head| !head.deleted).map(|head| head.version),
+        parent,
         expires_at: unwritten.expires_at,
+        ttl: unwritten.ttl,
+        is_first: parent.is_none(),
         base: base.as_ref().map(|(version, document)| Base {
             version: *version,
             document: &document.bytes,

@@ -127,6 +127,8 @@ pub struct DeferredBy {
     pub base: i64,
     /// Whether the transaction has rows of the state in L3: a dirty entry of before has nothing to say then.
     pub over_own_rows: bool,
+    /// What becomes of the time to live that the state remembers, packed.
+    pub ttl: u64,
 }
 
 /// One transaction may not replace more than this part of L1; what it changes beyond that leaves L1.
@@ -274,6 +276,7 @@ impl Publication {
             since: sys::now(),
             base: deferred_by.base,
             owner: deferred_by.owner.to_u32(),
+            beside: deferred_by.ttl,
             parked: false,
         };
         match self.reserve(l1, key, new, Some(dirty)) {

@@ -50,7 +50,7 @@ const fn nullable(name: &'static CStr, of_type: pg_sys::Oid) -> Column {
 }
 
 /// Those of `state_head`.
-pub const HEAD: [Column; 14] = [
+pub const HEAD: [Column; 16] = [
     required(c"class", pg_sys::TEXTOID, Default::Any),
     required(c"key", pg_sys::TEXTOID, Default::Any),
     required(c"version", pg_sys::INT8OID, Default::Any),
@@ -58,6 +58,8 @@ pub const HEAD: [Column; 14] = [
     required(c"size", pg_sys::INT4OID, Default::Any),
     required(c"deleted", pg_sys::BOOLOID, Default::False),
     nullable(c"expires_at", pg_sys::TIMESTAMPTZOID),
+    nullable(c"ttl", pg_sys::INTERVALOID),
+    required(c"created_at", pg_sys::TIMESTAMPTZOID, NOW),
     required(c"updated_at", pg_sys::TIMESTAMPTZOID, NOW),
     nullable(c"parent_version", pg_sys::INT8OID),
     nullable(c"checkpoint_type", pg_sys::TEXTOID),

@@ -1,4 +1,4 @@
-//! Many keys at once: lists of versions and of states, purges, copies.
+//! Many keys at once: lists of versions and of states, purges, copies, times to live.
 //!
 //! # Contract
 //!
@@ -22,3 +22,4 @@ mod error;
 mod list;
 mod names;
 mod purge;
+mod touch;

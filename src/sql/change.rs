@@ -157,10 +157,6 @@ sql_functions! {
     /// `state_touch(key, ttl, class)`
     fn state_touch(call) {
         let state = state(call, 2)?;
-        let expires_at = match call.interval(1) {
-            Some(ttl) => transaction::expires_after(&ttl)?,
-            None => i64::MAX,
-        };
-        Ok(call::boolean_datum(transaction::touch(&state, expires_at, c"state_touch()")?))
+        Ok(call::boolean_datum(transaction::touch(&state, call.interval(1), c"state_touch()")?))
     }
 }

@@ -360,7 +360,7 @@ pub fn copy_state(catalog: &Catalog, copied: &Copied<'_>, offset: i64) -> Result
     ];
     let [class, from, to] = copied.names();
     let arguments = [class, from, to, Some(bigint_datum(offset))];
-    let columns = "version, hash, size, expires_at, parent_version, checkpoint_type, agent_phase, \
+    let columns = "version, hash, size, expires_at, ttl, parent_version, checkpoint_type, agent_phase, \
          execution_context, writer, state";
     let set: Vec<_> = columns
         .split(", ")
@@ -371,12 +371,13 @@ pub fn copy_state(catalog: &Catalog, copied: &Copied<'_>, offset: i64) -> Result
         &statements(catalog).copy_head,
         &format!(
             "INSERT INTO @extschema@.state_head AS t (class, key, {columns}) \
-             SELECT h.class, $3, h.version OPERATOR(pg_catalog.+) $4, h.hash, h.size, h.expires_at, \
+             SELECT h.class, $3, h.version OPERATOR(pg_catalog.+) $4, h.hash, h.size, h.expires_at, h.ttl, \
                  h.parent_version OPERATOR(pg_catalog.+) $4, h.checkpoint_type, h.agent_phase, h.execution_context, \
                  CASE WHEN h.state IS NOT NULL THEN pg_catalog.pg_current_xact_id() END, h.state \
              FROM @extschema@.state_head h WHERE h.class OPERATOR(pg_catalog.=) $1 \
              AND h.key OPERATOR(pg_catalog.=) $2 AND {IS_LIVE} \
-             ON CONFLICT (class, key) DO UPDATE SET deleted = false, updated_at = EXCLUDED.updated_at, {} \
+             ON CONFLICT (class, key) DO UPDATE SET deleted = false, created_at = EXCLUDED.created_at, \
+             updated_at = EXCLUDED.updated_at, {} \
              WHERE t.deleted AND t.version OPERATOR(pg_catalog.<=) $4 RETURNING version",
             set.join(", ")
         ),

@@ -72,7 +72,7 @@ pub use own_write::{is_by_hand, is_caller_by_hand};
 pub use payload::{payload, payload_in_walk};
 pub use read::{
     BELOW_1, Content, Stored, StoredDocument, SurvivingDamage, Target, lock, read, read_head,
-    target,
+    remembered_ttl, target,
 };
 pub use rows::StoredHead;
 pub use runs::{

@@ -5,6 +5,7 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::interval::Ttl;
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 
@@ -79,6 +80,15 @@ pub fn size(document: &[u8]) -> Parameter {
 pub fn expiry(expires_at: i64) -> Parameter {
     let ends = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
     (pg_sys::TIMESTAMPTZOID, ends)
+}
+
+/// A time to live as two parameters: the new one, and whether it is new. It points into what is given.
+pub fn ttl(ttl: &Ttl) -> [Parameter; 2] {
+    let value = ttl.value();
+    [
+        (pg_sys::INTERVALOID, value.flatten()),
+        boolean(value.is_some()),
+    ]
 }
 
 /// Several groups of parameters in a row. `N` is their number in all.

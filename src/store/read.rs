@@ -24,6 +24,7 @@ struct Statements {
     head: OnceCell<Statement>,
     lock: OnceCell<Statement>,
     target: OnceCell<Statement>,
+    ttl: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -319,6 +320,32 @@ pub fn target(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<Targ
         expires_at: row.expiry(4),
         holder: holder(&row, 6, 5),
     }))
+}
+
+/// The time to live that a head row remembers, under the active snapshot.
+pub fn remembered_ttl(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+) -> Result<Option<pg_sys::Interval>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).ttl,
+        &catalog.schema,
+        || {
+            "SELECT ttl FROM @extschema@.state_head \
+             WHERE class OPERATOR(pg_catalog.=) $1 AND key OPERATOR(pg_catalog.=) $2"
+                .to_owned()
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+    )?;
+    let rows = connection.query(
+        statement,
+        [Some(varlena_datum(class)), Some(varlena_datum(key))],
+    )?;
+    let ttl = rows.first().and_then(|row| row.column(1));
+    // SAFETY: an interval column, which is passed by pointer, read before the connection closes.
+    Ok(ttl.map(|ttl| unsafe { *ttl.cast_mut_ptr::<pg_sys::Interval>() }))
 }
 
 /// Locks the head row until the transaction ends, waiting for whoever holds it; without a head row,

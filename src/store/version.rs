@@ -8,6 +8,7 @@ use super::storage::{Base, Holder, Packed, Storage, pack};
 use crate::call::{bigint_datum, stored_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
+use crate::interval::Ttl;
 use pgrx::pg_sys;
 
 /// What the caller says about a snapshot beside its document.
@@ -68,6 +69,10 @@ pub struct NewVersion<'a> {
     pub parent: Option<i64>,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// What becomes of the time to live that the state remembers.
+    pub ttl: Ttl,
+    /// Whether there was no state before.
+    pub is_first: bool,
     /// The version before, if that is at hand.
     pub base: Option<Base<'a>>,
     /// What the caller says about it.

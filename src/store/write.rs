@@ -26,7 +26,7 @@
 //! **Errors** leave everything as it was: it is one statement. A reader with an older snapshot finds the old head
 //! row, with the document that it held.
 
-use super::parameters::{Parameter, bigint, expiry, join, run, text};
+use super::parameters::{Parameter, bigint, boolean, expiry, join, run, text, ttl};
 use super::pruning::{prune_gaps, prunes, pruning_sql, reach, reach_of_any};
 use super::rows::{self, Needs, Pruning, Tables};
 use super::runs::{Before, follow_version};
@@ -37,6 +37,7 @@ use super::version::{Made, NewVersion, Replaced, new_version, pack_new};
 use crate::call::bigint_datum;
 use crate::catalog::{Catalog, Class};
 use crate::error::{Error, Result, Shown};
+use crate::interval::Ttl;
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::panic::AssertUnwindSafe;
@@ -193,8 +194,8 @@ fn insert_sql(holder: Holder) -> String {
         ),
     };
     let head = format!(
-        "INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at{columns}) \
-         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $6), $3, $4, $5{values} \
+        "INSERT INTO @extschema@.state_head (class, key, version, hash, size, expires_at, ttl{columns}) \
+         SELECT $1, $2, GREATEST(({FIRST_VERSION}), $6), $3, $4, $5, $16{values} \
          ON CONFLICT (class, key) DO NOTHING RETURNING version"
     );
     with_head(&head, "", holder)
@@ -238,7 +239,9 @@ fn beside_sql(also: Also, [replaced, hash]: [&str; 2], [made, oldest, reach]: [&
 fn update_sql(also: Also, looks: &str) -> String {
     let head = format!(
         "UPDATE @extschema@.state_head SET version = $6, hash = $3, size = $4, deleted = false, \
-         expires_at = $5, updated_at = pg_catalog.clock_timestamp(), {} WHERE {}{looks} RETURNING version",
+         expires_at = $5, ttl = CASE WHEN $22 THEN $21 ELSE ttl END, \
+         created_at = CASE WHEN $23 THEN pg_catalog.clock_timestamp() ELSE created_at END, \
+         updated_at = pg_catalog.clock_timestamp(), {} WHERE {}{looks} RETURNING version",
         hold(also.holder),
         unmoved("$16", "$17", "$18"),
     );
@@ -250,7 +253,7 @@ fn delete_sql(also: Also, looks: &str) -> String {
     format!(
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = $6, hash = NULL, size = 0, deleted = true, \
-         expires_at = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
+         expires_at = NULL, ttl = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
          WHERE {}{looks} RETURNING version){} \
          SELECT version FROM head",
         holds_nothing(),
@@ -267,7 +270,7 @@ fn insert_tombstone_sql() -> String {
 
 fn touch_sql() -> String {
     format!(
-        "UPDATE @extschema@.state_head SET expires_at = $6 \
+        "UPDATE @extschema@.state_head SET expires_at = $6, ttl = CASE WHEN $8 THEN $7 ELSE ttl END \
          WHERE {} RETURNING version",
         unmoved("$3", "$4", "$5")
     )
@@ -322,7 +325,10 @@ impl<'a> Writer<'a> {
                 catalog,
                 slot,
                 || insert_sql(holder),
-                || new_version(class, key, new, &packed),
+                || -> [Parameter; 16] {
+                    let [ttl, _] = ttl(&new.ttl);
+                    join(&[&new_version(class, key, new, &packed), &[ttl]])
+                },
             ),
         };
         let made = unless_kept((class, key), holder == Holder::Snapshot, write)?;
@@ -361,7 +367,7 @@ impl<'a> Writer<'a> {
         let catalog = self.catalog;
         let packed = pack_new(catalog, class, key, new)?;
         let also = Also::of(catalog, class, &replaced, Some(packed.storage));
-        let parameters = || -> [Parameter; 20] {
+        let parameters = || -> [Parameter; 23] {
             join(&[
                 &new_version(class, key, new, &packed),
                 &replaced.parameters(),
@@ -369,6 +375,8 @@ impl<'a> Writer<'a> {
                     bigint(class.keep.map(|keep| new.number - keep + 1)),
                     bigint(Some(reach(new.base))),
                 ],
+                &ttl(&new.ttl),
+                &[boolean(new.is_first)],
             ])
         };
         let known = usize::from(replaced.is_newest);
@@ -462,27 +470,29 @@ impl<'a> Writer<'a> {
         )
     }
 
-    /// Gives the current version another expiry; the version, or `None` as for [`update`].
+    /// Gives the current version another expiry, and perhaps another time to live; the version, or `None` as for
+    /// [`update`].
     pub fn touch(
         &mut self,
         class: &Class,
         key: &[u8],
         replaced: Replaced,
-        expires_at: i64,
+        (expires_at, lives): (i64, &Ttl),
     ) -> Result<Option<i64>> {
         let catalog = self.catalog;
         if let Some(tables) = self.tables(Needs::Head) {
-            return Ok(tables.touch(class, key, &replaced, expires_at));
+            return Ok(tables.touch(class, key, &replaced, (expires_at, lives)));
         }
         run(
             catalog,
             &statements(catalog).touch,
             touch_sql,
-            || -> [Parameter; 6] {
+            || -> [Parameter; 8] {
                 join(&[
                     &[text(&class.name), text(key)],
                     &replaced.parameters(),
                     &[expiry(expires_at)],
+                    &ttl(lives),
                 ])
             },
         )
@@ -554,7 +564,7 @@ fn expire_sql(moves: bool) -> String {
         "WITH head AS (UPDATE @extschema@.state_head \
          SET version = GREATEST(version OPERATOR(pg_catalog.+) 1, ({FIRST_VERSION})), hash = NULL, size = 0, \
          deleted = true, \
-         expires_at = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
+         expires_at = NULL, ttl = NULL, updated_at = pg_catalog.clock_timestamp(), {} \
          WHERE {OF_STATE} AND {EXPIRED} RETURNING version){}{} \
          SELECT version FROM head",
         holds_nothing(),

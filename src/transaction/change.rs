@@ -17,6 +17,7 @@ use crate::call::Given;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::identity::is_sandboxed;
+use crate::interval::Ttl;
 use crate::notify::Touched;
 use crate::store::Checkpoint;
 use crate::{call, interval, sys};
@@ -57,7 +58,7 @@ pub fn expires_after(ttl: &pg_sys::Interval) -> Result<i64> {
 }
 
 /// What a class's `ttl` makes of a write.
-fn class_expiry(state: &StateRef<'_>) -> Option<i64> {
+pub fn class_expiry(state: &StateRef<'_>) -> Option<i64> {
     state
         .class
         .ttl
@@ -117,6 +118,7 @@ pub fn set_checkpoint(
         let expected = pending.and_then(|pending| pending.expected).or(expected);
         let intent = Intent::Replace(document);
         let mut pending = new_pending(state, intent, Expiry::At(expires_at), expected);
+        pending.ttl = Ttl::Is(ttl);
         pending.dedup &= checkpoint.as_ref().is_none_or(Checkpoint::is_skippable);
         pending.checkpoint = checkpoint.map(Rc::new);
         Ok((pending, view))
@@ -195,8 +197,8 @@ pub fn expire(state: &StateRef<'_>, now: i64, function: &CStr) -> Result<()> {
     flush::flush_one(state)
 }
 
-/// Gives the state another expiry; whether there was a state.
-pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<bool> {
+/// Gives the state another expiry, and perhaps another time to live to remember; whether there was a state.
+pub fn expire_at(state: &StateRef<'_>, expires_at: i64, ttl: Ttl, function: &CStr) -> Result<bool> {
     begin(state, function)?;
     let found = read_newest(state, &mut Head)?.state();
     note_base(state)?;
@@ -221,6 +223,8 @@ pub fn touch(state: &StateRef<'_>, expires_at: i64, function: &CStr) -> Result<b
             Some(pending) => Pending { expiry, ..pending },
             None => new_pending(state, Intent::Touch, expiry, None),
         };
+        let ttl = pending.ttl.followed_by(ttl);
+        let pending = Pending { ttl, ..pending };
         Ok((pending, view))
     })?;
     put_nothing_off(state)?;

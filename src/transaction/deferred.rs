@@ -141,7 +141,9 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         version,
         expires_at,
         content: Content::Document { document, hash, .. },
-        place: Place::Deferred { stager, base, .. },
+        place: Place::Deferred {
+            stager, ttl, base, ..
+        },
         ..
     }) = known.flushed
     else {
@@ -152,6 +154,7 @@ pub fn write_deferred(catalog: &Rc<Catalog>, id: u128) -> Result<()> {
         document: copy(&document)?,
         hash,
         expires_at,
+        ttl,
         base,
     };
     // The row of its class may be gone, with this transaction.
@@ -208,6 +211,7 @@ impl Batch {
             place:
                 Place::Deferred {
                     stager,
+                    ttl,
                     base,
                     over_own_rows,
                     ..
@@ -215,6 +219,10 @@ impl Batch {
             ..
         }) = &state.flushed
         else {
+            return Ok(false);
+        };
+        // A change of another one is not deferred.
+        let Some(ttl) = ttl.packed() else {
             return Ok(false);
         };
         let new = NewValue {
@@ -231,6 +239,7 @@ impl Batch {
             owner: stager.user,
             base: *base,
             over_own_rows: *over_own_rows,
+            ttl,
         };
         let name = (&*state.class.name, &*state.key);
         let taken = self.publication.defer(catalog, name, &new, deferred_by)?;

@@ -2,6 +2,7 @@
 
 use super::known::Bytes;
 use crate::catalog::Class;
+use crate::interval::Ttl;
 use crate::store::Made;
 use std::rc::Rc;
 use strum::IntoStaticStr;
@@ -29,6 +30,8 @@ pub enum Effect {
         document: Bytes,
         hash: u128,
         expires_at: i64,
+        /// What becomes of the time to live that the state remembers.
+        ttl: Ttl,
         /// Version of the tables' row beneath it, 0 for none.
         base: i64,
         /// The version that there was before it, 0 for none.

@@ -6,6 +6,7 @@ use crate::call::Given;
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
 use crate::identity::Identity;
+use crate::interval::Ttl;
 use crate::memory;
 use crate::notify::Touched;
 use crate::store::{AUTO, Checkpoint, Storage};
@@ -182,6 +183,8 @@ pub struct Pending {
     pub intent: Intent,
     /// What becomes of its expiry.
     pub expiry: Expiry,
+    /// What becomes of the time to live that the state remembers.
+    pub ttl: Ttl,
     /// The role that staged it, and its `search_path`: triggers on the tables run under both.
     pub stager: Identity,
     /// Whether the change is skipped if the state is stored like that already.
@@ -224,8 +227,8 @@ impl Pending {
         matches!(self.intent, Intent::Replace(_) | Intent::Apply { .. })
     }
 
-    /// Whether the change must not be deferred: L1 keeps nothing beside the document, and the ring through which the
-    /// worker tells of a change has no room for items.
+    /// Whether the change must not be deferred: L1 keeps next to nothing beside the document, and the ring through
+    /// which the worker tells of a change has no room for items.
     pub fn is_urgent(&self) -> bool {
         let has_label = |it: &Checkpoint| {
             *it.checkpoint_type != *AUTO
@@ -238,6 +241,7 @@ impl Pending {
                 || it.payload.is_some()
         };
         self.belongs_to_written
+            || self.ttl.packed().is_none()
             || self.touched.has_items()
             || self.checkpoint.as_deref().is_some_and(has_label)
     }
@@ -311,6 +315,8 @@ pub enum Place {
     Deferred {
         /// Who staged it.
         stager: Identity,
+        /// What becomes of the time to live that the state remembers.
+        ttl: Ttl,
         /// Version of the tables' row beneath it, 0 for none.
         base: i64,
         /// The command that flushed the version; changes staged by later commands build upon it.

@@ -65,7 +65,7 @@
 //! | --- | --- | --- |
 //! | driven by PostgreSQL | `callbacks`, `commit` | the end of a transaction, and the order of all that it needs |
 //! | before the commit | `commit_by_hand` | which dirty versions a change by hand overrules |
-//! | one call | `save`, `lock`, `explicit_batch`, `keep`, `change`, `stage`, `view` | one state, one promise |
+//! | one call | `save`, `renew`, `lock`, `explicit_batch`, `keep`, `change`, `stage`, `view` | one state, one way |
 //! | one class | `redefine` | that dirty versions of the class go first |
 //! | meeting a state | `meet` | that another role's change is written first |
 //! | flush | `flush`, `alone` | the order of row locks, and attempts at one state |
@@ -112,6 +112,7 @@ mod plan;
 mod record;
 mod recovery;
 mod redefine;
+mod renew;
 mod row_change;
 mod save;
 mod scope;
@@ -125,7 +126,7 @@ pub use callbacks::init;
 pub use capability::check_may_replace;
 pub use capability::{Capability, Wanted};
 pub use change::{
-    apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set, touch,
+    apply, begin as check_may_change, check_may_write, delete, expire, expires_after, set,
 };
 pub use concern::{
     Concerned, has_touched, is_class_noted, needs_worker_by, note_dependents, note_touched,
@@ -142,6 +143,7 @@ pub use lock::{
 pub use operation::{Edit, Operation, check_size};
 pub use overrule::{ChangeByHand, note_by_hand, note_change_by_hand, own_floor};
 pub use redefine::{before_all_classes_go, before_class_changes};
+pub use renew::touch;
 pub use save::{Saved, save};
 pub use view::{has_changes, read, read_latest, read_newest};
 pub use write_back::{write_all_back, write_back};

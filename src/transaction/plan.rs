@@ -9,7 +9,7 @@ use super::beneath::read_beneath;
 use super::capability;
 use super::current::{Current, Look, base, floor, lost};
 use super::effect::Effect;
-use super::known::{Bytes, Expiry, Intent, OnConflict, Pending};
+use super::known::{Bytes, Expiry, Flushed, Intent, OnConflict, Pending, Place};
 use super::operation::{Operation, apply_all};
 use super::overrule::subject;
 use super::record::Taken;
@@ -20,6 +20,7 @@ use crate::cache::found::{Found, Ground};
 use crate::cache::tables::from_table;
 use crate::counters::Counter;
 use crate::error::{Error, Result};
+use crate::interval::Ttl;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Checkpoint};
 use crate::{behind, sys};
@@ -43,6 +44,8 @@ struct Next {
     hash: u128,
     /// When it expires, `i64::MAX` for never.
     expires_at: i64,
+    /// What becomes of the time to live that the state remembers.
+    ttl: Ttl,
     /// What is said of it.
     checkpoint: Option<Rc<Checkpoint>>,
 }
@@ -95,6 +98,10 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
         document,
         hash,
         expires_at: expires_at.unwrap_or_else(|| pending.expiry.after(current.expires_at)),
+        ttl: match current.is_there {
+            true => pending.ttl,
+            false => pending.ttl.of_new(),
+        },
         checkpoint: pending
             .checkpoint
             .clone()
@@ -103,7 +110,7 @@ pub fn plan(state: &StateRef<'_>, taken: &Taken, way: Way, look: Look) -> Result
     let is_operation = matches!(pending.intent, Intent::Apply { .. });
     let may_skip = current.same && (pending.dedup || is_operation);
     match (may_skip && is_repeated(state, pending, &mut current)?, way) {
-        (true, Way::Defer) => Ok(Plan::Done(defer_expiry(state, &current, next))),
+        (true, Way::Defer) => defer_expiry(state, &current, next).map(Plan::Done),
         (true, Way::WriteThrough) => {
             check_newest(state, &current)?;
             Ok(touch(&current, pending))
@@ -159,6 +166,7 @@ fn next_version(
         document,
         hash,
         expires_at,
+        ttl,
         checkpoint,
     } = next;
     // It may be that L1 holds what is damaged in L3.
@@ -178,6 +186,7 @@ fn next_version(
         hash,
         parent: (current.number > 0).then_some(current.number),
         expires_at,
+        ttl,
         base: base.map(|document| (current.number, document, current.storage)),
         checkpoint,
         quiet: current.quiet,
@@ -249,6 +258,7 @@ fn defer_version(state: &StateRef<'_>, current: &Current, next: Next) -> Result<
         document: next.document,
         hash: next.hash,
         expires_at: next.expires_at,
+        ttl: deferred_ttl(state)?.followed_by(next.ttl),
         base: base(state, current),
         before: current.number,
         is_new: true,
@@ -256,20 +266,32 @@ fn defer_version(state: &StateRef<'_>, current: &Current, next: Next) -> Result<
 }
 
 /// Gives the current version, whose document is the staged one, another expiry, if it is another.
-fn defer_expiry(state: &StateRef<'_>, current: &Current, next: Next) -> Effect {
+fn defer_expiry(state: &StateRef<'_>, current: &Current, next: Next) -> Result<Effect> {
     if Some(next.expires_at) == current.expires_at {
-        return Effect::Nothing {
+        return Ok(Effect::Nothing {
             version: current.number,
-        };
+        });
     }
-    Effect::Deferred {
+    Ok(Effect::Deferred {
         version: current.number,
         document: next.document,
         hash: current.hash,
         expires_at: next.expires_at,
+        ttl: deferred_ttl(state)?.followed_by(next.ttl),
         base: base(state, current),
         before: current.number,
         is_new: false,
+    })
+}
+
+/// What becomes of the remembered time to live by the version that the tables do not hold yet, if there is one.
+pub fn deferred_ttl(state: &StateRef<'_>) -> Result<Ttl> {
+    match with(|batch| batch.deferred(state))? {
+        Some(Flushed {
+            place: Place::Deferred { ttl, .. },
+            ..
+        }) => Ok(ttl),
+        _ => Ok(behind::ttl(state)),
     }
 }
 
@@ -345,13 +367,14 @@ fn touch_behind(state: &StateRef<'_>, current: &Current, pending: &Pending) -> R
         hash: state_cache_document::hash(&document),
         document: Rc::new(document.into()),
         expires_at: pending.expiry.after(current.expires_at),
+        ttl: pending.ttl,
         checkpoint: None,
     };
     // Where the document of a version is damaged, what L3 holds takes its place: as a version of its own.
     if current.lost > 0 || version.number != current.number {
         return defer_version(state, current, next);
     }
-    Ok(defer_expiry(state, current, next))
+    defer_expiry(state, current, next)
 }
 
 /// Changes the expiry only, if it changes at all.
@@ -365,6 +388,7 @@ fn touch(current: &Current, pending: &Pending) -> Plan {
     Plan::Write(RowChange::Touch(
         current.replaced(pending.expiry),
         expires_at,
+        pending.ttl,
     ))
 }
 

@@ -7,6 +7,7 @@ use crate::behind::Unwritten;
 use crate::cache::found::Ground;
 use crate::error::Result;
 use crate::identity::Identity;
+use crate::interval::Ttl;
 use crate::notify::Touched;
 use crate::store::{Made, Storage};
 use pgrx::pg_sys;
@@ -161,12 +162,13 @@ impl State {
                 document,
                 hash,
                 expires_at,
+                ttl,
                 base,
                 is_new,
                 ..
             } => {
                 self.correct_view(version, Some(&document), Some(expires_at));
-                let place = self.deferred_place(&pending.stager, base, is_new);
+                let place = self.deferred_place(&pending.stager, ttl, base, is_new);
                 let content = Content::Document {
                     document,
                     hash,
@@ -214,7 +216,7 @@ impl State {
 
     /// The place of a version that is deferred over what the transaction's flushes have made so far. `base` is the
     /// version of the tables' row beneath it.
-    fn deferred_place(&self, stager: &Identity, base: i64, is_new: bool) -> Place {
+    fn deferred_place(&self, stager: &Identity, ttl: Ttl, base: i64, is_new: bool) -> Place {
         let (base, was_news, over_own_rows) = match &self.flushed {
             Some(Flushed {
                 place:
@@ -232,6 +234,7 @@ impl State {
         };
         Place::Deferred {
             stager: stager.clone(),
+            ttl,
             base,
             // SAFETY: reads this backend's transaction state.
             command: unsafe { pg_sys::GetCurrentCommandId(false) },

@@ -5,6 +5,7 @@ use super::known::Bytes;
 use super::overrule::own_floor;
 use crate::cache::StateRef;
 use crate::error::Result;
+use crate::interval::Ttl;
 use crate::store::{self, Base, Checkpoint, Decided, Made, NewVersion, Replaced, Storage, Writer};
 use crate::{shared, sys};
 use pgrx::pg_sys;
@@ -27,8 +28,8 @@ pub enum RowChange {
     Update(Replaced, NextRow),
     /// A tombstone of this version. The token was taken before the version was decided upon.
     Delete(Replaced, i64, Option<FillToken>),
-    /// This expiry.
-    Touch(Replaced, i64),
+    /// This expiry, and what becomes of the time to live that the state remembers.
+    Touch(Replaced, i64, Ttl),
     /// A tombstone, if the state has expired by this time.
     Expire(i64),
 }
@@ -45,6 +46,8 @@ pub struct NextRow {
     pub parent: Option<i64>,
     /// When it expires, `i64::MAX` for never.
     pub expires_at: i64,
+    /// What becomes of the time to live that the state remembers.
+    pub ttl: Ttl,
     /// The version that this one may be stored as the difference from: its number, document and storage.
     pub base: Option<(i64, Vec<u8>, Storage)>,
     /// What `state_save` says about it.
@@ -67,6 +70,8 @@ impl NextRow {
             hash: self.hash,
             parent: self.parent,
             expires_at: self.expires_at,
+            ttl: self.ttl,
+            is_first: self.parent.is_none(),
             base: self.base.as_ref().map(|(version, document, storage)| Base {
                 version: *version,
                 document,
@@ -92,8 +97,8 @@ impl RowChange {
             Self::Delete(replaced, number, _) => {
                 alone(writer.delete(class, key, *replaced, *number)?)
             }
-            Self::Touch(replaced, expires_at) => {
-                alone(writer.touch(class, key, *replaced, *expires_at)?)
+            Self::Touch(replaced, expires_at, ttl) => {
+                alone(writer.touch(class, key, *replaced, (*expires_at, ttl))?)
             }
             Self::Expire(now) => {
                 let version = writer.expire(class, key, *now)?;
@@ -167,7 +172,7 @@ impl RowChange {
             Self::Delete(..) | Self::Expire(_) => Effect::Deleted {
                 version: made.version,
             },
-            Self::Touch(_, expires_at) => Effect::Touched {
+            Self::Touch(_, expires_at, _) => Effect::Touched {
                 version: made.version,
                 expires_at,
             },

@@ -11,6 +11,7 @@ use crate::cache::forms::Document;
 use crate::cache::found::{Found, Ground};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::interval::Ttl;
 use crate::notify::Touched;
 use crate::snapshot::PushedSnapshot;
 use crate::{behind, settings, store, sys};
@@ -76,6 +77,7 @@ pub fn new_pending(
     Pending {
         intent,
         expiry,
+        ttl: Ttl::Keep,
         stager: Identity::current(),
         dedup,
         expected,
@@ -130,6 +132,11 @@ pub fn with_operation(
     Ok(Pending {
         intent,
         expiry,
+        // Where the state has ended, nothing is remembered of the time to live that it had.
+        ttl: match starts_anew {
+            true => Ttl::Is(None),
+            false => pending.ttl,
+        },
         expected: pending.expected,
         folded,
         ..new_pending(state, Intent::Touch, expiry, None)

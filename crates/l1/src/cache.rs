@@ -177,15 +177,16 @@ impl<K: Locks> L1<K> {
                 return Err(refused);
             }
         };
-        let (since, base, owner) = entry
-            .dirty
-            .map_or((0, 0, 0), |d| (d.since, d.base, d.owner));
+        let (since, base, owner, beside) = match entry.dirty {
+            Some(dirty) => (dirty.since, dirty.base, dirty.owner, dirty.beside),
+            None => (0, 0, 0, entry.doc_xid),
+        };
         let header = EntryHeader {
             id: entry.key.id.words(),
             incarnation: entry.key.incarnation,
             version: AtomicI64::new(entry.version),
             head_xid: AtomicU64::new(entry.head_xid),
-            doc_xid: AtomicU64::new(entry.doc_xid),
+            doc_xid: AtomicU64::new(beside),
             hash: [entry.hash as u64, (entry.hash >> 64) as u64],
             expires_at: entry.expires_at,
             loaded_at: entry.loaded_at,

@@ -28,6 +28,8 @@ pub struct Dirty {
     pub base: i64,
     /// Role that made the newest change (PostgreSQL oid).
     pub owner: u32,
+    /// What the tables are to hold beside the value, in the caller's terms.
+    pub beside: u64,
     /// The worker could not write it and has put it aside.
     pub parked: bool,
 }
@@ -307,6 +309,7 @@ mod tests {
             since,
             base: 0,
             owner: 10,
+            beside: 0,
             parked: false,
         });
         let block = l1.reserve(&NewEntry {

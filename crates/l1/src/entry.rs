@@ -99,7 +99,7 @@ pub struct EntryInfo {
     pub version: i64,
     /// Full transaction id that wrote the head row.
     pub head_xid: u64,
-    /// Full transaction id that wrote the document row.
+    /// Full transaction id that wrote the document row; that of the head row for a dirty entry, which has neither.
     pub doc_xid: u64,
     /// Hash of the value.
     pub hash: u128,
@@ -132,6 +132,7 @@ pub(crate) struct EntryHeader {
     pub incarnation: u64,
     pub version: AtomicI64,
     pub head_xid: AtomicU64,
+    /// Of a dirty entry, whose document no row holds: [`Dirty::beside`].
     pub doc_xid: AtomicU64,
     pub hash: [u64; 2],
     pub expires_at: i64,
@@ -241,6 +242,7 @@ impl EntryHeader {
             since: self.since.load(Relaxed),
             base: self.base.load(Relaxed),
             owner: self.owner,
+            beside: self.doc_xid.load(Relaxed),
             parked: self.flags.load(Relaxed) & PARKED != 0,
         })
     }
@@ -251,10 +253,14 @@ impl EntryHeader {
     }
 
     pub fn info(&self) -> EntryInfo {
+        let dirty = self.dirty();
         EntryInfo {
             version: self.version.load(Relaxed),
             head_xid: self.head_xid.load(Relaxed),
-            doc_xid: self.doc_xid.load(Relaxed),
+            doc_xid: match dirty {
+                None => self.doc_xid.load(Relaxed),
+                Some(_) => self.head_xid.load(Relaxed),
+            },
             hash: u128::from(self.hash[0]) | u128::from(self.hash[1]) << 64,
             expires_at: self.expires_at,
             loaded_at: self.loaded_at,
@@ -263,7 +269,7 @@ impl EntryHeader {
             serial: self.serial,
             class: ClassId(self.class),
             bytes: self.occupied_chunks() * CHUNK as u64,
-            dirty: self.dirty(),
+            dirty,
             stored: self.stored,
         }
     }

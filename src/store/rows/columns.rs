@@ -1,7 +1,7 @@
 //! Where the columns are; `catalog::columns` says what they are.
 
 /// How many `state_head` has.
-pub const HEAD: usize = 14;
+pub const HEAD: usize = 16;
 /// How many `state_snapshot` has.
 pub const SNAPSHOT: usize = 15;
 
@@ -13,13 +13,15 @@ pub mod head {
     pub const HASH: usize = 3;
     pub const DELETED: usize = 5;
     pub const EXPIRES_AT: usize = 6;
-    pub const UPDATED_AT: usize = 7;
-    pub const PARENT_VERSION: usize = 8;
-    pub const CHECKPOINT_TYPE: usize = 9;
-    pub const AGENT_PHASE: usize = 10;
-    pub const EXECUTION_CONTEXT: usize = 11;
-    pub const WRITER: usize = 12;
-    pub const STATE: usize = 13;
+    pub const TTL: usize = 7;
+    pub const CREATED_AT: usize = 8;
+    pub const UPDATED_AT: usize = 9;
+    pub const PARENT_VERSION: usize = 10;
+    pub const CHECKPOINT_TYPE: usize = 11;
+    pub const AGENT_PHASE: usize = 12;
+    pub const EXECUTION_CONTEXT: usize = 13;
+    pub const WRITER: usize = 14;
+    pub const STATE: usize = 15;
 }
 
 /// Of `state_snapshot`.

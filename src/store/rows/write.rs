@@ -5,6 +5,7 @@ use super::columns::{HEAD, SNAPSHOT, head, snapshot};
 use super::table::{BACKWARD, FORWARD, Found, Range, Table, Value};
 use crate::call::{bigint_datum, boolean_datum, integer_datum, varlena_datum};
 use crate::catalog::Class;
+use crate::interval::Ttl;
 use crate::store::storage::{Holder, Packed};
 use crate::store::version::{AUTO, NewVersion, Replaced, new_version};
 use crate::{sys, varlena};
@@ -179,6 +180,10 @@ struct New {
     /// As `new_version` gives them.
     values: [Value; 15],
     holder: Holder,
+    /// The time to live that the head row remembers, `None` for the one that it has.
+    ttl: Option<Value>,
+    /// Whether there was no state before.
+    is_first: bool,
     now: pg_sys::Datum,
     writer: pg_sys::Datum,
 }
@@ -190,6 +195,8 @@ impl New {
         Self {
             values: new_version(class, key, new, packed).map(|(_, value)| value),
             holder: packed.holder(),
+            ttl: new.ttl.value(),
+            is_first: new.is_first,
             now: bigint_datum(sys::now()),
             writer: bigint_datum(writer.value as i64),
         }
@@ -200,7 +207,11 @@ impl New {
         self.values[5].map_or(0, |number| number.value() as i64)
     }
 
-    fn head(&self, number: i64) -> HeadRow {
+    /// The head row, in place of the one before, if there is one.
+    fn head(&self, number: i64, before: Option<&Found<'_>>) -> HeadRow {
+        let ttl = self.ttl.unwrap_or_else(|| before?.value(head::TTL));
+        let created_at = before.filter(|_| !self.is_first);
+        let created_at = created_at.map_or(Some(self.now), |row| row.value(head::CREATED_AT));
         let [
             class,
             key,
@@ -237,6 +248,8 @@ impl New {
             size,
             Some(boolean_datum(false)),
             expires_at,
+            ttl,
+            created_at,
             Some(self.now),
             parent,
             checkpoint_type,
@@ -286,11 +299,12 @@ impl New {
     }
 }
 
-/// The head row of a tombstone.
-fn tombstone(state: &State<'_>, number: i64) -> HeadRow {
+/// The head row of a tombstone, in place of the one before, if there is one.
+fn tombstone(state: &State<'_>, number: i64, before: Option<&Found<'_>>) -> HeadRow {
     let [class, key] = state.names;
+    let now = bigint_datum(sys::now());
     let mut row = [None; HEAD];
-    row[..8].copy_from_slice(&[
+    row[..=head::UPDATED_AT].copy_from_slice(&[
         Some(class),
         Some(key),
         Some(bigint_datum(number)),
@@ -298,7 +312,9 @@ fn tombstone(state: &State<'_>, number: i64) -> HeadRow {
         Some(integer_datum(0)),
         Some(boolean_datum(true)),
         None,
-        Some(bigint_datum(sys::now())),
+        None,
+        before.map_or(Some(now), |row| row.value(head::CREATED_AT)),
+        Some(now),
     ]);
     row
 }
@@ -316,7 +332,7 @@ impl Tables {
             let state = State::new(class, key);
             let new = New::of(class, key, new, packed);
             let number = state.first_version(snapshots.table()).max(new.least());
-            if !heads.insert_unless_there(new.head(number)) {
+            if !heads.insert_unless_there(new.head(number, None)) {
                 return None;
             }
             if let Some(row) = new.snapshot(number) {
@@ -343,7 +359,7 @@ impl Tables {
             let new = New::of(class, key, new, packed);
             let is_written = (replaced.is_newest
                 || !state.is_kept_above(snapshots.table(), number))
-                && state.replace(heads, replaced, |_| new.head(number));
+                && state.replace(heads, replaced, |row| new.head(number, Some(row)));
             if !is_written {
                 return None;
             }
@@ -373,7 +389,7 @@ impl Tables {
             let state = State::new(class, key);
             let is_written = (replaced.is_newest
                 || !state.is_kept_above(snapshots.table(), number))
-                && state.replace(heads, replaced, |_| tombstone(&state, number));
+                && state.replace(heads, replaced, |row| tombstone(&state, number, Some(row)));
             if !is_written {
                 return None;
             }
@@ -398,7 +414,7 @@ impl Tables {
                 let has_ended = row.expiry(head::EXPIRES_AT) <= now;
                 has_ended && !row.boolean(head::DELETED) && state.is_of(row)
             };
-            let tombstone = |row: &Found<'_>| tombstone(&state, number(row));
+            let tombstone = |row: &Found<'_>| tombstone(&state, number(row), Some(row));
             if !state.replace_where(heads, is_expired, tombstone) {
                 return None;
             }
@@ -419,24 +435,27 @@ impl Tables {
     pub fn insert_tombstone(&mut self, class: &Class, key: &[u8], number: i64) -> Option<i64> {
         self.change(|heads, _| {
             let state = State::new(class, key);
-            (heads.insert_unless_there(tombstone(&state, number))).then_some(number)
+            (heads.insert_unless_there(tombstone(&state, number, None))).then_some(number)
         })
     }
 
-    /// Gives the current version another expiry, `i64::MAX` for never; the version, or `None` as for
-    /// [`Tables::update`].
+    /// Gives the current version another expiry, `i64::MAX` for never, and perhaps another time to live; the version,
+    /// or `None` as for [`Tables::update`].
     pub fn touch(
         &mut self,
         class: &Class,
         key: &[u8],
         replaced: &Replaced,
-        expires_at: i64,
+        (expires_at, ttl): (i64, &Ttl),
     ) -> Option<i64> {
         self.change(|heads, _| {
             let state = State::new(class, key);
             let is_written = state.replace(heads, replaced, |row| {
                 let mut row: HeadRow = std::array::from_fn(|column| row.value(column));
                 row[head::EXPIRES_AT] = (expires_at != i64::MAX).then(|| bigint_datum(expires_at));
+                if let Some(ttl) = ttl.value() {
+                    row[head::TTL] = ttl;
+                }
                 row
             });
             is_written.then_some(replaced.version)

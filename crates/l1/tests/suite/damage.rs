@@ -57,6 +57,7 @@ fn stray_writes_neither_hang_nor_crash_any_call() {
                     since: round,
                     base: 0,
                     owner: 10,
+                    beside: 0,
                     parked: false,
                 });
                 if let Ok(block) = cache.reserve(&entry) {
@@ -123,6 +124,7 @@ fn a_damaged_entry_is_removed_and_not_the_one_that_has_taken_its_place() {
         since: 1,
         base: 1,
         owner: 10,
+        beside: 0,
         parked: false,
     };
     let k = key("k");

@@ -14,6 +14,7 @@ pub fn behind(since: i64, base: i64) -> Dirty {
         since,
         base,
         owner: 10,
+        beside: 0,
         parked: false,
     }
 }

@@ -141,6 +141,7 @@ impl Run {
             since: version - self.random.below(20) as i64,
             base: self.random.below(100) as i64,
             owner: self.random.below(9) as u32,
+            beside: self.random.below(9),
             parked: false,
         });
         let entry = NewEntry {

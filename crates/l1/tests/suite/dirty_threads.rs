@@ -72,6 +72,7 @@ impl Test {
             since: version as i64,
             base: self.tables.held[row].load(SeqCst) as i64,
             owner: 1,
+            beside: 0,
             parked: false,
         };
         let stripe = self.cache.stripe(key(name).id);

@@ -85,6 +85,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM state_list(prefix => 'o', class => 'all')",
     "SELECT count(*) FROM state_keys(class => 'all')",
     "SELECT state_copy('o', 'copy-of-o', 'all')",
+    "SELECT state_touch_prefix('o', '1 hour', 'all'), state_touch_prefix('o', class => 'all')",
     "SELECT state_purge('{other}', versions => '{1}', class => 'all')",
     "SELECT state_purge(prefix => 'o', class => 'all')",
     "SELECT state_restore('big', 1, class => 'all')",

@@ -42,6 +42,7 @@ const STATEMENTS: &[&str] = &[
         SELECT * FROM state_list(prefix => 'l', label => 'a')",
     "SELECT * FROM state_keys('l', after => 'k')",
     "SELECT state_copy('l$', 'm$')",
+    "SELECT state_touch_prefix('l$', '1 hour'), state_touch_prefix('l$')",
     "SELECT state_purge('{l$}', versions => '{1}'); SELECT state_purge(prefix => 'l$', keep => 1);
         SELECT state_purge(prefix => 'l$')",
     "SELECT * FROM state_history('s$')",
