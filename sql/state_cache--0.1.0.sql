@@ -625,7 +625,7 @@ SELECT pg_catalog.pg_extension_config_dump('state_recovery_log', '');
 SELECT pg_catalog.pg_extension_config_dump('state_damaged', '');
 
 -- ---------------------------------------------------------------------------------------------------
--- Many keys: lists of versions and of states, purges, copies.
+-- Many keys: lists of versions and of states, purges, copies, times to live.
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION state_list(key text DEFAULT NULL, prefix text DEFAULT NULL, before bigint DEFAULT NULL,
@@ -654,6 +654,11 @@ CREATE FUNCTION state_copy(from_prefix text, to_prefix text, class text DEFAULT 
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_copy';
 COMMENT ON FUNCTION state_copy(text, text, text)
 	IS 'copies the states whose keys begin with a prefix, with history and logs, under another one; returns how many';
+
+CREATE FUNCTION state_touch_prefix(prefix text, ttl interval DEFAULT '0', class text DEFAULT 'run') RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_touch_prefix';
+COMMENT ON FUNCTION state_touch_prefix(text, interval, text)
+	IS 'state_touch() for all states whose keys begin with a prefix; of how many';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Logs: entries beside a state
