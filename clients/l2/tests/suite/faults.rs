@@ -132,7 +132,7 @@ fn a_redis_that_does_not_answer_holds_up_nobody() {
     for n in 0..100 {
         client.run(&format!("SELECT state_set('k', '{n}', class => 'shared')"));
     }
-    assert!(start.elapsed() < std::time::Duration::from_secs(10));
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
     feeder.await_said("connecting anew");
     assert!(feeder.page("/healthz").unwrap().starts_with("HTTP/1.1 503"));
     redis.signal("CONT");

@@ -505,7 +505,7 @@ fn a_shutdown_waits_for_what_is_left_to_do_and_not_much_longer() {
     server.stop();
     assert!(start.elapsed() > Duration::from_secs(4), "it did not try");
     assert!(
-        start.elapsed() < Duration::from_secs(15),
+        start.elapsed() < Duration::from_secs(45),
         "{:?}",
         start.elapsed()
     );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// What a flush may take on a machine that does much else.
-const ONE_FLUSH: Duration = Duration::from_secs(2);
+const ONE_FLUSH: Duration = Duration::from_secs(5);
 
 /// A server on which L3 rejects any state of 9 kB or more: an index entry cannot be that large. No code of
 /// users runs for it, so such a state is left to the worker.
@@ -151,7 +151,7 @@ fn many_states_that_l3_rejects_do_not_keep_others_from_it() {
         !unwritten(&mut client).contains(&"good".into())
     });
     assert!(
-        start.elapsed() < INTERVAL + Duration::from_secs(5),
+        start.elapsed() < INTERVAL + Duration::from_secs(30),
         "{:?}",
         start.elapsed()
     );
@@ -174,7 +174,7 @@ fn what_cannot_be_written_does_not_hold_up_a_shutdown() {
     let start = Instant::now();
     server.stop();
     assert!(
-        start.elapsed() < Duration::from_secs(15),
+        start.elapsed() < Duration::from_secs(45),
         "{:?}",
         start.elapsed()
     );

@@ -202,7 +202,7 @@ fn a_session_that_dies_or_is_cancelled_while_it_computes_holds_up_nobody() {
         client.run("SELECT state_class_define('slow', source => 'SELECT to_jsonb(slow(0))')");
         let start = Instant::now();
         client.run("SELECT state_get('k', 'slow')");
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(30));
         client.run("SELECT state_class_define('slow', source => 'SELECT to_jsonb(slow(60))')");
     }
 }
@@ -212,7 +212,10 @@ fn the_last_answer_serves_while_the_next_one_is_computed() {
     let server = Server::new(&[]);
     let (mut client, mut other) = (server.connect(), server.connect());
     client.run(SLOW);
-    client.run("SELECT state_class_define('slow', cache_ttl => '100 ms', serve_stale => '1 hour')");
+    client.run(
+        "SELECT state_class_define('slow', cache_ttl => '100 ms', serve_stale => '1 hour',
+             source => 'SELECT to_jsonb(slow(3))')",
+    );
     let first = client.text("SELECT state_get('k', 'slow')");
     std::thread::sleep(Duration::from_millis(150));
     std::thread::scope(|threads| {
