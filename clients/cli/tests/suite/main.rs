@@ -1,0 +1,9 @@
+//! `state-cache` against real servers: what each command prints, and its exit code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod connecting;
+mod looking;
+mod moving;
+mod page;
+mod support;
+mod working;

@@ -1,0 +1,199 @@
+//! `export`, `import`, `tail`, `verify`, `prune`.
+
+use crate::support::{Database, database};
+use state_cache_server_tests::{Sql, eventually};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+fn file(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("state_cache_cli.{}.{name}", std::process::id()))
+}
+
+fn sum(database: &mut Database, class: &str) -> String {
+    let sql = format!(
+        "SELECT count(*) || ' ' || md5(string_agg(key || state::text, ' ' ORDER BY key))
+            FROM state_current WHERE class = '{class}'"
+    );
+    database.session.text(&sql)
+}
+
+#[test]
+fn a_class_goes_out_and_in_again_whole() {
+    let mut database = database("moving_export");
+    database.session.run(
+        "SELECT state_set('k-' || n, jsonb_build_object('n', n, 'exact', 1.10, 'text', E'\\u00e9\\n'))
+            FROM generate_series(1, 1234) n",
+    );
+    database
+        .session
+        .run("SELECT state_set('k-later', '1', ttl => '1 hour')");
+    let before = sum(&mut database, "run");
+    let path = file("export");
+    let name = path.to_str().unwrap();
+    let ran = database.run(&["export", "run", "-o", name]);
+    assert_eq!(ran.lines(), ["1235 states were written"]);
+    let whole = std::fs::read(&path).unwrap();
+
+    // Cut off in the middle of a line, and gone on with.
+    std::fs::write(&path, &whole[..whole.len() * 2 / 3]).unwrap();
+    assert_eq!(
+        database
+            .run(&["export", "run", "-o", name, "--resume"])
+            .code,
+        0
+    );
+    assert!(
+        std::fs::read(&path).unwrap() == whole,
+        "resumed, the file is another one"
+    );
+    assert_eq!(
+        database
+            .run(&["export", "config", "-o", name, "--resume"])
+            .code,
+        2
+    );
+    assert_eq!(
+        database
+            .run(&["export", "run", "k-12", "--json"])
+            .lines()
+            .len(),
+        46
+    );
+    assert_eq!(database.run(&["export", "no_such_class"]).code, 5);
+
+    database
+        .session
+        .run("SELECT state_class_define('copy', dedup => false)");
+    let first = database.run(&["import", "copy", name, "--json"]).json();
+    assert_eq!(
+        (&first[0]["written"], &first[0]["lines"]),
+        (&1235.into(), &1235.into())
+    );
+    assert_eq!(sum(&mut database, "copy"), before);
+    let expires =
+        "SELECT expires_at > now() FROM state_head WHERE class = 'copy' AND key = 'k-later'";
+    assert!(database.session.flag(expires));
+    // Again: nothing is written, also where the class does not look for duplicates.
+    let again = database.run(&["import", "copy", name, "--json"]).json();
+    assert_eq!(
+        (&again[0]["written"], &again[0]["unchanged"]),
+        (&0.into(), &1235.into())
+    );
+    let versions = "SELECT max(version) FROM state_head WHERE class = 'copy'";
+    assert_eq!(database.session.number(versions), 1);
+
+    database
+        .session
+        .run("SELECT state_set('k-1', '\"own\"', class => 'copy')");
+    let keep = database
+        .run(&["import", "copy", name, "--present", "keep", "--json"])
+        .json();
+    assert_eq!(keep[0]["kept"], 1);
+    assert_eq!(
+        database.session.text("SELECT state_get('k-1', 'copy')"),
+        "\"own\""
+    );
+    let line = "{\"key\": \"x\", \"state\": 1}\n";
+    std::fs::write(&path, format!("{line}{line}nonsense\n")).unwrap();
+    let broken = database.run(&["import", "copy", name, "--batch", "2"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(broken.code, 2, "{}", broken.err);
+    assert!(
+        broken.err.contains("--from-line 3") && broken.err.contains("line 3"),
+        "{}",
+        broken.err
+    );
+    assert_eq!(database.session.text("SELECT state_get('x', 'copy')"), "1");
+}
+
+#[test]
+fn tail_catches_up_and_then_hears() {
+    let mut database = database("moving_tail");
+    database.session.run("SELECT state_set('before', '1')");
+    let all = database
+        .run(&["tail", "--since", "all", "--once", "--json"])
+        .json();
+    assert_eq!(
+        (&all[0]["key"], &all[1]["op"]),
+        (&"before".into(), &"end".into())
+    );
+    let cursor = all[1]["cursor"].as_str().unwrap().to_owned();
+    database
+        .session
+        .run("SELECT state_set('while away', '{\"n\": 1}')");
+    let mut child = database
+        .command(&[
+            "tail",
+            "--since",
+            &cursor,
+            "--json",
+            "--documents",
+            "--count",
+            "4",
+            "--class",
+            "run",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    assert_eq!(
+        (&first["key"], &first["state"]["n"]),
+        (&"while away".into(), &1.into())
+    );
+    // It listens: it did so before it caught up.
+    database
+        .session
+        .run("SELECT state_set('elsewhere', '1', class => 'config')");
+    database.session.run("SELECT state_set('heard', '2')");
+    let second = next();
+    assert_eq!(
+        (&second["key"], &second["version"], &second["state"]),
+        (&"heard".into(), &1.into(), &2.into())
+    );
+    database.session.run("SELECT state_delete('heard')");
+    assert_eq!(next()["op"], "delete");
+    database.session.run("SELECT state_invalidate('h*')");
+    let last = next();
+    assert_eq!(
+        (&last["op"], &last["key"]),
+        (&"invalidate".into(), &"h*".into())
+    );
+    eventually("tail ends", || child.try_wait().unwrap().is_some());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn verify_finds_and_prune_deletes() {
+    let mut database = database("moving_verify");
+    database.session.run("SELECT state_set('a', '1')");
+    database.session.run("SELECT state_set('a', '2')");
+    assert_eq!(
+        database.run(&["verify"]).lines(),
+        ["every kept version is intact"]
+    );
+    database.session.run(
+        "UPDATE state_snapshot SET hash = decode(repeat('00', 16), 'hex')
+            WHERE key = 'a' AND version = 1",
+    );
+    let found = database.run(&["verify", "run", "--json"]);
+    assert_eq!(found.code, 1, "{}", found.err);
+    assert_eq!(
+        (&found.json()[0]["key"], &found.json()[0]["version"]),
+        (&"a".into(), &1.into())
+    );
+    assert_eq!(
+        database.run(&["prune", "run", "--keep", "1"]).lines(),
+        ["1 versions were deleted"]
+    );
+    assert_eq!(
+        database
+            .run(&["prune", "no_such_class", "--keep", "1"])
+            .code,
+        5
+    );
+}
