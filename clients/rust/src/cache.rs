@@ -312,8 +312,13 @@ impl StateCache {
     }
 
     pub(crate) async fn start(inner: Arc<Inner>) -> Result<Self> {
-        let link = Link::open(&inner).await?;
-        let mut keepers = vec![tokio::spawn(link::keep(link, inner.clone()))];
+        let mut keepers = Vec::new();
+        if inner.l2.as_ref().is_some_and(|l2| l2.options.tracking) {
+            inner.near().follow_redis(l2::HOLDS);
+        } else {
+            let link = Link::open(&inner).await?;
+            keepers.push(tokio::spawn(link::keep(link, inner.clone())));
+        }
         if let Some(l2) = &inner.l2 {
             keepers.push(tokio::spawn(l2::watch(inner.clone(), l2.clone())));
         }
@@ -533,7 +538,7 @@ impl StateCache {
 
     /// Whether the near cache is known to hear of every change.
     pub fn is_sure(&self) -> bool {
-        self.inner.near().is_sure()
+        self.inner.near().is_proven(Instant::now())
     }
 
     /// Switches the near cache off, or on again. Off, it forgets what it holds, and every read goes on to the next

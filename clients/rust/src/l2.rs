@@ -35,15 +35,19 @@
 
 use crate::cache::Inner;
 use crate::floors::{ONLY_THE_SERVER, Verdict};
-use crate::near::{Read, Ticket};
+use crate::near::{Read, Ticket, Told};
 use crate::state::State;
 use crate::statements::Parameter;
 use crate::stats::Tier;
+use crate::tracking::{self, Tracking};
 use crate::{Error, Result};
-use redis::aio::MultiplexedConnection;
+use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, Pipeline, Script, Value as Reply};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, Script,
+    TlsCertificates, Value as Reply,
+};
 use state_cache_l2::{Compression, Content, FORMAT, Mode, Owner, Prefix, Value, field, script};
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
@@ -55,7 +59,7 @@ use tokio::time::{sleep, timeout};
 /// How often the meta hash is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long what was seen there holds.
-const HOLDS: Duration = Duration::from_secs(1);
+pub(crate) const HOLDS: Duration = Duration::from_secs(1);
 /// How often the server is asked which classes are in L2, and how.
 const ASK: Duration = Duration::from_secs(5);
 /// Pauses in which it is looked whether somebody else has filled what is being filled.
@@ -77,6 +81,12 @@ pub struct L2Options {
     /// How far behind Redis is at most while the feeder says that it is alive: its `max_lag_ms` and `alive_ms`, and a
     /// second.
     pub max_lag: Duration,
+    /// Whether Redis tells the near cache what has changed (`CLIENT TRACKING`, Redis 6), and not PostgreSQL: then the
+    /// client has no connection that listens, remembers only what Redis has answered, and its copies are as old as
+    /// Redis at most. `tracking.rs` says why that is right.
+    pub tracking: bool,
+    /// Certificates, PEM, that sign that of Redis (`rediss://`), instead of the public ones.
+    pub certificates: Option<Vec<u8>>,
 }
 
 impl L2Options {
@@ -89,6 +99,8 @@ impl L2Options {
             patience: Duration::from_millis(250),
             lease: Duration::from_secs(3),
             max_lag: Duration::from_secs(16),
+            tracking: false,
+            certificates: None,
         }
     }
 }
@@ -103,15 +115,14 @@ enum Way {
 impl Way {
     async fn open(options: &L2Options) -> redis::RedisResult<Self> {
         if options.cluster {
-            let client = ClusterClient::new(options.addresses.clone())?;
+            let mut builder = ClusterClient::builder(options.addresses.clone());
+            if let Some(certificates) = certificates(options) {
+                builder = builder.certs(certificates);
+            }
+            let client = builder.build()?;
             return client.get_async_connection().await.map(Self::Cluster);
         }
-        let address = options.addresses.first().map_or("", String::as_str);
-        let client = redis::Client::open(address)?;
-        client
-            .get_multiplexed_async_connection()
-            .await
-            .map(Self::One)
+        single(options, None, None).await.map(Self::One)
     }
 
     async fn ask<T: redis::FromRedisValue>(&mut self, command: &Cmd) -> redis::RedisResult<T> {
@@ -137,6 +148,54 @@ impl Way {
             Self::Cluster(it) => call.invoke_async(it).await,
         }
     }
+}
+
+fn certificates(options: &L2Options) -> Option<TlsCertificates> {
+    let root_cert = Some(options.certificates.clone()?);
+    Some(TlsCertificates {
+        client_tls: None,
+        root_cert,
+    })
+}
+
+/// A connection to the server that the options name first, or to another one that is reached in the same way. With
+/// somebody who hears, it speaks RESP3.
+pub(crate) async fn single(
+    options: &L2Options,
+    place: Option<(String, u16)>,
+    hears: Option<Arc<dyn AsyncPushSender>>,
+) -> redis::RedisResult<MultiplexedConnection> {
+    let address = options.addresses.first().map_or("", String::as_str);
+    let mut info = address.into_connection_info()?;
+    if let Some((host, port)) = place {
+        let at = match info.addr().clone() {
+            ConnectionAddr::TcpTls {
+                insecure,
+                tls_params,
+                ..
+            } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure,
+                tls_params,
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        info = info.set_addr(at);
+    }
+    let mut how = AsyncConnectionConfig::new();
+    if let Some(hears) = hears {
+        let settings = info.redis_settings().clone();
+        info = info.set_redis_settings(settings.set_protocol(redis::ProtocolVersion::RESP3));
+        how = how.set_push_sender(hears);
+    }
+    let client = match certificates(options) {
+        Some(certificates) => Client::build_with_tls(info, certificates)?,
+        None => Client::open(info)?,
+    };
+    client
+        .get_multiplexed_async_connection_with_config(&how)
+        .await
 }
 
 /// What the meta hash said.
@@ -227,6 +286,23 @@ impl L2 {
             }
             Err(_) => None,
         }
+    }
+
+    /// As [`L2::timely`], and says why there is no answer.
+    pub async fn answer<T>(
+        &self,
+        work: impl Future<Output = redis::RedisResult<T>>,
+    ) -> std::result::Result<T, String> {
+        match timeout(self.options.patience, work).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer of Redis in {:?}", self.options.patience)),
+        }
+    }
+
+    /// The class and key of the state that a key of Redis is for, if it is for one.
+    pub fn named(&self, name: &[u8]) -> Option<(String, String)> {
+        let (_, class, key) = self.prefix.parse(std::str::from_utf8(name).ok()?)?;
+        Some((class, key))
     }
 
     /// What Redis has of a state; `None` if it does not answer.
@@ -343,6 +419,7 @@ impl L2 {
 pub(crate) async fn watch(inner: Arc<Inner>, l2: Arc<L2>) {
     let mut owner: Option<Owner> = None;
     let mut asked: Option<Instant> = None;
+    let mut tracking: Option<Tracking> = None;
     loop {
         if asked.is_none_or(|asked| asked.elapsed() >= ASK) {
             match settings(&inner).await {
@@ -359,12 +436,17 @@ pub(crate) async fn watch(inner: Arc<Inner>, l2: Arc<L2>) {
             *lock(&l2.way) = opened;
         }
         if let Some(owner) = &owner {
-            match l2.look(owner).await {
-                Some(seen) => *lock(&l2.seen) = seen,
-                None => {
-                    *lock(&l2.seen) = None;
-                    *lock(&l2.way) = None;
-                }
+            let beginning = inner.near().begin_to_settle(Instant::now());
+            let seen = l2.look(owner).await;
+            if seen.is_none() {
+                *lock(&l2.way) = None;
+            }
+            let seen = seen.flatten();
+            let generation = seen.as_ref().filter(|seen| seen.fills);
+            let generation = generation.map(|seen| seen.generation);
+            *lock(&l2.seen) = seen;
+            if l2.options.tracking {
+                tracking::follow(&inner, &l2, &mut tracking, generation, beginning).await;
             }
         }
         sleep(LOOK).await;
@@ -413,7 +495,7 @@ impl Inner {
     async fn ask_l2(
         &self,
         l2: &L2,
-        name: &str,
+        (generation, name): (u64, &str),
         class: &str,
         key: &str,
     ) -> Option<std::result::Result<Read, Stored>> {
@@ -427,7 +509,7 @@ impl Inner {
                 None
             }
             Some(Stored::Found(read, wire)) => {
-                if !self.arrived_from_l2(l2, &ticket, class, key, &read) {
+                if !self.arrived_from_l2(l2, &ticket, generation, class, key, &read) {
                     self.counters.old.add();
                     self.counters.miss(Tier::L2);
                     return None;
@@ -444,13 +526,19 @@ impl Inner {
         &self,
         l2: &L2,
         ticket: &Ticket,
+        generation: u64,
         class: &str,
         key: &str,
         read: &Read,
     ) -> bool {
+        let told = match l2.options.tracking {
+            true => Told::ByRedis { generation },
+            false => Told::ByTheServer {
+                max_lag: l2.options.max_lag,
+            },
+        };
         let mut near = self.near();
-        near.arrived_from_l2(ticket, class, key, read, Instant::now(), l2.options.max_lag)
-            == Verdict::Good
+        near.arrived_from_l2(ticket, class, key, read, Instant::now(), told) == Verdict::Good
     }
 
     /// Reads a state from Redis, or from the server, and then into Redis. Where the answer came from.
@@ -470,7 +558,7 @@ impl Inner {
         }
         let mut pauses = PAUSES.into_iter();
         let lease = loop {
-            match self.ask_l2(l2, &name, class, key).await {
+            match self.ask_l2(l2, (generation, &name), class, key).await {
                 Some(Ok(read)) => return Ok((read, Tier::L2)),
                 Some(Err(Stored::Foreign(bytes))) => {
                     self.counters.error(Tier::L2);

@@ -2,7 +2,8 @@
 //! transactions that are run again when they meet others, and a batcher.
 //!
 //! Each file says in its header what it promises and why it holds: the near cache in `near.rs`, what no answer may be
-//! older than in `floors.rs`, Redis as a tier in `l2.rs`, the batcher in `batcher.rs`.
+//! older than in `floors.rs`, Redis as a tier in `l2.rs`, Redis as
+//! the one that tells what has changed in `tracking.rs`, the batcher in `batcher.rs`.
 
 mod batcher;
 mod builder;
@@ -20,6 +21,7 @@ mod retry;
 mod state;
 mod statements;
 mod stats;
+mod tracking;
 mod transaction;
 
 pub use batcher::{BatchError, Batcher, BatcherOptions, Receipt, Refused};

@@ -184,6 +184,22 @@ pub(crate) struct Applied {
     pub at: Instant,
 }
 
+/// Who tells of the next change of a state that Redis has answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Told {
+    /// The server, and perhaps it has: where changes were told without their versions, Redis may be behind them for
+    /// so long.
+    ByTheServer {
+        /// How far behind Redis may be.
+        max_lag: Duration,
+    },
+    /// Redis, of the keys of a generation.
+    ByRedis {
+        /// The generation that has answered.
+        generation: u64,
+    },
+}
+
 /// How often, at most, it is looked at how long a change has taken to be applied.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 
@@ -210,6 +226,8 @@ pub(crate) struct Near {
     sure: bool,
     /// When that was last proven.
     proven: Instant,
+    /// Where Redis tells what has changed: how long a proof holds, and the generation that copies are of.
+    redis: Option<(Duration, u64)>,
     /// How often there was a reason for doubt.
     doubts: u64,
     /// Of the last message.
@@ -246,6 +264,7 @@ impl Near {
             flown: 0,
             sure: false,
             proven: Instant::now(),
+            redis: None,
             doubts: 0,
             position: None,
             cursor: None,
@@ -255,9 +274,43 @@ impl Near {
         }
     }
 
+    /// From now on Redis tells what has changed, and a proof of that holds so long ([`crate::tracking`]).
+    pub fn follow_redis(&mut self, holds: Duration) {
+        self.redis = Some((holds, 0));
+    }
+
+    /// Whether what is held is known to be right: every change was heard, and a proof that ends has not ended.
+    pub fn is_proven(&self, now: Instant) -> bool {
+        let holds = |(holds, _)| now.saturating_duration_since(self.proven) < holds;
+        self.sure && self.redis.is_none_or(holds)
+    }
+
+    /// Every change up to the moment was told by Redis. Settles the doubts that there were at the beginning, not
+    /// those that came up since.
+    pub fn prove(&mut self, beginning: &Beginning) {
+        if self.doubts == beginning.doubts {
+            self.sure = true;
+            self.proven = beginning.at;
+        }
+    }
+
+    /// Nothing that was held may be answered any more.
+    pub fn drop_everything(&mut self, now: Instant) {
+        self.apply(&Event::StartedAnew, now);
+    }
+
+    /// Copies are of this generation of Redis from now on; what is held is of another one, or nobody knows what has
+    /// become of it.
+    pub fn start_anew(&mut self, generation: u64, now: Instant) {
+        self.drop_everything(now);
+        if let Some((_, of)) = &mut self.redis {
+            *of = generation;
+        }
+    }
+
     /// What may be answered now.
     pub fn look_up(&mut self, class: &str, key: &str, now: Instant) -> Look {
-        let unproven = match (self.sure, self.while_down) {
+        let unproven = match (self.is_proven(now), self.while_down) {
             (true, _) => None,
             (false, WhileDown::Bypass) => return Look::Miss,
             (false, WhileDown::ServeUpTo(age)) => {
@@ -304,8 +357,12 @@ impl Near {
         now: Instant,
     ) -> Verdict {
         let verdict = self.floors.judge(class, key, read.version, ticket.moment);
+        // Where Redis tells, it tells of what it holds only.
+        let is_kept = verdict == Verdict::Good
+            && self.redis.is_none()
+            && self.keep(ticket, class, key, read, now);
         if verdict == Verdict::Good
-            && !self.keep(ticket, class, key, read, now)
+            && !is_kept
             && let Some(copies) = self.classes.get_mut(class)
             && copies
                 .entries
@@ -318,8 +375,8 @@ impl Near {
         verdict
     }
 
-    /// Redis has answered. The answer is good if it is not older than what is known; it is kept if no change of it
-    /// can have been told without a version within the time that Redis may be behind.
+    /// Redis has answered. The answer is good if it is not older than what is known. It is kept if its next change
+    /// will be told: see [`Told`].
     pub fn arrived_from_l2(
         &mut self,
         ticket: &Ticket,
@@ -327,16 +384,20 @@ impl Near {
         key: &str,
         read: &Read,
         now: Instant,
-        max_lag: Duration,
+        told: Told,
     ) -> Verdict {
         if read.version < self.floors.get(class, key) {
             return Verdict::Old;
         }
         self.floors.raise(class, key, read.version);
-        let of_class = self.dropped.get(class).copied();
-        let last = of_class.max(self.dropped_all);
-        let is_news = last.is_none_or(|last| now.saturating_duration_since(last) < max_lag);
-        if is_news || !self.keep(ticket, class, key, read, now) {
+        let is_told = match told {
+            Told::ByTheServer { max_lag } => {
+                let last = self.dropped.get(class).copied().max(self.dropped_all);
+                last.is_some_and(|last| now.saturating_duration_since(last) >= max_lag)
+            }
+            Told::ByRedis { generation } => self.redis.is_some_and(|(_, of)| of == generation),
+        };
+        if !is_told || !self.keep(ticket, class, key, read, now) {
             self.saw(class, key, read.version);
         }
         Verdict::Good
@@ -360,7 +421,7 @@ impl Near {
     fn keep(&mut self, ticket: &Ticket, class: &str, key: &str, read: &Read, now: Instant) -> bool {
         let current =
             self.heard[stripe(class, key)] == ticket.heard && self.generation == ticket.generation;
-        if !self.sure || !current || !read.is_told || !self.enabled {
+        if !self.is_proven(now) || !current || !read.is_told || !self.enabled {
             return false;
         }
         if !self.classes.contains_key(class) {

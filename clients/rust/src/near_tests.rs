@@ -509,3 +509,67 @@ fn switched_off_it_holds_nothing() {
     near.enable(true);
     fill(&mut near, "x", 1);
 }
+
+/// Told by Redis about generation 7, proven at a moment.
+fn told_by_redis(at: Instant) -> Near {
+    let mut near = new(1000);
+    near.follow_redis(Duration::from_secs(1));
+    near.start_anew(7, at);
+    let beginning = near.begin_to_settle(at);
+    near.prove(&beginning);
+    near
+}
+
+fn arrive_from_redis(near: &mut Near, ticket: &Ticket, generation: u64, now: Instant) -> Verdict {
+    let read = Read {
+        known: state(1),
+        version: 1,
+        is_told: true,
+    };
+    near.arrived_from_l2(ticket, "run", "x", &read, now, Told::ByRedis { generation })
+}
+
+fn is_hit(near: &mut Near, now: Instant) -> bool {
+    matches!(near.look_up("run", "x", now), Look::Hit(..))
+}
+
+#[test]
+fn a_proof_of_redis_ends_by_itself() {
+    let start = Instant::now();
+    let mut near = told_by_redis(start);
+    let ticket = near.ticket("run", "x");
+    arrive_from_redis(&mut near, &ticket, 7, start);
+    assert!(is_hit(&mut near, start + Duration::from_millis(999)));
+    // As after a pause of a minute in which nothing ran here.
+    let later = start + Duration::from_secs(60);
+    assert!(!is_hit(&mut near, later) && !near.is_proven(later));
+    let ticket = near.ticket("run", "x");
+    arrive_from_redis(&mut near, &ticket, 7, later);
+    let beginning = near.begin_to_settle(later);
+    near.prove(&beginning);
+    assert!(is_hit(&mut near, later), "the copy from before stays");
+    // A doubt that came up after the beginning is not settled by the proof.
+    let beginning = near.begin_to_settle(later);
+    near.doubt();
+    near.prove(&beginning);
+    assert!(!near.is_proven(later));
+}
+
+#[test]
+fn only_what_redis_tells_of_is_remembered() {
+    let start = Instant::now();
+    let mut near = told_by_redis(start);
+    let ticket = near.ticket("run", "x");
+    arrive(&mut near, &ticket, "x", &state(1));
+    assert!(!is_hit(&mut near, start), "an answer of the server");
+    arrive_from_redis(&mut near, &ticket, 6, start);
+    assert!(!is_hit(&mut near, start), "another generation");
+    near.drop_state("run", "x");
+    arrive_from_redis(&mut near, &ticket, 7, start);
+    assert!(!is_hit(&mut near, start), "told while it was read");
+    let ticket = near.ticket("run", "x");
+    arrive_from_redis(&mut near, &ticket, 7, start);
+    assert!(is_hit(&mut near, start));
+    near.start_anew(8, start);
+    assert!(!is_hit(&mut near, start));
+}

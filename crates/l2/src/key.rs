@@ -47,6 +47,13 @@ impl Prefix {
         name
     }
 
+    /// Generation, class and key of the state that a key is for; `None` for any other key.
+    pub fn parse(&self, name: &str) -> Option<(u64, String, String)> {
+        let (generation, tag) = name.strip_prefix(&self.0)?.split_once(":{")?;
+        let (class, key) = tag.strip_suffix('}')?.split_once(':')?;
+        Some((generation.parse().ok()?, unescaped(class)?, unescaped(key)?))
+    }
+
     /// The key of the meta hash.
     pub fn meta(&self) -> String {
         format!("{}{{meta}}", self.0)
@@ -85,4 +92,21 @@ fn push_escaped(tag: &mut String, c: char) {
         '}' => tag.push_str("%7D"),
         c => tag.push(c),
     }
+}
+
+/// What [`push_tag`] has made of a text, made undone; `None` for what it never makes.
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        plain.push(match part.get(..2)? {
+            "25" => '%',
+            "7B" => '{',
+            "7D" => '}',
+            "3A" => ':',
+            _ => return None,
+        });
+        plain.push_str(&part[2..]);
+    }
+    Some(plain)
 }

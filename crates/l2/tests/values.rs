@@ -115,3 +115,29 @@ fn reads_owners() {
     assert_eq!(owner.to_string().parse(), Ok(owner));
     assert!("x".parse::<Owner>().is_err());
 }
+
+#[test]
+fn a_key_says_which_state_it_is_for() {
+    let prefix = Prefix::new("app:").unwrap();
+    let odd = ["", "a", "%", "{}", "a:b", "%3A", "ü%", "}:{", "a}", "meta"];
+    for class in odd {
+        for key in odd {
+            let name = prefix.state(7, class, key);
+            let expected = Some((7, class.to_owned(), key.to_owned()));
+            assert_eq!(prefix.parse(&name), expected, "{name}");
+        }
+    }
+    for other in [
+        prefix.meta().as_str(),
+        prefix.alive().as_str(),
+        "other:7:{run:k}",
+        "app:7:{run}",
+        "app:x:{run:k}",
+        "app:7:{run:%41}",
+        "app:7:{run:%2}",
+        "app:7:{run:k}:more",
+        "",
+    ] {
+        assert_eq!(prefix.parse(other), None, "{other}");
+    }
+}

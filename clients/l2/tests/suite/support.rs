@@ -15,13 +15,16 @@ use std::time::Duration;
 /// What keys of most tests begin with.
 pub const PREFIX: &str = "test:";
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and the one that a node of a cluster opens beside it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    let port = || TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok();
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let port = port().unwrap().port();
+        if port.checked_add(10_000).is_some_and(is_free) {
+            return port;
+        }
+    }
 }
 
 /// A Redis of one's own, which keeps its data on SAVE only. It is stopped and removed when dropped.

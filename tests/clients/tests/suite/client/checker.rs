@@ -159,9 +159,10 @@ fn nothing_goes_back(name: &str, time: Duration) {
         ["--catch-up-ms", "2000"],
     ];
     let options = options.as_flattened();
-    let mut feeder = Feeder::start(&parameters, &redis, options);
-    let client = || {
+    let mut feeder = Feeder::start(&parameters, &address, options);
+    let client = |tracking| {
         let l2 = L2Options {
+            tracking,
             prefix: prefix.as_str().to_owned(),
             max_lag: Duration::from_millis(ALIVE + MAX_LAG + 1000),
             ..L2Options::new(&address)
@@ -184,7 +185,8 @@ fn nothing_goes_back(name: &str, time: Duration) {
             seen: Arc::default(),
         }
     };
-    let apps = [client(), client()];
+    // One hears of changes from PostgreSQL, the other from Redis.
+    let apps = [client(false), client(true)];
     let (log, numbers, answers, over) = (
         Arc::<Log>::default(),
         Arc::<AtomicU64>::default(),
@@ -231,7 +233,7 @@ fn nothing_goes_back(name: &str, time: Duration) {
                 1 => {
                     feeder.kill();
                     std::thread::sleep(Duration::from_millis(dice.roll(3000)));
-                    feeder = Feeder::start(&parameters, &redis, options);
+                    feeder = Feeder::start(&parameters, &address, options);
                 }
                 _ => {
                     redis.kill();

@@ -6,6 +6,7 @@ mod checker;
 mod reads;
 mod redis;
 mod tiers;
+mod tracking;
 mod transactions;
 
 use state_cache_client::{Builder, StateCache};

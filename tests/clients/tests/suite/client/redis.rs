@@ -5,9 +5,12 @@ use postgres::Client;
 use state_cache_clients_tests::program;
 use state_cache_l2::{Compression, FORMAT, Prefix, Value, field, script};
 use state_cache_server_tests::{Sql, eventually};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// What the names of all keys begin with.
+pub const PREFIX: &str = "test:";
 /// How long what is written by hand stays, in milliseconds.
 const TTL: u64 = 3_600_000;
 
@@ -26,7 +29,7 @@ impl Redis {
         let mut redis = Self {
             process: None,
             directory,
-            prefix: Prefix::new("test:").unwrap(),
+            prefix: Prefix::new(PREFIX).unwrap(),
             generation: 1,
         };
         redis.revive();
@@ -166,10 +169,10 @@ pub struct Feeder(Child);
 
 impl Feeder {
     /// Starts it, quick to notice. Where Redis is away it tries again by itself.
-    pub fn start(parameters: &str, redis: &Redis, options: &[&str]) -> Self {
+    pub fn start(parameters: &str, redis: &str, options: &[&str]) -> Self {
         let child = Command::new(program("state-cache-l2"))
-            .args(["--postgres", parameters, "--redis", &redis.address()])
-            .args(["--prefix", redis.prefix.as_str(), "--log", "error"])
+            .args(["--postgres", parameters, "--redis", redis])
+            .args(["--prefix", PREFIX, "--log", "error"])
             .args(options)
             .stdin(Stdio::null())
             .spawn()
@@ -188,5 +191,127 @@ impl Feeder {
 impl Drop for Feeder {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A port that was free a moment ago, and the one that a node of a cluster opens beside it.
+fn free_port() -> u16 {
+    let port = || TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok();
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        let port = port().unwrap().port();
+        if port.checked_add(10_000).is_some_and(is_free) {
+            return port;
+        }
+    }
+}
+
+/// Three nodes of a cluster, gone when dropped.
+pub struct Cluster {
+    nodes: Vec<(Child, u16)>,
+    directory: PathBuf,
+}
+
+impl Cluster {
+    pub fn start(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            directory,
+        };
+        for _ in 0..3 {
+            let port = free_port();
+            let child = Command::new("redis-server")
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--cluster-enabled", "yes"])
+                .args(["--cluster-config-file", &format!("nodes.{port}")])
+                .arg("--dir")
+                .arg(&cluster.directory)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            cluster.nodes.push((child, port));
+            eventually("a node to answer", || {
+                ::redis::Client::open(cluster.addresses().pop().unwrap())
+                    .unwrap()
+                    .get_connection()
+                    .is_ok()
+            });
+        }
+        let places = cluster.places();
+        let mut words = vec!["--cluster", "create"];
+        words.extend(places.iter().map(String::as_str));
+        words.push("--cluster-yes");
+        cluster.command(&words);
+        eventually("the cluster to be whole", || {
+            let client = ::redis::cluster::ClusterClient::new(cluster.addresses()).unwrap();
+            client.get_connection().is_ok_and(|mut connection| {
+                (0..100).all(|n| connection.set::<_, _, ()>(format!("probe{n}"), "1").is_ok())
+            })
+        });
+        cluster
+    }
+
+    fn places(&self) -> Vec<String> {
+        let place = |(_, port): &(Child, u16)| format!("127.0.0.1:{port}");
+        self.nodes.iter().map(place).collect()
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        let address = |place| format!("redis://{place}");
+        self.places().into_iter().map(address).collect()
+    }
+
+    fn command(&self, words: &[&str]) {
+        let status = Command::new("redis-cli")
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{words:?}");
+    }
+
+    fn ask<T: ::redis::FromRedisValue>(&self, node: usize, words: [&str; 2]) -> T {
+        let client = ::redis::Client::open(self.addresses()[node].clone()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let mut command = ::redis::cmd(words[0]);
+        command.arg(&words[1..]).query(&mut connection).unwrap()
+    }
+
+    /// How many keys of states a node holds.
+    pub fn states(&self, node: usize) -> usize {
+        let pattern = format!("{PREFIX}[0-9]*");
+        self.ask::<Vec<String>>(node, ["KEYS", &pattern]).len()
+    }
+
+    /// Moves slots from the first node to the second.
+    pub fn move_slots(&self, slots: usize) {
+        let [from, to] = [0, 1].map(|node| self.ask::<String>(node, ["CLUSTER", "MYID"]));
+        let place = &self.places()[0];
+        self.command(&[
+            "--cluster",
+            "reshard",
+            place,
+            "--cluster-from",
+            &from,
+            "--cluster-to",
+            &to,
+            "--cluster-slots",
+            &slots.to_string(),
+            "--cluster-yes",
+        ]);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (node, _) in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
