@@ -65,6 +65,15 @@ savers: ## compare the saver for LangGraph with the official one: size, WAL, spe
 	@scripts/with-server --no-extension --conf 'autovacuum = off' --conf 'checkpoint_timeout = 1h' --conf 'max_wal_size = 8GB' -- \
 		scripts/with-clients sh -c 'PYTHONPATH=clients/python/src $$STATE_CACHE_PYTHON bench/python/langgraph_savers.py $(SAVERS_OPTIONS)'
 
+adapters: ## test the adapters for agent frameworks, CrewAI among them, which takes a gigabyte of disk
+	@scripts/setup build clients
+	@scripts/build release >/dev/null
+	@scripts/with-server --conf 'fsync = off' --conf 'state_cache.notify = commit' -- scripts/with-clients --crewai sh -c \
+		'cd clients/python && export PYTHONPATH=src PYTHONDONTWRITEBYTECODE=1 && \
+		$$STATE_CACHE_PYTHON -m pytest -q -p no:cacheprovider \
+			tests/test_openai_agents.py tests/test_google_adk.py tests/test_agent_framework.py && \
+		$$STATE_CACHE_CREWAI -m pytest -q -p no:cacheprovider tests/test_crewai.py'
+
 matrix: ## run the suite on each Debian release's PostgreSQL, in roots of their own (MATRIX, MATRIX_PARTS)
 	@scripts/matrix
 

@@ -12,12 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module")
-def database(request):
-    """Name of a database where the extension is in schema `states`, and the classes of LangGraph are defined."""
-    from state_cache.langgraph import StateCacheSaver
-
-    name = "py_" + request.module.__name__
+def make_database(name):
+    """Makes a database where the extension is in schema `states`, whoever had one of that name."""
     with psycopg.connect(dbname="postgres", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {name}")
@@ -28,6 +24,16 @@ def database(request):
     with psycopg.connect(dbname=name, autocommit=True) as owner:
         owner.execute("CREATE SCHEMA states; CREATE EXTENSION state_cache SCHEMA states")
         owner.execute("SELECT states.state_grant('application', 'application')")
+
+
+@pytest.fixture(scope="module")
+def database(request):
+    """Name of such a database, where the class of LangGraph's checkpoints is defined."""
+    from state_cache.langgraph import StateCacheSaver
+
+    name = "py_" + request.module.__name__
+    make_database(name)
+    with psycopg.connect(dbname=name, autocommit=True) as owner:
         StateCacheSaver(owner, schema="states").setup()
     return name
 

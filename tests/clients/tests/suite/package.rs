@@ -22,6 +22,9 @@ fn passes(file: &str) {
     assert!(output.status.success(), "{file}:\n{said}\n{warned}");
 }
 
+/// What this suite leaves out: CrewAI takes a gigabyte, so `make adapters` runs the file of it.
+const ELSEWHERE: [&str; 1] = ["test_crewai.py"];
+
 macro_rules! files {
     ($($name:ident)*) => {
         $(#[test]
@@ -31,7 +34,8 @@ macro_rules! files {
 
         #[test]
         fn every_file_is_run() {
-            let known = [$(concat!(stringify!($name), ".py")),*];
+            let mut known = vec![$(concat!(stringify!($name), ".py")),*];
+            known.extend(ELSEWHERE);
             for entry in std::fs::read_dir(root().join("clients/python/tests")).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 assert!(!name.starts_with("test_") || known.contains(&name.as_str()), "{name}");
@@ -52,5 +56,7 @@ files! {
     test_delta
     test_migrate
     test_openai_agents
+    test_google_adk
+    test_agent_framework
     test_proxy
 }

@@ -30,13 +30,12 @@ from langgraph.checkpoint.base import (
     writes_sort_key,
 )
 
+from .._json import dumps, fitting
 from ._codec import (
     Codec,
     Known,
     OtherDictionary,
-    dumps,
     entry_id,
-    fitting,
     key_of,
     key_range,
     names_of,

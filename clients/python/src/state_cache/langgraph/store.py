@@ -37,8 +37,9 @@ from langgraph.store.base import (
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from .._json import KEY_BYTES, SEPARATOR, bytes_of, dumps, fitting, is_jsonb, part, text_of
 from ..sql import Row, Statement, quoted
-from ._codec import KEY_BYTES, SEPARATOR, Codec, bytes_of, dumps, fitting, is_jsonb, part, text_of
+from ._codec import Codec
 from ._drive import Steps, Tasked, Threaded
 
 ITEMS = "langgraph_store"
