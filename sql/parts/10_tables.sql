@@ -91,7 +91,7 @@ COMMENT ON TABLE state_head
 	IS 'which version of each state is current, with its document in classes that keep one version; a deleted state '
 	   'stays as a tombstone';
 COMMENT ON COLUMN state_head.class IS 'class of the state';
-COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 255 bytes';
+COMMENT ON COLUMN state_head.key IS 'name of the state within its class, 1 to 1000 bytes';
 COMMENT ON COLUMN state_head.version
 	IS 'current version: 1, 2, 3 ...; a delete is a version too, and none is ever used again';
 COMMENT ON COLUMN state_head.hash IS 'state_hash() of the current document; NULL when deleted';

@@ -51,7 +51,7 @@ use crate::shared::{Key, KeyId};
 use std::rc::Rc;
 
 /// The longest key, in bytes; L1 keeps keys in full, and an index row must hold class and key.
-pub const MAX_KEY: usize = 255;
+pub const MAX_KEY: usize = state_cache_l1::MAX_KEY;
 
 /// A state named by a caller: its class is known and its key well-formed.
 pub struct StateRef<'a> {
@@ -120,13 +120,18 @@ impl<'a> StateRef<'a> {
     }
 }
 
-/// `22023` unless it may be a key, of a state or of what a state holds under keys of its own.
+/// `22023` unless it may be the key of a state.
 pub fn check_key(key: &[u8]) -> Result<()> {
+    check_key_within(key, MAX_KEY)
+}
+
+/// The same of a key that has at most so many bytes.
+pub fn check_key_within(key: &[u8], most: usize) -> Result<()> {
     match key.len() {
         0 => Err(Error::argument("a key must not be empty")),
-        1..=MAX_KEY => Ok(()),
+        len if len <= most => Ok(()),
         len => Err(Error::argument(format!(
-            "key \"{}...\" is too long: {len} bytes, the limit is {MAX_KEY}",
+            "key \"{}...\" is too long: {len} bytes, the limit is {most}",
             front_text(key, 32)
         ))),
     }

@@ -10,7 +10,7 @@ use super::error::ContextError;
 use super::run::unix_time;
 use super::variables::{label, members};
 use crate::cache::forms::Document;
-use crate::cache::{StateRef, check_key};
+use crate::cache::{StateRef, check_key_within};
 use crate::call::{self, Call, sql_functions};
 use crate::error::{Error, Result, text};
 use crate::transaction::{self, Edit, Operation};
@@ -99,6 +99,14 @@ fn expires_after(ttl: &pg_sys::Interval) -> Result<i64> {
     Ok(at)
 }
 
+/// Longest key of an item, in bytes: messages name items.
+const MAX_ITEM_KEY: usize = 255;
+
+/// `22023` unless it may be the key of an item.
+pub fn check_item_key(key: &[u8]) -> Result<()> {
+    check_key_within(key, MAX_ITEM_KEY)
+}
+
 fn stage(swarm: &StateRef<'_>, change: ItemChange, function: &CStr) -> Result<()> {
     let edit = BlackboardEdit {
         swarm: swarm.key.into(),
@@ -118,7 +126,7 @@ pub fn put(
     attributes: Option<&[u8]>,
     function: &CStr,
 ) -> Result<()> {
-    check_key(key)?;
+    check_item_key(key)?;
     check_value(key, value)?;
     let attributes = attributes.map(Attributes::read).transpose()?;
     let attributes = attributes.unwrap_or_default();
@@ -247,7 +255,7 @@ fn swarm<'a>(call: &Call<'a>) -> Result<StateRef<'a>> {
 /// The item that a call is about.
 fn item_key<'a>(call: &Call<'a>) -> Result<&'a [u8]> {
     let key = call.required_text(1, "key")?;
-    check_key(key)?;
+    check_item_key(key)?;
     Ok(key)
 }
 

@@ -1,11 +1,12 @@
 //! What a run is to hand on when it ends.
 
 use super::blackboard::SWARM;
+use super::blackboard::check_item_key;
 use super::claim::{fence, under};
 use super::error::ContextError;
 use super::run::{self, RUN, malformed, open};
 use super::variables::{label, members};
-use crate::cache::{StateRef, check_key};
+use crate::cache::StateRef;
 use crate::call::{self, sql_functions, varlena_datum};
 use crate::error::{Error, Result, text};
 use crate::transaction::{self, Edit, Operation};
@@ -177,7 +178,7 @@ fn check_place(
         (Destination::ExternalSystem, None) => Err(Error::argument(
             "an export to external_system needs the system as its target",
         )),
-        (Destination::Blackboard, _) => check_key(target_key.unwrap_or(key)),
+        (Destination::Blackboard, _) => check_item_key(target_key.unwrap_or(key)),
         (Destination::ParentContext | Destination::ExternalSystem, _) => Ok(()),
     }
 }

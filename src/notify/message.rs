@@ -18,7 +18,8 @@ pub const MAX_MESSAGE: usize = 7900;
 const _: () =
     assert!(MAX_MESSAGE < (pg_sys::BLCKSZ as usize) - (pg_sys::NAMEDATALEN as usize) - 128);
 
-/// Bytes of the items that a message names of one state. With more, subscribers are to look at all of them.
+/// Bytes of the items that a message names of one state. With more, or where the key leaves less room, subscribers
+/// are to look at all of them.
 pub const MAX_ITEMS: usize = 2000;
 
 /// What a message says of the items of a state.
@@ -74,9 +75,8 @@ const _: () = assert!(MAX_CLASS < pg_sys::NAMEDATALEN as usize);
 /// escapes, unless it is one of two bytes that Unicode writes as two.
 const MAX_QUOTED: usize = 6;
 
-// Any change of any class fits into a message.
-const _: () =
-    assert!(MAX_QUOTED * (MAX_CLASS + MAX_KEY) + FRAME + CHANGE + MAX_ITEMS <= MAX_MESSAGE);
+// Any change of any class fits into a message, if it names no items.
+const _: () = assert!(MAX_QUOTED * (MAX_CLASS + MAX_KEY) + FRAME + CHANGE <= MAX_MESSAGE);
 
 /// The changes of one message, in JSON, without brackets.
 pub type Pack = Vec<u8>;
@@ -169,11 +169,12 @@ pub fn pack<'a>(
             Told::Everything => change.extend(b",\"items\":null"),
             Told::Items(keys) => {
                 let keys: Option<Vec<_>> = keys.iter().map(|key| quoted(key)).collect();
+                let keys = keys.map(|keys| keys.join(&b','));
                 change.extend(b",\"items\":");
-                match keys {
+                match keys.filter(|keys| change.len() + keys.len() + 3 <= room) {
                     Some(keys) => {
                         change.push(b'[');
-                        change.extend(keys.join(&b','));
+                        change.extend(keys);
                         change.push(b']');
                     }
                     None => change.extend(b"null"),

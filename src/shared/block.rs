@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, function_name, pg_sys};
-use state_cache_l1::{Geometry, Key, KeyId, L1};
+use state_cache_l1::{Geometry, Key, KeyId, L1, MAX_KEY};
 use state_cache_ring::Ring;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -265,28 +265,40 @@ pub fn incarnations(incarnation: u64) -> [u64; 2] {
 /// The key of a state as L1 knows it. Class and key travel with their hash, so that two states with
 /// the same hash are still two.
 pub fn key<'a>(database: u32, incarnation: u64, class: &'a [u8], key: &'a [u8]) -> Key<'a> {
-    /// Parts of one hash: classes are at most 63 bytes and keys at most 255, and text has no NUL byte.
-    const ROOM: usize = 12 + 64 + 256;
-    let mut bytes = [0u8; ROOM];
-    let mut len = 0;
-    for part in [
+    /// What comes before a key: classes are at most 63 bytes, and text has no NUL byte.
+    const BEFORE: usize = 12 + 64;
+    /// A key that most are no longer than: the room for it is filled with zeros first, at each look-up.
+    const SHORT: usize = 256;
+    let parts = [
         &database.to_ne_bytes()[..],
         &incarnation.to_ne_bytes(),
         class,
         &[0],
         key,
-    ] {
-        let part = &part[..part.len().min(ROOM - len)];
-        bytes[len..len + part.len()].copy_from_slice(part);
-        len += part.len();
-    }
+    ];
+    let hash = match key.len() {
+        ..=SHORT => hash_of::<{ BEFORE + SHORT }>(parts),
+        _ => hash_of::<{ BEFORE + MAX_KEY }>(parts),
+    };
     Key {
-        id: KeyId(state_cache_document::hash(&bytes[..len])),
+        id: KeyId(hash),
         db: database,
         incarnation,
         class,
         key,
     }
+}
+
+/// The hash of the parts behind one another, of which the first `ROOM` bytes count.
+fn hash_of<const ROOM: usize>(parts: [&[u8]; 5]) -> u128 {
+    let mut bytes = [0u8; ROOM];
+    let mut len = 0;
+    for part in parts {
+        let part = &part[..part.len().min(ROOM - len)];
+        bytes[len..len + part.len()].copy_from_slice(part);
+        len += part.len();
+    }
+    state_cache_document::hash(&bytes[..len])
 }
 
 /// Bytes of L1, rounded up so that what follows is aligned.

@@ -92,7 +92,7 @@ impl Row {
         let faults = [
             (
                 !(1..=MAX_KEY).contains(&self.bytes(1).len()),
-                "key of state_head must have 1 to 255 bytes",
+                "key of state_head must have 1 to 1000 bytes",
             ),
             (
                 !(1..=MAX_VERSION).contains(&self.integer(2)),
@@ -117,7 +117,7 @@ impl Row {
         let faults = [
             (
                 !(1..=MAX_KEY).contains(&self.bytes(1).len()),
-                "key of state_snapshot must have 1 to 255 bytes",
+                "key of state_snapshot must have 1 to 1000 bytes",
             ),
             (
                 !(1..=MAX_VERSION).contains(&self.integer(2)),

@@ -6,8 +6,8 @@ use crate::record::Run;
 use state_cache_document::{DocumentError, member};
 use state_cache_memory::OutOfMemory;
 
-/// Longest text that a list shows, in bytes. What is longer counts as not given, since an entry of an index has its
-/// limit; so does what is empty.
+/// Longest text that a list shows, in bytes, but for the parent, which is a key. What is longer counts as not given,
+/// since an entry of an index has its limit; so does what is empty.
 pub const LONGEST: usize = 255;
 
 /// What a list shows of a run.
@@ -45,7 +45,10 @@ pub fn listed(document: &[u8], key: &[u8]) -> Result<Option<Listed>, OutOfMemory
     };
     Ok(Some(Listed {
         status: run.status(),
-        parent: text("parentRunId")?,
+        parent: match run.text_field("parentRunId") {
+            Ok(parent) => parent.filter(|parent| !parent.is_empty()),
+            Err(error) => refused(error).map_or(Ok(None), Err)?,
+        },
         swarm: text("swarmId")?,
         routine: text("routineId")?,
         step: text("step")?,

@@ -1,7 +1,7 @@
 //! The list of states that L1 held: names only, so a list that is out of date costs a few reads and no more.
 //!
 //! ```text
-//! magic (8 bytes) | entries: incarnation u64, class length u8, key length u8, class, key | xxh3-128 of all before
+//! magic (8 bytes) | entries: incarnation u64, class length u8, key length u16, class, key | xxh3-128 of all before
 //! ```
 //!
 //! Numbers are little-endian.
@@ -11,13 +11,13 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// First bytes of a list, with the version of the format.
-const MAGIC: &[u8; 8] = b"scwarm\0\x01";
+const MAGIC: &[u8; 8] = b"scwarm\0\x02";
 
 /// Bytes of the hash at the end.
 const HASH: usize = 16;
 
 /// Bytes of an entry before its names.
-const HEAD: usize = 8 + 2;
+const HEAD: usize = 8 + 1 + 2;
 
 /// The largest list in bytes. At some 40 bytes an entry it names more states than most caches hold; what is
 /// over it is left out.
@@ -50,7 +50,7 @@ impl Default for List {
 impl List {
     /// Adds a state; false if the list is full, there is no memory for it, or a name is too long to be one.
     pub fn push(&mut self, incarnation: u64, class: &[u8], key: &[u8]) -> bool {
-        let (Ok(class_len), Ok(key_len)) = (u8::try_from(class.len()), u8::try_from(key.len()))
+        let (Ok(class_len), Ok(key_len)) = (u8::try_from(class.len()), u16::try_from(key.len()))
         else {
             return false;
         };
@@ -60,7 +60,8 @@ impl List {
             return false;
         }
         self.bytes.extend(incarnation.to_le_bytes());
-        self.bytes.extend([class_len, key_len]);
+        self.bytes.push(class_len);
+        self.bytes.extend(key_len.to_le_bytes());
         self.bytes.extend(class);
         self.bytes.extend(key);
         true
@@ -111,9 +112,10 @@ pub fn decode(list: &[u8]) -> Option<Vec<Name>> {
     let mut names = Vec::new();
     while !rest.is_empty() {
         let (incarnation, after) = rest.split_first_chunk::<8>()?;
-        let (lengths, after) = after.split_first_chunk::<2>()?;
-        let (class, after) = after.split_at_checked(lengths[0].into())?;
-        let (key, after) = after.split_at_checked(lengths[1].into())?;
+        let (class_len, after) = after.split_first()?;
+        let (key_len, after) = after.split_first_chunk::<2>()?;
+        let (class, after) = after.split_at_checked((*class_len).into())?;
+        let (key, after) = after.split_at_checked(u16::from_le_bytes(*key_len).into())?;
         let name = Name {
             incarnation: u64::from_le_bytes(*incarnation),
             class: class.into(),
@@ -147,7 +149,8 @@ mod tests {
         Name {
             incarnation: u64::MAX - u64::from(n),
             class: vec![b'c'; usize::from(n % 64)].into(),
-            key: vec![n; usize::from(n)].into(),
+            // Beyond what a byte can say.
+            key: vec![n; 4 * usize::from(n)].into(),
         }
     }
 
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn names_that_cannot_be_are_left_out() {
         let mut list = List::default();
-        assert!(!list.push(1, b"run", &[b'k'; 256]));
+        assert!(!list.push(1, b"run", &[b'k'; 65_536]));
         assert!(list.is_empty());
     }
 

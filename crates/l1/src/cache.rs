@@ -410,7 +410,22 @@ impl<K: Locks> L1<K> {
         head: u32,
         entry: &EntryHeader,
     ) -> Option<u32> {
-        let mut names = [0; MAX_CLASS + MAX_KEY];
+        /// Names that most are no longer than: the room for them is filled with zeros first, at each commit.
+        const SHORT: usize = MAX_CLASS + 255;
+        match usize::from(entry.class_len) + usize::from(entry.key_len) {
+            ..=SHORT => self.find_within::<SHORT>(shard, head, entry),
+            _ => self.find_within::<{ MAX_CLASS + MAX_KEY }>(shard, head, entry),
+        }
+    }
+
+    /// The same where the names have at most so many bytes.
+    fn find_within<const MOST: usize>(
+        &self,
+        shard: &ShardMut<'_, K>,
+        head: u32,
+        entry: &EntryHeader,
+    ) -> Option<u32> {
+        let mut names = [0; MOST];
         let (class_len, key_len) = (usize::from(entry.class_len), usize::from(entry.key_len));
         let names = names.get_mut(..class_len + key_len)?;
         // SAFETY: the block belongs to the caller alone.

@@ -10,7 +10,7 @@ use crate::geometry::{CHUNK, NO_CHUNK};
 pub const MAX_CLASS: usize = 63;
 
 /// Longest key in bytes.
-pub const MAX_KEY: usize = 255;
+pub const MAX_KEY: usize = 1000;
 
 /// Bytes of the header at the start of an entry's first chunk.
 pub(crate) const HEADER: usize = size_of::<EntryHeader>();

@@ -12,7 +12,7 @@ use state_cache_memory::{OutOfMemory, with_capacity};
 const HEADER: usize = 20;
 /// The longest class, in bytes; classes are identifiers, at most 63 bytes.
 const MAX_CLASS: usize = 255;
-/// The longest key or pattern, in bytes. Keys have at most 255; a longer pattern would not fit into a message.
+/// The longest key or pattern, in bytes. Keys have at most 1000; a longer pattern would not fit into a message.
 const MAX_KEY: usize = 8000;
 /// The largest record, in bytes.
 pub const MAX_RECORD: usize = HEADER + MAX_CLASS + MAX_KEY;

@@ -5,10 +5,10 @@ SELECT state_set('doc', '{"n": 1, "list": [1], "section": {"a": 1}, "text": "t"}
 SELECT state_set('array', '[1]', class => 'bad');
 SELECT state_set('number', '1', class => 'bad');
 
--- The key: 1 to 255 bytes.
+-- The key: 1 to 1000 bytes.
 SELECT complaint($$SELECT state_get('', class => 'bad')$$);
-SELECT complaint($$SELECT state_get(repeat('k', 256), class => 'bad')$$);
-SELECT complaint($$SELECT state_get(repeat('é', 128), class => 'bad')$$);
+SELECT complaint($$SELECT state_get(repeat('k', 1001), class => 'bad')$$);
+SELECT complaint($$SELECT state_get(repeat('é', 501), class => 'bad')$$);
 SELECT complaint($$SELECT state_get_text('', class => 'bad')$$);
 SELECT complaint($$SELECT state_get_path('', '{a}', class => 'bad')$$);
 SELECT complaint($$SELECT state_get_section('', 'a', class => 'bad')$$);
@@ -17,7 +17,7 @@ SELECT complaint($$SELECT * FROM state_get_if_newer('', 0, class => 'bad')$$);
 SELECT complaint($$SELECT state_version('', class => 'bad')$$);
 SELECT complaint($$SELECT state_exists('', class => 'bad')$$);
 SELECT complaint($$SELECT state_set('', '{}', class => 'bad')$$);
-SELECT complaint($$SELECT state_set(repeat('k', 256), '{}', class => 'bad')$$);
+SELECT complaint($$SELECT state_set(repeat('k', 1001), '{}', class => 'bad')$$);
 SELECT complaint($$SELECT state_update('', '{}', class => 'bad')$$);
 SELECT complaint($$SELECT state_update_section('', 's', '{}', class => 'bad')$$);
 SELECT complaint($$SELECT state_merge('', '{}', class => 'bad')$$);

@@ -28,9 +28,9 @@ SELECT pg_temp.evicted('k?', 'k??', 'k???', '?', '*あ*', '*い', 'k漢', 'k*?',
 -- あ is A4A2 and い A4A4: what A2A4 is does not occur in between.
 SELECT pg_temp.evicted('*' || convert_from('\xa2a4', 'EUC_JP') || '*', '*あ?');
 -- The front of a key that is too long, the value of a field that has another, and a cursor that is none.
-SELECT state_set('k' || repeat('漢', 128), '1');
+SELECT state_set('k' || repeat('漢', 500), '1');
 \echo :SQLSTATE
-SELECT state_set(repeat('漢', 128), '1');
+SELECT state_set(repeat('漢', 501), '1');
 \echo :SQLSTATE
 SELECT state_set('run', jsonb_build_object('漢', '丂'));
 SELECT state_context_get('run');
@@ -96,12 +96,12 @@ CREATE EXTENSION state_cache;
 :define_evicted
 SELECT state_set(key, '1') FROM unnest(ARRAY[E'k\xc3\xa9', E'k\xe9', E'k\xe9\xe9', 'abc']) key;
 SELECT pg_temp.evicted('k?', 'k??', 'k???', '*?');
-SELECT state_set(repeat(E'\xe2\x82\xac', 86), '1');
+SELECT state_set(repeat(E'\xe2\x82\xac', 334), '1');
 \echo :SQLSTATE
 \c :home
 DROP DATABASE regress_state_characters;
 -- UTF8, cut in front of what does not fit.
-SELECT state_set('k' || repeat('€', 86), '1');
+SELECT state_set('k' || repeat('€', 334), '1');
 \echo :SQLSTATE
 SELECT state_changes('kk' || repeat('€', 60));
 \echo :SQLSTATE

@@ -71,7 +71,7 @@ SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_st
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'run')$$), outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'swarm', target_key => 'exports swarm')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'external_system')$$);
 SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => '')$$), outcome($$SELECT state_context_mark_export('exports', 'x', 'external_system', target => repeat('t', 256))$$);
-SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'context_store', target_key => '')$$), outcome($$SELECT state_context_mark_export('exports', repeat('k', 250), 'persistent_store', target => 'context_store')$$);
+SELECT outcome($$SELECT state_context_mark_export('exports', 'x', 'persistent_store', target => 'context_store', target_key => '')$$), outcome($$SELECT state_context_mark_export('exports', repeat('k', 995), 'persistent_store', target => 'context_store')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', '', 'parent_context')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'moon')$$);
 SELECT complaint($$SELECT state_context_mark_export('exports', 'x', 'blackboard', item => '[]')$$);

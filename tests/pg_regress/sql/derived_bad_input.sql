@@ -55,7 +55,7 @@ SELECT state_watch('bad', 'bad', '1 / (id - 7)');
 SELECT complaint('INSERT INTO bad VALUES (7)');
 SELECT state_unwatch('bad', 'bad');
 -- Keys.
-SELECT complaint($$SELECT state_get('', 'bad')$$), complaint($$SELECT state_get(repeat('x', 300), 'bad')$$), complaint($$SELECT state_get('x', 'bad')$$), state_get(NULL, 'bad');
+SELECT complaint($$SELECT state_get('', 'bad')$$), complaint($$SELECT state_get(repeat('x', 1001), 'bad')$$), complaint($$SELECT state_get('x', 'bad')$$), state_get(NULL, 'bad');
 \set VERBOSITY default
 SELECT state_get('x', 'bad');
 -- A class with states does not become a derived one, and back.

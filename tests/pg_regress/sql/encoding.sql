@@ -18,8 +18,8 @@ SELECT state_update_section('kéy', 'é', '{"ß": "ÿ"}');
 SELECT state_append('kéy', '{list}', '"ø"');
 SELECT key, state FROM state_get_many('{kéy}');
 SELECT class, key, version, state FROM state_current;
--- A key has 255 bytes; in LATIN1 a letter is one.
-SELECT state_set(repeat('é', 255), '1'), state_exists(repeat('é', 255));
+-- A key has 1000 bytes; in LATIN1 a letter is one.
+SELECT state_set(repeat('é', 1000), '1'), state_exists(repeat('é', 1000));
 -- A class and its channel.
 SELECT state_class_define('clàss', channel => 'chän');
 -- With the commit, so that the next statement shows what was told.
@@ -44,7 +44,7 @@ SELECT state_get('x', 'clüss');
 \echo :SQLSTATE
 SELECT state_append('kéy', '{é,ü}', '1');
 \echo :SQLSTATE
-SELECT state_set(repeat('é', 256), '1');
+SELECT state_set(repeat('é', 1001), '1');
 \echo :SQLSTATE
 UPDATE state_snapshot SET state = '{"ð": 1}' WHERE key = 'kéy';
 SELECT state_get('kéy');
@@ -68,7 +68,7 @@ SELECT state_set('kあy', '1', expected_version => 7);
 \echo :SQLSTATE
 SELECT state_get('x', 'あ');
 \echo :SQLSTATE
-SELECT state_set(repeat('あ', 128), '1');
+SELECT state_set(repeat('あ', 501), '1');
 \echo :SQLSTATE
 \c :home
 DROP DATABASE regress_state_euc_jp;
@@ -83,7 +83,7 @@ SELECT state_set(E'k\xff\xfey', '1', expected_version => 7);
 \echo :SQLSTATE
 SELECT state_get('x', E'\xff');
 \echo :SQLSTATE
-SELECT state_set(repeat(E'\xff', 256), '1');
+SELECT state_set(repeat(E'\xff', 1001), '1');
 \echo :SQLSTATE
 \c :home
 DROP DATABASE regress_state_sql_ascii;

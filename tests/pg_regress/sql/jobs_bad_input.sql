@@ -26,7 +26,7 @@ SELECT statement, complaint(statement) FROM (VALUES
 	-- No such job, or there already
 	($$SELECT state_job_create('bad')$$),
 	($$SELECT state_job_create('')$$),
-	($$SELECT state_job_create(repeat('x', 256))$$),
+	($$SELECT state_job_create(repeat('x', 1001))$$),
 	($$SELECT state_job_add_tasks('none', '[]')$$),
 	($$SELECT * FROM state_job_update_tasks('none', '[]')$$),
 	($$SELECT state_job_cancel('none')$$),

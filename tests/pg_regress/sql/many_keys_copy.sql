@@ -86,7 +86,7 @@ SELECT * FROM state_verify('copies_behind');
 -- Bad input.
 SELECT state_copy('a', 'a', 'copies');
 SELECT state_copy(NULL, 'a', 'copies');
-SELECT state_copy('t-1/', repeat('x', 255), 'copies');
+SELECT state_copy('t-1/', repeat('x', 1000), 'copies');
 SELECT state_copy('t-1/', 'a', 'nowhere');
 SELECT state_context_create('copy-run') IS NOT NULL AS created;
 SELECT state_copy('copy-run', 'other-run');

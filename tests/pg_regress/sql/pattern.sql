@@ -38,7 +38,7 @@ SELECT evicted('no such');
 SELECT evicted('');
 SELECT evicted('é?');
 -- It stays fast where a naive matcher would not.
-SELECT state_set(repeat('a', 255), '1', class => 'pattern');
+SELECT state_set(repeat('a', 1000), '1', class => 'pattern');
 SELECT state_invalidate(repeat('a*', 100) || 'b', 'pattern');
 
 -- No state was changed by any of this.

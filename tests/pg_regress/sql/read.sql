@@ -70,7 +70,7 @@ SELECT state_set('array', '[1, "two", null]', class => 'read'), state_set('numbe
 SELECT key, state FROM state_get_many('{array,number,string,"null",true,"{}"}', class => 'read');
 SELECT state_get_path('array', '{1}', class => 'read'), state_get_path('number', '{}', class => 'read');
 
--- Keys are any text of 1 to 255 bytes, and are compared byte by byte.
+-- Keys are any text of 1 to 1000 bytes, and are compared byte by byte.
 SELECT count(state_set(k, to_jsonb(k), class => 'read'))
 	FROM unnest(ARRAY[' ', 'É', 'é', 'key with ''quotes"', E'line\nbreak', '*', repeat('é', 127) || 'x', 'DOC']) k;
 SELECT count(*) FROM unnest(ARRAY[' ', 'É', 'é', 'key with ''quotes"', E'line\nbreak', '*', repeat('é', 127) || 'x', 'DOC']) k

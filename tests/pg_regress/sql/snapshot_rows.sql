@@ -77,7 +77,7 @@ SELECT outcome($$UPDATE state_snapshot SET hash = '' WHERE class = 'rows' AND ke
 SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash, state) VALUES ('rows', '', 1, state_hash('1'), '1')$$);
 SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash, state) VALUES ('rows', 'x', 0, state_hash('1'), '1')$$);
 SELECT outcome($$INSERT INTO state_snapshot (class, key, version, hash, state) VALUES ('rows', 'x', 9223372036854775807, state_hash('1'), '1')$$);
-SELECT outcome($$UPDATE state_snapshot SET key = repeat('x', 256) WHERE class = 'rows' AND key = 'by hand'$$);
+SELECT outcome($$UPDATE state_snapshot SET key = repeat('x', 1001) WHERE class = 'rows' AND key = 'by hand'$$);
 SELECT outcome($$UPDATE state_class SET keep_for = '-1 day' WHERE class = 'rows'$$);
 -- Where both are given the whole document counts.
 SELECT outcome($$UPDATE state_snapshot SET delta = '\x51' WHERE class = 'rows' AND key = 'by hand' AND version = 1$$);
