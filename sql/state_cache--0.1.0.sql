@@ -44,6 +44,7 @@ CREATE TABLE state_class (
 	l2_codec    text NOT NULL DEFAULT 'zstd'
 		CHECK (l2_codec OPERATOR(pg_catalog.=) ANY (ARRAY['zstd', 'gzip', 'plain'])),
 	l2_above    integer NOT NULL DEFAULT 1024 CHECK (l2_above OPERATOR(pg_catalog.>=) 0),
+	unique_labels boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (class, changed)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
@@ -71,6 +72,7 @@ COMMENT ON COLUMN state_class.changed
 COMMENT ON COLUMN state_class.l2_ttl IS 'how long Redis holds a state of the class; NULL: the class is not in L2';
 COMMENT ON COLUMN state_class.l2_codec IS 'how the documents of the class are packed in L2: zstd, gzip or plain';
 COMMENT ON COLUMN state_class.l2_above IS 'documents of more bytes than this are packed in L2';
+COMMENT ON COLUMN state_class.unique_labels IS 'whether a state may have a label once only among its kept versions';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),
@@ -865,6 +867,8 @@ CREATE TABLE state_conflict (
 );
 ALTER SEQUENCE state_conflict_id_seq OWNED BY state_conflict.id;
 CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) 'open';
+CREATE INDEX state_conflict_run ON state_conflict (run_id);
+CREATE INDEX state_conflict_child ON state_conflict (child_run_id);
 COMMENT ON TABLE state_conflict
 	IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what '
 	   'was decided';
@@ -875,7 +879,7 @@ COMMENT ON COLUMN state_conflict.child_run_id IS 'the child that was merged';
 COMMENT ON COLUMN state_conflict.variable IS 'name of the variable';
 COMMENT ON COLUMN state_conflict.base_value IS 'what both have started from; NULL where there was no such variable';
 COMMENT ON COLUMN state_conflict.parent_value IS 'what the parent has; NULL where it has no such variable';
-COMMENT ON COLUMN state_conflict.child_value IS 'what the child has';
+COMMENT ON COLUMN state_conflict.child_value IS 'what the child has; null once the child is purged';
 COMMENT ON COLUMN state_conflict.parent_timestamp IS 'when the parent set it';
 COMMENT ON COLUMN state_conflict.child_timestamp IS 'when the child set it';
 COMMENT ON COLUMN state_conflict.sensitivity IS 'the highest sensitivity of the values';
@@ -889,6 +893,8 @@ COMMENT ON COLUMN state_conflict.resolved_at IS 'when';
 COMMENT ON COLUMN state_conflict.superseded_by
 	IS 'the conflict that took its place when another one of the same variable was resolved';
 COMMENT ON INDEX state_conflict_open IS 'the conflicts that wait for a decision';
+COMMENT ON INDEX state_conflict_run IS 'the conflicts of a run, which go with the run when it is purged';
+COMMENT ON INDEX state_conflict_child IS 'the conflicts to which a child has given a value';
 
 CREATE SEQUENCE state_outbox_id_seq;
 CREATE TABLE state_outbox (
@@ -904,6 +910,7 @@ CREATE TABLE state_outbox (
 );
 ALTER SEQUENCE state_outbox_id_seq OWNED BY state_outbox.id;
 CREATE INDEX state_outbox_pending ON state_outbox (target, id) WHERE acknowledged_at IS NULL;
+CREATE INDEX state_outbox_run ON state_outbox (run_id);
 COMMENT ON TABLE state_outbox
 	IS 'exports of completed runs to external systems; a consumer takes rows with FOR UPDATE SKIP LOCKED and '
 	   'acknowledges them';
@@ -918,6 +925,7 @@ COMMENT ON COLUMN state_outbox.sensitivity IS 'how sensitive it is';
 COMMENT ON COLUMN state_outbox.created_at IS 'when the run completed';
 COMMENT ON COLUMN state_outbox.acknowledged_at IS 'when a consumer was done with it; NULL until then';
 COMMENT ON INDEX state_outbox_pending IS 'what no consumer has acknowledged';
+COMMENT ON INDEX state_outbox_run IS 'the exports of a run, which go with the run when it is purged';
 
 CREATE FUNCTION state_context_create(run_id text, routine_id text DEFAULT NULL, inputs jsonb DEFAULT NULL,
 		permissions text[] DEFAULT NULL, resource_limits jsonb DEFAULT NULL, swarm_id text DEFAULT NULL,
@@ -1837,11 +1845,12 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
 		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL,
-		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL)
+		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL,
+		unique_labels boolean DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text, text, interval, interval, text, integer)
+		interval, boolean, text[], text[], text, text, interval, interval, text, integer, boolean)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 -- With its owner's rights: whoever reads states from Redis needs this view, and no table.
@@ -2021,9 +2030,12 @@ BEGIN
 				('state_conflict_open',
 					'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) '
 					'WHERE status OPERATOR(pg_catalog.=) ''open'''),
+				('state_conflict_run', 'CREATE INDEX state_conflict_run ON %1$s.state_conflict (run_id)'),
+				('state_conflict_child', 'CREATE INDEX state_conflict_child ON %1$s.state_conflict (child_run_id)'),
 				('state_outbox_pending',
 					'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) '
 					'WHERE acknowledged_at IS NULL'),
+				('state_outbox_run', 'CREATE INDEX state_outbox_run ON %1$s.state_outbox (run_id)'),
 				('state_log_order',
 					'CREATE INDEX state_log_order ON %1$s.state_log_entry (class, key, number) '
 					'WHERE ref OPERATOR(pg_catalog.=) '''''),
@@ -2138,7 +2150,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conrelid = k.oid)
 			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_snapshot_label',
 				'state_recovery_log_state',
-				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
+				'state_context_children', 'state_conflict_open', 'state_conflict_run', 'state_conflict_child',
+				'state_outbox_pending', 'state_outbox_run', 'state_claim_status',
 				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',
 				'state_log_order', 'state_task_waiting', 'state_task_leased', 'state_task_failed',

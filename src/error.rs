@@ -261,6 +261,8 @@ pub enum Error {
     HiddenVersions { state: Shown },
     /// A version that somebody names is not kept, or never was.
     VersionNotKept { state: Shown, version: i64 },
+    /// A kept version of the state has the label that a new one is to have, and its class wants labels to be unique.
+    LabelTaken { state: Shown, label: String },
     /// A version is to be erased that the next merge of a run compares with.
     VersionMerged { state: Shown, version: i64 },
     /// There is no intact version to go back to; so many are kept.
@@ -473,6 +475,11 @@ impl Error {
                 format!("version {version} of state \"{}\" is not kept", state.0),
             )
             .set_hint("state_history() lists the versions that are."),
+            Self::LabelTaken { state, label } => new(
+                Code::ERRCODE_UNIQUE_VIOLATION,
+                format!("a version of state \"{}\" has the label \"{label}\" already", state.0),
+            )
+            .set_hint("The class is defined with unique_labels."),
             Self::VersionMerged { state, version } => new(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("the next merge of run \"{}\" compares with version {version}", state.0),

@@ -31,6 +31,7 @@ CREATE TABLE state_class (
 	l2_codec    text NOT NULL DEFAULT 'zstd'
 		CHECK (l2_codec OPERATOR(pg_catalog.=) ANY (ARRAY['zstd', 'gzip', 'plain'])),
 	l2_above    integer NOT NULL DEFAULT 1024 CHECK (l2_above OPERATOR(pg_catalog.>=) 0),
+	unique_labels boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (class, changed)
 );
 COMMENT ON TABLE state_class IS 'kinds of state, each with its own limits and rules';
@@ -58,6 +59,7 @@ COMMENT ON COLUMN state_class.changed
 COMMENT ON COLUMN state_class.l2_ttl IS 'how long Redis holds a state of the class; NULL: the class is not in L2';
 COMMENT ON COLUMN state_class.l2_codec IS 'how the documents of the class are packed in L2: zstd, gzip or plain';
 COMMENT ON COLUMN state_class.l2_above IS 'documents of more bytes than this are packed in L2';
+COMMENT ON COLUMN state_class.unique_labels IS 'whether a state may have a label once only among its kept versions';
 
 INSERT INTO state_class (class, channel, keep, keep_for) VALUES
 	('run', 'state_updated', NULL, '30 days'),

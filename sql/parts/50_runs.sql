@@ -141,6 +141,8 @@ CREATE TABLE state_conflict (
 );
 ALTER SEQUENCE state_conflict_id_seq OWNED BY state_conflict.id;
 CREATE INDEX state_conflict_open ON state_conflict (run_id) WHERE status OPERATOR(pg_catalog.=) 'open';
+CREATE INDEX state_conflict_run ON state_conflict (run_id);
+CREATE INDEX state_conflict_child ON state_conflict (child_run_id);
 COMMENT ON TABLE state_conflict
 	IS 'variables that a parent and its child have both changed, for a person to decide; kept as the record of what '
 	   'was decided';
@@ -151,7 +153,7 @@ COMMENT ON COLUMN state_conflict.child_run_id IS 'the child that was merged';
 COMMENT ON COLUMN state_conflict.variable IS 'name of the variable';
 COMMENT ON COLUMN state_conflict.base_value IS 'what both have started from; NULL where there was no such variable';
 COMMENT ON COLUMN state_conflict.parent_value IS 'what the parent has; NULL where it has no such variable';
-COMMENT ON COLUMN state_conflict.child_value IS 'what the child has';
+COMMENT ON COLUMN state_conflict.child_value IS 'what the child has; null once the child is purged';
 COMMENT ON COLUMN state_conflict.parent_timestamp IS 'when the parent set it';
 COMMENT ON COLUMN state_conflict.child_timestamp IS 'when the child set it';
 COMMENT ON COLUMN state_conflict.sensitivity IS 'the highest sensitivity of the values';
@@ -165,6 +167,8 @@ COMMENT ON COLUMN state_conflict.resolved_at IS 'when';
 COMMENT ON COLUMN state_conflict.superseded_by
 	IS 'the conflict that took its place when another one of the same variable was resolved';
 COMMENT ON INDEX state_conflict_open IS 'the conflicts that wait for a decision';
+COMMENT ON INDEX state_conflict_run IS 'the conflicts of a run, which go with the run when it is purged';
+COMMENT ON INDEX state_conflict_child IS 'the conflicts to which a child has given a value';
 
 CREATE SEQUENCE state_outbox_id_seq;
 CREATE TABLE state_outbox (
@@ -180,6 +184,7 @@ CREATE TABLE state_outbox (
 );
 ALTER SEQUENCE state_outbox_id_seq OWNED BY state_outbox.id;
 CREATE INDEX state_outbox_pending ON state_outbox (target, id) WHERE acknowledged_at IS NULL;
+CREATE INDEX state_outbox_run ON state_outbox (run_id);
 COMMENT ON TABLE state_outbox
 	IS 'exports of completed runs to external systems; a consumer takes rows with FOR UPDATE SKIP LOCKED and '
 	   'acknowledges them';
@@ -194,6 +199,7 @@ COMMENT ON COLUMN state_outbox.sensitivity IS 'how sensitive it is';
 COMMENT ON COLUMN state_outbox.created_at IS 'when the run completed';
 COMMENT ON COLUMN state_outbox.acknowledged_at IS 'when a consumer was done with it; NULL until then';
 COMMENT ON INDEX state_outbox_pending IS 'what no consumer has acknowledged';
+COMMENT ON INDEX state_outbox_run IS 'the exports of a run, which go with the run when it is purged';
 
 CREATE FUNCTION state_context_create(run_id text, routine_id text DEFAULT NULL, inputs jsonb DEFAULT NULL,
 		permissions text[] DEFAULT NULL, resource_limits jsonb DEFAULT NULL, swarm_id text DEFAULT NULL,

@@ -68,11 +68,12 @@ CREATE FUNCTION state_class_define(class text, write_mode text DEFAULT NULL, kee
 		max_entries integer DEFAULT NULL, channel text DEFAULT NULL, keep_for interval DEFAULT NULL,
 		compression boolean DEFAULT NULL, checkpoint_types text[] DEFAULT NULL, agent_phases text[] DEFAULT NULL,
 		notify text DEFAULT NULL, source text DEFAULT NULL, serve_stale interval DEFAULT NULL,
-		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL)
+		l2_ttl interval DEFAULT NULL, l2_codec text DEFAULT NULL, l2_above integer DEFAULT NULL,
+		unique_labels boolean DEFAULT NULL)
 	RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_class_define';
 COMMENT ON FUNCTION state_class_define(text, text, integer, boolean, interval, interval, integer, text,
-		interval, boolean, text[], text[], text, text, interval, interval, text, integer)
+		interval, boolean, text[], text[], text, text, interval, interval, text, integer, boolean)
 	IS 'creates a class or changes what is named of it; 0 takes a limit away';
 
 -- With its owner's rights: whoever reads states from Redis needs this view, and no table.

@@ -91,9 +91,12 @@ BEGIN
 				('state_conflict_open',
 					'CREATE INDEX state_conflict_open ON %1$s.state_conflict (run_id) '
 					'WHERE status OPERATOR(pg_catalog.=) ''open'''),
+				('state_conflict_run', 'CREATE INDEX state_conflict_run ON %1$s.state_conflict (run_id)'),
+				('state_conflict_child', 'CREATE INDEX state_conflict_child ON %1$s.state_conflict (child_run_id)'),
 				('state_outbox_pending',
 					'CREATE INDEX state_outbox_pending ON %1$s.state_outbox (target, id) '
 					'WHERE acknowledged_at IS NULL'),
+				('state_outbox_run', 'CREATE INDEX state_outbox_run ON %1$s.state_outbox (run_id)'),
 				('state_log_order',
 					'CREATE INDEX state_log_order ON %1$s.state_log_entry (class, key, number) '
 					'WHERE ref OPERATOR(pg_catalog.=) '''''),
@@ -208,7 +211,8 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 			AND n.conrelid = k.oid)
 			AND c.relname NOT IN ('state_head_expiring', 'state_head_tombstones', 'state_snapshot_label',
 				'state_recovery_log_state',
-				'state_context_children', 'state_conflict_open', 'state_outbox_pending', 'state_claim_status',
+				'state_context_children', 'state_conflict_open', 'state_conflict_run', 'state_conflict_child',
+				'state_outbox_pending', 'state_outbox_run', 'state_claim_status',
 				'state_claim_swarm', 'state_claim_parent', 'state_claim_owner', 'state_claim_owned',
 				'state_claim_waiting', 'state_claim_waiting_swarm', 'state_claim_waiting_routine',
 				'state_log_order', 'state_task_waiting', 'state_task_leased', 'state_task_failed',

@@ -44,6 +44,8 @@ pub struct Class {
     pub notifies: bool,
     /// Whether its states are to be in Redis.
     pub in_l2: bool,
+    /// Whether a state may have a label once only.
+    pub unique_labels: bool,
     /// Who wrote its row.
     pub written_by: pg_sys::TransactionId,
     /// What is counted of it.
@@ -100,13 +102,15 @@ impl Classes {
 }
 
 /// Columns of `state_class` in their order.
-const COLUMNS: usize = 17;
+const COLUMNS: usize = 18;
 /// The column with the channel.
 const CHANNEL: usize = 7;
 /// The column that says whether a class which comes with the extension was changed.
 const CHANGED: usize = 13;
 /// The column that says how long Redis holds its states.
 const L2_TTL: usize = 14;
+/// The column that says whether labels are unique.
+const UNIQUE_LABELS: usize = 17;
 
 /// Reads a row of `state_class`.
 fn read(name: &[u8], relation: pg_sys::Oid) -> Result<Class> {
@@ -219,6 +223,7 @@ impl Class {
             agent_phases: None,
             notifies: true,
             in_l2: false,
+            unique_labels: false,
             written_by: pg_sys::TransactionId::INVALID,
             counters: CounterSet::of_class(name),
             source: None,
@@ -268,6 +273,7 @@ impl Class {
             // SAFETY: a text column that is NOT NULL.
             notifies: unsafe { varlena::detoasted_bytes(values[12].cast_mut_ptr()) } != b"off",
             in_l2: !nulls[L2_TTL],
+            unique_labels: !nulls[UNIQUE_LABELS] && values[UNIQUE_LABELS].value() & 0xff != 0,
             written_by: row.xmin,
             counters: CounterSet::of_class(name),
             source: None,

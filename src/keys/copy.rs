@@ -5,7 +5,7 @@ use super::names::with_prefix;
 use crate::cache::StateRef;
 use crate::call::{self, Call, Scratch, sql_functions};
 use crate::catalog::{self, Catalog, Class};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use crate::snapshots::{check_sees_all, lock_written, snapshot_of_now};
@@ -106,6 +106,16 @@ fn copy_state(from: &StateRef<'_>, to: &StateRef<'_>) -> Result<bool> {
     };
     if !store::copy_state(catalog, &copied, offset)? {
         return Err(KeysError::exists(to).into());
+    }
+    if to.class.unique_labels {
+        // What is kept of a former state of the name may have the same.
+        let _snapshot = snapshot_of_now();
+        if let Some(label) = store::label_twice(catalog, class, to.key, None)? {
+            return Err(Error::LabelTaken {
+                state: to.shown(),
+                label: text(&label),
+            });
+        }
     }
     // While the row was written, somebody may have deleted a head row by hand that had a higher number.
     match catalog.floor(class, to.key) > offset {

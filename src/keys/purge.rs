@@ -8,7 +8,7 @@ use crate::catalog::{self, Catalog, Class};
 use crate::error::{Error, Result};
 use crate::snapshots::{self, Purged};
 use crate::store::{self, LogPlace};
-use crate::{behind, logs, transaction};
+use crate::{behind, context, logs, transaction};
 use state_cache_memory::{boxed, try_collect};
 use std::rc::Rc;
 
@@ -106,6 +106,10 @@ sql_functions! {
                 let state = StateRef::new(&catalog::renewed(&catalog)?, &class.name, key)?;
                 purge(&state, &what)
             })?);
+        }
+        if *class.name == *context::RUN && matches!(what, What::State) {
+            let catalog = catalog::renewed(&catalog)?;
+            context::purge_beside(&catalog, &keys)?;
         }
         Ok(call::count_datum(purged))
     }

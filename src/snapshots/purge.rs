@@ -98,11 +98,21 @@ pub fn purge_state(state: &StateRef<'_>) -> Result<bool> {
     let mut was_there = transaction::delete(state, None, FUNCTION)?;
     lock_written(state, FUNCTION)?;
     if let Some(found) = head(state)?.filter(|head| !head.deleted) {
-        // It has expired, or somebody has made it meanwhile.
+        // It has expired, or somebody has made it meanwhile, whom the snapshot of the statement does not show.
         was_there = true;
         end_expired(state, &found)?;
-        if transaction::delete(state, None, FUNCTION)? {
+        let is_deleted = {
+            let _snapshot = snapshot_of_now();
+            transaction::delete(state, None, FUNCTION)?
+        };
+        if is_deleted {
             lock_written(state, FUNCTION)?;
+        }
+        // Whoever reads a state that is there finds its document.
+        if head(state)?.is_some_and(|head| !head.deleted) {
+            return Err(Error::Raced {
+                state: state.shown(),
+            });
         }
     }
     let _snapshot = snapshot_of_now();

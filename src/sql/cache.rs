@@ -202,7 +202,8 @@ sql_functions! {
     }
 
     /// `state_class_define(class, write_mode, keep, dedup, ttl, cache_ttl, max_entries, channel, keep_for,
-    /// compression, checkpoint_types, agent_phases, notify, source, serve_stale, l2_ttl, l2_codec, l2_above)`
+    /// compression, checkpoint_types, agent_phases, notify, source, serve_stale, l2_ttl, l2_codec, l2_above,
+    /// unique_labels)`
     fn state_class_define(call) {
         call::check_may_write(c"state_class_define()")?;
         let catalog = catalog::current(call.function())?;
@@ -245,6 +246,7 @@ sql_functions! {
             l2_ttl(&mut in_l2)?,
             named(codec.map(call::varlena_datum)),
             named(above.map(call::integer_datum)),
+            named(call.boolean(18).map(call::boolean_datum)),
         ];
         let mut serve_stale = call.interval(14);
         duration(&mut serve_stale, "serve_stale")?;

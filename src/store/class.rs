@@ -30,7 +30,7 @@ pub enum Setting {
 }
 
 /// The settable columns, their types and the defaults of a new class.
-const COLUMNS: [(&str, pg_sys::Oid, &str); 15] = [
+const COLUMNS: [(&str, pg_sys::Oid, &str); 16] = [
     ("write_mode", pg_sys::TEXTOID, "'through'"),
     ("keep", pg_sys::INT4OID, "1"),
     ("dedup", pg_sys::BOOLOID, "true"),
@@ -46,6 +46,7 @@ const COLUMNS: [(&str, pg_sys::Oid, &str); 15] = [
     ("l2_ttl", pg_sys::INTERVALOID, "NULL"),
     ("l2_codec", pg_sys::TEXTOID, "'zstd'"),
     ("l2_above", pg_sys::INT4OID, "1024"),
+    ("unique_labels", pg_sys::BOOLOID, "false"),
 ];
 
 /// Parameters: the name, then for each column whether it is named, and its value.

@@ -6,6 +6,7 @@ use super::spi::{Connection, Statement};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::varlena::{TEXT, array_datum};
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 
@@ -19,6 +20,11 @@ struct Statements {
     supersede: OnceCell<Statement>,
     abandon: OnceCell<Statement>,
     export: OnceCell<Statement>,
+    withhold: OnceCell<Statement>,
+    erase_conflicts: OnceCell<Statement>,
+    erase_exports: OnceCell<Statement>,
+    erase_bases: OnceCell<Statement>,
+    left: OnceCell<Statement>,
 }
 
 /// Those of an installation.
@@ -240,4 +246,78 @@ pub fn send_out(catalog: &Catalog, export: &Outgoing<'_>) -> Result<()> {
         ],
     )?;
     Ok(())
+}
+
+/// Conflicts to which one of these runs has given a value that is still there. One that is open keeps its row, since
+/// the document of the parent waits for it.
+const GIVEN: &str = "child_run_id OPERATOR(pg_catalog.=) ANY ($1) \
+     AND child_value OPERATOR(pg_catalog.<>) 'null'::pg_catalog.jsonb";
+/// Conflicts that go with these runs: those that wait in them, and those that are decided or given up.
+const GOING: &str = "(run_id OPERATOR(pg_catalog.=) ANY ($1) OR child_run_id OPERATOR(pg_catalog.=) ANY ($1) \
+     AND status OPERATOR(pg_catalog.<>) 'open')";
+const EXPORTED: &str = "run_id OPERATOR(pg_catalog.=) ANY ($1)";
+
+/// Erases what the tables of this file, and the places of children, hold of runs that are purged.
+pub fn erase_beside_runs(catalog: &Catalog, runs: &[Box<[u8]>]) -> Result<()> {
+    let slots = statements(catalog);
+    let steps = [
+        // First, whatever the status: of a conflict that is superseded meanwhile the next round finds the new one.
+        (
+            &slots.withhold,
+            format!(
+                "UPDATE @extschema@.state_conflict SET child_value = 'null', child_timestamp = NULL \
+                 WHERE {GIVEN} RETURNING 1"
+            ),
+        ),
+        (
+            &slots.erase_conflicts,
+            format!("DELETE FROM @extschema@.state_conflict WHERE {GOING} RETURNING 1"),
+        ),
+        (
+            &slots.erase_exports,
+            format!("DELETE FROM @extschema@.state_outbox WHERE {EXPORTED} RETURNING 1"),
+        ),
+        (
+            &slots.erase_bases,
+            "UPDATE @extschema@.state_context SET parent_base = NULL, handed_on = NULL \
+             WHERE parent_run_id OPERATOR(pg_catalog.=) ANY ($1) \
+             AND (parent_base IS NOT NULL OR handed_on IS NOT NULL) RETURNING 1"
+                .to_owned(),
+        ),
+    ];
+    for (slot, sql) in steps {
+        write(
+            catalog,
+            slot,
+            &sql,
+            [pg_sys::TEXTARRAYOID],
+            [Some(names(runs)?)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether the active snapshot shows anything that [`erase_beside_runs`] erases of conflicts and exports.
+pub fn is_left_beside_runs(catalog: &Catalog, runs: &[Box<[u8]>]) -> Result<bool> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).left,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT 1 WHERE EXISTS (SELECT FROM @extschema@.state_conflict WHERE {GIVEN} OR {GOING}) \
+                 OR EXISTS (SELECT FROM @extschema@.state_outbox WHERE {EXPORTED})"
+            )
+        },
+        &[pg_sys::TEXTARRAYOID],
+    )?;
+    Ok(connection
+        .query(statement, [Some(names(runs)?)])?
+        .first()
+        .is_some())
+}
+
+fn names(runs: &[Box<[u8]>]) -> Result<pg_sys::Datum> {
+    let names = runs.iter().map(|run| Some(varlena_datum(run)));
+    Ok(array_datum(TEXT, names)?)
 }

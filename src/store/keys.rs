@@ -19,6 +19,7 @@ use state_cache_memory::{collect, with_capacity};
 struct Statements {
     list: [OnceCell<Statement>; 4],
     labelled: OnceCell<Statement>,
+    twice: [OnceCell<Statement>; 2],
     live_keys: OnceCell<Statement>,
     keys: [OnceCell<Statement>; 2],
     erase: OnceCell<Statement>,
@@ -206,6 +207,40 @@ pub fn labelled_version(
         ],
     )?;
     Ok(rows.first().map(|row| row.bigint(1)))
+}
+
+/// A label that several kept versions of a state have, under the active snapshot: this one, or any.
+pub fn label_twice(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    label: Option<&[u8]>,
+) -> Result<Option<Box<[u8]>>> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).twice[usize::from(label.is_some())],
+        &catalog.schema,
+        || {
+            let which = match label {
+                Some(_) => "label OPERATOR(pg_catalog.=) $3",
+                None => "label IS NOT NULL AND $3 IS NULL",
+            };
+            format!(
+                "SELECT label FROM @extschema@.state_snapshot WHERE {OF_STATE} AND {which} \
+                 GROUP BY label HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 LIMIT 1"
+            )
+        },
+        &[pg_sys::TEXTOID; 3],
+    )?;
+    let rows = connection.query(
+        statement,
+        [
+            Some(varlena_datum(class)),
+            Some(varlena_datum(key)),
+            label.map(varlena_datum),
+        ],
+    )?;
+    Ok(rows.first().map(|row| row.text(1)))
 }
 
 /// Up to `limit` states that are there, whose keys have this prefix and come behind `after`: calls `each` with key,

@@ -40,8 +40,8 @@ pub use changes::{
 };
 pub use class::{Setting, define as define_class, lock as lock_class_row};
 pub use conflicts::{
-    Conflict, NewConflict, Outgoing, abandon_conflicts, conflict, open_conflict, resolve_conflict,
-    send_out, supersede_conflict,
+    Conflict, NewConflict, Outgoing, abandon_conflicts, conflict, erase_beside_runs,
+    is_left_beside_runs, open_conflict, resolve_conflict, send_out, supersede_conflict,
 };
 pub use contexts::{
     Claim, ClaimLock, Place, PlaceLock, base_version, children, claim, count_children,
@@ -63,7 +63,7 @@ pub use jobs::{
 };
 pub use keys::{
     Copied, ListedVersion, ListedWhat, Listing, copy_log, copy_state, erase_put_aside,
-    erase_snapshots, has_log, keys_with_prefix, labelled_version, list, live_keys,
+    erase_snapshots, has_log, keys_with_prefix, label_twice, labelled_version, list, live_keys,
 };
 pub use logs::{
     LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,

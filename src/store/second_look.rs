@@ -10,12 +10,14 @@
 //! - **A number** that is not above all versions that the state has, or had, becomes one that is. Nobody has seen it
 //!   yet.
 //! - **A difference** from a version that is gone is stored as a keyframe.
+//! - **A label** that another version has is an error, where the class wants labels to be unique.
 //!
-//! The first is a comparison in memory. The others cost a query, and are left out where the caller knows that nobody
-//! has committed a change of the state since it decided.
+//! The first is a comparison in memory, the last a look into the index of labels. The others cost a query, and are
+//! left out where the caller knows that nobody has committed a change of the state since it decided.
 
 use super::changes::write;
 use super::history::{Kept, named, rewrite_as_keyframe};
+use super::keys::label_twice;
 use super::own_write::OwnWrite;
 use super::payload::pack_payload;
 use super::spi::{Connection, Statement};
@@ -24,7 +26,7 @@ use super::texts::{KEPT, OF_STATE};
 use super::version::{Made, NewVersion};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{self, Catalog, Class};
-use crate::error::{Error, Result, Shown};
+use crate::error::{Error, Result, Shown, text};
 use crate::identity::Impersonation;
 use crate::snapshot::PushedSnapshot;
 use once_cell::unsync::OnceCell;
@@ -70,10 +72,13 @@ pub struct Decided<'a> {
 pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result<Made> {
     let Decided { class, key, .. } = *decided;
     catalog::require_same(catalog)?;
-    if let Some(now) = catalog::class_now(catalog, &class.name)
-        && keeps_more(class, &now)
-    {
+    let now = catalog::class_now(catalog, &class.name);
+    let now = now.as_deref().unwrap_or(class);
+    if keeps_more(class, now) {
         put_back(catalog, class, key, made.version, decided.command)?;
+    }
+    if now.unique_labels {
+        check_label(catalog, decided)?;
     }
     if decided.is_quiet {
         return Ok(made);
@@ -110,6 +115,25 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
         rewrite_as_keyframe(catalog, class, key, made.version, (&kept, payload))?;
     }
     Ok(made)
+}
+
+/// `23505` if another kept version has the label of the one that was written: nobody else gives the state one
+/// meanwhile.
+fn check_label(catalog: &Catalog, decided: &Decided<'_>) -> Result<()> {
+    let checkpoint = decided.new.and_then(|new| new.checkpoint);
+    let Some(label) = checkpoint.and_then(|it| it.label.as_deref()) else {
+        return Ok(());
+    };
+    let (class, key) = (&*decided.class.name, decided.key);
+    let _owner = Impersonation::owner_of(catalog.snapshot);
+    let _snapshot = PushedSnapshot::latest();
+    match label_twice(catalog, class, key, Some(label))? {
+        None => Ok(()),
+        Some(label) => Err(Error::LabelTaken {
+            state: Shown::new(class, key),
+            label: text(&label),
+        }),
+    }
 }
 
 /// Whether a class keeps more snapshots than before.

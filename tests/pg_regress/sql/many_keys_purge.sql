@@ -108,6 +108,42 @@ SELECT state_flush('purges_behind');
 SELECT key, deleted FROM state_head WHERE class = 'purges_behind' ORDER BY key;
 SELECT count(*) FROM state_snapshot WHERE class = 'purges_behind';
 
+-- Of a run, conflicts and exports go too, and what its children were given. A conflict that the parent waits for
+-- stays, without the value of a child that is purged.
+CREATE FUNCTION purge_conflicts() RETURNS TABLE (child text, base jsonb, parent jsonb, value jsonb, status text, decided jsonb)
+	LANGUAGE sql AS $$ SELECT child_run_id, base_value, parent_value, child_value, status, resolved_value
+		FROM state_conflict WHERE 'purged' IN (run_id, split_part(child_run_id, '/', 1)) ORDER BY id $$;
+SELECT state_context_create('purged', inputs => '{"x": 1, "y": 1}'), state_context_child('purged', 'purged/1', '{"y": 2}'),
+	state_context_child('purged', 'purged/2');
+SELECT state_context_set('purged', 'x', '2'), state_context_set('purged/1', 'x', '"of 1"'), state_context_set('purged/2', 'x', '"of 2"');
+SELECT variable, conflict IS NOT NULL AS waits FROM state_context_merge('purged/1', 'manual_review');
+SELECT variable, conflict IS NOT NULL AS waits FROM state_context_merge('purged/2', 'manual_review');
+SELECT count(*) FROM state_context_complete('purged/1', 'failed');
+SELECT count(*) FROM state_context_complete('purged/2', 'failed');
+SELECT * FROM purge_conflicts();
+BEGIN;
+SELECT state_purge('{purged/1,purged/2}');
+SELECT * FROM purge_conflicts();
+ROLLBACK;
+SELECT state_purge('{purged/1}');
+SELECT * FROM purge_conflicts();
+SELECT state_conflict_resolve(min(id), '"decided"', 'without the child') FROM state_conflict WHERE run_id = 'purged';
+SELECT * FROM purge_conflicts();
+SELECT state_purge('{purged/2}');
+SELECT * FROM purge_conflicts();
+SELECT state_conflict_resolve(max(id), '"decided"', 'at last') FROM state_conflict WHERE run_id = 'purged';
+SELECT state_context_child('purged', 'purged/3', '{"y": 3}');
+SELECT parent_base FROM state_context WHERE run_id = 'purged/3';
+SELECT count(*) FROM state_context_complete('purged/3', 'failed');
+SELECT state_context_mark_export('purged', 'x', 'external_system', target => 'purge');
+SELECT count(*) FROM state_context_complete('purged');
+SELECT value FROM state_outbox WHERE run_id = 'purged';
+SELECT state_purge('{purged}');
+SELECT * FROM purge_conflicts();
+SELECT (SELECT count(*) FROM state_outbox WHERE run_id = 'purged') AS exports,
+	(SELECT count(*) FROM state_context WHERE parent_run_id = 'purged' AND parent_base IS NOT NULL) AS bases;
+SELECT state_purge(prefix => 'purged');
+
 -- Bad input.
 SELECT state_purge(class => 'purges');
 SELECT state_purge('{a}', 'a', class => 'purges');
@@ -151,7 +187,7 @@ ALTER TABLE state_head DISABLE ROW LEVEL SECURITY;
 ALTER TABLE state_snapshot DISABLE ROW LEVEL SECURITY;
 DROP OWNED BY many_keys_app;
 DROP ROLE many_keys_app;
-DROP FUNCTION purge_kept, purge_fill;
+DROP FUNCTION purge_kept, purge_fill, purge_conflicts;
 DELETE FROM state_snapshot WHERE class IN ('purges', 'purges_one', 'purges_behind');
 DELETE FROM state_head WHERE class IN ('purges', 'purges_one', 'purges_behind');
 DELETE FROM state_class WHERE class IN ('purges', 'purges_one', 'purges_behind');

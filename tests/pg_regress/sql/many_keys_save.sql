@@ -62,6 +62,30 @@ SELECT * FROM state_verify('threads', repair => true);
 SELECT * FROM state_verify('threads');
 SELECT key, version, label, payload IS NOT NULL AS has_payload FROM state_damaged WHERE class = 'threads';
 
+-- Labels are unique where the class wants that: among the kept versions of a state.
+SELECT state_class_define('unique', keep => 0, unique_labels => true);
+SELECT * FROM state_save('u', '{"n": 1}', label => 'a', class => 'unique');
+SELECT * FROM state_save('u', '{"n": 2}', class => 'unique');
+SELECT * FROM state_save('u', '{"n": 3}', class => 'unique');
+SELECT * FROM state_save('u', '{"n": 4}', label => 'a', class => 'unique');
+SELECT * FROM state_save('other', '{"n": 4}', label => 'a', class => 'unique');
+BEGIN;
+SELECT * FROM state_save('u', '{"n": 5}', label => 'b', class => 'unique');
+SAVEPOINT one;
+SELECT * FROM state_save_text('u', '{"n": 6}', label => 'b', class => 'unique');
+ROLLBACK TO one;
+COMMIT;
+SELECT version, label FROM state_list('u', states => false, class => 'unique');
+-- A deleted state keeps its labels, a purged one does not.
+SELECT state_delete('u', class => 'unique');
+SELECT * FROM state_save('u', '{"n": 7}', label => 'a', class => 'unique');
+SELECT state_copy('other', 'u', 'unique');
+SELECT state_purge('{u}', class => 'unique');
+SELECT state_copy('other', 'u', 'unique');
+SELECT label, state FROM state_list('u', class => 'unique');
+SELECT state_class_define('unique', unique_labels => false);
+SELECT action FROM state_save('u', '{"n": 8}', label => 'a', class => 'unique');
+
 -- Bad input.
 SELECT state_save('t-1', '{}', label => '', class => 'threads');
 SELECT state_save('t-1', '{}', label => repeat('x', 256), class => 'threads');
@@ -72,7 +96,7 @@ SELECT state_save('t-9', '{}', parent_version => 0);
 SET state_cache.max_state_size = '1kB';
 SELECT state_save('t-9', '{}', payload => decode(repeat('00', 2000), 'hex'), class => 'threads');
 RESET state_cache.max_state_size;
-DELETE FROM state_snapshot WHERE class IN ('threads', 'latest');
-DELETE FROM state_head WHERE class IN ('threads', 'latest');
-DELETE FROM state_damaged WHERE class IN ('threads', 'latest');
-DELETE FROM state_class WHERE class IN ('threads', 'latest');
+DELETE FROM state_snapshot WHERE class IN ('threads', 'latest', 'unique');
+DELETE FROM state_head WHERE class IN ('threads', 'latest', 'unique');
+DELETE FROM state_damaged WHERE class IN ('threads', 'latest', 'unique');
+DELETE FROM state_class WHERE class IN ('threads', 'latest', 'unique');

@@ -24,6 +24,7 @@ mod identity;
 mod in_head;
 mod interrupted;
 mod jobs;
+mod keys;
 mod logs;
 mod memory;
 mod merge_oracle;

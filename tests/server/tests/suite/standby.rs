@@ -277,12 +277,27 @@ fn a_standby_reads_every_kept_version() {
     assert!(reader.rows(versions).iter().any(|row| row[1] == "delta"));
     let difference = "SELECT state_diff('a', 52, 55)";
     assert_eq!(reader.text(difference), writer.text(difference));
+    writer.run("SELECT state_save('a', document('a', 56), label => 'last', payload => 'bytes')");
+    standby.catch_up_with(&primary);
+    for list in [
+        "SELECT * FROM state_list('a')",
+        "SELECT * FROM state_list(prefix => '', before => NULL, states => false, filter => NULL)",
+        "SELECT state, payload FROM state_list('a', label => 'last')",
+        "SELECT * FROM state_keys()",
+    ] {
+        let found = reader.rows(list);
+        assert!(!found.is_empty(), "{list}");
+        assert_eq!(found, writer.rows(list), "{list}");
+    }
     assert_eq!(
         reader.rows("SELECT * FROM state_verify()"),
         Vec::<Vec<String>>::new()
     );
     for change in [
         "SELECT state_save('a', '{}')",
+        "SELECT state_purge('{a}')",
+        "SELECT state_purge('{a}', keep => 1)",
+        "SELECT state_copy('a', 'b')",
         "SELECT state_restore('a', 40)",
         "SELECT state_recover('a')",
         "SELECT state_prune('run', keep => 1)",
@@ -293,7 +308,7 @@ fn a_standby_reads_every_kept_version() {
 
     standby.promote();
     drop(primary);
-    reader.run(&format!("{save}(56, 60) n"));
+    reader.run(&format!("{save}(57, 60) n"));
     assert_eq!(reader.rows(wrong), Vec::<Vec<String>>::new());
     reader.run("SELECT state_restore('a', 40)");
     assert_eq!(
