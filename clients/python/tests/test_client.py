@@ -43,6 +43,38 @@ def test_versions(states):
     assert states.restore("kept", 1) == 3 and states.get("kept") == {"n": 1}
 
 
+def test_many_keys(states, conninfo):
+    for n in (1, 2, 3):
+        states.save(
+            "many/a", {"n": n}, label=f"l{n}", payload=bytes([n, 0]), execution_context={"odd": n % 2 == 1},
+            parent_version=1 if n == 3 else None)
+    newest, *_, oldest = states.list_versions("many/a")
+    assert (newest.version, newest.parent_version, newest.label, newest.state) == (3, 1, "l3", {"n": 3})
+    assert (oldest.payload, oldest.execution_context, oldest.key) == (b"\1\0", {"odd": True}, "many/a")
+    assert [it.version for it in states.list_versions("many/a", filter={"odd": True})] == [3, 1]
+    assert [it.version for it in states.list_versions("many/a", before_label="l3", limit=1)] == [2]
+    assert [it.state for it in states.list_versions(prefix="many/", label="l2", states=False)] == [None]
+    assert states.copy("many/", "more/") == 1
+    assert [(it.key, it.version) for it in states.keys("more/")] == [("more/a", 3)]
+    assert states.keys("more/", after="more/a") == []
+    assert states.purge(["many/a"], versions=[1]) == 1
+    assert [it.version for it in states.list_versions("many/a")] == [3, 2]
+    assert states.purge(prefix="m", keep=1) == 2
+    assert [it.version for it in states.list_versions(prefix="m")] == [3, 3]
+    assert states.purge(keys=["many/a", "more/a"]) == 2 and states.keys("m") == []
+
+    async def beside() -> None:
+        async with AsyncStateCache(conninfo, schema="states") as client:
+            await client.save("async/a", {"n": 1}, label="only", payload=b"x")
+            assert await client.copy("async/", "asynd/") == 1
+            assert [it.payload for it in await client.list_versions("asynd/a", before=2)] == [b"x"]
+            assert await client.purge(prefix="async/") == 1
+            assert [it.key for it in await client.keys("asyn")] == ["asynd/a"]
+            assert await client.purge(prefix="asyn") == 1
+
+    asyncio.run(beside())
+
+
 def test_a_conflict_at_commit_runs_the_work_again(states):
     states.set("counted", {"n": 0})
     attempts = []

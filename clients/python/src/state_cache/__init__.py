@@ -5,11 +5,12 @@ from ._async import AsyncStateCache, AsyncStates, AsyncTransaction
 from ._listen import BehindProxy, listen
 from ._sync import StateCache, States, Transaction
 from .errors import Conflict, StateCacheError
-from .sql import Calls, Change, Current, Saved, Version
+from .sql import Calls, Change, Current, Key, Listed, Saved, Version
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStateCache", "AsyncStates", "AsyncTransaction", "BehindProxy", "Calls", "Change", "Conflict", "Current",
-    "Saved", "StateCache", "StateCacheError", "States", "Transaction", "Version", "errors", "listen", "sql",
+    "Key", "Listed", "Saved", "StateCache", "StateCacheError", "States", "Transaction", "Version", "errors", "listen",
+    "sql",
 ]

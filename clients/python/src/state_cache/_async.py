@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from ._listen import listen
 from ._sync import pause
 from .errors import Conflict, typed
-from .sql import Calls, Change, Current, Json, Saved, Statement, Version
+from .sql import Calls, Change, Current, Json, Key, Listed, Saved, Statement, Version
 
 T = TypeVar("T")
 
@@ -108,10 +108,61 @@ class AsyncStates:
         execution_context: Json = None,
         expected_version: int | None = None,
         ttl: timedelta | None = None,
+        label: str | None = None,
+        parent_version: int | None = None,
+        payload: bytes | None = None,
     ) -> Saved:
-        """Replaces the whole document now and keeps it as a checkpoint."""
+        """Replaces the whole document now and keeps it as a checkpoint.
+
+        `label` names the version within the state, `parent_version` says what it goes on from where that is not the
+        version before, `payload` is kept beside the document.
+        """
         return await self.run(self.calls.save(
-            key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version, ttl))
+            key, state, checkpoint_type, agent_phase, recovery_point, execution_context, expected_version, ttl,
+            label, parent_version, payload))
+
+    async def list_versions(
+        self,
+        key: str | None = None,
+        *,
+        prefix: str | None = None,
+        before: int | None = None,
+        before_label: str | None = None,
+        label: str | None = None,
+        filter: Json = None,
+        limit: int = 100,
+        states: bool = True,
+    ) -> list[Listed]:
+        """Kept versions of a state, or of those with a prefix, newest first.
+
+        `before`, `before_label`: only those below. `filter`: only those whose execution context contains this.
+        Without `states` neither documents nor payloads are read.
+        """
+        return await self.run(self.calls.list_versions(
+            key, prefix=prefix, before=before, before_label=before_label, label=label, filter=filter, limit=limit,
+            states=states))
+
+    async def keys(self, prefix: str = "", *, after: str | None = None, limit: int = 10_000) -> list[Key]:
+        """The states that are there whose keys begin so, in the order of their keys; `after`: the last one known."""
+        return await self.run(self.calls.keys(prefix, after=after, limit=limit))
+
+    async def purge(
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        prefix: str | None = None,
+        versions: Iterable[int] | None = None,
+        keep: int | None = None,
+    ) -> int:
+        """Erases states for good, with history and log; of how many states something was erased.
+
+        With `versions` only these of one state, with `keep` all but so many of the newest versions.
+        """
+        return await self.run(self.calls.purge(keys, prefix=prefix, versions=versions, keep=keep))
+
+    async def copy(self, from_prefix: str, to_prefix: str) -> int:
+        """Copies the states whose keys begin with a prefix, with history and logs, under another one; how many."""
+        return await self.run(self.calls.copy(from_prefix, to_prefix))
 
     async def history(self, key: str) -> list[Version]:
         """The kept versions, newest first."""

@@ -53,6 +53,27 @@ class Version(NamedTuple):
     created_at: datetime
 
 
+class Listed(NamedTuple):
+    """A kept version with what belongs to it, as `list_versions` gives it."""
+
+    key: str
+    version: int
+    parent_version: int | None
+    label: str | None
+    execution_context: Json
+    state: Json
+    payload: bytes | None
+    created_at: datetime
+
+
+class Key(NamedTuple):
+    """A state that is there, as `keys` gives it."""
+
+    key: str
+    version: int
+    updated_at: datetime
+
+
 class Change(NamedTuple):
     """A change that a listener hears of.
 
@@ -207,19 +228,74 @@ class Calls:
         execution_context: Json = None,
         expected_version: int | None = None,
         ttl: timedelta | None = None,
+        label: str | None = None,
+        parent_version: int | None = None,
+        payload: bytes | None = None,
     ) -> Statement[Saved]:
         """Replaces the whole document now and keeps it as a checkpoint."""
         text = self._call(
             "state_save_text",
             "$1::text, $2::text, $3::text, $4::text, $5::boolean, $6::text::jsonb, $7::bigint, $8::interval,"
-            " on_invalid => $9::text, class => $10::text",
+            " on_invalid => $9::text, label => $10::text, parent_version => $11::bigint, payload => $12::bytea,"
+            " class => $13::text",
             "action, version")
         context = None if execution_context is None else dump(execution_context)
         return Statement(
             text,
             (key, dump(state), checkpoint_type, agent_phase, recovery_point, context, expected_version, ttl,
-             self.on_invalid, self.class_),
+             self.on_invalid, label, parent_version, payload, self.class_),
             _saved)
+
+    def list_versions(
+        self,
+        key: str | None = None,
+        *,
+        prefix: str | None = None,
+        before: int | None = None,
+        before_label: str | None = None,
+        label: str | None = None,
+        filter: Json = None,
+        limit: int = 100,
+        states: bool = True,
+    ) -> Statement[list[Listed]]:
+        """Kept versions of a state, or of those with a prefix, newest first."""
+        text = self._call(
+            "state_list",
+            "$1::text, $2::text, $3::bigint, $4::text, $5::text, $6::text::jsonb, $7::integer, $8::boolean,"
+            " class => $9::text",
+            "key, version, parent_version, label, execution_context::text, state::text, payload, created_at")
+        context = None if filter is None else dump(filter)
+        return Statement(
+            text, (key, prefix, before, before_label, label, context, limit, states, self.class_), lambda rows: [
+                Listed(row[0], row[1], row[2], row[3], load(row[4]), load(row[5]), row[6], row[7]) for row in rows
+            ], binary=True)
+
+    def keys(self, prefix: str = "", *, after: str | None = None, limit: int = 10_000) -> Statement[list[Key]]:
+        """The states that are there whose keys begin so, in the order of their keys."""
+        text = self._call(
+            "state_keys", "$1::text, $2::text, $3::integer, class => $4::text", "key, version, updated_at")
+        return Statement(
+            text, (prefix, after, limit, self.class_), lambda rows: [Key(row[0], row[1], row[2]) for row in rows])
+
+    def purge(
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        prefix: str | None = None,
+        versions: Iterable[int] | None = None,
+        keep: int | None = None,
+    ) -> Statement[int]:
+        """Erases states for good, or versions of states; of how many states something was erased."""
+        text = self._call(
+            "state_purge", "$1::text[], $2::text, $3::bigint[], $4::integer, class => $5::text")
+        named = None if keys is None else [*keys]
+        numbers = None if versions is None else [*versions]
+        return Statement(text, (named, prefix, numbers, keep, self.class_), _first)
+
+    def copy(self, from_prefix: str, to_prefix: str) -> Statement[int]:
+        """Copies the states whose keys begin with a prefix, with history and logs, under another one; how many."""
+        text = self._call("state_copy", "$1::text, $2::text, class => $3::text")
+        return Statement(text, (from_prefix, to_prefix, self.class_), _first)
 
     def history(self, key: str) -> Statement[list[Version]]:
         """The kept versions, newest first."""

@@ -220,35 +220,22 @@ class Core(BaseCheckpointSaver[Any]):
         return found[::-1]
 
     def _delete_thread_steps(self, thread: str) -> Steps[None]:
-        yield from self._erase_steps(*thread_range(str(thread)))
-
-    def _erase_steps(self, start: str, end: str) -> Steps[None]:
-        for statement in self.calls.take(start, end):
-            yield statement
-        yield self.calls.erase(start, end)
-        yield self.calls.erase_writes(start, end, None)
+        yield self.calls.erase(thread_range(str(thread))[0])
 
     def _copy_thread_steps(self, source: str, target: str) -> Steps[None]:
-        for statement in self.calls.copy(*thread_range(str(source)), thread_range(str(target))[0]):
-            yield statement
+        yield self.calls.copy(thread_range(str(source))[0], thread_range(str(target))[0])
 
     def _keep_steps(self, key: str, kept: Callable[[list[Stored]], set[str]]) -> Steps[None]:
         """Erases the checkpoints of a key that are not to be kept, and what tasks have written since them.
 
-        The rest is stored anew, since versions are differences to those before.
+        One that is stored meanwhile is not among those that are read here, and stays.
         """
-        start, end = key_range(key)
-        for statement in self.calls.take(start, end):
-            yield statement
-        rows = yield self.calls.versions(start, end)
+        rows = yield self.calls.versions(*key_range(key))
         ids = kept(rows)
-        yield self.calls.erase(start, end)
-        for row in rows:
-            if row.checkpoint_id in ids:
-                yield self.calls.put(key, row.checkpoint_id, row.document, row.context)
         gone = sorted({row.checkpoint_id for row in rows} - ids)
         if gone:
-            yield self.calls.erase_writes(start, end, gone)
+            yield self.calls.erase_versions(key, [row.version for row in rows if row.checkpoint_id not in ids])
+            yield self.calls.erase_writes(key, gone)
 
     def _needed(self, rows: list[Stored]) -> set[str]:
         """The newest checkpoint, and those before from which its DeltaChannels are made."""
@@ -274,11 +261,10 @@ class Core(BaseCheckpointSaver[Any]):
         return kept
 
     def _prune_steps(self, thread: str, strategy: str) -> Steps[None]:
-        start, end = thread_range(str(thread))
         if strategy == "delete":
-            yield from self._erase_steps(start, end)
+            yield from self._delete_thread_steps(thread)
             return
-        keys = yield self.calls.keys(start, end)
+        keys = yield self.calls.keys(thread_range(str(thread))[0])
         for key in keys:
             yield from self._keep_steps(key, self._needed)
 

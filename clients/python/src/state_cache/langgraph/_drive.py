@@ -21,7 +21,8 @@ Steps = Generator[Statement[Any], Any, T]
 """An operation: yields statements, is sent their results."""
 
 ATTEMPTS = 3
-"""How often a call is made that meets a lost connection. Every call may be made twice: it names what it stores."""
+"""How often a call is made that meets a lost connection. Every call may be made twice: it names what it stores. A
+copy that was made is in the way of the second one, which says so."""
 
 
 def is_lost(error: psycopg.Error) -> bool:

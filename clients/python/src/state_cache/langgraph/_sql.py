@@ -124,11 +124,11 @@ class SaverCalls:
             f" FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key >= $1::text"
             " AND k.key < $2::text ORDER BY k.key, k.version", (start, end), _stored)
 
-    def keys(self, start: str, end: str) -> Statement[list[str]]:
-        """The keys from `start` on and below `end` that have checkpoints."""
+    def keys(self, start: str) -> Statement[list[str]]:
+        """The keys that begin so and have checkpoints."""
         return Statement(
-            f"SELECT key FROM {self.p}state_head WHERE class = '{CHECKPOINTS}' AND NOT deleted"
-            " AND key >= $1::text AND key < $2::text ORDER BY key", (start, end), lambda rows: [r[0] for r in rows])
+            f"SELECT key FROM {self.p}state_keys($1::text, class => '{CHECKPOINTS}')",
+            (start,), lambda rows: [r[0] for r in rows])
 
     def keys_of_runs(self, runs: list[str]) -> Statement[list[str]]:
         """The keys with checkpoints that these runs have made."""
@@ -136,45 +136,23 @@ class SaverCalls:
             f"SELECT DISTINCT key FROM {self.p}state_snapshot WHERE class = '{CHECKPOINTS}'"
             " AND execution_context->>'run_id' = ANY ($1::text[])", (runs,), lambda rows: [r[0] for r in rows])
 
-    def take(self, start: str, end: str) -> list[Statement[None]]:
-        """Deletes the states of the keys, so that nobody else changes them before this transaction ends."""
-        return [
-            Statement(
-                f"SELECT {self.p}state_delete(key, class => '{CHECKPOINTS}') FROM {self.p}state_head"
-                f" WHERE class = '{CHECKPOINTS}' AND NOT deleted AND key >= $1::text AND key < $2::text",
-                (start, end), _nothing),
-            Statement(f"SELECT action FROM {self.p}state_batch_commit()", (), _nothing),
-        ]
-
-    def erase(self, start: str, end: str) -> Statement[None]:
-        """Erases what is kept of states that `take` has deleted."""
+    def erase(self, start: str) -> Statement[None]:
+        """Erases the states whose keys begin so, with all versions and what tasks have written."""
         return Statement(
-            f"WITH gone AS (DELETE FROM {self.p}state_snapshot WHERE class = '{CHECKPOINTS}'"
-            " AND key >= $1::text AND key < $2::text RETURNING 1) SELECT count(*) FROM gone", (start, end), _nothing)
+            f"SELECT {self.p}state_purge(prefix => $1::text, class => '{CHECKPOINTS}')", (start,), _nothing)
 
-    def erase_writes(self, start: str, end: str, ids: list[str] | None) -> Statement[None]:
-        """Erases what tasks have written since checkpoints."""
+    def erase_versions(self, key: str, versions: list[int]) -> Statement[None]:
+        """Erases versions of a state. What is stored as the difference from them is stored anew."""
         return Statement(
-            f"WITH gone AS (DELETE FROM {self.p}state_log_entry WHERE class = '{CHECKPOINTS}'"
-            " AND key >= $1::text AND key < $2::text AND ($3::text[] IS NULL OR ref = ANY ($3::text[]))"
-            " RETURNING 1) SELECT count(*) FROM gone", (start, end, ids), _nothing)
+            f"SELECT {self.p}state_purge(ARRAY[$1::text], versions => $2::bigint[], class => '{CHECKPOINTS}')",
+            (key, versions), _nothing)
 
-    def copy(self, start: str, end: str, target: str) -> list[Statement[None]]:
-        """Copies the states of the keys from `start` on and below `end` under another start."""
-        under = "$3::text || substr(k.key, length($1::text) + 1)"
-        made: list[Statement[None]] = [
-            Statement(
-                f"SELECT (SELECT version FROM {self.p}state_save({under},"
-                f" {self.p}state_at(k.key, k.version, '{CHECKPOINTS}'), execution_context => k.execution_context,"
-                f" class => '{CHECKPOINTS}')) FROM (SELECT * FROM {self.p}state_snapshot"
-                f" WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text ORDER BY key, version) k",
-                (start, end, target), _nothing),
-            Statement(
-                f"SELECT {self.p}state_log_append({under}, NULL, k.ref, k.ids, payloads => k.payloads,"
-                f" class => '{CHECKPOINTS}') FROM (SELECT key, ref,"
-                " array_agg(id ORDER BY number) AS ids, array_agg(payload ORDER BY number) AS payloads"
-                f" FROM {self.p}state_log_entry WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND key < $2::text"
-                " GROUP BY key, ref) k",
-                (start, end, target), _nothing),
-        ]
-        return made
+    def erase_writes(self, key: str, ids: list[str]) -> Statement[None]:
+        """Erases what tasks have written since checkpoints of a state."""
+        return Statement(
+            f"SELECT {self.p}state_log_erase($1::text, $2::text[], '{CHECKPOINTS}')", (key, ids), _nothing)
+
+    def copy(self, start: str, target: str) -> Statement[None]:
+        """Copies the states whose keys begin with `start` under another start, with all that belongs to them."""
+        return Statement(
+            f"SELECT {self.p}state_copy($1::text, $2::text, '{CHECKPOINTS}')", (start, target), _nothing)
