@@ -85,25 +85,15 @@ fn pages(
     sink: &mut dyn Write,
 ) -> Result<u64, Failure> {
     let class = arguments.class.as_str();
-    let known = "SELECT 1 AS one FROM @.state_head WHERE class = $1 LIMIT 1";
-    if database.one(known, &[Some(class)])?.is_none() {
-        let defined = "SELECT 1 AS one FROM @.state_class WHERE class = $1";
-        if database.one(defined, &[Some(class)])?.is_none() {
-            return Err(Failure::NotFound(format!("there is no class \"{class}\"")));
-        }
-    }
     let mut written = 0;
     loop {
         let mut last = None;
         database.each(
-            "SELECT h.class, h.key, h.version, h.updated_at, h.expires_at, s.state
-                FROM (SELECT class, key, version, updated_at, expires_at FROM @.state_head
-                    WHERE class = $1 AND NOT deleted AND (expires_at IS NULL OR expires_at > now())
-                        AND ($2::text IS NULL OR (key >= $2 AND starts_with(key, $2)))
-                        AND ($3::text IS NULL OR key > $3)
-                    ORDER BY key LIMIT $4::bigint) h
-                LEFT JOIN LATERAL @.state_get_many(ARRAY[h.key], class => $1) s ON true
-                ORDER BY h.key",
+            "SELECT $1 AS class, k.key, s.version, k.updated_at, h.expires_at, s.state
+                FROM @.state_keys(COALESCE($2, ''), $3, $4::integer, class => $1) k
+                LEFT JOIN @.state_head h ON h.class = $1 AND h.key = k.key
+                LEFT JOIN LATERAL @.state_get_many(ARRAY[k.key], class => $1) s ON true
+                ORDER BY k.key COLLATE \"C\"",
             &[
                 Some(class),
                 arguments.prefix.as_deref(),

@@ -76,14 +76,13 @@ fn states(
 ) -> Result<(), Failure> {
     let limit = arguments.limit.to_string();
     let rows = database.rows(
-        "SELECT class, key, version, size AS bytes, updated_at,
-                round(extract(epoch FROM now() - updated_at), 1) AS age, expires_at,
-                round(extract(epoch FROM expires_at - now()), 1) AS expires_in
-            FROM @.state_head
-            WHERE class = $1 AND NOT deleted AND (expires_at IS NULL OR expires_at > now())
-                AND ($2::text IS NULL OR starts_with(key, $2)) AND ($3::text IS NULL OR key > $3)
-                AND ($2::text IS NULL OR key >= $2)
-            ORDER BY key LIMIT $4::bigint",
+        // Of a state that is not written yet there is no size.
+        "SELECT $1 AS class, k.key, k.version, h.size AS bytes, k.updated_at,
+                round(extract(epoch FROM now() - k.updated_at), 1) AS age, h.expires_at,
+                round(extract(epoch FROM h.expires_at - now()), 1) AS expires_in
+            FROM @.state_keys(COALESCE($2, ''), $3, $4::integer, class => $1) k
+            LEFT JOIN @.state_head h ON h.class = $1 AND h.key = k.key AND h.version = k.version
+            ORDER BY k.key COLLATE \"C\"",
         &[
             Some(class),
             arguments.prefix.as_deref(),
@@ -91,17 +90,6 @@ fn states(
             Some(&limit),
         ],
     )?;
-    if rows.is_empty() {
-        let known = database.one(
-            "SELECT 1 AS one FROM @.state_class WHERE class = $1",
-            &[Some(class)],
-        )?;
-        if known.is_none() {
-            return Err(Failure::NotFound(format!(
-                "there is no class \"{class}\", nor a state of it"
-            )));
-        }
-    }
     output.table(&STATES, &rows, "no states")?;
     if rows.len() == arguments.limit as usize && !output.json {
         // More, perhaps; programs see that from the number of lines.

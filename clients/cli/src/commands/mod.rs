@@ -3,6 +3,7 @@
 mod budgets;
 mod conflicts;
 mod diff;
+mod doctor;
 mod export;
 mod history;
 mod import;
@@ -13,6 +14,7 @@ mod runs;
 mod shell;
 mod show;
 mod tail;
+mod top;
 
 use crate::connect::{Database, Options};
 use crate::failure::Failure;
@@ -49,6 +51,10 @@ pub enum Command {
     Export(export::Arguments),
     /// Read states from JSON lines
     Import(import::Arguments),
+    /// Find what is not as it should be, and say what to do
+    Doctor(doctor::Arguments),
+    /// Watch reads, writes, memory, messages and workers on a screen
+    Top(top::Arguments),
     /// Print the completions of a shell
     Completions(shell::Arguments),
     /// Print the manual page
@@ -60,7 +66,7 @@ impl Command {
     pub fn profile(&self) -> &'static str {
         match self {
             Self::Budgets(_) => "runner",
-            Self::Conflicts(_) => "operator",
+            Self::Conflicts(_) | Self::Doctor(_) | Self::Top(_) => "operator",
             Self::Prune(_) | Self::Import(_) => "application",
             Self::Verify(maintenance::Verify { repair: true, .. }) => "application",
             _ => "reader",
@@ -89,6 +95,8 @@ impl Command {
             Self::Jobs(arguments) => jobs::run(&arguments, &mut open()?, output),
             Self::Budgets(arguments) => budgets::run(&arguments, &mut open()?, output),
             Self::Conflicts(arguments) => conflicts::run(arguments, &mut open()?, output),
+            Self::Doctor(arguments) => doctor::run(&arguments, &mut open()?, output),
+            Self::Top(arguments) => top::run(&arguments, open()?, output),
             Self::Completions(arguments) => shell::completions(&arguments, definition()),
             Self::Manual => shell::manual(&definition()),
         }

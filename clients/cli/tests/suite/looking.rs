@@ -55,6 +55,23 @@ fn ls_shows_classes_and_states_by_prefix() {
 }
 
 #[test]
+fn what_is_not_written_yet_is_shown_all_the_same() {
+    let mut database = database("looking_behind");
+    database
+        .session
+        .run("SELECT state_class_define('draft', write_mode => 'behind')");
+    database
+        .session
+        .run("SELECT state_set('a', '{\"n\": 1}', class => 'draft')");
+    let listed = database.run(&["ls", "draft", "--json"]).json();
+    assert_eq!((listed.len(), &listed[0]["key"]), (1, &"a".into()));
+    let shown = database.run(&["show", "a", "--class", "draft", "--path", "n"]);
+    assert_eq!(shown.lines(), ["1"]);
+    let exported = database.run(&["export", "draft"]).json();
+    assert_eq!((exported.len(), &exported[0]["state"]["n"]), (1, &1.into()));
+}
+
+#[test]
 fn show_gives_documents_parts_and_kept_versions() {
     let mut database = database("looking_show");
     database

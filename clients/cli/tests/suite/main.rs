@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connecting;
+mod doctor;
 mod looking;
 mod moving;
 mod page;
 mod support;
+mod terminal;
 mod working;

@@ -10,7 +10,14 @@ use std::sync::OnceLock;
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     // Messages go with the commit: a listener hears each change by itself, and none from before its LISTEN.
-    SERVER.get_or_init(|| Server::new(&["state_cache.notify = commit", "max_connections = 100"]))
+    // What commits leave to a worker stays unwritten.
+    SERVER.get_or_init(|| {
+        Server::new(&[
+            "state_cache.notify = commit",
+            "state_cache.flush_interval = 1h",
+            "max_connections = 100",
+        ])
+    })
 }
 
 /// A database with the extension in a schema that wants quotes, and a session in it.

@@ -1,0 +1,127 @@
+//! `doctor`: each check, where there is nothing to find and where there is.
+
+use crate::support::{Database, database, finish, program};
+use state_cache_server_tests::{Server, Sql};
+
+/// What a check finds: severities and findings.
+fn findings(database: &Database, arguments: &[&str]) -> Vec<(String, String)> {
+    let ran = database.run(&[&["doctor", "--json"], arguments].concat());
+    let found: Vec<(String, String)> = ran
+        .json()
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            assert!(!text("advice").is_empty());
+            (text("severity"), text("finding"))
+        })
+        .collect();
+    let serious = found.iter().any(|(severity, _)| severity != "info");
+    assert_eq!(ran.code, i32::from(serious), "{}{}", ran.out, ran.err);
+    found
+}
+
+/// A check that finds one thing.
+fn finds(database: &Database, arguments: &[&str], severity: &str, part: &str) {
+    let found = findings(database, arguments);
+    assert!(
+        found.len() == 1 && found[0].0 == severity && found[0].1.contains(part),
+        "{arguments:?}: {found:?}"
+    );
+}
+
+#[test]
+fn doctor_finds_nothing_where_nothing_is_wrong() {
+    let database = database("doctor_well");
+    // Workers are left out: the databases of the other tests may wait for one another's.
+    for check in [
+        "preload",
+        "version",
+        "unwritten",
+        "cache",
+        "audits",
+        "integrity",
+        "grants",
+        "rls",
+        "triggers",
+        "protections",
+        "partitions",
+        "bloat",
+        "transactions",
+        "lag",
+        "conflicts",
+    ] {
+        assert_eq!(findings(&database, &[check]), [], "{check}");
+    }
+    let all = database.run(&["doctor"]);
+    assert!(
+        all.out.contains("checks found nothing"),
+        "{}{}",
+        all.out,
+        all.err
+    );
+    assert_eq!(database.run(&["doctor", "astrology"]).code, 2);
+}
+
+#[test]
+fn doctor_finds_what_was_broken() {
+    let mut database = database("doctor_ill");
+    let session = &mut database.session;
+    session.run("CREATE ROLE doctor_app LOGIN; SELECT state_grant('doctor_app', 'application')");
+    session.run("REVOKE DELETE ON state_snapshot FROM doctor_app");
+    session.run("ALTER TABLE state_head DISABLE TRIGGER state_cache_changed");
+    session.run("ALTER TABLE state_snapshot ENABLE ROW LEVEL SECURITY");
+    session.run("SELECT state_context_create('p', inputs => '{\"v\": 1}')");
+    session.run("SELECT state_context_child('p', 'c', inputs => '{\"v\": 1}')");
+    session.run("SELECT state_context_set('p', 'v', '2'); SELECT state_context_set('c', 'v', '3')");
+    session.run("SELECT * FROM state_context_merge('c', 'manual_review')");
+    finds(
+        &database,
+        &["grants"],
+        "warning",
+        "doctor_app lacks 1 of profile application: DELETE on state_snapshot",
+    );
+    let operator = ["grants", "--role", "doctor_app", "--profile", "operator"];
+    finds(&database, &operator, "error", "SELECT on state_cache_stats");
+    let reader = ["grants", "--role", "doctor_app", "--profile", "reader"];
+    assert_eq!(findings(&database, &reader), []);
+    finds(&database, &["triggers"], "error", "state_cache_changed");
+    finds(&database, &["rls"], "warning", "state_snapshot");
+    finds(&database, &["conflicts"], "info", "run p");
+    database
+        .session
+        .run("ALTER TABLE state_head ENABLE ROW LEVEL SECURITY");
+    finds(&database, &["rls"], "info", "state_head, state_snapshot");
+    let nobody = [
+        "doctor",
+        "grants",
+        "--role",
+        "no_such_role",
+        "--profile",
+        "reader",
+    ];
+    assert_eq!(database.run(&nobody).code, 5);
+    // With what an application has, as far as that goes.
+    let ran = database.run_as("doctor_app", &["doctor", "workers", "preload", "--json"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("not looked at"), "{}", ran.out);
+}
+
+#[test]
+fn doctor_knows_a_server_that_does_not_preload() {
+    let server = Server::without_extension(&[]);
+    server
+        .connect()
+        .run("CREATE EXTENSION state_cache; CREATE ROLE app LOGIN");
+    server
+        .connect()
+        .run("SELECT state_grant('app', 'application')");
+    for role in ["postgres", "app"] {
+        let conninfo = format!(
+            "host={} user={role} dbname=postgres",
+            server.host().display()
+        );
+        let ran = finish(program().args(["-d", &conninfo, "doctor", "preload"]));
+        assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+        assert!(ran.out.contains("shared_preload_libraries"), "{}", ran.out);
+    }
+}
