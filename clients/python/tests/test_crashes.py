@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 from conftest import ROOT
@@ -34,7 +35,10 @@ GRAPH = textwrap.dedent("""
         # Waits until the writes of its neighbour are stored, then kills.
         note("beside")
         if ran.read_text().count("beside") == 1:
-            time.sleep(1)
+            end = time.monotonic() + 60
+            while not any(value == [2] for _, _, value in saver.get_tuple(config).pending_writes):
+                assert time.monotonic() < end
+                time.sleep(0.01)
             kill()
         return {"items": ["beside"]}
 
@@ -83,6 +87,35 @@ SERVER = GRAPH + textwrap.dedent("""
                 time.sleep(0.2)
 """)
 
+MANY = textwrap.dedent("""
+    import operator, sys
+    from pathlib import Path
+    from typing import Annotated, TypedDict
+    from langgraph.graph import START, StateGraph
+    from state_cache.langgraph import StateCacheSaver
+
+    class State(TypedDict):
+        items: Annotated[list, operator.add]
+
+    def work(state):
+        with Path(sys.argv[1]).open("a") as file:
+            file.write(f"{len(state['items'])}\\n")
+        return {"items": [len(state["items"])]}
+
+    graph = StateGraph(State)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    graph.add_conditional_edges("work", lambda state: "work" if len(state["items"]) < 60 else "__end__")
+    config = {"configurable": {"thread_id": "killed often"}, "recursion_limit": 100}
+    with StateCacheSaver.from_conn_string(sys.argv[2], schema="states") as saver:
+        begun = saver.get_tuple(config) is not None
+        app = graph.compile(checkpointer=saver)
+        app.invoke(None if begun else {"items": []}, config, durability="sync")
+        assert [state.values["items"] for state in app.get_state_history(config)][:61] == [
+            list(range(length)) for length in range(60, -1, -1)]
+        print(app.get_state(config).values["items"])
+""")
+
 ALL = "['0', '1', '2', '3', 'beside']"
 
 
@@ -99,6 +132,25 @@ def test_the_process(conninfo, tmp_path, environment):
     second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert second.stdout.strip() == ALL, second.stderr
     assert runs(ran) == ["0", "1", "2", "3", "beside", "beside"]
+
+
+def test_the_process_again_and_again(conninfo, tmp_path, environment):
+    """Whatever the moment: each step is in the state once, and only one that was under way ran again."""
+    ran, script = tmp_path / "ran", tmp_path / "many.py"
+    ran.touch()
+    script.write_text(MANY)
+    command = [sys.executable, script, ran, conninfo]
+    kills = 0
+    for already in (1, 20, 45):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(runs(ran)) < already + kills:
+            time.sleep(0.005)
+        process.kill()
+        kills += process.wait(timeout=60) == -signal.SIGKILL
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(list(range(60))), done.stderr
+    steps = runs(ran)
+    assert kills > 0 and set(steps) == set(map(str, range(60))) and len(steps) <= 60 + kills, (kills, steps)
 
 
 def test_the_server(tmp_path, environment):

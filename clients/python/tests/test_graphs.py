@@ -74,6 +74,21 @@ def nested():
     return outer
 
 
+def deep():
+    """Six namespaces, each in the one before, and an interrupt in the last."""
+
+    def bottom(state):
+        return {"items": [interrupt("how deep?")]}
+
+    node = bottom
+    for depth in range(6, -1, -1):
+        graph = StateGraph(State)
+        graph.add_node(f"at{depth}", node)
+        graph.add_edge(START, f"at{depth}")
+        node = graph.compile()
+    return graph
+
+
 def chat():
     graph = StateGraph(State)
     graph.add_node("answer", lambda state: {
@@ -101,12 +116,12 @@ def inputs(name):
         return [{"messages": [HumanMessage("hi", id="h1")]}, {"messages": [HumanMessage("again", id="h2")]}]
     if name == "asking":
         return [{"items": ["in"]}, Command(resume="anna"), Command(resume="yes")]
-    if name == "nested":
+    if name in ("nested", "deep"):
         return [{"items": ["in"]}, Command(resume="resumed")]
     return [{"items": ["in"]}]
 
 
-GRAPHS = {"fan_out": fan_out, "asking": asking, "nested": nested, "chat": chat}
+GRAPHS = {"fan_out": fan_out, "asking": asking, "nested": nested, "deep": deep, "chat": chat}
 MODES = ["sync", "async", "exit"]
 
 
@@ -164,6 +179,17 @@ def test_same_under_asyncio(conninfo, name, durability):
             assert await play(saver, f"a-{name}-{durability}") == expected
 
     asyncio.run(main())
+
+
+def test_six_namespaces(conninfo):
+    with StateCacheSaver.from_conn_string(conninfo, schema="states") as saver:
+        config = {"configurable": {"thread_id": "six"}}
+        app = deep().compile(checkpointer=saver)
+        app.invoke({"items": []}, config)
+        namespaces = {found.config["configurable"]["checkpoint_ns"] for found in saver.list(config)}
+        assert sorted(name.count("|") for name in namespaces if name) == [0, 1, 2, 3, 4, 5]
+        app.invoke(Command(resume="six"), config)
+        assert app.get_state(config).values["items"] == ["six"]
 
 
 def test_tasks_that_ended_are_not_run_again(conninfo):

@@ -1,9 +1,10 @@
-//! The tests of the JavaScript package: LangGraph's suite for savers, graphs, values, and the page's program.
+//! The tests of the JavaScript package: LangGraph's suite for savers, graphs, values, crashes, the page's program.
 
+use state_cache_clients_tests::root;
 use std::process::{Command, Stdio};
 
 /// How many tests LangGraph's suite has, and ours: fewer would mean that some were not found.
-const AT_LEAST: usize = 718 + 7;
+const AT_LEAST: usize = 718 + 9;
 
 #[test]
 fn langgraph_js_saver() {
@@ -12,6 +13,7 @@ fn langgraph_js_saver() {
     let output = Command::new("npm")
         .args(["test", "--silent", "--", "--reporter=dot", "--no-color"])
         .current_dir(folder)
+        .env("STATE_CACHE_TOP", root())
         .stdin(Stdio::null())
         .output()
         .unwrap();
