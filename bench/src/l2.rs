@@ -17,7 +17,7 @@ use crate::{CLASS, Failure, store_for_all, tidy};
 /// Size of the states here, in bytes of binary jsonb.
 const TINY: usize = 1024;
 /// What the names of all keys begin with.
-const PREFIX: &str = "bench:";
+pub const PREFIX: &str = "bench:";
 /// How many states change while the feeder is away.
 const CHANGES: usize = 100_000;
 /// Commands of Redis that are sent together, as many as the feeder sends.
@@ -26,15 +26,18 @@ const BATCH: usize = 500;
 const WINDOW: Duration = Duration::from_secs(2);
 /// Pause of a client between two commits: so 8 clients make about 2,000 commits per second.
 const PACE: Duration = Duration::from_micros(3500);
+/// Pause between two looks at whether something has happened: who looks all the time takes a core from those who are
+/// measured.
+const LOOK: Duration = Duration::from_micros(200);
 /// When something is given up that must happen.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running feeder, gone when this is.
-struct Feeder(Child);
+pub struct Feeder(Child);
 
 impl Feeder {
     /// Starts it, and waits until it says that all was heard.
-    fn start(redis: &Redis) -> Result<Self, Failure> {
+    pub fn start(redis: &Redis) -> Result<Self, Failure> {
         let names = ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE"].map(setting);
         let [host, port, user, database] = names;
         let postgres = format!(
@@ -77,18 +80,23 @@ impl Drop for Feeder {
     }
 }
 
-fn wait(what: &str, mut happened: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+/// Waits until something has happened.
+pub fn wait(
+    what: &str,
+    mut happened: impl FnMut() -> Result<bool, Failure>,
+) -> Result<(), Failure> {
     let started = Instant::now();
     while !happened()? {
         if started.elapsed() > PATIENCE {
             return Err(format!("still waiting: {what}").into());
         }
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
 
 /// Runs with a Redis and the class in L2, and takes the class out again. No row without a Redis.
-fn with_redis(
+pub fn with_redis(
     connection: &mut Connection,
     measure: impl FnOnce(&mut Connection, &Redis) -> Result<Vec<Row>, Failure>,
 ) -> Result<Vec<Row>, Failure> {

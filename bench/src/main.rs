@@ -14,6 +14,7 @@
 mod behind;
 mod budgets;
 mod bulk;
+mod client;
 mod cold;
 mod contexts;
 mod crew;
@@ -70,7 +71,7 @@ const LARGE: usize = 58 * 1024;
 
 /// The measurements by name, in the order of the table. The last two fill L1, which
 /// turns out the others' states.
-const ROWS: [&str; 40] = [
+const ROWS: [&str; 42] = [
     "get_small",
     "get_large",
     "path",
@@ -108,6 +109,8 @@ const ROWS: [&str; 40] = [
     "l2_delay",
     "l2_commits",
     "l2_catch_up",
+    "client_near",
+    "client_l2",
     "hit_rate",
     "payload",
     "scale",
@@ -140,6 +143,8 @@ fn measure(
         "l2_delay" => l2::delay(connection, plan),
         "l2_commits" => l2::commits(connection, plan),
         "l2_catch_up" => l2::catch_up(connection, plan),
+        "client_near" => client::near(connection, plan),
+        "client_l2" => client::l2(connection, plan),
         "written" => behind::written(connection, 60.0),
         "snapshot_wal" => snapshots::wal(connection, plan),
         "snapshot_size" => snapshots::size(connection),

@@ -71,6 +71,10 @@ const REST: Duration = Duration::from_millis(50);
 /// Between two batches of what is heard there is at least this, unless a whole batch waits: under load many changes
 /// then share a statement, and changes of the same state a write.
 const PACE: Duration = Duration::from_millis(10);
+/// The same after a batch of [`LARGE`] states or more: where there is much to write, the server is asked less often.
+const LONG_PACE: Duration = Duration::from_millis(40);
+/// See [`LONG_PACE`].
+const LARGE: usize = 32;
 /// How often a refused write is looked into before the key is deleted instead.
 const LOOKS: usize = 3;
 /// Batches of a catching up that are on their way at once.
@@ -410,7 +414,7 @@ impl<'a> Feeder<'a> {
             if pending > 0 && !is_resting {
                 let batch = self.inbox.take(self.config.batch);
                 self.feed_heard(&batch).await?;
-                paced = Instant::now() + PACE;
+                paced = Instant::now() + pace(batch.len());
                 continue;
             }
             if self.filling.is_some() {
@@ -711,6 +715,12 @@ impl<'a> Feeder<'a> {
             tracing::warn!(key = write.key, "Redis is full: the state was taken out");
         }
     }
+}
+
+/// The pause after a batch of so many states.
+fn pace(states: usize) -> Duration {
+    let share = states.min(LARGE) as u32;
+    PACE + (LONG_PACE - PACE) * share / LARGE as u32
 }
 
 /// Whether Redis would refuse to write the first over the second.
