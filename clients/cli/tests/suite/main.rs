@@ -8,4 +8,5 @@ mod moving;
 mod page;
 mod support;
 mod terminal;
+mod tls;
 mod working;

@@ -164,6 +164,60 @@ fn tail_catches_up_and_then_hears() {
 }
 
 #[test]
+fn tail_connects_again_and_asks_what_it_missed() {
+    let mut database = database("moving_tail_lost");
+    database.session.run("SELECT state_set('first', '1')");
+    let mut child = database
+        .command(&["tail", "--since", "all", "--json"])
+        .env("PGAPPNAME", "tail_lost")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut wait_for = |key: &str| loop {
+        let line: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if line["key"] == key {
+            return;
+        }
+    };
+    wait_for("first");
+    // The listener is gone when the second one is set.
+    database.session.run(
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'tail_lost'",
+    );
+    database.session.run("SELECT state_set('second', '1')");
+    wait_for("second");
+    database.session.run("SELECT state_set('third', '1')");
+    wait_for("third");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn who_has_read_enough_is_no_error() {
+    let mut database = database("moving_pipe");
+    database.session.run(
+        "SELECT state_set('k' || n, to_jsonb(repeat('x', 1000))) FROM generate_series(1, 3000) n",
+    );
+    let mut child = database
+        .command(&["export", "run"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"key\":\"k1\""));
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn verify_finds_and_prune_deletes() {
     let mut database = database("moving_verify");
     database.session.run("SELECT state_set('a', '1')");
