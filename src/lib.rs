@@ -12,6 +12,7 @@ mod callback;
 mod catalog;
 mod causal;
 mod changes;
+mod claims;
 mod context;
 mod counters;
 mod derived;
@@ -59,6 +60,7 @@ mod ffi {
 /// What takes part in a transaction beside the core: one line for each.
 static CAPABILITIES: &[&dyn transaction::Capability] = &[
     &context::Runs,
+    &claims::Claims,
     &jobs::Jobs,
     &changes::Traces,
     &snapshots::Recovery,

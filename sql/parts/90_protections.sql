@@ -197,6 +197,7 @@ CREATE FUNCTION state_protections_here(OUT statement text, OUT step integer) RET
 				'state_class_agent_phases_check', 'state_class_notify_check', 'state_class_l2_ttl_check',
 				'state_class_l2_codec_check', 'state_class_l2_above_check', 'state_source_serve_stale_check',
 				'state_recovery_log_severity_check', 'state_conflict_status_check', 'state_claim_run_id_token_key',
+				'state_lease_class_key_token_key',
 				'state_task_task_id_check', 'state_task_status_check', 'state_task_attempts_check',
 				'state_budget_account_counters', 'state_budget_agent_agent_check', 'state_budget_agent_price_check',
 				'state_budget_agent_spending_limit_check', 'state_budget_budget_check', 'state_budget_check',

@@ -15,6 +15,7 @@ use crate::transaction;
 use crate::{interval, sys};
 use pgrx::pg_sys;
 use state_cache_context::{Status, listed};
+use std::ffi::CStr;
 
 /// Longest name of an owner, in bytes.
 const MAX_OWNER: usize = 255;
@@ -48,16 +49,8 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     name(state, token)
 }
 
-/// Makes this transaction write the run under a token that is the current one. What it has staged of the run under
-/// another stays under that, which is void by now: `40001`.
 fn name(state: &StateRef<'_>, token: i64) -> Result<()> {
-    if let Some(former) = transaction::fence_of(state)?
-        && former != token
-        && transaction::is_staged(state)?
-    {
-        check_fence(state, former)?;
-    }
-    transaction::fence(state, Some(token))
+    transaction::fence_from_here(state, token, |former| check_fence(state, former))
 }
 
 /// The same for a function that locks the run at once: from here on nobody else can claim the run until the
@@ -160,17 +153,126 @@ pub fn lease(call: &Call<'_>, n: usize) -> Result<pg_sys::Interval> {
     Ok(lease)
 }
 
-fn token(call: &Call<'_>) -> Result<i64> {
+/// The token that a call names.
+pub fn token(call: &Call<'_>) -> Result<i64> {
     call.bigint(1).ok_or_else(|| Error::null_argument("token"))
 }
 
-/// The run that a call is about, which the caller may change and which runs.
-fn running<'a>(call: &Call<'a>, function: &std::ffi::CStr) -> Result<StateRef<'a>> {
-    let state = run::named(call, 0)?;
-    transaction::check_may_change(&state, function)?;
-    run::require_running(&state)?;
+/// Raises unless the caller may change the run, and it runs.
+fn check_running(state: &StateRef<'_>, function: &CStr) -> Result<()> {
+    transaction::check_may_change(state, function)?;
+    run::require_running(state)?;
     transaction::note_claim();
-    Ok(state)
+    Ok(())
+}
+
+/// Whether a claim of a state is that of a run: there is one, or there was one and nobody has claimed the name since
+/// as that of another state.
+pub fn is_of_run(state: &StateRef<'_>) -> Result<bool> {
+    if !run::is_run(state) {
+        return Ok(false);
+    }
+    let (catalog, class) = (&state.catalog, &state.class.name);
+    let _owner = Impersonation::owner_of(catalog.context);
+    let _snapshot = PushedSnapshot::latest();
+    Ok(store::claim(catalog, state.key)?.is_some()
+        || store::lease(catalog, class, state.key)?.is_none())
+}
+
+/// Whether there is a run of that name, which is claimed as such.
+pub fn is_there_as_run(state: &StateRef<'_>) -> Result<bool> {
+    if !run::is_run(state) {
+        return Ok(false);
+    }
+    let has_row = {
+        let _owner = Impersonation::owner_of(state.catalog.context);
+        latest(&state.catalog, state.key)?.is_some()
+    };
+    if has_row {
+        return Ok(true);
+    }
+    match transaction::read_latest(state, &mut Document)?.state() {
+        Some((_, document)) => Ok(listed(&document, state.key)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// Claims a run; the token.
+pub fn claim_run(
+    state: &StateRef<'_>,
+    owner: &[u8],
+    lease: &pg_sys::Interval,
+    function: &CStr,
+) -> Result<i64> {
+    check_running(state, function)?;
+    // The token changes: what was staged under the one before is written under that.
+    let is_fenced = transaction::fence_of(state)?.is_some();
+    if is_fenced {
+        transaction::write_staged(state)?;
+    }
+    let taken = {
+        let _owner = Impersonation::owner_of(state.catalog.context);
+        take(state, owner, lease)?
+    };
+    if let Some(claim) = taken {
+        if is_fenced {
+            transaction::fence(state, Some(claim.token))?;
+        }
+        // It may have ended, or gone, while this waited.
+        let document = run::require(state)?;
+        lock_place(state, &run::open(state, &document)?, PlaceLock::Stays)?;
+        run::require_running(state)?;
+        return Ok(claim.token);
+    }
+    let _owner = Impersonation::owner_of(state.catalog.context);
+    let held = latest(&state.catalog, state.key)?;
+    Err(ContextError::Claimed {
+        run: text(state.key),
+        holder: held.as_ref().and_then(holder),
+    }
+    .into())
+}
+
+/// Prolongs a claim of a run; until when.
+pub fn renew_run(
+    state: &StateRef<'_>,
+    token: i64,
+    lease: &pg_sys::Interval,
+    function: &CStr,
+) -> Result<i64> {
+    under(state, Some(token), || check_running(state, function))?;
+    let _owner = Impersonation::owner_of(state.catalog.context);
+    if sys::isolation_uses_transaction_snapshot() {
+        check(state.key, latest(&state.catalog, state.key)?, token)?;
+    }
+    match store::renew_claim(&state.catalog, state.key, token, lease)? {
+        Some(claim) => Ok(claim.expires_at),
+        None => Err(fenced(state.key, token, latest(&state.catalog, state.key)?)),
+    }
+}
+
+/// Gives a claim of a run up.
+pub fn release_run(state: &StateRef<'_>, token: i64, function: &CStr) -> Result<()> {
+    transaction::check_may_change(state, function)?;
+    under(state, Some(token), || run::require(state))?;
+    // What was staged under the token is written under it.
+    transaction::write_staged(state)?;
+    transaction::fence(state, None)?;
+    transaction::note_claim();
+    let _owner = Impersonation::owner_of(state.catalog.context);
+    if sys::isolation_uses_transaction_snapshot() {
+        check(state.key, latest(&state.catalog, state.key)?, token)?;
+    }
+    match store::release_claim(&state.catalog, state.key, token)? {
+        true => Ok(()),
+        false => Err(fenced(state.key, token, latest(&state.catalog, state.key)?)),
+    }
+}
+
+/// Makes the transaction of a caller who may change the run write it under a token.
+pub fn fence_run(state: &StateRef<'_>, token: i64) -> Result<()> {
+    under(state, Some(token), || run::require(state))?;
+    fence(state, Some(token))
 }
 
 /// Claims a run, `None` if somebody else holds it. A run of which only L1 knows so far has no row yet.
@@ -190,66 +292,23 @@ fn take(state: &StateRef<'_>, owner: &[u8], lease: &pg_sys::Interval) -> Result<
 sql_functions! {
     /// `state_context_claim(run_id, owner, lease)`
     fn state_context_claim(call) {
-        let owner = owner(call, 1)?;
-        let lease = lease(call, 2)?;
-        let state = running(call, c"state_context_claim()")?;
-        // The token changes: what was staged under the one before is written under that.
-        let is_fenced = transaction::fence_of(&state)?.is_some();
-        if is_fenced {
-            transaction::write_staged(&state)?;
-        }
-        let taken = {
-            let _owner = Impersonation::owner_of(state.catalog.context);
-            take(&state, owner, &lease)?
-        };
-        if let Some(claim) = taken {
-            if is_fenced {
-                transaction::fence(&state, Some(claim.token))?;
-            }
-            // It may have ended, or gone, while this waited.
-            let document = run::require(&state)?;
-            lock_place(&state, &run::open(&state, &document)?, PlaceLock::Stays)?;
-            run::require_running(&state)?;
-            return Ok(call::bigint_datum(claim.token));
-        }
-        let _owner = Impersonation::owner_of(state.catalog.context);
-        let held = latest(&state.catalog, state.key)?;
-        Err(ContextError::Claimed { run: text(state.key), holder: held.as_ref().and_then(holder) }.into())
+        let (owner, lease) = (owner(call, 1)?, lease(call, 2)?);
+        let token = claim_run(&run::named(call, 0)?, owner, &lease, c"state_context_claim()")?;
+        Ok(call::bigint_datum(token))
     }
 
     /// `state_context_renew(run_id, token, lease)`
     fn state_context_renew(call) {
         let (token, lease) = (token(call)?, lease(call, 2)?);
-        let state = run::named(call, 0)?;
-        under(&state, Some(token), || running(call, c"state_context_renew()").map(drop))?;
-        let _owner = Impersonation::owner_of(state.catalog.context);
-        if sys::isolation_uses_transaction_snapshot() {
-            check(state.key, latest(&state.catalog, state.key)?, token)?;
-        }
-        match store::renew_claim(&state.catalog, state.key, token, &lease)? {
-            Some(claim) => Ok(call::bigint_datum(claim.expires_at)),
-            None => Err(fenced(state.key, token, latest(&state.catalog, state.key)?)),
-        }
+        let until = renew_run(&run::named(call, 0)?, token, &lease, c"state_context_renew()")?;
+        Ok(call::bigint_datum(until))
     }
 
     /// `state_context_release(run_id, token)`
     fn state_context_release(call) {
         let token = token(call)?;
-        let state = run::named(call, 0)?;
-        transaction::check_may_change(&state, c"state_context_release()")?;
-        under(&state, Some(token), || run::require(&state))?;
-        // What was staged under the token is written under it.
-        transaction::write_staged(&state)?;
-        transaction::fence(&state, None)?;
-        transaction::note_claim();
-        let _owner = Impersonation::owner_of(state.catalog.context);
-        if sys::isolation_uses_transaction_snapshot() {
-            check(state.key, latest(&state.catalog, state.key)?, token)?;
-        }
-        if store::release_claim(&state.catalog, state.key, token)? {
-            return Ok(call::void_datum());
-        }
-        Err(fenced(state.key, token, latest(&state.catalog, state.key)?))
+        release_run(&run::named(call, 0)?, token, c"state_context_release()")?;
+        Ok(call::void_datum())
     }
 
     /// `state_context_fence(run_id, token)`
@@ -258,8 +317,7 @@ sql_functions! {
         let state = run::named(call, 0)?;
         transaction::check_may_change(&state, c"state_context_fence()")?;
         call.require_block("state_context_fence()")?;
-        under(&state, Some(token), || run::require(&state))?;
-        fence(&state, Some(token))?;
+        fence_run(&state, token)?;
         Ok(call::void_datum())
     }
 }

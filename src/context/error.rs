@@ -147,9 +147,10 @@ fn list(names: &[String]) -> String {
 }
 
 impl Holder {
-    fn detail(&self, run: &str) -> String {
+    /// Who owns what.
+    pub fn detail(&self, what: &str) -> String {
         format!(
-            "Run \"{run}\" is owned by \"{}\" with token {} until {}.",
+            "{what} is owned by \"{}\" with token {} until {}.",
             self.owner,
             self.token,
             sys::timestamp_text(self.expires_at)
@@ -266,7 +267,7 @@ impl Report for ContextError {
             .set_detail(format!("{asked} asked for, the parent has {most}.")),
             Self::Lost { run, token, loss } => {
                 let detail = match &loss {
-                    Loss::Taken(holder) => holder.detail(&run),
+                    Loss::Taken(holder) => holder.detail(&format!("Run \"{run}\"")),
                     Loss::Released => format!("Nobody owns run \"{run}\" now."),
                     Loss::Ended(status) => format!("Run \"{run}\" has ended: it is {}.", status.name()),
                     Loss::Gone => format!("Run \"{run}\" does not exist any more."),
@@ -294,7 +295,7 @@ impl Report for ContextError {
                     format!("run \"{run}\" is claimed by another owner"),
                 );
                 match holder {
-                    Some(holder) => report.set_detail(holder.detail(&run)),
+                    Some(holder) => report.set_detail(holder.detail(&format!("Run \"{run}\""))),
                     None => report,
                 }
                 .set_hint("It can be claimed when the lease is over or released.")

@@ -43,7 +43,8 @@
 //! Functions that lock the run at once lock the claim too. A run that has ended or is gone has no owner: to whoever
 //! names a token that is 40001 as well ([`claim::under`]). What is staged of a run is staged under one token: naming
 //! another voids it, since the first was superseded then, and who claims the run again writes it before. No token is
-//! given out twice, whatever is restored or promoted (`draw`).
+//! given out twice, whatever is restored or promoted (`draw`). States of other shapes and classes are claimed alike
+//! by room `claims`; a run is claimed as a run there too.
 //!
 //! [`Edit`]: crate::transaction::Edit
 
@@ -71,7 +72,11 @@ mod step;
 mod variables;
 
 pub use books::{check_may_return, with_books_of, with_place_lost};
+pub use claim::{
+    claim_run, fence_run, is_of_run, is_there_as_run, lease, owner, release_run, renew_run, token,
+};
 pub use draw::draw;
+pub use error::Holder;
 pub use hierarchy::base_version;
 pub use purge::purge_beside;
 pub use rules::Runs;

@@ -322,7 +322,7 @@ pub enum ClaimLock {
 }
 
 impl ClaimLock {
-    const fn clause(self) -> &'static str {
+    pub(super) const fn clause(self) -> &'static str {
         match self {
             Self::Shared => "FOR KEY SHARE",
             Self::Alone => "FOR UPDATE",

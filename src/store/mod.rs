@@ -15,6 +15,7 @@ mod history;
 mod integrity;
 mod jobs;
 mod keys;
+mod leases;
 mod logs;
 mod own_write;
 mod parameters;
@@ -64,6 +65,9 @@ pub use jobs::{
 pub use keys::{
     Copied, ListedVersion, ListedWhat, Listing, copy_log, copy_state, erase_put_aside,
     erase_snapshots, has_log, keys_with_prefix, label_twice, labelled_version, list, live_keys,
+};
+pub use leases::{
+    Lease, lease, lock_lease, make_room_for_lease, release_lease, renew_lease, take_lease,
 };
 pub use logs::{
     LogPlace, NewEntries, Which, append_to_log, erase_from_log, erase_log, read_log, replace_in_log,

@@ -61,12 +61,13 @@ pub fn write_before_recovery(state: &StateRef<'_>, function: &CStr) -> Result<()
     Ok(())
 }
 
-/// This transaction holds a lock on a claim: prepared, it would keep everybody from the run, whatever the lease.
+/// This transaction holds a lock on a claim: prepared, it would keep everybody from the state, whatever the lease.
 pub fn note_claim() {
     with(|batch| batch.holds_claim = true);
 }
 
-/// From here on this transaction writes the run under the claim with this token, which a flush checks; or under none.
+/// From here on this transaction writes the state under the claim with this token, which a flush checks; or under
+/// none.
 pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     with(|batch| {
         batch.changing(state)?.fence = token;
@@ -74,7 +75,23 @@ pub fn fence(state: &StateRef<'_>, token: Option<i64>) -> Result<()> {
     })
 }
 
-/// The token of the claim under which this transaction writes the run, if one was named.
+/// The same for a token that is the current one. What the transaction has staged of the state under another stays
+/// under that, which is void by now: `check_former` says so.
+pub fn fence_from_here(
+    state: &StateRef<'_>,
+    token: i64,
+    check_former: impl FnOnce(i64) -> Result<()>,
+) -> Result<()> {
+    if let Some(former) = fence_of(state)?
+        && former != token
+        && is_staged(state)?
+    {
+        check_former(former)?;
+    }
+    fence(state, Some(token))
+}
+
+/// The token of the claim under which this transaction writes the state, if one was named.
 pub fn fence_of(state: &StateRef<'_>) -> Result<Option<i64>> {
     with(|batch| {
         let id = state.id();

@@ -137,8 +137,8 @@ pub use flush::write_staged;
 pub use keep::{keep, keep_for_commit, keep_staged};
 pub use known::OnConflict;
 pub use lock::{
-    apply_locked, fence, fence_of, is_staged, lock, note_claim, read_locked, staged_keys,
-    write_before_recovery,
+    apply_locked, fence, fence_from_here, fence_of, is_staged, lock, note_claim, read_locked,
+    staged_keys, write_before_recovery,
 };
 pub use operation::{Edit, Operation, check_size};
 pub use overrule::{ChangeByHand, note_by_hand, note_change_by_hand, own_floor};

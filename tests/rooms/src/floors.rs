@@ -13,6 +13,7 @@ pub const FLOORS: [(&str, &[&str]); 7] = [
             "causal",
             "budgets",
             "changes",
+            "claims",
             "context",
             "derived",
             "jobs",

@@ -223,3 +223,34 @@ fn what_was_acknowledged_survives_killed_backends() {
         server.await_recovery(times_up);
     });
 }
+
+/// A claim that was given is in force after a crash, and what its owner before writes still fails; a claim that was
+/// not committed never was one.
+#[test]
+fn claims_outlive_a_crash() {
+    let server = Server::new(&[]);
+    let mut client = server.connect();
+    client.run("SELECT state_class_define('claimed'); CREATE TABLE mine (who text, token bigint)");
+    client.run("INSERT INTO mine SELECT 'one', state_claim('k', 'one', '1 us', 'claimed')");
+    client.run("INSERT INTO mine SELECT 'two', state_claim('k', 'two', '1 day', 'claimed')");
+    client.run("BEGIN; SELECT state_claim('open', 'one', '1 day', 'claimed')");
+    server.kill_everything();
+    server.start();
+
+    let mut client = server.connect();
+    assert_eq!(
+        client.error("SELECT state_claim('k', 'one', class => 'claimed')"),
+        "55P03"
+    );
+    client.run("SELECT state_claim('open', 'two', class => 'claimed')");
+    let write_as = |who: &str| {
+        format!(
+            "BEGIN; SELECT state_fence('k', token, 'claimed') FROM mine WHERE who = '{who}'; \
+             SELECT state_set('k', to_jsonb('{who}'::text), class => 'claimed'); COMMIT"
+        )
+    };
+    assert_eq!(client.error(&write_as("one")), "40001");
+    client.run("ROLLBACK");
+    client.run(&write_as("two"));
+    assert_eq!(client.text("SELECT state_get('k', 'claimed')"), "\"two\"");
+}

@@ -16,6 +16,9 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
     );
     original.run("SELECT state_update('k' || n, jsonb_build_object('more', n)) FROM generate_series(1, 20) n");
     original.run("SELECT state_delete('k1'), state_touch('k2', '1 hour')");
+    original.run(
+        "SELECT state_claim('k3', 'owner', '1 day'), state_claim('none', 'owner', '1 day', 'mine')",
+    );
     original.run("SELECT state_set(E'odd \\\\ \\' \" \\n key', '{}')");
 
     let dump = server.host().join("dump");
@@ -37,7 +40,7 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
     );
 
     let mut restored = server.connect_to("restored");
-    for table in ["state_class", "state_head", "state_snapshot"] {
+    for table in ["state_class", "state_head", "state_snapshot", "state_lease"] {
         let rows = format!("SELECT t::text FROM {table} t ORDER BY 1");
         let (before, after) = (original.rows(&rows), restored.rows(&rows));
         assert!(!before.is_empty());
@@ -48,6 +51,13 @@ fn a_restored_dump_holds_the_same_states_and_classes() {
         1, 2";
     assert_eq!(original.rows(states), restored.rows(states));
 
+    // A claim is in force, and a later one has a greater token.
+    restored.run(
+        "BEGIN; SELECT state_fence('k3', token) FROM state_lease WHERE key = 'k3'; SELECT state_set('k3', '{}');
+         COMMIT",
+    );
+    let greater = "SELECT state_claim('k3', 'owner') > max(token) FROM state_lease";
+    assert_eq!(restored.text(greater), "t");
     // It goes on where the original was.
     restored.run(
         "SELECT state_set('k1', '{\"again\": true}'), state_update('k2', '{\"again\": true}')",

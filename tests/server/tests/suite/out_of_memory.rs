@@ -85,6 +85,9 @@ const STATEMENTS: &[&str] = &[
     "SELECT count(*) FROM state_list(prefix => 'o', class => 'all')",
     "SELECT count(*) FROM state_keys(class => 'all')",
     "SELECT state_copy('o', 'copy-of-o', 'all')",
+    "DO $$ DECLARE t bigint := state_claim('owned', 'me', class => 'all'); BEGIN
+        PERFORM state_fence('owned', t, 'all'), state_set('owned', '1', class => 'all'), state_batch_commit();
+        PERFORM state_renew('owned', t, class => 'all'), state_release('owned', t, 'all'); END $$",
     "SELECT state_touch_prefix('o', '1 hour', 'all'), state_touch_prefix('o', class => 'all')",
     "SELECT state_purge('{other}', versions => '{1}', class => 'all')",
     "SELECT state_purge(prefix => 'o', class => 'all')",

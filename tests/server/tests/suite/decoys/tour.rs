@@ -42,6 +42,10 @@ const STATEMENTS: &[&str] = &[
         SELECT * FROM state_list(prefix => 'l', label => 'a')",
     "SELECT * FROM state_keys('l', after => 'k')",
     "SELECT state_copy('l$', 'm$')",
+    "DO $do$ DECLARE t bigint := state_claim('c$', 'me'); BEGIN
+        PERFORM state_fence('c$', t), state_set('c$', '1'), state_batch_commit();
+        PERFORM state_renew('c$', t), state_release('c$', t);
+        END $do$",
     "SELECT state_touch_prefix('l$', '1 hour'), state_touch_prefix('l$')",
     "SELECT state_purge('{l$}', versions => '{1}'); SELECT state_purge(prefix => 'l$', keep => 1);
         SELECT state_purge(prefix => 'l$')",
