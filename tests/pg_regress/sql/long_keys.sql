@@ -35,6 +35,7 @@ SELECT octet_length(run_id), octet_length(parent), status FROM state_context_lis
 SELECT state_context_claim(name(1000), rpad('', 255, 'o')) > 0;
 SELECT state_job_create(name(1000), jsonb_build_array(rpad('', 255, 't')));
 SELECT octet_length(task_id), status FROM state_job_tasks(name(1000));
+SELECT state_delete(name(1000), class => 'job');
 -- Messages: any key fits into one whatever JSON makes of its bytes.
 SET state_cache.notify = commit;
 LISTEN long_keys;
