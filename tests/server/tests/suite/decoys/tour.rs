@@ -42,10 +42,11 @@ const STATEMENTS: &[&str] = &[
         SELECT * FROM state_list(prefix => 'l', label => 'a')",
     "SELECT * FROM state_keys('l', after => 'k')",
     "SELECT state_copy('l$', 'm$')",
-    "DO $do$ DECLARE t bigint := state_claim('c$', 'me'); BEGIN
-        PERFORM state_fence('c$', t), state_set('c$', '1'), state_batch_commit();
-        PERFORM state_renew('c$', t), state_release('c$', t);
-        END $do$",
+    "BEGIN; SELECT state_claim('k$', 'me', '1 hour');
+        SELECT state_renew('k$', token, '1 hour'), state_fence('k$', token) FROM state_lease WHERE \
+        key OPERATOR(pg_catalog.=) 'k$';
+        SELECT state_set('k$', '5'); COMMIT",
+    "SELECT state_release('k$', token) FROM state_lease WHERE key OPERATOR(pg_catalog.=) 'k$'",
     "SELECT state_touch_prefix('l$', '1 hour'), state_touch_prefix('l$')",
     "SELECT state_purge('{l$}', versions => '{1}'); SELECT state_purge(prefix => 'l$', keep => 1);
         SELECT state_purge(prefix => 'l$')",
