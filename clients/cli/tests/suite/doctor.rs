@@ -125,3 +125,26 @@ fn doctor_knows_a_server_that_does_not_preload() {
         assert!(ran.out.contains("shared_preload_libraries"), "{}", ran.out);
     }
 }
+
+#[test]
+fn doctor_looks_at_partitions_where_there_are_some() {
+    let mut database = database("doctor_partitions");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = here
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("sql/state_cache_partition_by_month.sql");
+    database
+        .session
+        .run(&std::fs::read_to_string(script).unwrap());
+    database.session.run("SELECT state_partitions_create()");
+    assert_eq!(findings(&database, &["partitions"]), []);
+    database.session.run("SELECT state_set('a', '1')");
+    // A version of a month that nobody has made a partition for.
+    database
+        .session
+        .run("UPDATE state_snapshot SET created_at = now() + interval '2 years'");
+    database.session.run("ANALYZE state_snapshot");
+    finds(&database, &["partitions"], "warning", "1 rows are in");
+}

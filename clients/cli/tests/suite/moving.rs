@@ -108,6 +108,32 @@ fn a_class_goes_out_and_in_again_whole() {
 }
 
 #[test]
+fn who_is_too_late_is_told_to_try_again() {
+    let mut database = database("moving_conflict");
+    database.session.run("SELECT state_set('a', '1')");
+    let line = "{\"key\": \"a\", \"state\": 2}\n";
+    let import = |database: &Database, limit: &str| {
+        let mut child = database
+            .command(&["import", "run"])
+            .env("PGOPTIONS", format!("-c lock_timeout={limit}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, line.as_bytes()).unwrap();
+        drop(input);
+        child.wait().unwrap().code()
+    };
+    database.session.run("BEGIN; SELECT state_put('a', '3')");
+    assert_eq!(import(&database, "10ms"), Some(6));
+    database.session.run("ROLLBACK");
+    assert_eq!(import(&database, "60s"), Some(0));
+    assert_eq!(database.session.text("SELECT state_get('a')"), "2");
+}
+
+#[test]
 fn tail_catches_up_and_then_hears() {
     let mut database = database("moving_tail");
     database.session.run("SELECT state_set('before', '1')");
