@@ -88,18 +88,30 @@ def test_a_batch_reads_what_was_there_before(store):
     assert store.get(("batch",), "k").value == {"n": 3}
 
 
-def test_time_to_live(conninfo):
-    """An item that is read lives on, unless it is read without refreshing."""
+def test_time_to_live(conninfo, owner):
+    """Reading an item moves its end, unless it is read without refreshing; behind its end it is absent."""
+    def ends():
+        rows = owner.execute(
+            "SELECT state->>'key', expires_at FROM state_head WHERE class = 'langgraph_store' AND key LIKE 'ttl.%'")
+        return dict(rows.fetchall())
+
     with StateCacheStore.from_conn_string(conninfo, schema="states", ttl={"refresh_on_read": True}) as store:
         for key in ("read", "searched", "left", "looked-at", "for-ever"):
-            store.put(("ttl", key), key, {}, ttl=None if key == "for-ever" else 1.2 / 60)
-        for _ in range(4):
-            time.sleep(0.5)
-            store.get(("ttl", "read"), "read")
-            store.search(("ttl", "searched"))
-            store.get(("ttl", "looked-at"), "looked-at", refresh_ttl=False)
-        assert {item.key for item in store.search(("ttl",))} == {"read", "searched", "for-ever"}
-        assert store.get(("ttl", "left"), "left") is None
+            store.put(("ttl", key), key, {}, ttl=None if key == "for-ever" else 60)
+        before = ends()
+        store.get(("ttl", "read"), "read")
+        store.search(("ttl", "searched"))
+        store.get(("ttl", "looked-at"), "looked-at", refresh_ttl=False)
+        after = ends()
+        assert before["for-ever"] is None and len(before) == 5
+        assert {key for key in before if after[key] != before[key]} == {"read", "searched"}
+        assert all(after[key] > before[key] for key in ("read", "searched"))
+        store.put(("ttl-over",), "short", {}, ttl=0.01 / 60)
+        end = time.monotonic() + 60
+        while store.get(("ttl-over",), "short", refresh_ttl=False) is not None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert store.search(("ttl-over",)) == []
 
 
 def test_vectors(conninfo):
