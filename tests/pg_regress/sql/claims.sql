@@ -6,7 +6,7 @@ CREATE TABLE my_claim AS SELECT state_claim('doc', 'one', '1 hour', 'claimed') A
 -- Held: by another it cannot be claimed; by the same owner again, with a greater token.
 SELECT complaint($$SELECT state_claim('doc', 'two', class => 'claimed')$$) LIKE '55P03 state "claimed/doc" is claimed by another owner%DETAIL: State "claimed/doc" is owned by "one" with token % until %HINT: It can be claimed when the lease is over or released.';
 UPDATE my_claim SET one = state_claim('doc', 'one', '1 hour', 'claimed') RETURNING my_claim.one > (SELECT one FROM my_claim);
-SELECT owner, token = one, expires_at - claimed_at FROM state_lease, my_claim WHERE class = 'claimed' AND key = 'doc';
+SELECT owner, token = one, expires_at - claimed_at BETWEEN '59 minutes' AND '61 minutes' FROM state_lease, my_claim WHERE class = 'claimed' AND key = 'doc';
 -- Another class, another key: other claims.
 SELECT state_claim('doc', 'two', class => 'claimed left') > one, state_claim('other', 'two', class => 'claimed') > one FROM my_claim;
 SELECT state_renew('doc', one, '2 hours', 'claimed') > now() + interval '119 minutes' FROM my_claim;
