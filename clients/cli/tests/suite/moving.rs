@@ -1,13 +1,27 @@
 //! `export`, `import`, `tail`, `verify`, `prune`.
 
 use crate::support::{Database, database};
-use state_cache_server_tests::Sql;
+use state_cache_server_tests::{PATIENCE, Sql};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("state_cache_cli.{}.{name}", std::process::id()))
+}
+
+/// The lines that a program prints, for who does not want to wait for ever.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            // Nobody waits any more once the test has ended.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
 }
 
 fn sum(database: &mut Database, class: &str) -> String {
@@ -161,11 +175,11 @@ fn tail_catches_up_and_then_hears() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // A change may be told twice, so others are passed over; a test that waits for ever is ended by who runs it.
-    let mut wait_for = |op: &str, key: &str| loop {
+    let lines = lines_of(&mut child);
+    // A change may be told twice, so others are passed over.
+    let wait_for = |op: &str, key: &str| loop {
         let line: serde_json::Value =
-            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
         assert_eq!(line["class"].as_str().unwrap_or("run"), "run");
         if line["op"] == op && line["key"] == key {
             return line;
@@ -200,10 +214,10 @@ fn tail_connects_again_and_asks_what_it_missed() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut wait_for = |key: &str| loop {
+    let lines = lines_of(&mut child);
+    let wait_for = |key: &str| loop {
         let line: serde_json::Value =
-            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
         if line["key"] == key {
             return;
         }
