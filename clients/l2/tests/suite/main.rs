@@ -11,3 +11,4 @@ mod follow;
 mod scripts;
 mod stress;
 mod support;
+mod tls;

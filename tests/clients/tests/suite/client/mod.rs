@@ -3,6 +3,7 @@
 
 mod batcher;
 mod checker;
+mod exported;
 mod reads;
 mod redis;
 mod tiers;
