@@ -56,11 +56,11 @@ pub use history::{
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use jobs::{
-    LockedTask, TaskChange, TaskClaim, TaskPage, TaskRow, Transition, Whose, cancel_tasks,
-    count_tasks, counted_changes, delete_left_tasks, delete_tasks, forget_left, hand_out_tasks,
-    insert_tasks, jobs, jobs_left, jobs_of_tasks, jobs_with_lapsed, jobs_with_waiting, leave_tasks,
-    lock_exhausted, lock_lapsed, lock_tasks, lock_waiting, next_lease, renew_leases,
-    task_documents, task_page, task_values, update_tasks,
+    CountedChange, LockedTask, TaskChange, TaskClaim, TaskPage, TaskRow, Transition, Whose,
+    cancel_tasks, count_tasks, counted_changes, delete_left_tasks, delete_tasks, forget_left,
+    hand_out_tasks, has_tasks, insert_tasks, jobs, jobs_left, jobs_of_tasks, jobs_with_lapsed,
+    jobs_with_waiting, leave_tasks, lock_exhausted, lock_lapsed, lock_tasks, lock_waiting,
+    next_lease, renew_leases, task_documents, task_page, task_values, update_tasks,
 };
 pub use keys::{
     Copied, ListedVersion, ListedWhat, Listing, copy_log, copy_state, erase_put_aside,

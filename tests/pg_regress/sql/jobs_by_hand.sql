@@ -22,6 +22,59 @@ hand	copied 1	running
 hand	copied 2	failed
 \.
 SELECT agree('hand');
+-- All others deleted, or moved away, by the statement that inserts
+SELECT state_job_create('swapped', '["a", "b", "c"]');
+MERGE INTO state_task t USING (VALUES ('swapped', 'a'), ('swapped', 'b'), ('swapped', 'c'), ('swapped', 'd')) v (job, id) ON t.job_id = v.job AND t.task_id = v.id
+	WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (job_id, task_id) VALUES (v.job, v.id);
+SELECT agree('swapped'), state_job_summary('swapped')->'total' AS total;
+WITH gone AS (DELETE FROM state_task WHERE job_id = 'swapped') INSERT INTO state_task (job_id, task_id) VALUES ('swapped', 'e'), ('swapped', 'f');
+SELECT agree('swapped'), state_job_summary('swapped')->'total' AS total;
+-- A trigger that inserts more while a statement inserts
+CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.task_id LIKE 'seed%' THEN INSERT INTO state_task (job_id, task_id) VALUES (NEW.job_id, 'more from ' || NEW.task_id); END IF; RETURN NULL; END $$;
+CREATE TRIGGER more AFTER INSERT ON state_task FOR EACH ROW EXECUTE FUNCTION more();
+SELECT state_job_create('grown');
+INSERT INTO state_task (job_id, task_id) VALUES ('grown', 'seed 1'), ('grown', 'seed 2');
+SELECT agree('grown'), state_job_summary('grown')->'total' AS total;
+DROP TRIGGER more ON state_task;
+DROP FUNCTION more;
+-- Tasks of a job that the same statement creates
+WITH made AS (SELECT state_job_create('made', '["a"]')) INSERT INTO state_task (job_id, task_id) SELECT 'made', 'b' FROM made;
+SELECT agree('made'), state_job_summary('made')->'total' AS total;
+-- A dump that is restored: the summary comes first, then the tasks, at once or one by one.
+SELECT state_job_create('restored', '["a", "b", "c"]');
+SELECT state_version('restored', 'job') AS version \gset
+CREATE TEMPORARY TABLE dumped AS SELECT * FROM state_task WHERE job_id = 'restored';
+SET session_replication_role = replica;
+DELETE FROM state_task WHERE job_id = 'restored';
+RESET session_replication_role;
+INSERT INTO state_task SELECT * FROM dumped;
+SELECT agree('restored'), state_version('restored', 'job') - :version AS versions;
+SET session_replication_role = replica;
+DELETE FROM state_task WHERE job_id = 'restored';
+RESET session_replication_role;
+INSERT INTO state_task SELECT * FROM dumped WHERE task_id = 'a';
+INSERT INTO state_task SELECT * FROM dumped WHERE task_id = 'b';
+SELECT agree('restored'), state_job_summary('restored')->'total' AS total;
+INSERT INTO state_task SELECT * FROM dumped WHERE task_id = 'c';
+SELECT agree('restored'), state_job_summary('restored')->'total' AS total;
+-- In one transaction
+SET session_replication_role = replica;
+DELETE FROM state_task WHERE job_id = 'restored';
+RESET session_replication_role;
+BEGIN;
+INSERT INTO state_task SELECT * FROM dumped WHERE task_id = 'a';
+INSERT INTO state_task SELECT * FROM dumped WHERE task_id <> 'a';
+COMMIT;
+SELECT agree('restored'), state_job_summary('restored')->'total' AS total;
+DROP TABLE dumped;
+-- What is inserted costs no look at the tasks that are there: none of them is read.
+SELECT state_job_create('large', (SELECT jsonb_agg('t' || n) FROM generate_series(1, 3000) n));
+BEGIN;
+SELECT pg_stat_get_xact_tuples_fetched('state_task'::regclass) + pg_stat_get_xact_tuples_returned('state_task'::regclass) AS before \gset
+INSERT INTO state_task (job_id, task_id) VALUES ('large', 'one'), ('large', 'two');
+SELECT pg_stat_get_xact_tuples_fetched('state_task'::regclass) + pg_stat_get_xact_tuples_returned('state_task'::regclass) - :before < 10 AS reads_few;
+COMMIT;
+SELECT agree('large'), state_job_summary('large')->'total' AS total;
 -- What changes nothing that is counted makes no version.
 SELECT state_version('hand', 'job') AS version \gset
 UPDATE state_task SET result = '1' WHERE job_id = 'hand';
