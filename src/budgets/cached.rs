@@ -2,14 +2,14 @@
 
 use super::SUMMARIES;
 use super::summary::{Computed, compute};
+use crate::cache::computed::{is_seen_by_caller, under_fresh_snapshot};
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
-use crate::cache::visibility::{Moment, has_moment, own_full_xid, same_visibility};
+use crate::cache::visibility::{Moment, has_moment, own_full_xid};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::Result;
 use crate::shared::{self, Key, SharedL1};
-use crate::snapshot::PushedSnapshot;
 use crate::{settings, sys, transaction};
 use pgrx::pg_sys;
 use state_cache_l1::{ClassId, FillToken, NewEntry};
@@ -105,16 +105,10 @@ fn look(l1: &SharedL1, key: &Key<'_>, quiet: &Quiet) -> Result<Option<Vec<u8>>> 
         }
         Taken::Miss => return Ok(None),
     };
-    let filled = Moment {
-        ended: info.head_xid,
-        running: info.doc_xid,
-    };
-    // SAFETY: the active snapshot goes by transactions, and the server is not in recovery.
-    let moment = unsafe { Moment::of(sys::active_snapshot()) };
     let now = sys::now();
     // A clock that was set back shows nothing that was computed after it.
     let is_now = info.loaded_at <= now && now < info.expires_at;
-    let is_right = info.stored == quiet.class && is_now && moment.is_not_before(&filled);
+    let is_right = info.stored == quiet.class && is_now && is_seen_by_caller(&info);
     Ok(is_right.then_some(document))
 }
 
@@ -126,31 +120,22 @@ fn fill(
     quiet: &Quiet,
     name: &[u8],
 ) -> Result<Vec<u8>> {
-    let caller = sys::active_snapshot();
-    let (document, is_callers) = {
-        let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
-        let fresh = sys::active_snapshot();
-        // SAFETY: the snapshot is on the stack of active ones; the server is not in recovery.
-        let moment = unsafe { Moment::of_filler(fresh)? };
-        // SAFETY: both snapshots are on the stack of active ones, and the caller's goes by transactions.
-        let is_callers = unsafe { same_visibility(caller, fresh) };
+    let (computed, is_callers) = under_fresh_snapshot(|moment, is_callers| {
         let loaded_at = sys::now();
-        let computed = compute(catalog, name, loaded_at);
-        // An old snapshot may see a budget that is gone, and the fresh one no budget that is there.
-        if computed.is_err() && !is_callers {
-            drop(_fresh);
-            return compute(catalog, name, sys::now()).map(|it| it.document);
-        }
-        let computed = computed?;
+        let computed = match compute(catalog, name, loaded_at) {
+            // An old snapshot may see a budget that is gone, and the fresh one no budget that is there.
+            Err(_) if !is_callers => return Ok(None),
+            computed => computed?,
+        };
         crate::fault::stop_at!(BeforeFill);
         if own_full_xid() == 0 {
             offer(l1, key, quiet, moment, loaded_at, &computed);
         }
-        (computed.document, is_callers)
-    };
-    match is_callers {
-        true => Ok(document),
-        false => compute(catalog, name, sys::now()).map(|it| it.document),
+        Ok(Some(computed))
+    })?;
+    match computed.filter(|_| is_callers) {
+        Some(computed) => Ok(computed.document),
+        None => compute(catalog, name, sys::now()).map(|it| it.document),
     }
 }
 

@@ -30,6 +30,7 @@
 //! allocation by PostgreSQL or anything that raises an error.
 
 mod behind;
+pub mod computed;
 pub mod damage;
 mod fill;
 pub mod forms;

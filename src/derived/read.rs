@@ -5,21 +5,21 @@ use super::error::DerivedError;
 use super::flight::{Flight, Wait};
 use super::settings::Fixed;
 use crate::cache::StateRef;
+use crate::cache::computed::{is_seen_by_caller, under_fresh_snapshot};
 use crate::cache::forms::Document;
 use crate::cache::found::{Form, Taken};
 use crate::cache::noting::{self, Noting, Within};
-use crate::cache::visibility::{Moment, has_moment, own_full_xid, same_visibility};
+use crate::cache::visibility::{Moment, has_moment, own_full_xid};
 use crate::call::varlena_datum;
 use crate::counters::{Counter, Timer};
 use crate::error::{Error, Result, text};
 use crate::error_context;
 use crate::shared::{self, Fate, Key, SharedL1};
-use crate::snapshot::PushedSnapshot;
 use crate::store::Connection;
 use crate::transaction::{self, definitions};
 use crate::{settings, sys};
 use pgrx::pg_sys;
-use state_cache_l1::{ClassId, EntryInfo, FillToken, NewEntry, Refused};
+use state_cache_l1::{ClassId, FillToken, NewEntry, Refused};
 use state_cache_memory::copy;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -376,7 +376,10 @@ impl<'a> Reader<'a> {
         {
             return Ok(Look::Miss(Gone::Changed));
         }
-        if self.definition.is_exact() && !is_seen_by_caller(&info) {
+        if self.definition.is_exact()
+            && !is_seen_by_caller(&info)
+            && !crate::fault::leaves_out!(DerivedMoment)
+        {
             return Ok(Look::Newer);
         }
         if let Some(counter) = self.bar(seen, &noted)? {
@@ -454,14 +457,7 @@ impl<'a> Reader<'a> {
     /// Computes the document under a snapshot taken now, leaves it in L1, and answers what the caller's own gives.
     fn fill<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Option<F::Output>> {
         let loaded_at = sys::now();
-        let caller = sys::active_snapshot();
-        let (document, is_callers) = {
-            let _fresh = (!crate::fault::leaves_out!(FreshSnapshot)).then(PushedSnapshot::latest);
-            let fresh = sys::active_snapshot();
-            // SAFETY: the snapshot is on the stack of active ones; the server is not in recovery.
-            let moment = unsafe { Moment::of_filler(fresh)? };
-            // SAFETY: both snapshots are on the stack of active ones, and the caller's goes by transactions.
-            let is_callers = unsafe { same_visibility(caller, fresh) };
+        let (document, is_callers) = under_fresh_snapshot(|moment, is_callers| {
             let noting = Noting::begin();
             let document = self.compute()?;
             let reads = noting.end();
@@ -477,8 +473,8 @@ impl<'a> Reader<'a> {
                     self.hand_on(l1, seen, &depends)?;
                 }
             }
-            (document, is_callers)
-        };
+            Ok(document)
+        })?;
         // What goes by age is as old as that for everybody.
         if is_callers || !self.definition.is_exact() {
             return document.map(|document| form.make(&document)).transpose();
@@ -659,19 +655,6 @@ impl<'a> Reader<'a> {
 fn named<T>(state: &StateRef<'_>, f: impl FnOnce() -> T) -> T {
     let line = [b"document \"", &*state.class.name, b"/", state.key, b"\""].concat();
     error_context::named(&line, f)
-}
-
-/// Whether the active snapshot was not taken before the one that an entry was filled under.
-fn is_seen_by_caller(info: &EntryInfo) -> bool {
-    if crate::fault::leaves_out!(DerivedMoment) {
-        return true;
-    }
-    let filled = Moment {
-        ended: info.head_xid,
-        running: info.doc_xid,
-    };
-    // SAFETY: the active snapshot goes by transactions, and the server is not in recovery.
-    unsafe { Moment::of(sys::active_snapshot()) }.is_not_before(&filled)
 }
 
 /// Whether this is a process that applies what another server has replicated.
