@@ -1,7 +1,8 @@
 //! Old holds and costs are pruned: nothing that anybody is told changes by it, and counters add up with what is left.
 
 use postgres::Client;
-use state_cache_server_tests::{Server, Sql, eventually};
+use state_cache_server_tests::{Dice, Server, Sql, code, eventually};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const FILL: &str = "
     CREATE FUNCTION state_budget_test_prune() RETURNS void LANGUAGE c AS '$libdir/state_cache';
@@ -155,4 +156,199 @@ fn the_worker_prunes() {
     });
     assert_eq!(client.rows(TOLD), told);
     adds_up(&mut client);
+}
+
+/// Sessions that spend at the same time, and how often each does.
+const SESSIONS: u64 = 6;
+const TURNS: u64 = 120;
+
+/// Spends by holds and by costs; how many cents it was told were charged.
+fn spend(server: &Server, number: u64) -> u64 {
+    let mut client = server.connect();
+    let mut dice = Dice::new(number + 1);
+    let mut charged = 0;
+    for turn in 0..TURNS {
+        let (name, agent) = (
+            format!("{number}-{turn}"),
+            ["a", "b"][dice.roll(2) as usize],
+        );
+        let cents = dice.roll(300) + 1;
+        let amount = format!("{}.{:02}", cents / 100, cents % 100);
+        let settle = format!("SELECT state_budget_settle('{name}', {amount})");
+        match dice.roll(5) {
+            0 => {
+                client.run(&format!(
+                    "SELECT state_budget_record_costs('job', '[{{\"id\": \"{name}\", \"agent\": \"{agent}\", \
+                     \"amount\": {amount}, \"expected\": 1}}]')"
+                ));
+                charged += cents;
+            }
+            1 => client.run(&format!(
+                "SELECT state_budget_reserve('job', '{agent}', 2, '{name}'); SELECT state_budget_void('{name}')"
+            )),
+            // Its time is over at once: it is settled late, or is gone.
+            2 => {
+                client.run(&format!(
+                    "SELECT state_budget_reserve('job', '{agent}', 2, '{name}', '1 microsecond')"
+                ));
+                match client.simple_query(&settle) {
+                    Ok(_) => charged += cents,
+                    Err(error) => assert_eq!(code(&error), "42704", "{error:?}"),
+                }
+            }
+            _ => {
+                client.run(&format!(
+                    "SELECT state_budget_reserve('job', '{agent}', 2, '{name}', '1 hour'); {settle}"
+                ));
+                charged += cents;
+            }
+        }
+    }
+    charged
+}
+
+/// Repeats something until the sessions are done.
+fn meanwhile(server: &Server, is_over: &AtomicBool, mut act: impl FnMut(&mut Client)) {
+    let mut client = server.connect();
+    while !is_over.load(Ordering::SeqCst) {
+        act(&mut client);
+    }
+}
+
+#[test]
+fn the_ledger_adds_up_while_old_holds_and_costs_go() {
+    let server = Server::new(&["state_cache.max_workers = 0"]);
+    let mut client = server.connect();
+    client.run(
+        "CREATE FUNCTION state_budget_test_prune() RETURNS void LANGUAGE c AS '$libdir/state_cache';
+        CREATE FUNCTION state_budget_test_expire() RETURNS bigint LANGUAGE c AS '$libdir/state_cache';
+        SELECT state_budget_define('team', 100000, 'USD', shards => 2);
+        SELECT state_budget_define('job', 90000, 'USD', 'team', '{\"a\": {\"price\": 1}, \"b\": {}}', shards => 4,
+            retention => '1 day')",
+    );
+    let is_over = AtomicBool::new(false);
+    // As if days went by.
+    let age = "SELECT state_budget_test_expire();
+        UPDATE state_budget_hold SET resolved_at = resolved_at - '3 days'::interval
+            WHERE resolved_at > now() - '1 day'::interval;
+        UPDATE state_budget_hold SET expired_at = expired_at - '3 days'::interval
+            WHERE expired_at > now() - '1 day'::interval;
+        UPDATE state_budget_cost SET recorded_at = recorded_at - '3 days'::interval
+            WHERE recorded_at > now() - '1 day'::interval";
+    let charged: u64 = std::thread::scope(|threads| {
+        let (server, is_over) = (&server, &is_over);
+        threads.spawn(move || meanwhile(server, is_over, |client| client.run(age)));
+        threads.spawn(move || {
+            meanwhile(server, is_over, |client| {
+                client.run("SELECT state_budget_test_prune()");
+            });
+        });
+        // Counters are what is left and what was pruned at every moment.
+        threads.spawn(move || meanwhile(server, is_over, adds_up));
+        let sessions: Vec<_> = (0..SESSIONS)
+            .map(|number| threads.spawn(move || spend(server, number)))
+            .collect();
+        let charged: Vec<_> = sessions.into_iter().map(|it| it.join()).collect();
+        is_over.store(true, Ordering::SeqCst);
+        charged.into_iter().map(|it| it.unwrap()).sum()
+    });
+    client.run(age);
+    client.run("SELECT state_budget_test_prune()");
+    adds_up(&mut client);
+    for budget in ["job", "team"] {
+        assert_eq!(
+            client.text(&format!(
+                "SELECT ((state_budget_summary('{budget}')->>'spent')::numeric * 100)::bigint"
+            )),
+            charged.to_string(),
+            "{budget}"
+        );
+        assert_eq!(
+            client.text(&format!(
+                "SELECT state_budget_summary('{budget}')->'reserved'"
+            )),
+            "0"
+        );
+    }
+    // Most of what was spent is known by its sums only, and of each agent the newest 50 costs are there.
+    assert!(client.flag(
+        "SELECT (SELECT sum(spent) FROM state_budget_pruned WHERE budget = 'job' AND agent = '') >
+        (SELECT sum(actual) FROM (SELECT actual FROM state_budget_hold
+            UNION ALL SELECT actual FROM state_budget_cost) c)"
+    ));
+    assert_eq!(
+        client.rows(
+            "SELECT count(*) FROM (SELECT agent FROM state_budget_hold WHERE status = 'settled'
+            UNION ALL SELECT agent FROM state_budget_cost) c GROUP BY agent ORDER BY agent"
+        ),
+        [["50"], ["50"]]
+    );
+}
+
+/// A budget with one hold that is over and old enough to go, in which 7 were spent.
+const OVER: &str = "
+    SELECT state_budget_define('job', 100, 'USD', retention => '1 day');
+    SELECT state_budget_reserve('job', NULL, 7, 'spent'), state_budget_settle('spent', 7),
+        state_budget_reserve('job', NULL, 10, 'over', '1 microsecond');
+    SELECT state_budget_test_expire();
+    UPDATE state_budget_hold SET expired_at = expired_at - '3 days'::interval WHERE hold_id = 'over'";
+
+/// What a session is told that does this while another has done that and has not committed; then it does.
+fn told_after(server: &Server, first: &str, end: &str, second: &'static str) -> String {
+    let mut ahead = server.connect();
+    let mut behind = server.connect();
+    ahead.run(&format!("BEGIN; {first}"));
+    let pid = behind.number("SELECT pg_backend_pid()");
+    let thread = std::thread::spawn(move || match behind.simple_query(second) {
+        Ok(_) => "done".to_owned(),
+        Err(error) => code(&error),
+    });
+    let mut other = server.connect();
+    eventually("the second to wait, or to be done", || {
+        thread.is_finished()
+            || other.flag(&format!(
+                "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+            ))
+    });
+    ahead.run(end);
+    thread.join().unwrap()
+}
+
+#[test]
+fn a_hold_is_settled_late_or_pruned() {
+    let server = Server::new(&["state_cache.max_workers = 0"]);
+    let mut client = server.connect();
+    client.run(
+        "CREATE FUNCTION state_budget_test_prune() RETURNS void LANGUAGE c AS '$libdir/state_cache';
+        CREATE FUNCTION state_budget_test_expire() RETURNS bigint LANGUAGE c AS '$libdir/state_cache'",
+    );
+    const PRUNE: &str = "SELECT state_budget_test_prune()";
+    const SETTLE: &str = "SELECT state_budget_settle('over', 5)";
+    const VOID: &str = "SELECT state_budget_void('over')";
+    const AGAIN: &str = "SELECT state_budget_reserve('job', NULL, 10, 'over', '1 hour')";
+    for (first, end, second, told, spent, reserved) in [
+        // Who comes behind the pruning finds no hold; a name that is gone is a new one.
+        (PRUNE, "COMMIT", SETTLE, "42704", "7", "0"),
+        (PRUNE, "ROLLBACK", SETTLE, "done", "12", "0"),
+        (PRUNE, "COMMIT", VOID, "42704", "7", "0"),
+        (PRUNE, "COMMIT", AGAIN, "done", "7", "10"),
+        // Pruning passes over what somebody settles.
+        (SETTLE, "COMMIT", PRUNE, "done", "12", "0"),
+        (SETTLE, "ROLLBACK", PRUNE, "done", "7", "0"),
+        (VOID, "COMMIT", PRUNE, "done", "7", "0"),
+    ] {
+        client.run(OVER);
+        let step = format!("{first}, {end} beside {second}");
+        assert_eq!(told_after(&server, first, end, second), told, "{step}");
+        assert_eq!(
+            client.rows("SELECT s->'spent', s->'reserved' FROM state_budget_summary('job') s"),
+            [[spent, reserved]],
+            "{step}"
+        );
+        adds_up(&mut client);
+        client.run(
+            "SELECT state_budget_void(hold_id) FROM state_budget_hold WHERE status = 'held';
+            SELECT state_budget_drop('job')",
+        );
+    }
 }
