@@ -1493,16 +1493,16 @@ COMMENT ON FUNCTION state_budget_drop(text)
 CREATE FUNCTION state_budget_reserve(budget text, agent text, amount numeric DEFAULT NULL, hold_id text DEFAULT NULL,
 		ttl interval DEFAULT '15 minutes', owner text DEFAULT NULL, currency text DEFAULT NULL,
 		OUT hold_id text, OUT amount numeric, OUT remaining numeric)
-	RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_budget_reserve';
+	RETURNS record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_budget_reserve';
 COMMENT ON FUNCTION state_budget_reserve(text, text, numeric, text, interval, text, text)
 	IS 'holds money in a budget and all above it; what is held, and what is left after it. 53400 without room';
 
 CREATE FUNCTION state_budget_settle(hold_id text, actual numeric, metadata jsonb DEFAULT NULL,
 		currency text DEFAULT NULL, OUT hold_id text, OUT amount numeric, OUT actual numeric, OUT overrun boolean,
 		OUT late boolean)
-	RETURNS SETOF record
-	LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'state_budget_settle';
+	RETURNS record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'state_budget_settle';
 COMMENT ON FUNCTION state_budget_settle(text, numeric, jsonb, text)
 	IS 'charges what a hold has cost, once, also more than was held and after its time';
 

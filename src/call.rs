@@ -218,6 +218,32 @@ impl<'a> Call<'a> {
     }
 }
 
+impl Call<'_> {
+    /// The only row of a function that returns one; it has as many columns as the function declares.
+    ///
+    /// # Errors
+    /// As for [`Call::rows`].
+    pub fn record<const N: usize>(
+        &self,
+        columns: [Option<pg_sys::Datum>; N],
+    ) -> Result<pg_sys::Datum> {
+        if !crate::sys::function_exists(self.function()) {
+            return Err(Error::Reinstalled);
+        }
+        let mut values = columns.map(|column| column.unwrap_or(pg_sys::Datum::from(0usize)));
+        let mut nulls = columns.map(|column| column.is_none());
+        let mut descriptor = std::ptr::null_mut();
+        // SAFETY: the SQL declaration says record, with columns; the row is formed of as many.
+        unsafe {
+            pg_sys::get_call_result_type(self.fcinfo, std::ptr::null_mut(), &mut descriptor);
+            let descriptor = pg_sys::BlessTupleDesc(descriptor);
+            debug_assert_eq!((*descriptor).natts as usize, N);
+            let row = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            Ok(pg_sys::HeapTupleHeaderGetDatum((*row).t_data))
+        }
+    }
+}
+
 /// `25006` where the transaction may not write, by the server's own error, but on a standby with a hint.
 pub fn check_may_write(function: &CStr) -> Result<()> {
     if crate::sys::recovery_in_progress() {

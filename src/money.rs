@@ -11,17 +11,37 @@ use std::ffi::CStr;
 /// # Errors
 /// Says why it is none.
 pub fn amount_of(numeric: pg_sys::Datum) -> std::result::Result<Amount, AmountError> {
+    read(numeric, Amount::parse)
+}
+
+/// The counter that a `numeric` is.
+///
+/// # Errors
+/// As for [`amount_of`].
+pub fn counter_of(numeric: pg_sys::Datum) -> std::result::Result<Amount, AmountError> {
+    read(numeric, Amount::parse_counter)
+}
+
+fn read(
+    numeric: pg_sys::Datum,
+    parse: impl FnOnce(&str) -> std::result::Result<Amount, AmountError>,
+) -> std::result::Result<Amount, AmountError> {
     // SAFETY: numeric_out takes a numeric and gives a NUL-terminated text in ASCII.
     let text = unsafe {
         pgrx::direct_function_call_as_datum(pg_sys::numeric_out, &[Some(numeric)])
             .map(|text| CStr::from_ptr(text.cast_mut_ptr()))
     };
     let text = text.and_then(|text| text.to_str().ok());
-    text.map_or(Err(AmountError::NotFinite), Amount::parse)
+    text.map_or(Err(AmountError::NotFinite), parse)
 }
 
 /// An amount as a `numeric`, in the current memory context.
 pub fn datum(amount: Amount) -> pg_sys::Datum {
+    let (digits, decimals) = amount.digits();
+    if let Ok(digits) = i64::try_from(digits) {
+        // SAFETY: gives the number divided by so many tens, with as many decimals.
+        return unsafe { pg_sys::int64_div_fast_to_numeric(digits, decimals) }.into();
+    }
     let arguments = [
         Some(cstring_datum(amount.to_string().as_bytes())),
         Some(pg_sys::Datum::from(pg_sys::InvalidOid)),

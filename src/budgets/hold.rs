@@ -516,12 +516,11 @@ sql_functions! {
         asked.id.map_or(Ok(()), |id| check_name("hold_id", id))?;
         asked.owner.map_or(Ok(()), |owner| check_name("owner", owner))?;
         let hold = reserve(&catalog, &asked)?;
-        call.rows()?.push([
+        call.record([
             Some(call::varlena_datum(&hold.id)),
             Some(money::datum(hold.amount)),
             Some(money::datum(hold.remaining)),
-        ]);
-        Ok(call::void_datum())
+        ])
     }
 
     /// `state_budget_settle(hold_id, actual, metadata, currency)`
@@ -530,14 +529,13 @@ sql_functions! {
         let id = call.required_text(0, "hold_id")?;
         let actual = not_negative(call, 1, "actual")?.ok_or_else(|| Error::null_argument("actual"))?;
         let hold = settle(&catalog, id, actual, call.jsonb(2), call.text(3))?;
-        call.rows()?.push([
+        call.record([
             Some(call::varlena_datum(&hold.id)),
             Some(money::datum(hold.amount)),
             Some(money::datum(actual)),
             Some(call::boolean_datum(actual > hold.amount)),
             Some(call::boolean_datum(is_late(&hold))),
-        ]);
-        Ok(call::void_datum())
+        ])
     }
 
     /// `state_budget_void(hold_id)`

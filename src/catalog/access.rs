@@ -112,7 +112,14 @@ pub fn check_may_read(head: pg_sys::Oid, snapshot: pg_sys::Oid) -> Result<()> {
 
 /// Whether the current role may update a table; not one that is gone.
 pub fn may_update(table: pg_sys::Oid) -> bool {
-    allowed(table, pg_sys::ACL_UPDATE) == Some(true)
+    may(table, &[pg_sys::ACL_UPDATE])
+}
+
+/// Whether the current role may do all of that with a table; not with one that is gone.
+pub fn may(table: pg_sys::Oid, wanted: &[u32]) -> bool {
+    wanted
+        .iter()
+        .all(|wanted| allowed(table, *wanted) == Some(true))
 }
 
 /// `42501` unless the current role may update `state_head`.

@@ -88,6 +88,82 @@ pub const SNAPSHOT: [Column; 15] = [
     nullable(c"payload", pg_sys::BYTEAOID),
 ];
 
+/// Those of `state_budget`.
+pub const BUDGET: [Column; 10] = [
+    required(c"budget", pg_sys::TEXTOID, Default::Any),
+    required(c"total", pg_sys::NUMERICOID, Default::Any),
+    required(c"currency", pg_sys::TEXTOID, Default::Any),
+    nullable(c"parent", pg_sys::TEXTOID),
+    nullable(c"period", pg_sys::INTERVALOID),
+    nullable(c"soft_limit", pg_sys::NUMERICOID),
+    required(c"shards", pg_sys::INT4OID, Default::Any),
+    required(c"revision", pg_sys::INT8OID, Default::Any),
+    required(c"defined_at", pg_sys::TIMESTAMPTZOID, Default::Any),
+    nullable(c"retention", pg_sys::INTERVALOID),
+];
+
+/// Those of `state_budget_account`.
+pub const ACCOUNT: [Column; 13] = [
+    required(c"budget", pg_sys::TEXTOID, Default::Any),
+    required(c"agent", pg_sys::TEXTOID, Default::Any),
+    required(c"period", pg_sys::TIMESTAMPTZOID, Default::Any),
+    required(c"shard", pg_sys::INT4OID, Default::Any),
+    nullable(c"allotted", pg_sys::NUMERICOID),
+    required(c"spent", pg_sys::NUMERICOID, Default::Any),
+    required(c"held", pg_sys::NUMERICOID, Default::Any),
+    required(c"expected", pg_sys::NUMERICOID, Default::Any),
+    required(c"actual", pg_sys::NUMERICOID, Default::Any),
+    required(c"compared", pg_sys::INT8OID, Default::Any),
+    required(c"revision", pg_sys::INT8OID, Default::Any),
+    nullable(c"judged_at", pg_sys::TIMESTAMPTZOID),
+    nullable(c"quiet", pg_sys::NUMERICOID),
+];
+
+/// Those of `state_budget_hold`.
+pub const HOLD: [Column; 18] = [
+    required(c"hold_id", pg_sys::TEXTOID, Default::Any),
+    required(c"budget", pg_sys::TEXTOID, Default::Any),
+    nullable(c"agent", pg_sys::TEXTOID),
+    required(c"amount", pg_sys::NUMERICOID, Default::Any),
+    nullable(c"asked", pg_sys::NUMERICOID),
+    required(c"ttl", pg_sys::INTERVALOID, Default::Any),
+    nullable(c"owner", pg_sys::TEXTOID),
+    required(c"remaining", pg_sys::NUMERICOID, Default::Any),
+    required(c"scopes", pg_sys::TEXTARRAYOID, Default::Any),
+    required(c"periods", pg_sys::TIMESTAMPTZARRAYOID, Default::Any),
+    required(c"shards", pg_sys::INT4ARRAYOID, Default::Any),
+    required(c"status", pg_sys::TEXTOID, Default::Any),
+    required(c"made_at", pg_sys::TIMESTAMPTZOID, Default::Any),
+    required(c"expires_at", pg_sys::TIMESTAMPTZOID, Default::Any),
+    nullable(c"expired_at", pg_sys::TIMESTAMPTZOID),
+    nullable(c"actual", pg_sys::NUMERICOID),
+    nullable(c"resolved_at", pg_sys::TIMESTAMPTZOID),
+    nullable(c"metadata", pg_sys::JSONBOID),
+];
+
+/// CHECKs that the installation script makes: what a row is asked for that is written without a statement.
+const CHECKS: [&CStr; 2] = [c"state_budget_account_counters", c"state_budget_hold_sound"];
+
+/// Whether a table has no CHECK but ours.
+///
+/// # Safety
+/// `relation` is open and locked.
+pub unsafe fn has_own_checks(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise; the constraints live as long as the descriptor, each with a name.
+    unsafe {
+        let count = usize::try_from((*(*relation).rd_rel).relchecks).unwrap_or(0);
+        let constraints = (*(*relation).rd_att).constr.as_ref();
+        let all = match constraints {
+            Some(constraints) if usize::from(constraints.num_check) == count && count > 0 => {
+                std::slice::from_raw_parts(constraints.check, count)
+            }
+            _ => return count == 0,
+        };
+        all.iter()
+            .all(|check| CHECKS.contains(&CStr::from_ptr(check.ccname)))
+    }
+}
+
 /// Whether a table is an ordinary one whose first columns are these, and the first `key` of them its primary key.
 ///
 /// # Safety
@@ -128,7 +204,7 @@ pub unsafe fn is_as_made(relation: pg_sys::Relation, columns: &[Column]) -> bool
             // The flag says only that there was one once, and is cleared by VACUUM.
             && (*relation).rd_rules.is_null()
             && !about.relrowsecurity
-            && about.relchecks == 0
+            && has_own_checks(relation)
             && usize::try_from((*descriptor).natts) == Ok(columns.len())
             && columns.iter().enumerate().all(|(n, column)| {
                 let found = attribute(descriptor, n);
@@ -201,11 +277,14 @@ unsafe fn default_of(descriptor: pg_sys::TupleDesc, n: usize) -> Option<Default>
     }
 }
 
-/// Indexes of ours that hold some rows only.
-const PARTIAL: [&CStr; 3] = [
+/// Indexes of ours that hold some rows only, or compute what they hold by functions of the server.
+const COMPUTED: [&CStr; 6] = [
     c"state_head_expiring",
     c"state_head_tombstones",
     c"state_snapshot_label",
+    c"state_budget_hold_open",
+    c"state_budget_hold_costs",
+    c"state_budget_hold_free",
 ];
 
 /// Whether no index computes anything but ours, and none is checked later than at once.
@@ -222,8 +301,9 @@ unsafe fn has_plain_indexes(relation: pg_sys::Relation) -> bool {
                 let row = (*index).rd_indextuple;
                 !pg_sys::heap_attisnull(row, column as i32, std::ptr::null_mut())
             };
-            let computes = has(pg_sys::Anum_pg_index_indexprs)
-                || has(pg_sys::Anum_pg_index_indpred) && !PARTIAL.contains(&name);
+            let computes = (has(pg_sys::Anum_pg_index_indexprs)
+                || has(pg_sys::Anum_pg_index_indpred))
+                && !COMPUTED.contains(&name);
             let is_late = about.indisunique && !about.indimmediate || about.indisexclusion;
             !computes && !is_late
         })

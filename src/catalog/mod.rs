@@ -36,6 +36,7 @@ pub use history::{KnownStart, Trace};
 pub use scan::primary_key;
 pub use source::Source;
 pub use text::c_string;
+pub use user_code::BudgetTables;
 
 use stale::{ACCESS_STALE, STALE};
 
@@ -73,6 +74,8 @@ pub struct Catalog {
     pub protection: pg_sys::Oid,
     /// OID of `state_audit_result`.
     pub audit_result: pg_sys::Oid,
+    /// OIDs of the tables of budgets.
+    pub budgets: BudgetTables,
     /// This session's database.
     pub database: u32,
     /// Tells this installation from one that was dropped: no two have the same tables.
@@ -214,6 +217,11 @@ impl Catalog {
             );
             let protection = relation(c"state_protection")?;
             let audit_result = relation(c"state_audit_result")?;
+            let budgets = BudgetTables {
+                budget: relation(c"state_budget")?,
+                account: relation(c"state_budget_account")?,
+                hold: relation(c"state_budget_hold")?,
+            };
             let name = pg_sys::get_namespace_name(namespace);
             if name.is_null() {
                 return Err(Error::NotInstalled);
@@ -238,6 +246,7 @@ impl Catalog {
                 start,
                 protection,
                 audit_result,
+                budgets,
                 database: crate::sys::my_database(),
                 incarnation: u64::from(head.to_u32()) << 32 | u64::from(snapshot.to_u32()),
                 classes: class::Classes::default(),
@@ -257,6 +266,9 @@ impl Catalog {
                 c.task,
                 c.log,
                 c.log_number,
+                c.budgets.budget,
+                c.budgets.account,
+                c.budgets.hold,
                 c.class,
                 c.source,
                 c.floor,
@@ -464,6 +476,14 @@ impl Catalog {
         !STALE.get() && self.user_code.of(self.head, self.snapshot).is_readable && self.access().l1
     }
 
+    /// Whether the current role may do that with one of the tables of budgets, and a statement that does would do
+    /// nothing else.
+    pub fn takes_budget_rows(&self, table: pg_sys::Oid, wanted: &[u32]) -> bool {
+        !STALE.get()
+            && self.user_code.budgets_are_plain(&self.budgets)
+            && access::may(table, wanted)
+    }
+
     /// The state `key` of `class` as L1 knows it.
     pub fn l1_key<'a>(&self, class: &'a Class, key: &'a [u8]) -> shared::Key<'a> {
         shared::key(self.database, self.incarnation, &class.name, key)
@@ -474,9 +494,15 @@ impl Catalog {
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
     let ours = relation == pg_sys::InvalidOid
         || CURRENT.with(|current| match current.try_borrow() {
-            Ok(current) => current
-                .as_ref()
-                .is_none_or(|c| [c.head, c.snapshot, c.class, c.source].contains(&relation)),
+            Ok(current) => current.as_ref().is_none_or(|c| {
+                let BudgetTables {
+                    budget,
+                    account,
+                    hold,
+                } = c.budgets;
+                let states = [c.head, c.snapshot, c.class, c.source];
+                states.contains(&relation) || [budget, account, hold].contains(&relation)
+            }),
             // The copy is being replaced right now.
             Err(_) => true,
         });

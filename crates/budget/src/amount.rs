@@ -12,6 +12,8 @@ pub const DECIMALS: usize = 9;
 const ONE: i128 = 1_000_000_000;
 /// What no amount that somebody gives reaches: sums of a hundred billion such amounts are exact still.
 const LIMIT: i128 = 1_000_000_000_000_000_000 * ONE;
+/// What no counter reaches: a number of 28 digits before the point.
+const COUNTER_LIMIT: i128 = 10_000_000_000_000_000_000_000_000_000 * ONE;
 
 /// A sum of money: a whole number of billionths of the currency. A difference may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -64,6 +66,18 @@ impl Amount {
     /// # Errors
     /// Says why the text is no amount.
     pub fn parse(text: &str) -> Result<Self, AmountError> {
+        Self::parse_below(text, LIMIT)
+    }
+
+    /// Reads a counter, which adds up amounts, in the same form.
+    ///
+    /// # Errors
+    /// As [`Amount::parse`], for more than 28 digits before the point.
+    pub fn parse_counter(text: &str) -> Result<Self, AmountError> {
+        Self::parse_below(text, COUNTER_LIMIT)
+    }
+
+    fn parse_below(text: &str, limit: i128) -> Result<Self, AmountError> {
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -80,9 +94,9 @@ impl Amount {
         let mut billionths: i128 = 0;
         let padding = std::iter::repeat_n(b'0', DECIMALS - fraction.len());
         for digit in whole.bytes().chain(fraction.bytes()).chain(padding) {
-            // At most a tenth of the limit times 10, and 9: far from the end of the type.
+            // Below the limit before, and so below the end of the type after.
             billionths = billionths * 10 + i128::from(digit - b'0');
-            if billionths >= LIMIT {
+            if billionths >= limit {
                 return Err(AmountError::TooLarge);
             }
         }
@@ -95,6 +109,16 @@ impl Amount {
             0 => i64::try_from(self.0 / ONE).ok(),
             _ => None,
         }
+    }
+
+    /// The amount as a whole number of the smallest decimals that it has, and how many decimals these are.
+    pub fn digits(self) -> (i128, i32) {
+        let (mut digits, mut decimals) = (self.0, DECIMALS as i32);
+        while decimals > 0 && digits % 10 == 0 {
+            digits /= 10;
+            decimals -= 1;
+        }
+        (digits, decimals)
     }
 
     /// Whether it is above 0.
@@ -242,6 +266,33 @@ mod tests {
             (&"9".repeat(1000), AmountError::TooLarge),
         ] {
             assert_eq!(Amount::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn counters_are_read_beyond_what_one_amount_is() {
+        let counter = |text: &str| Amount::parse_counter(text).map(|it| it.to_string());
+        let most = format!("{}.{}", "9".repeat(28), "9".repeat(9));
+        assert_eq!(counter(&most), Ok(most));
+        assert_eq!(
+            counter("2700000000000000000.1"),
+            Ok("2700000000000000000.1".to_owned())
+        );
+        assert_eq!(
+            counter(&format!("1{}", "0".repeat(28))),
+            Err(AmountError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn digits_are_the_smallest_decimals() {
+        for (text, digits) in [
+            ("0", (0, 0)),
+            ("1200", (1200, 0)),
+            ("-0.9", (-9, 1)),
+            ("3.000000001", (3_000_000_001, 9)),
+        ] {
+            assert_eq!(amount(text).digits(), digits, "{text}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! The counters of accounts, and which levels they have reached.
 
+use super::records::{Account, Charged};
 use super::{
-    Seen, amount, amount_at, is_there, long, money_of, name, nothing, number, optional_amount, run,
-    statements, time,
+    Seen, amount, amount_at, is_there, long, money_of, name, nothing, number, optional_amount,
+    rows, run, statements, time,
 };
 use crate::call::{bigint_datum, integer_datum};
 use crate::catalog::Catalog;
@@ -12,15 +13,20 @@ use state_cache_budget::{Amount, Share};
 use state_cache_memory::{collect, try_collect};
 use std::ops::RangeInclusive;
 
-/// Names one account: a budget, or an agent of it (else empty), in a period.
-#[derive(Debug, Clone, Copy)]
-pub struct Account<'a> {
-    /// The budget.
-    pub budget: &'a [u8],
-    /// The agent; empty: the budget as a whole.
-    pub agent: &'a [u8],
-    /// When the period began.
-    pub period: i64,
+/// Which rows are those of an account, of the parameters that [`of`] gives.
+macro_rules! in_account {
+    () => {
+        "budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3"
+    };
+}
+
+/// An account, as parameters 1 to 3 of a statement.
+fn of(account: &Account<'_>) -> [(Oid, Option<Datum>); 3] {
+    [
+        name(account.budget),
+        name(account.agent),
+        time(account.period),
+    ]
 }
 
 /// Holds an amount in one row of an account if its allotment has room, under this revision; what the row has left
@@ -32,21 +38,27 @@ pub fn grant(
     asked: Amount,
     revision: i64,
 ) -> Result<Option<Option<Amount>>> {
+    if let Some(granted) = rows::grant(catalog, account, shard, asked, revision) {
+        return Ok(granted);
+    }
     run(
         catalog,
         &statements(catalog).grant,
-        "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.+) $5 \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
+        concat!(
+            "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.+) $5 WHERE ",
+            in_account!(),
+            " AND shard OPERATOR(pg_catalog.=) $4 \
          AND revision OPERATOR(pg_catalog.=) $6 AND (allotted IS NULL OR \
          allotted OPERATOR(pg_catalog.-) spent OPERATOR(pg_catalog.-) held OPERATOR(pg_catalog.>=) $5) \
-         RETURNING allotted OPERATOR(pg_catalog.-) spent OPERATOR(pg_catalog.-) held",
+         RETURNING allotted OPERATOR(pg_catalog.-) spent OPERATOR(pg_catalog.-) held"
+        ),
         Seen::Now,
         || {
+            let [budget, agent, period] = of(account);
             [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
+                budget,
+                agent,
+                period,
                 number(shard),
                 amount(asked),
                 long(revision),
@@ -61,17 +73,15 @@ pub fn has_account(catalog: &Catalog, account: &Account<'_>, shard: i32) -> Resu
     run(
         catalog,
         &statements(catalog).has_account,
-        "SELECT FROM @extschema@.state_budget_account WHERE budget OPERATOR(pg_catalog.=) $1 \
-         AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 \
-         AND shard OPERATOR(pg_catalog.=) $4",
+        concat!(
+            "SELECT FROM @extschema@.state_budget_account WHERE ",
+            in_account!(),
+            " AND shard OPERATOR(pg_catalog.=) $4"
+        ),
         Seen::Now,
         || {
-            [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
-                number(shard),
-            ]
+            let [budget, agent, period] = of(account);
+            [budget, agent, period, number(shard)]
         },
         is_there,
     )
@@ -92,10 +102,11 @@ pub fn add_account(
          SELECT $1, $2, $3, n, $6, $7 FROM pg_catalog.generate_series($4, $5) n ORDER BY n ON CONFLICT DO NOTHING",
         Seen::Now,
         || {
+            let [budget, agent, period] = of(account);
             [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
+                budget,
+                agent,
+                period,
                 number(*rows.start()),
                 number(*rows.end()),
                 optional_amount(allotted),
@@ -130,17 +141,20 @@ pub fn lock_account(
     run(
         catalog,
         &statements(catalog).lock_account,
-        "SELECT shard::pg_catalog.int8, allotted, spent, held, revision, judged_at, quiet \
-         FROM @extschema@.state_budget_account \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3 AND ($4 IS NULL OR shard OPERATOR(pg_catalog.=) $4) \
-         ORDER BY shard FOR NO KEY UPDATE",
+        concat!(
+            "SELECT shard::pg_catalog.int8, allotted, spent, held, revision, judged_at, quiet \
+         FROM @extschema@.state_budget_account WHERE ",
+            in_account!(),
+            " AND ($4 IS NULL OR shard OPERATOR(pg_catalog.=) $4) \
+         ORDER BY shard FOR NO KEY UPDATE"
+        ),
         Seen::Now,
         || {
+            let [budget, agent, period] = of(account);
             [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
+                budget,
+                agent,
+                period,
                 (pg_sys::INT4OID, shard.map(integer_datum)),
             ]
         },
@@ -177,19 +191,6 @@ pub struct NewShare {
     pub quiet: Option<Amount>,
 }
 
-/// What is added to the counters of a row.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Charged {
-    /// To what is spent.
-    pub spent: Amount,
-    /// To what is held; below 0 it is released.
-    pub held: Amount,
-    /// What of it was expected, and was what, if both are known.
-    pub compared: Option<(Amount, Amount)>,
-    /// How many costs were compared.
-    pub count: i64,
-}
-
 impl Charged {
     fn parameters(&self) -> [(Oid, Option<Datum>); 5] {
         let (expected, actual) = self.compared.unwrap_or_default();
@@ -217,19 +218,22 @@ pub fn set_share(
     run(
         catalog,
         &statements(catalog).set_share,
-        "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
+        concat!(
+            "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
          held = held OPERATOR(pg_catalog.+) $6, expected = expected OPERATOR(pg_catalog.+) $7, \
          actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9, \
-         allotted = $10, revision = $11, judged_at = COALESCE($12, judged_at), quiet = $13 \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4",
+         allotted = $10, revision = $11, judged_at = COALESCE($12, judged_at), quiet = $13 WHERE ",
+            in_account!(),
+            " AND shard OPERATOR(pg_catalog.=) $4"
+        ),
         Seen::Now,
         || {
             let [spent, held, expected, actual, count] = new.charged.parameters();
+            let [budget, agent, period] = of(account);
             [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
+                budget,
+                agent,
+                period,
                 number(shard),
                 spent,
                 held,
@@ -258,26 +262,32 @@ pub fn charge(
     charged: &Charged,
     alone: bool,
 ) -> Result<bool> {
+    if let Some(is_charged) = rows::charge(catalog, account, shard, charged, alone) {
+        return Ok(is_charged);
+    }
     run(
         catalog,
         &statements(catalog).charge,
-        "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
+        concat!(
+            "UPDATE @extschema@.state_budget_account SET spent = spent OPERATOR(pg_catalog.+) $5, \
          held = held OPERATOR(pg_catalog.+) $6, expected = expected OPERATOR(pg_catalog.+) $7, \
-         actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9 \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4 \
+         actual = actual OPERATOR(pg_catalog.+) $8, compared = compared OPERATOR(pg_catalog.+) $9 WHERE ",
+            in_account!(),
+            " AND shard OPERATOR(pg_catalog.=) $4 \
          AND (quiet IS NULL OR spent OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.<) quiet \
          OR $5 OPERATOR(pg_catalog.=) 0) \
          AND ($10 OR allotted IS NULL OR $5 OPERATOR(pg_catalog.+) $6 OPERATOR(pg_catalog.<=) 0 \
          OR spent OPERATOR(pg_catalog.+) held OPERATOR(pg_catalog.+) $5 OPERATOR(pg_catalog.+) $6 \
-         OPERATOR(pg_catalog.<=) allotted) RETURNING true",
+         OPERATOR(pg_catalog.<=) allotted) RETURNING true"
+        ),
         Seen::Now,
         || {
             let [spent, held, expected, actual, count] = charged.parameters();
+            let [budget, agent, period] = of(account);
             [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
+                budget,
+                agent,
+                period,
                 number(shard),
                 spent,
                 held,
@@ -296,18 +306,15 @@ pub fn release(catalog: &Catalog, account: &Account<'_>, shard: i32, held: Amoun
     run(
         catalog,
         &statements(catalog).release,
-        "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.-) $5 \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3 AND shard OPERATOR(pg_catalog.=) $4",
+        concat!(
+            "UPDATE @extschema@.state_budget_account SET held = held OPERATOR(pg_catalog.-) $5 WHERE ",
+            in_account!(),
+            " AND shard OPERATOR(pg_catalog.=) $4"
+        ),
         Seen::Now,
         || {
-            [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
-                number(shard),
-                amount(held),
-            ]
+            let [budget, agent, period] = of(account);
+            [budget, agent, period, number(shard), amount(held)]
         },
         nothing,
     )
@@ -318,17 +325,12 @@ pub fn spent(catalog: &Catalog, account: &Account<'_>) -> Result<(Amount, Amount
     run(
         catalog,
         &statements(catalog).spent,
-        "SELECT pg_catalog.sum(spent), pg_catalog.sum(held) FROM @extschema@.state_budget_account \
-         WHERE budget OPERATOR(pg_catalog.=) $1 AND agent OPERATOR(pg_catalog.=) $2 \
-         AND period OPERATOR(pg_catalog.=) $3",
+        concat!(
+            "SELECT pg_catalog.sum(spent), pg_catalog.sum(held) FROM @extschema@.state_budget_account WHERE ",
+            in_account!()
+        ),
         Seen::Now,
-        || {
-            [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
-            ]
-        },
+        || of(account),
         |rows| match rows.first() {
             Some(row) => Ok((amount_at(&row, 1)?, amount_at(&row, 2)?)),
             None => Ok(Default::default()),
@@ -362,12 +364,8 @@ pub fn reach(catalog: &Catalog, account: &Account<'_>, level: &str) -> Result<bo
          ON CONFLICT DO NOTHING RETURNING true",
         Seen::Now,
         || {
-            [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
-                name(level.as_bytes()),
-            ]
+            let [budget, agent, period] = of(account);
+            [budget, agent, period, name(level.as_bytes())]
         },
         is_there,
     )
@@ -378,17 +376,15 @@ pub fn forget_reached(catalog: &Catalog, account: &Account<'_>, level: &str) -> 
     run(
         catalog,
         &statements(catalog).forget_reached,
-        "DELETE FROM @extschema@.state_budget_reached WHERE budget OPERATOR(pg_catalog.=) $1 \
-         AND agent OPERATOR(pg_catalog.=) $2 AND period OPERATOR(pg_catalog.=) $3 \
-         AND level OPERATOR(pg_catalog.=) $4",
+        concat!(
+            "DELETE FROM @extschema@.state_budget_reached WHERE ",
+            in_account!(),
+            " AND level OPERATOR(pg_catalog.=) $4"
+        ),
         Seen::Now,
         || {
-            [
-                name(account.budget),
-                name(account.agent),
-                time(account.period),
-                name(level.as_bytes()),
-            ]
+            let [budget, agent, period] = of(account);
+            [budget, agent, period, name(level.as_bytes())]
         },
         nothing,
     )

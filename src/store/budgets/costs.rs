@@ -1,6 +1,6 @@
 //! Costs that nothing was held for, the last costs, and learned prices.
 
-use super::holds::Scope;
+use super::records::Scope;
 use super::{
     Seen, amount, amount_at, is_there, jsonb, long, money_of, name, names, nothing, number,
     optional_amount, optional_name, run, statements, text_at, time, times,

@@ -1,6 +1,6 @@
 //! Counters compared with the holds and costs that they count, and old ones of these, which are counted still.
 
-use super::accounts::Account;
+use super::records::Account;
 use super::{
     Seen, amount_at, interval_at, long, name, nothing, optional_name, run, statements, time,
 };

@@ -2,10 +2,11 @@
 
 use super::{
     Seen, amount, amount_at, interval, interval_at, is_there, long, money_of, name, names, nothing,
-    number, optional_amount, optional_name, run, statements, text_at,
+    number, optional_amount, optional_name, rows, run, statements, text_at,
 };
 use crate::catalog::Catalog;
 use crate::error::{Error, Result, text};
+use crate::sys;
 use pgrx::pg_sys;
 use state_cache_budget::Amount;
 use state_cache_memory::{collect, try_collect};
@@ -38,8 +39,36 @@ pub struct Budget {
     pub guess: Option<Amount>,
 }
 
+/// A budget as a statement of now would see it, row by row; `None` where a statement must look.
+fn budget_by_rows(catalog: &Catalog, name: &[u8]) -> Option<Option<Budget>> {
+    let Some(defined) = rows::definition(catalog, name)? else {
+        return Some(None);
+    };
+    Some(Some(Budget {
+        name: name.into(),
+        has_expired: rows::has_expired(catalog, sys::now())?,
+        guess: match defined.shards {
+            1 => rows::left_of_newest(catalog, name)?,
+            _ => None,
+        },
+        total: defined.total,
+        currency: defined.currency,
+        parent: defined.parent,
+        period: defined.period,
+        soft_limit: defined.soft_limit,
+        shards: defined.shards,
+        revision: defined.revision,
+        retention: defined.retention,
+    }))
+}
+
 /// A budget.
 pub fn budget(catalog: &Catalog, budget: &[u8], seen: Seen) -> Result<Option<Budget>> {
+    if seen == Seen::Now
+        && let Some(found) = budget_by_rows(catalog, budget)
+    {
+        return Ok(found);
+    }
     run(
         catalog,
         &statements(catalog).budget[seen as usize],

@@ -1,136 +1,33 @@
 //! The rows of holds.
 
-use super::accounts::Account;
+use super::records::{Account, Hold, hold_of};
 use super::{
-    Seen, amount, amount_at, interval, interval_at, is_there, jsonb, long, money_of, name, names,
-    nothing, numbers, optional_amount, optional_name, run, statements, text_at, time, times,
+    Seen, amount, amount_at, interval, is_there, jsonb, long, name, names, nothing, numbers,
+    optional_amount, optional_name, rows, run, statements, text_at, time, times,
 };
 use crate::catalog::Catalog;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::spi::{Row, Rows};
-use pgrx::pg_sys::{self, Datum, Oid};
 use state_cache_budget::Amount;
-use state_cache_memory::{collect, try_collect};
+use state_cache_memory::try_collect;
 
-/// Where a hold or a cost is counted, in one budget.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
-    /// The budget.
-    pub budget: Box<[u8]>,
-    /// When the period began.
-    pub period: i64,
-    /// In which shard.
-    pub shard: i32,
-}
+/// The columns of the table that a [`Hold`] has, in their order.
+const HOLD: &str = "hold_id, budget, agent, amount, asked, ttl, owner, remaining, scopes, periods, shards, status, \
+     made_at, expires_at, expired_at, actual, resolved_at";
 
-/// A hold.
-#[derive(Debug, Clone)]
-pub struct Hold {
-    /// Its name.
-    pub id: Box<[u8]>,
-    /// The agent.
-    pub agent: Option<Box<[u8]>>,
-    /// What is held.
-    pub amount: Amount,
-    /// What was asked for, `None` for the price.
-    pub asked: Option<Amount>,
-    /// How long it was to be held.
-    pub ttl: pg_sys::Interval,
-    /// Who holds it.
-    pub owner: Option<Box<[u8]>>,
-    /// What was left after it.
-    pub remaining: Amount,
-    /// Where it is counted, from its own budget up to the root.
-    pub scopes: Vec<Scope>,
-    /// `held`, `settled`, `voided` or `expired`.
-    pub status: Box<[u8]>,
-    /// When it was made.
-    pub made_at: i64,
-    /// When it ends.
-    pub expires_at: i64,
-    /// Whether the counters count it no longer.
-    pub is_taken_out: bool,
-    /// What it cost.
-    pub actual: Option<Amount>,
-    /// When it was settled or voided.
-    pub resolved_at: i64,
-}
-
-const HOLD: &str = "hold_id, agent, amount, asked, ttl, owner, remaining, scopes, periods, shards, status, made_at, \
-     expires_at, expired_at IS NOT NULL, actual, resolved_at";
-
-/// The elements of an array of fixed-size values.
-fn elements(row: &Row<'_>, n: i32, of: Oid) -> Vec<Datum> {
-    let Some(array) = row.column(n) else {
-        return Vec::new();
-    };
-    let length = if of == pg_sys::INT4OID { 4 } else { 8 };
-    let alignment = match of {
-        pg_sys::INT4OID => pg_sys::TYPALIGN_INT,
-        _ => pg_sys::TYPALIGN_DOUBLE,
-    };
-    let (mut values, mut count) = (std::ptr::null_mut(), 0);
-    // SAFETY: the statement gives an array of that type there; the values are copied while the row lives.
-    unsafe {
-        let array = pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        pg_sys::deconstruct_array(
-            array,
-            of,
-            length,
-            true,
-            alignment as std::ffi::c_char,
-            &mut values,
-            std::ptr::null_mut(),
-            &mut count,
-        );
-        match count {
-            1.. => std::slice::from_raw_parts(values, count as usize).to_vec(),
-            _ => Vec::new(),
-        }
-    }
-}
-
-fn hold_of(row: &Row<'_>) -> Result<Hold> {
-    let scopes = match row.column(8) {
-        // SAFETY: the statement gives text[] there; its elements are copied while the row lives.
-        Some(array) => unsafe { crate::varlena::text_elements(array)? },
-        None => Vec::new(),
-    };
-    let periods = elements(row, 9, pg_sys::TIMESTAMPTZOID);
-    let shards = elements(row, 10, pg_sys::INT4OID);
-    let scopes = scopes.into_iter().zip(periods).zip(shards);
-    let scopes = scopes.map(|((budget, period), shard)| Scope {
-        budget: budget.unwrap_or_default().into(),
-        period: period.value() as i64,
-        shard: shard.value() as i32,
-    });
-    let ttl = interval_at(row, 5).ok_or_else(|| Error::Internal {
-        message: "a hold has no ttl".to_owned(),
-    })?;
-    Ok(Hold {
-        id: row.text(1),
-        agent: text_at(row, 2),
-        amount: amount_at(row, 3)?,
-        asked: money_of(row, 4)?,
-        ttl,
-        owner: text_at(row, 6),
-        remaining: amount_at(row, 7)?,
-        scopes: collect(scopes)?,
-        status: row.text(11),
-        made_at: row.bigint(12),
-        expires_at: row.bigint(13),
-        is_taken_out: row.boolean(14),
-        actual: money_of(row, 15)?,
-        resolved_at: row.bigint(16),
-    })
+fn hold_in(row: &Row<'_>) -> Result<Hold> {
+    hold_of(|n| row.column(n as i32 + 1))
 }
 
 fn first_hold(rows: &Rows) -> Result<Option<Hold>> {
-    rows.first().map(|row| hold_of(&row)).transpose()
+    rows.first().map(|row| hold_in(&row)).transpose()
 }
 
 /// Writes a new hold; whether there was none of its name.
 pub fn insert_hold(catalog: &Catalog, hold: &Hold) -> Result<bool> {
+    if let Some(is_new) = rows::insert_hold(catalog, hold) {
+        return Ok(is_new);
+    }
     run(
         catalog,
         &statements(catalog).insert_hold,
@@ -209,6 +106,9 @@ pub fn settle_hold(
     metadata: Option<&[u8]>,
     at: i64,
 ) -> Result<Option<Hold>> {
+    if let Some(settled) = rows::settle_hold(catalog, id, actual, metadata, at) {
+        return settled;
+    }
     run(
         catalog,
         &statements(catalog).settle_hold,
@@ -322,7 +222,7 @@ pub fn lock_expired_holds(
         &sql,
         Seen::Now,
         || [optional_name(of), time(at), long(most)],
-        |rows| try_collect(rows.iter().map(|row| hold_of(&row))),
+        |rows| try_collect(rows.iter().map(|row| hold_in(&row))),
     )
 }
 

@@ -5,20 +5,23 @@ mod costs;
 mod counted;
 mod definitions;
 mod holds;
+mod records;
+mod rows;
 
 use super::own_write::OwnWrite;
 use super::spi::{Connection, Row, Rows, Statement};
 use crate::call::{bigint_datum, integer_datum, varlena_datum};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::money;
+use crate::{memory, money, varlena};
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys::{self, Datum, Oid};
 use state_cache_budget::Amount;
+use state_cache_memory::boxed;
 
 pub use accounts::{
-    Account, AccountRow, Charged, NewShare, Totals, accounts, add_account, charge, forget_reached,
-    grant, has_account, levels, lock_account, reach, release, set_share, spent, totals,
+    AccountRow, NewShare, Totals, accounts, add_account, charge, forget_reached, grant,
+    has_account, levels, lock_account, reach, release, set_share, spent, totals,
 };
 pub use costs::{Cost, NewCost, cost, insert_cost, learn, recent_costs, spent_since};
 pub use counted::{
@@ -29,9 +32,10 @@ pub use definitions::{
     lock_definition, lock_to_redefine, put_agent, put_budget, retire_agents,
 };
 pub use holds::{
-    Hold, Scope, expire_hold, expired, extend_hold, finish_hold, hold, insert_hold, is_held,
-    lock_expired_holds, lock_hold, next_end, old_holds, open_holds, settle_hold, void_hold,
+    expire_hold, expired, extend_hold, finish_hold, hold, insert_hold, is_held, lock_expired_holds,
+    lock_hold, next_end, old_holds, open_holds, settle_hold, void_hold,
 };
+pub use records::{Account, Charged, Hold, Scope};
 
 /// The prepared statements of these files.
 #[derive(Default)]
@@ -211,17 +215,27 @@ fn numbers(numbers: impl Iterator<Item = i32>) -> (Oid, Option<Datum>) {
     array(pg_sys::INT4OID, pg_sys::INT4ARRAYOID, &mut values)
 }
 
+/// What a `numeric` column holds.
+fn money_in(numeric: Datum) -> Result<Amount> {
+    // The constraints of the tables forbid what is none. Counters add up many amounts.
+    money::counter_of(numeric).map_err(|error| Error::Internal {
+        message: format!("a stored amount {error}"),
+    })
+}
+
 /// A `numeric` column, `None` for NULL.
 fn money_of(row: &Row<'_>, n: i32) -> Result<Option<Amount>> {
-    let Some(numeric) = row.column(n) else {
-        return Ok(None);
-    };
-    // The constraints of the tables forbid what is none.
-    money::amount_of(numeric)
-        .map(Some)
-        .map_err(|error| Error::Internal {
-            message: format!("a stored amount {error}"),
-        })
+    row.column(n).map(money_in).transpose()
+}
+
+/// A copy of what a `text` column holds.
+///
+/// # Safety
+/// It is `text`.
+unsafe fn text_of(text: Datum) -> Box<[u8]> {
+    // SAFETY: the caller's promise; copied at once.
+    let bytes = unsafe { varlena::detoasted_bytes(text.cast_mut_ptr()) };
+    memory::or_raise(boxed(bytes))
 }
 
 fn amount_at(row: &Row<'_>, n: i32) -> Result<Amount> {

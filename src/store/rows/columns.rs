@@ -1,9 +1,34 @@
 //! Where the columns are; `catalog::columns` says what they are.
 
+use super::table::Shape;
+use pgrx::pg_sys;
+
 /// How many `state_head` has.
 pub const HEAD: usize = 16;
 /// How many `state_snapshot` has.
 pub const SNAPSHOT: usize = 15;
+
+/// How `state_head` is looked up and written: by class and key, which no update changes.
+pub const HEADS: Shape = Shape {
+    conditions: &NAMES,
+    is_speculative: true,
+    fixed: &[1, 2],
+};
+/// How `state_snapshot` is: by the same, and a range of versions.
+pub const SNAPSHOTS: Shape = Shape {
+    conditions: &[
+        NAMES[0],
+        NAMES[1],
+        (3, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE),
+        (3, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE),
+    ],
+    is_speculative: false,
+    fixed: &[1, 2],
+};
+const NAMES: [(i16, u32, u32); 2] = [
+    (1, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+    (2, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+];
 
 /// Of `state_head`.
 pub mod head {

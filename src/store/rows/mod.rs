@@ -1,5 +1,6 @@
 //! Rows of the tables, written without a statement: through the access method of the table and the machinery of the
-//! indexes, as logical replication's apply worker does.
+//! indexes, as logical replication's apply worker does. Those of states are written here, those of budgets by
+//! `store::budgets::rows` with the same open table.
 //!
 //! A statement is parsed once, but set up for each execution: its plan and its locks are looked at, nodes of the
 //! executor are made for each CTE, expressions are compiled, and all is taken down again. `docs/development.md` says
@@ -38,7 +39,7 @@
 mod access;
 mod columns;
 mod read;
-mod table;
+pub mod table;
 mod write;
 
 use crate::call::Scratch;
@@ -145,10 +146,13 @@ fn not_asked_for() -> ! {
 /// Opens one of the tables, which has so many columns, for changes that need no statement; `None` if they do. What it
 /// allocates lives in `memory`; [`Tables`] closes it.
 fn open(catalog: &Catalog, memory: &Scratch, table: pg_sys::Oid, columns: usize) -> Option<Table> {
-    let key = if columns == columns::HEAD { 2 } else { 4 };
+    let shape = match columns {
+        columns::HEAD => &columns::HEADS,
+        _ => &columns::SNAPSHOTS,
+    };
     let lock = pg_sys::RowExclusiveLock;
     // SAFETY: it is one of the tables. It is closed here, or by whoever drops `Tables`.
-    let mut table = memory.keeping(|| unsafe { Table::open(catalog, table, key, lock) })?;
+    let mut table = memory.keeping(|| unsafe { Table::open(catalog, table, shape, lock) })?;
     // Whoever held a lock until now may have changed it.
     if table.columns() == columns && may_write(catalog) {
         return Some(table);

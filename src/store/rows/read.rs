@@ -1,6 +1,6 @@
 //! Reading the head row of a state, and the row that holds its document.
 
-use super::columns::{head, snapshot};
+use super::columns::{HEADS, SNAPSHOTS, head, snapshot};
 use super::may_read;
 use super::table::{FORWARD, Found, Range, Table};
 use crate::call::{Scratch, varlena_datum};
@@ -82,9 +82,12 @@ fn look_up<T>(
     if !may_read(catalog) {
         return None;
     }
-    let keys = if range.is_some() { 4 } else { 2 };
+    let shape = match range {
+        Some(_) => &SNAPSHOTS,
+        None => &HEADS,
+    };
     // SAFETY: it is one of the tables, and closed below.
-    let mut table = unsafe { Table::open(catalog, table, keys, pg_sys::AccessShareLock)? };
+    let mut table = unsafe { Table::open(catalog, table, shape, pg_sys::AccessShareLock)? };
     // Whoever held a lock until now may have changed it.
     let found = may_read(catalog).then(|| {
         // SAFETY: the names live as long as the current memory.

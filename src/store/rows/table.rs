@@ -11,13 +11,23 @@ use state_cache_memory::copy;
 /// How many columns a primary key has at most.
 const MAX_KEY: usize = 4;
 
+/// How rows of a table are looked up and written.
+pub struct Shape {
+    /// The conditions on columns of the index: the column, the strategy and the function that compares.
+    pub conditions: &'static [(i16, u32, u32)],
+    /// Whether rows are made unless there is one of their key: the indexes are opened for that.
+    pub is_speculative: bool,
+    /// Columns of indexes that no update here changes.
+    pub fixed: &'static [i16],
+}
+
 /// A value, or NULL.
 pub type Value = Option<pg_sys::Datum>;
 
 /// An open table, for the changes of one statement.
 pub struct Table {
     relation: pg_sys::Relation,
-    /// The index of the primary key: class, key, and perhaps a version.
+    /// The index that rows are looked up by: mostly that of the primary key.
     index: pg_sys::Relation,
     scan: pg_sys::IndexScanDesc,
     keys: [pg_sys::ScanKeyData; MAX_KEY],
@@ -26,8 +36,7 @@ pub struct Table {
     /// The row to be written; null until there was one.
     new: Slot,
     indexes: Option<Indexes>,
-    /// Whether rows are made unless there is one: the indexes are opened for that.
-    is_speculative: bool,
+    shape: &'static Shape,
     /// Where what lives as long as this was allocated.
     memory: pg_sys::MemoryContext,
 }
@@ -116,17 +125,32 @@ impl<'a> Found<'a> {
 }
 
 impl Table {
-    /// Opens a table, locked like this; `None` if it is another one by now, or has no primary key. The key is looked
-    /// up by so many conditions. Raises `40001` where another transaction has dropped the tables.
+    /// Opens a table, locked like this; `None` if it is another one by now, or has no primary key. Raises `40001`
+    /// where another transaction has dropped the tables.
     ///
     /// # Safety
-    /// It is `state_head` or `state_snapshot`, and closed by [`Table::close`] under the memory context and resource
-    /// owner of now, unless there is an error.
+    /// The conditions of the shape are those on the first columns of the table's primary key, and the table is closed
+    /// by [`Table::close`] under the memory context and resource owner of now, unless there is an error.
     pub unsafe fn open(
         catalog: &Catalog,
         table: pg_sys::Oid,
-        key: usize,
+        shape: &'static Shape,
         lock: u32,
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::open_by(catalog, table, shape, lock, |it| catalog::primary_key(it)) }
+    }
+
+    /// The same with the index that `index` finds for the open table.
+    ///
+    /// # Safety
+    /// As for [`Table::open`], but with the columns of that index.
+    pub unsafe fn open_by(
+        catalog: &Catalog,
+        table: pg_sys::Oid,
+        shape: &'static Shape,
+        lock: u32,
+        index: impl FnOnce(pg_sys::Relation) -> pg_sys::Oid,
     ) -> Option<Self> {
         let lock = lock as i32;
         // SAFETY: the caller's promise. The slots and the scan are ended by `close`.
@@ -138,7 +162,7 @@ impl Table {
                     Err(_) => Error::Reinstalled.raise(),
                 }
             }
-            let index = match catalog::primary_key(relation) {
+            let index = match index(relation) {
                 pg_sys::InvalidOid => {
                     pg_sys::table_close(relation, pg_sys::NoLock as i32);
                     return None;
@@ -146,27 +170,21 @@ impl Table {
                 index => pg_sys::index_open(index, lock),
             };
             let mut keys = [pg_sys::ScanKeyData::default(); MAX_KEY];
-            let wanted = [
-                (1, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
-                (2, pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
-                (3, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE),
-                (3, pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE),
-            ];
             let none = pg_sys::Datum::from(0usize);
-            for (scan_key, (column, strategy, function)) in keys.iter_mut().zip(wanted).take(key) {
-                let strategy = strategy as u16;
-                pg_sys::ScanKeyInit(scan_key, column, strategy, function.into(), none);
-                scan_key.sk_collation = *(*index).rd_indcollation.add(column as usize - 1);
+            for (scan_key, (column, strategy, function)) in keys.iter_mut().zip(shape.conditions) {
+                let (function, strategy) = ((*function).into(), *strategy as u16);
+                pg_sys::ScanKeyInit(scan_key, *column, strategy, function, none);
+                scan_key.sk_collation = *(*index).rd_indcollation.add(*column as usize - 1);
             }
             Some(Self {
                 relation,
                 index,
-                scan: begin_scan(relation, index, key),
+                scan: begin_scan(relation, index, shape.conditions.len()),
                 keys,
                 found: pg_sys::table_slot_create(relation, std::ptr::null_mut()),
                 new: std::ptr::null_mut(),
                 indexes: None,
-                is_speculative: key == 2,
+                shape,
                 memory: pg_sys::CurrentMemoryContext,
             })
         }
@@ -212,19 +230,32 @@ impl Table {
     /// # Safety
     /// The names live until the last row was found.
     pub unsafe fn look_up(&mut self, [class, key]: [pg_sys::Datum; 2], range: Option<Range>) {
-        self.keys[0].sk_argument = class;
-        self.keys[1].sk_argument = key;
-        let mut count = 2;
-        if let Some(Range { from, to }) = range {
-            self.keys[2].sk_argument = bigint_datum(from);
-            self.keys[3].sk_argument = bigint_datum(to);
-            count = 4;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match range {
+                None => self.look_up_by(&[class, key]),
+                Some(Range { from, to }) => {
+                    self.look_up_by(&[class, key, bigint_datum(from), bigint_datum(to)]);
+                }
+            }
         }
+    }
+
+    /// Begins to look up rows by values for the conditions of the shape, as the active snapshot sees them.
+    ///
+    /// # Safety
+    /// The values are of the types that the conditions compare, and live until the last row was found.
+    pub unsafe fn look_up_by(&mut self, values: &[pg_sys::Datum]) {
+        for (key, value) in self.keys.iter_mut().zip(values) {
+            key.sk_argument = *value;
+        }
+        debug_assert_eq!(values.len(), self.shape.conditions.len());
+        let count = self.shape.conditions.len();
         // SAFETY: the scan was begun with as many keys; the active snapshot outlives the look-up.
         unsafe {
             (*self.scan).xs_snapshot = sys::active_snapshot();
             let keys = self.keys.as_mut_ptr();
-            pg_sys::index_rescan(self.scan, keys, count, std::ptr::null_mut(), 0);
+            pg_sys::index_rescan(self.scan, keys, count as i32, std::ptr::null_mut(), 0);
         }
     }
 
@@ -463,7 +494,7 @@ impl Table {
     /// The indexes, opened when they are first needed: most changes of a row leave them alone.
     fn indexes(&mut self) -> &Indexes {
         let (relation, memory) = (self.relation, self.memory);
-        let is_speculative = self.is_speculative;
+        let shape = self.shape;
         self.indexes.get_or_insert_with(|| {
             // SAFETY: the table is open and locked. What the server looks at of the node is set here: a row is of no
             // range table, and no trigger is called.
@@ -473,8 +504,8 @@ impl Table {
                 let table = table.cast::<pg_sys::ResultRelInfo>();
                 (*table).type_ = pg_sys::NodeTag::T_ResultRelInfo;
                 (*table).ri_RelationDesc = relation;
-                pg_sys::ExecOpenIndices(table, is_speculative);
-                say_what_stays(table);
+                pg_sys::ExecOpenIndices(table, shape.is_speculative);
+                say_what_stays(table, shape.fixed);
                 let executor = pg_sys::CreateExecutorState();
                 pg_sys::MemoryContextSwitchTo(outer);
                 Indexes { table, executor }
@@ -531,9 +562,6 @@ impl Table {
     }
 }
 
-/// The columns of the primary key that no update changes: class and key.
-const NAMES: [i16; 2] = [1, 2];
-
 /// `TOAST_TUPLE_THRESHOLD`: a row that is longer is made shorter.
 const LONGEST_ROW: usize = {
     let header = size_of::<pg_sys::PageHeaderData>() + 4 * size_of::<pg_sys::ItemIdData>();
@@ -574,18 +602,18 @@ unsafe fn compressed(
 }
 
 /// Tells the indexes beforehand which of them an update of a row leaves as it was, which they take for a hint to look
-/// for dead entries where a page is full. The executor finds out by the columns that the statement sets: those of a
-/// row in these tables are all but its name.
+/// for dead entries where a page is full. The executor finds out by the columns that the statement sets: here all but
+/// those that are fixed.
 ///
 /// # Safety
 /// The indexes of `table` are open.
-unsafe fn say_what_stays(table: *mut pg_sys::ResultRelInfo) {
+unsafe fn say_what_stays(table: *mut pg_sys::ResultRelInfo, fixed: &[i16]) {
     // SAFETY: the caller's promise; an index has as many columns as it says.
     unsafe {
         for n in 0..(*table).ri_NumIndices as usize {
             let index = &mut **(*table).ri_IndexRelationInfo.add(n);
             let columns = &index.ii_IndexAttrNumbers[..index.ii_NumIndexKeyAttrs as usize];
-            index.ii_IndexUnchanged = columns.iter().all(|column| NAMES.contains(column));
+            index.ii_IndexUnchanged = columns.iter().all(|column| fixed.contains(column));
             index.ii_CheckedUnchanged = true;
         }
     }

@@ -71,3 +71,13 @@ SELECT outcome($$SELECT state_budget_verify('nothing')$$);
 SELECT state_budget_void('old');
 SELECT state_budget_drop('c');
 DROP FUNCTION price_of, costs;
+-- What adds up to more than one amount can be is counted all the same.
+SELECT state_budget_define('huge', 1, 'USD', shards => 4);
+SELECT state_budget_record_costs('huge', '[{"id": "1", "amount": 900000000000000000}, {"id": "2", "amount": 900000000000000000}, {"id": "3", "amount": 900000000000000000.5}]');
+SELECT s->'spent', s->'remaining' FROM state_budget_summary('huge') s;
+SELECT complaint($$SELECT state_budget_reserve('huge', NULL, 1)$$);
+SELECT state_budget_record_costs('huge', '[{"id": "4", "amount": 0.000000001}]');
+SELECT state_budget_define('huge', 900000000000000000, 'USD', shards => 1);
+SELECT s->'spent', s->'remaining', s->'reached' FROM state_budget_summary('huge') s;
+SELECT * FROM state_budget_verify('huge');
+SELECT state_budget_drop('huge');

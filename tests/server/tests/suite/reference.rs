@@ -81,6 +81,9 @@ fn installed(client: &mut Client) -> Vec<String> {
             .partition(|argument| !argument.starts_with("OUT "));
         let returned = match row[3].as_str() {
             "t" => format!("TABLE ({})", results.join(", ").replace("OUT ", "")),
+            _ if row[2] == "record" => {
+                format!("record ({})", results.join(", ").replace("OUT ", ""))
+            }
             _ => row[2].clone(),
         };
         let signature = format!("{}({}) RETURNS {returned}", row[0], arguments.join(", "));
