@@ -53,7 +53,7 @@ fn claim(state: &StateRef<'_>, owner: &[u8], lease: &pg_sys::Interval) -> Result
         transaction::write_staged(state)?;
     }
     let (taken, held) = {
-        let _owner = Impersonation::owner_of(state.catalog.head);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         match take(state, owner, lease)? {
             Some(taken) => (Some(taken), None),
             None => (None, latest(state)?),
@@ -75,7 +75,7 @@ fn claim(state: &StateRef<'_>, owner: &[u8], lease: &pg_sys::Interval) -> Result
 /// Prolongs the claim of a state that is no run; until when.
 fn renew(state: &StateRef<'_>, token: i64, lease: &pg_sys::Interval) -> Result<i64> {
     transaction::note_claim();
-    let _owner = Impersonation::owner_of(state.catalog.head);
+    let _owner = Impersonation::owner_of(state.catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
         check(state, latest(state)?, token)?;
     }
@@ -92,7 +92,7 @@ fn release(state: &StateRef<'_>, token: i64) -> Result<()> {
     transaction::write_staged(state)?;
     transaction::fence(state, None)?;
     transaction::note_claim();
-    let _owner = Impersonation::owner_of(state.catalog.head);
+    let _owner = Impersonation::owner_of(state.catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
         check(state, latest(state)?, token)?;
     }
@@ -118,7 +118,7 @@ fn lost(state: &StateRef<'_>, token: i64) -> Error {
 /// Makes this transaction write a state that is no run under a token.
 fn fence(state: &StateRef<'_>, token: i64) -> Result<()> {
     {
-        let _owner = Impersonation::owner_of(state.catalog.head);
+        let _owner = Impersonation::owner_of(state.catalog.context);
         check(state, latest(state)?, token)?;
     }
     transaction::fence_from_here(state, token, |former| check_fence(state, former))

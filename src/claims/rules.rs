@@ -25,7 +25,7 @@ impl Capability for Claims {
 /// Raises `40001` unless the claim with this token is the current one, and keeps it so until the transaction ends.
 pub fn check_fence(state: &StateRef<'_>, token: i64) -> Result<()> {
     transaction::note_claim();
-    let _owner = Impersonation::owner_of(state.catalog.head);
+    let _owner = Impersonation::owner_of(state.catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
         // PostgreSQL's own error for a row that has moved would not say who owns the state.
         check(state, latest(state)?, token)?;

@@ -220,18 +220,22 @@ pub fn drop_tombstone(catalog: &Catalog, tombstone: &Tombstone) -> Result<bool> 
             ],
         )?;
     }
-    write(
-        catalog,
-        &statements.drop_lease,
-        "DELETE FROM @extschema@.state_lease WHERE class OPERATOR(pg_catalog.=) $1 \
-         AND key OPERATOR(pg_catalog.=) $2 \
-         AND (owner IS NULL OR expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp())",
-        [pg_sys::TEXTOID, pg_sys::TEXTOID],
-        [
-            Some(varlena_datum(&tombstone.class)),
-            Some(varlena_datum(&tombstone.key)),
-        ],
-    )?;
+    {
+        // Nor the claims.
+        let _owner = Impersonation::owner_of(catalog.context);
+        write(
+            catalog,
+            &statements.drop_lease,
+            "DELETE FROM @extschema@.state_lease WHERE class OPERATOR(pg_catalog.=) $1 \
+             AND key OPERATOR(pg_catalog.=) $2 \
+             AND (owner IS NULL OR expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp())",
+            [pg_sys::TEXTOID, pg_sys::TEXTOID],
+            [
+                Some(varlena_datum(&tombstone.class)),
+                Some(varlena_datum(&tombstone.key)),
+            ],
+        )?;
+    }
     let dropped = write(
         catalog,
         &statements.drop_tombstone,
