@@ -45,6 +45,86 @@ mod server {
         pub fn geterrcode() -> i32;
     }
 
+    // What reads one row by an index, under one guard for all of it.
+    unguarded! {
+        /// `storage/lmgr.h`: also takes in what others have committed about relations.
+        pub fn LockRelationOid(relation: pg_sys::Oid, lock: pg_sys::LOCKMODE);
+        /// `access/table.h`.
+        pub fn table_open(table: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+        /// `access/table.h`.
+        pub fn table_close(table: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+        /// `access/genam.h`.
+        pub fn index_open(index: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+        /// `access/genam.h`.
+        pub fn index_close(index: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+        /// `access/skey.h`: one condition of a scan.
+        pub fn ScanKeyInit(
+            key: pg_sys::ScanKey,
+            column: pg_sys::AttrNumber,
+            strategy: pg_sys::StrategyNumber,
+            function: pg_sys::RegProcedure,
+            argument: pg_sys::Datum,
+        );
+        /// `access/genam.h`: gives the scan its conditions.
+        pub fn index_rescan(
+            scan: pg_sys::IndexScanDesc,
+            keys: pg_sys::ScanKey,
+            key_count: i32,
+            orders: pg_sys::ScanKey,
+            order_count: i32,
+        );
+        /// `access/genam.h`: puts the next row into the slot, if there is one.
+        pub fn index_getnext_slot(
+            scan: pg_sys::IndexScanDesc,
+            direction: pg_sys::ScanDirection::Type,
+            slot: *mut pg_sys::TupleTableSlot,
+        ) -> bool;
+        /// `access/genam.h`.
+        pub fn index_endscan(scan: pg_sys::IndexScanDesc);
+        /// `access/tableam.h`: a slot for rows of the table.
+        pub fn table_slot_create(
+            table: pg_sys::Relation,
+            list: *mut *mut pg_sys::List,
+        ) -> *mut pg_sys::TupleTableSlot;
+        /// `executor/tuptable.h`: also lets go of the row.
+        pub fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+        /// `executor/tuptable.h`: looks at so many columns of the row.
+        pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, count: i32);
+        /// `utils/palloc.h`.
+        pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
+        /// `utils/palloc.h`.
+        pub fn pfree(memory: *mut std::ffi::c_void);
+    }
+
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+    unguarded! {
+        /// `utils/relcache.h`.
+        pub fn RelationGetPrimaryKeyIndex(table: pg_sys::Relation) -> pg_sys::Oid;
+        /// `access/genam.h`.
+        pub fn index_beginscan(
+            table: pg_sys::Relation,
+            index: pg_sys::Relation,
+            snapshot: pg_sys::Snapshot,
+            key_count: i32,
+            order_count: i32,
+        ) -> pg_sys::IndexScanDesc;
+    }
+
+    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17")))]
+    unguarded! {
+        /// `utils/relcache.h`.
+        pub fn RelationGetPrimaryKeyIndex(table: pg_sys::Relation, deferrable: bool) -> pg_sys::Oid;
+        /// `access/genam.h`.
+        pub fn index_beginscan(
+            table: pg_sys::Relation,
+            index: pg_sys::Relation,
+            snapshot: pg_sys::Snapshot,
+            instruments: *mut pg_sys::IndexScanInstrumentation,
+            key_count: i32,
+            order_count: i32,
+        ) -> pg_sys::IndexScanDesc;
+    }
+
     // Handlers of signals, which no guard may stand around.
     unguarded! {
         /// `postmaster/interrupt.h`: has the configuration be read again.
@@ -113,6 +193,15 @@ mod server {
         /// `commands/async.h`: queues a notification of the current transaction.
         pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     }
+}
+
+/// Functions that raise errors and have no guard: whoever calls them puts one around the whole call.
+pub mod unguarded {
+    pub use super::server::{
+        ExecDropSingleTupleTableSlot, LockRelationOid, RelationGetPrimaryKeyIndex, ScanKeyInit,
+        index_beginscan, index_close, index_endscan, index_getnext_slot, index_open, index_rescan,
+        palloc, pfree, slot_getsomeattrs_int, table_close, table_open, table_slot_create,
+    };
 }
 
 /// Adds a line to the context of the error that is being made.

@@ -48,6 +48,15 @@ pub unsafe fn with_stored<'a>(value: *mut pg_sys::varlena) -> (&'a [u8], Option<
     }
 }
 
+/// The bytes of a varlena value, if it is neither compressed nor stored out of line.
+///
+/// # Safety
+/// `value` points to a varlena, which outlives `'a`.
+pub unsafe fn plain_bytes<'a>(value: *mut pg_sys::varlena) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    unsafe { (!is_toasted(value)).then(|| varlena_bytes(value)) }
+}
+
 /// Bytes of a varlena value with its header, if the header is the long one of a value that is neither compressed nor
 /// stored out of line.
 ///

@@ -490,6 +490,12 @@ impl Catalog {
     }
 }
 
+/// Whether something has arrived that this session has not taken in: about the tables, or about what roles may do.
+/// Never panics.
+pub fn is_stale() -> bool {
+    STALE.get() || ACCESS_STALE.get()
+}
+
 /// A relation changed: ours, or (0) possibly any.
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, relation: pg_sys::Oid) {
     let ours = relation == pg_sys::InvalidOid

@@ -38,6 +38,7 @@
 
 mod access;
 mod columns;
+mod glance;
 mod read;
 pub mod table;
 mod write;
@@ -49,7 +50,8 @@ use crate::sys;
 use pgrx::pg_sys;
 use table::Table;
 
-pub use read::{Held, StoredHead, read, read_head};
+pub use glance::StoredHead;
+pub use read::{Held, read, read_head};
 pub use write::Pruning;
 
 /// The tables, open for writing.

@@ -1,26 +1,13 @@
 //! Reading the head row of a state, and the row that holds its document.
 
 use super::columns::{HEADS, SNAPSHOTS, head, snapshot};
+use super::glance::{self, StoredHead};
 use super::may_read;
 use super::table::{FORWARD, Found, Range, Table};
 use crate::call::{Scratch, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::store::storage::{Columns, Holder};
 use pgrx::pg_sys;
-
-/// A head row, but for the document that it may hold.
-pub struct StoredHead {
-    /// The current version.
-    pub version: i64,
-    /// Whether that is a tombstone.
-    pub deleted: bool,
-    /// When it expires, `i64::MAX` for never.
-    pub expires_at: i64,
-    /// The transaction that wrote the row.
-    pub xid: pg_sys::TransactionId,
-    /// Hash of the document, `None` where there is none.
-    pub hash: Option<u128>,
-}
 
 /// The row that holds a document.
 pub struct Held {
@@ -64,6 +51,12 @@ pub fn read(
 
 /// The head row alone, likewise.
 pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Option<Option<StoredHead>> {
+    if !may_read(catalog) {
+        return None;
+    }
+    if let Some(found) = glance::at_head(catalog.head, class, key) {
+        return Some(found);
+    }
     let memory = Scratch::new();
     memory.keeping(|| {
         let names = [varlena_datum(class), varlena_datum(key)];
