@@ -179,6 +179,9 @@ pub mod injection {
         /// Comparing an entry with the head row before it answers a validated read.
         #[name = c"no_validation"]
         Validation,
+        /// Reading the head row at SERIALIZABLE, with the predicate locks for it, before L1 answers.
+        #[name = c"no_predicate_locks"]
+        PredicateLocks,
         /// Filling under a snapshot of one's own.
         #[name = c"fill_under_caller_snapshot"]
         FreshSnapshot,

@@ -39,7 +39,7 @@ pub(super) fn route(state: &StateRef<'_>, own_rows: bool) -> Route {
             false => Route::L3(Counter::BypassPrivileges),
         };
     }
-    if sys::isolation_is_serializable() {
+    if sys::isolation_is_serializable() && !crate::fault::leaves_out!(PredicateLocks) {
         return Route::Validated(l1, Counter::BypassSerializable);
     }
     match sys::recovery_in_progress() {

@@ -11,9 +11,9 @@ use std::time::Duration;
 /// States of each class.
 const KEYS: u64 = 24;
 const CLASSES: [&str; 2] = ["load_kept", "load_current"];
-const WRITERS: u64 = 4;
-/// Sessions that read, on each standby.
-const READERS: u64 = 4;
+/// Sessions that write, and that read on each standby: in the suite, and in the soak.
+const FEW: u64 = 4;
+const MANY: u64 = 8;
 
 /// Whether a statement was stopped by what replay had to remove, by a promotion, or by another transaction, and may
 /// be run again.
@@ -179,8 +179,9 @@ fn read(server: &Server, seed: u64, done: &AtomicBool, findings: &Findings, unsa
 }
 
 /// One round: load, a promotion in the middle, load on the new primary; so many comparisons before and after it, or
-/// until one is wrong. How many there were, and what was wrong. Readers leave out a step, or none.
-fn round(seed: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
+/// until one is wrong. How many there were, and what was wrong. So many sessions write, and so many read on each
+/// standby; readers leave out a step, or none.
+fn round(seed: u64, sessions: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
     let primary = Server::new(&[
         "state_cache.memory = 1MB",
         "max_standby_streaming_delay = 5s",
@@ -214,12 +215,12 @@ fn round(seed: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
     };
     std::thread::scope(|threads| {
         let _end = (RaiseOnDrop(&done), RaiseOnDrop(&old_done));
-        for number in 0..WRITERS {
+        for number in 0..sessions {
             let (primary, done) = (&primary, &old_done);
             threads.spawn(move || write(primary, seed ^ number << 8, done));
         }
         for (place, server) in [&standby, &cascading].into_iter().enumerate() {
-            for number in 0..READERS {
+            for number in 0..sessions {
                 let (done, findings) = (&done, &findings[place]);
                 threads.spawn(move || {
                     read(
@@ -248,7 +249,7 @@ fn round(seed: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
             ask(&standby, "SELECT pg_is_in_recovery()") == "f"
         });
         old_done.store(true, SeqCst);
-        for number in 0..WRITERS {
+        for number in 0..sessions {
             let (standby, done) = (&standby, &done);
             threads.spawn(move || write(standby, seed ^ (number + 50) << 8, done));
         }
@@ -272,12 +273,15 @@ fn round(seed: u64, comparisons: u64, unsafely: &str) -> (u64, Vec<String>) {
 
 #[test]
 fn reads_on_standbys_equal_the_tables_through_a_promotion() {
-    assert_eq!(round(1, 4_000, "").1, Vec::<String>::new());
+    assert_eq!(round(1, FEW, 4_000, "").1, Vec::<String>::new());
 }
 
 #[test]
 fn reads_on_standbys_that_are_not_compared_with_the_head_row_are_found_out() {
-    assert_ne!(round(1, 100_000, "no_validation").1, Vec::<String>::new());
+    assert_ne!(
+        round(1, FEW, 100_000, "no_validation").1,
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -285,7 +289,7 @@ fn reads_on_standbys_that_are_not_compared_with_the_head_row_are_found_out() {
 fn reads_on_standbys_equal_the_tables_through_twenty_promotions() {
     let mut all = 0;
     for seed in 1000..1020 {
-        let (compared, wrong) = round(seed, 10_000, "");
+        let (compared, wrong) = round(seed, MANY, 10_000, "");
         assert_eq!(wrong, Vec::<String>::new(), "seed {seed}");
         all += compared;
     }
