@@ -1979,7 +1979,7 @@ CREATE FUNCTION state_cache_workers(
 		OUT database text, OUT pid integer, OUT state text, OUT activity text, OUT started_at timestamptz,
 		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
 		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
-		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record
+		OUT warm_done bigint, OUT warm_total bigint, OUT audited bigint, OUT differing bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_workers';
 COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
 
@@ -2258,6 +2258,11 @@ CREATE FUNCTION state_protections_note() RETURNS void
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_protections_note'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	-- Two who note the same would both add it.
 	EXECUTE format('LOCK TABLE %s.state_protection IN SHARE ROW EXCLUSIVE MODE', home);
 	-- What was in force here and is not any more was taken away on purpose.
@@ -2317,6 +2322,11 @@ DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 	item record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_grant'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, profile;
 	EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', home, role);
 	FOR item IN EXECUTE format('SELECT * FROM %s.state_profiles() p WHERE p.profile = $1', home) USING profile LOOP
@@ -2334,6 +2344,11 @@ DECLARE
 	home regnamespace := (SELECT extnamespace FROM pg_extension WHERE extname = 'state_cache');
 	item record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_revoke'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, COALESCE(profile, 'reader');
 	FOR item IN EXECUTE format('SELECT DISTINCT p.privileges, p.kind, p.object FROM %s.state_profiles() p
 		WHERE p.profile = $1 OR $1 IS NULL', home) USING profile

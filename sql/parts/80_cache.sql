@@ -151,7 +151,7 @@ CREATE FUNCTION state_cache_workers(
 		OUT database text, OUT pid integer, OUT state text, OUT activity text, OUT started_at timestamptz,
 		OUT last_flush timestamptz, OUT backlog bigint, OUT lag interval, OUT untold bigint,
 		OUT last_error text, OUT last_error_at timestamptz, OUT failures bigint,
-		OUT warm_done bigint, OUT warm_total bigint) RETURNS SETOF record
+		OUT warm_done bigint, OUT warm_total bigint, OUT audited bigint, OUT differing bigint) RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'state_cache_workers';
 COMMENT ON FUNCTION state_cache_workers() IS 'what the view state_cache_workers shows';
 

@@ -268,6 +268,11 @@ CREATE FUNCTION state_protections_note() RETURNS void
 DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_protections_note'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	-- Two who note the same would both add it.
 	EXECUTE format('LOCK TABLE %s.state_protection IN SHARE ROW EXCLUSIVE MODE', home);
 	-- What was in force here and is not any more was taken away on purpose.

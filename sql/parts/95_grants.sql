@@ -39,6 +39,11 @@ DECLARE
 	home text := (SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'state_cache');
 	item record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_grant'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, profile;
 	EXECUTE format('GRANT USAGE ON SCHEMA %s TO %s', home, role);
 	FOR item IN EXECUTE format('SELECT * FROM %s.state_profiles() p WHERE p.profile = $1', home) USING profile LOOP
@@ -56,6 +61,11 @@ DECLARE
 	home regnamespace := (SELECT extnamespace FROM pg_extension WHERE extname = 'state_cache');
 	item record;
 BEGIN
+	IF pg_is_in_recovery() THEN
+		RAISE 'cannot execute %() during recovery', 'state_revoke'
+			USING ERRCODE = 'read_only_sql_transaction',
+			HINT = 'This server is a standby. Call it on the primary: target_session_attrs=primary.';
+	END IF;
 	EXECUTE format('SELECT %s.state_profile_check($1, $2)', home) USING role, COALESCE(profile, 'reader');
 	FOR item IN EXECUTE format('SELECT DISTINCT p.privileges, p.kind, p.object FROM %s.state_profiles() p
 		WHERE p.profile = $1 OR $1 IS NULL', home) USING profile

@@ -39,7 +39,7 @@ pub mod noting;
 pub mod publish;
 pub mod read;
 pub mod tables;
-mod validated;
+pub mod validated;
 pub mod visibility;
 pub mod warm;
 

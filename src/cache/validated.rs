@@ -39,7 +39,8 @@ use super::tables::{from_l3, from_table, newest};
 use super::visibility::{is_own, same_visibility, widen};
 use crate::counters::Counter;
 use crate::error::Result;
-use crate::shared::SharedL1;
+use crate::settings;
+use crate::shared::{self, SharedL1};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Storage, StoredHead};
 use crate::sys;
@@ -120,14 +121,10 @@ pub(super) fn in_recovery<F: Form>(
     };
     let newest = newest(state)?;
     crate::fault::stop_at!(BeforeFill);
-    offer(
-        state,
-        l1,
-        &key,
-        token,
-        newest.stored.as_ref(),
-        Origin::Recovery,
-    );
+    let stored = newest.stored.as_ref();
+    if offer(state, l1, &key, token, stored, Origin::Recovery) {
+        call_auditor();
+    }
     match newest.is_what_the_caller_sees {
         true => {
             let found = from_l3(state, newest.stored, form)?;
@@ -135,6 +132,40 @@ pub(super) fn in_recovery<F: Form>(
         }
         false => by_table(state, Counter::Misses, form),
     }
+}
+
+/// L1 has an entry more. In recovery no change calls a worker, which may be to audit L1.
+fn call_auditor() {
+    if settings::audit_rate() > 0
+        && let Some(database) = shared::database()
+        && !database.has_worker()
+        && database.due() == shared::NEVER
+    {
+        database.wake_worker();
+    }
+}
+
+/// What a validated read would be answered by L1 with: nothing is filled, and nothing counted. `None` where L3 would
+/// answer.
+pub fn peek<F: Form>(
+    state: &StateRef<'_>,
+    l1: &SharedL1,
+    form: &mut F,
+) -> Result<Option<Found<F::Output>>> {
+    let key = state.l1_key();
+    let verdict = match form.take(l1, &key) {
+        Taken::Entry(info, value) => validate(state, &info, value)?,
+        Taken::Failed(error) => return Err(error),
+        Taken::Damaged => {
+            damage::found(state, l1, &key)?;
+            return Ok(None);
+        }
+        Taken::Miss => return Ok(None),
+    };
+    Ok(match verdict {
+        Verdict::Answer(found) => Some(found),
+        Verdict::Behind | Verdict::Other => None,
+    })
 }
 
 /// Answers with an unproven entry that has been taken, and proves it; `None` if it is not what the tables hold, and

@@ -36,6 +36,7 @@ pub fn draw(sequence: pg_sys::Oid) -> i64 {
 sql_functions! {
     /// `state_draw(sequence)`: the default of the columns that hold such numbers.
     fn state_draw(call) {
+        call::check_may_write(c"state_draw()")?;
         let sequence = call.argument(0).ok_or_else(|| Error::null_argument("sequence"))?;
         Ok(call::bigint_datum(draw(pg_sys::Oid::from(sequence.value() as u32))))
     }

@@ -2,7 +2,7 @@
 //!
 //! An entry is compared under one snapshot with what the tables, or the source, give under the same. It takes part
 //! only if a reader with that snapshot would be answered by it. What goes by age is left out, and so is what only L1
-//! holds.
+//! holds. In recovery an entry takes part if the head row lets it answer; it is not replaced where the row does not.
 
 use super::definition;
 use super::read::{Reader, Seen, document_key};
@@ -11,12 +11,12 @@ use crate::cache::StateRef;
 use crate::cache::forms::{Document, Nothing};
 use crate::cache::found::Reader as Asking;
 use crate::cache::warm::Warmed;
-use crate::cache::{self, read, tables};
+use crate::cache::{self, read, tables, validated};
 use crate::call::{self, sql_functions};
 use crate::catalog::{self, Catalog};
 use crate::error::{Error, Result};
 use crate::snapshot::PushedSnapshot;
-use crate::{memory, shared};
+use crate::{memory, shared, sys};
 use pgrx::pg_sys;
 use state_cache_memory::Grow;
 use std::rc::Rc;
@@ -117,9 +117,15 @@ fn audit_state(state: &StateRef<'_>) -> Result<Compared> {
         return Ok(Compared::PassedOver);
     }
     let document = |found: crate::cache::found::Found<Vec<u8>>| found.state().map(|(_, it)| it);
-    let cached = document(read::read(state, Asking::Change, false, &mut Document)?);
-    let computed = document(tables::from_table(state, &mut Document)?);
-    Ok(Compared::of(cached, computed))
+    let cached = match shared::l1().filter(|_| sys::recovery_in_progress()) {
+        None => read::read(state, Asking::Change, false, &mut Document)?,
+        Some(l1) => match validated::peek(state, l1, &mut Document)? {
+            Some(found) => found,
+            None => return Ok(Compared::PassedOver),
+        },
+    };
+    let computed = tables::from_table(state, &mut Document)?;
+    Ok(Compared::of(document(cached), document(computed)))
 }
 
 /// A document of a derived class.

@@ -1,5 +1,8 @@
 //! The task that audits L1 at a low rate (`state_cache.audit_rate`). What it has found stands in a table, which
 //! outlives a crash; whose rights count says the header of `unattended`.
+//!
+//! What the workers of a server have found since its start `state_cache_workers` shows as well, and on a standby that
+//! alone: nothing can be written there, and the table says what the primary has found.
 
 use super::audit::{Compared, compare, sample};
 use super::unattended;
@@ -9,8 +12,9 @@ use crate::identity::Impersonation;
 use crate::settings;
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Audited};
+use crate::sys;
 use crate::worker::task::{Next, Round, Task};
-use crate::worker::transaction;
+use crate::worker::{self, transaction};
 use std::rc::Rc;
 
 /// Microseconds of a second.
@@ -58,7 +62,7 @@ impl Task for Auditor {
         self.last = Some(round.now);
         let catalog = transaction(catalog::installed)?.ok_or(Error::NotInstalled)?;
         let found = audit(&catalog, most as usize)?;
-        if found.compared > 0 || found.passed_over > 0 {
+        if !sys::recovery_in_progress() && (found.compared > 0 || found.passed_over > 0) {
             transaction(|| {
                 // What others have put onto that table runs with its owner's privileges, not with the worker's.
                 let _owner = Impersonation::owner_of(catalog.audit_result);
@@ -85,6 +89,10 @@ impl Task for Auditor {
         Ok(Next::At(round.now + wait))
     }
 
+    fn works_in_recovery(&self) -> bool {
+        true
+    }
+
     fn holds_work(&self) -> bool {
         false
     }
@@ -95,13 +103,10 @@ fn audit(catalog: &Rc<Catalog>, most: usize) -> Result<Audited> {
     let names = transaction(|| sample(catalog, None, most))?;
     let mut found = Audited::default();
     for names in names.chunks(STEP) {
+        let (compared, differing) = (found.compared, found.differing);
         transaction(|| {
             for (class, key, is_derived) in names {
-                let compared = unattended::run(|| {
-                    let _snapshot = PushedSnapshot::latest();
-                    compare(catalog, class, key, *is_derived)
-                });
-                match compared {
+                match compare_one(catalog, class, key, *is_derived)? {
                     Ok(Compared::Same) => found.compared += 1,
                     Ok(Compared::Differs(_)) => {
                         found.compared += 1;
@@ -117,6 +122,30 @@ fn audit(catalog: &Rc<Catalog>, most: usize) -> Result<Audited> {
             }
             Ok(())
         })?;
+        worker::report_audit(found.compared - compared, found.differing - differing);
     }
     Ok(found)
+}
+
+/// Compares an entry; the message of the error if that fails.
+///
+/// # Errors
+/// What ends this call of the task. In recovery every error does: a subtransaction would survive it, but within one a
+/// conflict with recovery ends the process.
+fn compare_one(
+    catalog: &Rc<Catalog>,
+    class: &[u8],
+    key: &[u8],
+    is_derived: bool,
+) -> Result<std::result::Result<Compared, String>> {
+    let compare = || {
+        let _snapshot = PushedSnapshot::latest();
+        compare(catalog, class, key, is_derived)
+    };
+    match sys::recovery_in_progress() {
+        false => Ok(unattended::run(compare)),
+        // L1 holds none there.
+        true if is_derived => Ok(Ok(Compared::PassedOver)),
+        true => compare().map(Ok),
+    }
 }

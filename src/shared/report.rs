@@ -111,6 +111,10 @@ pub struct Report {
     pub warm_done: AtomicU64,
     /// States that it will look at.
     pub warm_total: AtomicU64,
+    /// Entries of L1 that audits have compared since the server started.
+    pub audited: AtomicU64,
+    /// Those that were not what they should be.
+    pub differing: AtomicU64,
     error: Text<ERROR>,
     activity: Text<ACTIVITY>,
 }
@@ -127,7 +131,13 @@ impl Report {
         ] {
             time.store(0, SeqCst);
         }
-        for count in [&self.failures, &self.warm_done, &self.warm_total] {
+        for count in [
+            &self.failures,
+            &self.warm_done,
+            &self.warm_total,
+            &self.audited,
+            &self.differing,
+        ] {
             count.store(0, SeqCst);
         }
         self.error.len.store(0, SeqCst);

@@ -82,6 +82,8 @@ sql_functions! {
                 Some(call::count_datum(report.failures.load(SeqCst))),
                 Some(call::count_datum(report.warm_done.load(SeqCst))),
                 Some(call::count_datum(report.warm_total.load(SeqCst))),
+                Some(call::count_datum(report.audited.load(SeqCst))),
+                Some(call::count_datum(report.differing.load(SeqCst))),
             ]);
         }
         Ok(call::void_datum())

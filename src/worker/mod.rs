@@ -47,7 +47,7 @@ mod work;
 use pgrx::pg_sys;
 
 pub use guard::{Failure, guarded};
-pub use place::{accept, activity, flushed, report, report_warming, transaction};
+pub use place::{accept, activity, flushed, report, report_audit, report_warming, transaction};
 pub use work::{Errand, Work, new_task};
 
 /// Takes in what the workers are to do. If the library is being preloaded, registers the launcher and watches for

@@ -69,6 +69,14 @@ pub fn report_warming(done: u64, total: u64) {
     }
 }
 
+/// Counts entries of L1 that an audit has compared, and those that were not what they should be.
+pub fn report_audit(compared: u64, differing: u64) {
+    if let Some(slot) = SLOT.get() {
+        slot.report.audited.fetch_add(compared, SeqCst);
+        slot.report.differing.fetch_add(differing, SeqCst);
+    }
+}
+
 /// Says whether commits may leave changes to this worker from here on; a worker that is about to leave takes
 /// none.
 pub fn accept(accepting: bool) {

@@ -48,6 +48,7 @@ mod standby;
 mod standby_races;
 mod standby_recovery;
 mod standby_stress;
+mod standby_surface;
 mod stress;
 mod subscriber;
 mod text_in;

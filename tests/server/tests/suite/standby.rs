@@ -193,6 +193,55 @@ fn a_standby_warms_its_cache_after_a_restart_and_has_another_worker_once_promote
     });
 }
 
+#[test]
+fn the_worker_of_a_standby_audits_what_l1_holds_there() {
+    let primary = Server::new(&[]);
+    let standby = primary.standby();
+    // In a database that is there since the standby's start there is a worker already.
+    primary.connect().run("CREATE DATABASE later");
+    let mut writer = primary.connect_to("later");
+    writer.run("CREATE EXTENSION state_cache");
+    writer.run("SELECT state_set('k' || n, '{\"n\": 1}') FROM generate_series(1, 30) n");
+    standby.catch_up_with(&primary);
+    standby.configure(&["state_cache.audit_rate = 60000"]);
+    let mut reader = standby.connect_to("later");
+    reader.run("SELECT pg_reload_conf()");
+    let audit_rate = "SELECT current_setting('state_cache.audit_rate')";
+    eventually("the setting", || reader.text(audit_rate) == "60000");
+    let sum = "SELECT sum((state_get('k' || n) -> 'n')::int) FROM generate_series(1, 30) n";
+    assert_eq!(reader.number(sum), 30);
+    let reported = |what: &str| {
+        format!(
+            "SELECT coalesce(max({what}), 0) FROM state_cache_workers WHERE database = current_database()"
+        )
+    };
+    eventually("an audit of all", || {
+        reader.number(&reported("audited")) >= 30
+    });
+    // An entry that the head row does not let answer takes no part.
+    writer.run("SELECT state_set('k' || n, '{\"n\": 2}') FROM generate_series(1, 15) n");
+    standby.catch_up_with(&primary);
+    let before = reader.number(&reported("audited"));
+    eventually("an audit of the others", || {
+        reader.number(&reported("audited")) >= before + 15
+    });
+    assert_eq!(reader.number(&reported("differing")), 0);
+    assert_eq!(reader.number(&reported("failures")), 0);
+    // Who does not ask the head row finds that such entries are not what the tables hold.
+    standby.configure(&["state_cache.test_unsafe = 'no_validation'"]);
+    reader.run("SELECT pg_reload_conf()");
+    eventually("an audit that finds them", || {
+        reader.number(&reported("differing")) > 0
+    });
+    assert!(
+        standby
+            .log()
+            .contains("entries of the cache are not what they are copies of")
+    );
+    // The table says what the primary has found, which has not looked.
+    assert_eq!(reader.number("SELECT count(*) FROM state_audits"), 0);
+}
+
 // Whether the primary preloads makes no difference to its standby, nor the other way round.
 #[test]
 fn either_of_primary_and_standby_may_do_without_preloading() {
