@@ -248,9 +248,12 @@ fn run_at_limits(limits: &[u64]) {
     for statement in STATEMENTS {
         for more in limits {
             let mut client = case.server.connect();
-            // What a session needs once. Of a time zone that it has no memory to load the server says that there is
-            // none.
-            client.run("SET TimeZone = 'UTC'; RESET TimeZone; SELECT state_version('big', 'all'), state_cursor()");
+            // What a session needs once. Of a time zone, or a language, that it has no memory to load the server says
+            // that there is none.
+            client.run(
+                "SET TimeZone = 'UTC'; RESET TimeZone; DO $$ BEGIN END $$;
+                SELECT state_version('big', 'all'), state_cursor()",
+            );
             limit_memory(client.pid(), more * 1024);
             // Undone, so that the next limit finds the same.
             match &*outcome(&mut client, statement, false) {
