@@ -48,8 +48,8 @@ fn a_change_updates_one_row_and_touches_no_index() {
         });
         let [updates_now, hot_now, snapshots_now] = now;
         let (updates, hot) = (updates_now - updates, hot_now - hot);
-        // The first change of each state makes its row larger, and may move it to another page; so does a change while
-        // a snapshot keeps what could be pruned. Were a column of an index changed, no update were HOT.
+        // The first change of each state makes its row larger, and may move it to another page; so does a change
+        // while a snapshot keeps what could be pruned. Were a column of an index changed, no update were HOT.
         assert!(
             updates - hot <= KEYS + updates / 2,
             "{mode}, {hashes}: {hot} of {updates} updates were HOT"

@@ -184,8 +184,8 @@ fn old_partitions_go_whole_and_what_is_needed_of_them_stays() {
     save(&mut admin, "moved", 21..=21);
     admin.run("SELECT state_save('rewritten', '{\"n\": 21}', recovery_point => true)");
     admin.run("SELECT state_save('point', '{\"n\": 10}', recovery_point => true)");
-    let encodings = "SELECT key, encoding FROM state_head, state_history(key) s WHERE s.created_at > now() - interval \
-        '1 day' ORDER BY 1, s.version";
+    let encodings = "SELECT key, encoding FROM state_head, state_history(key) s \
+        WHERE s.created_at > now() - interval '1 day' ORDER BY 1, s.version";
     assert_eq!(
         admin.rows(encodings),
         [
