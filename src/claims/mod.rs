@@ -5,8 +5,8 @@
 //! What room `context` says of the claims of runs holds here, for states of any class and for names of which there is
 //! no state. A run is claimed as a run: the functions of this room hand it on.
 //!
-//! **A claim** is a row of `state_lease`, which is written as the owner of the tables: whoever may change the state
-//! may claim it. Where row-level security applies to somebody, only states that it shows can be claimed. The row
+//! **A claim** is a row of `state_lease`, which is written as the owner of `state_context`: whoever may change the
+//! state may claim it. Where row-level security applies to somebody, only states that it shows can be claimed. The row
 //! stays when the claim is released or the state is deleted, and goes with the tombstone unless somebody holds it: a
 //! token is never given out twice, and each is greater than all before it of the same name.
 //!
