@@ -216,7 +216,7 @@ pub mod injection {
         /// Staging what a change does to the counts of a job as an increment, which is applied again at the flush.
         #[name = c"no_job_increments"]
         JobIncrements,
-        /// Locking a job before its tasks are counted.
+        /// Locking a restored job before its tasks are counted.
         #[name = c"no_job_lock"]
         JobLock,
         /// Ending the last use of the batch before the commit record.
