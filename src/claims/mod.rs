@@ -6,9 +6,9 @@
 //! no state. A run is claimed as a run: the functions of this room hand it on.
 //!
 //! **A claim** is a row of `state_lease`, which is written as the owner of `state_context`: whoever may change the
-//! state may claim it. Where row-level security applies to somebody, only states that it shows can be claimed. The row
-//! stays when the claim is released or the state is deleted, and goes with the tombstone unless somebody holds it: a
-//! token is never given out twice, and each is greater than all before it of the same name.
+//! state may claim it. Where row-level security applies to somebody, only states that it shows can be claimed. The
+//! row stays when the claim is released or the state is deleted, and goes with the tombstone unless somebody holds
+//! it: a token is never given out twice, and each is greater than all before it of the same name.
 //!
 //! **A fence** makes a transaction write a state under a token from there on, whichever function changes the state
 //! and whatever batch the change is staged in. The token is looked at when it is named, and again by each flush that
