@@ -9,7 +9,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TRACE ?= demo/run.jsonl
 
 .PHONY: help setup build install uninstall demo demo-tiers run test lint unit regress isolation crash clients bench \
-	savers soak matrix newcomer clean
+	savers adapters soak matrix newcomer clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18

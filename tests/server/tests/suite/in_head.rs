@@ -22,9 +22,15 @@ const CHANGES: i64 = 2000;
 /// in the row itself, one of ten is not.
 #[test]
 fn a_change_updates_one_row_and_touches_no_index() {
-    let server = Server::new(&["autovacuum = off", "state_cache.flush_interval = '10ms'"]);
-    let mut client = server.connect();
     for (mode, hashes) in [("through", 30), ("through", 300), ("behind", 30)] {
+        // A worker's snapshot keeps old rows from being pruned: only where it writes is there one.
+        let workers = if mode == "behind" { 1 } else { 0 };
+        let server = Server::new(&[
+            "autovacuum = off",
+            "state_cache.flush_interval = '10ms'",
+            &format!("state_cache.max_workers = {workers}"),
+        ]);
+        let mut client = server.connect();
         client.run(&format!(
             "SELECT state_class_define('one', write_mode => '{mode}');
              SELECT state_set('k' || n, '0', class => 'one') FROM generate_series(1, {KEYS}) n"
@@ -48,19 +54,18 @@ fn a_change_updates_one_row_and_touches_no_index() {
         });
         let [updates_now, hot_now, snapshots_now] = now;
         let (updates, hot) = (updates_now - updates, hot_now - hot);
-        // The first change of each state makes its row larger, and may move it to another page; so does a change
-        // while a snapshot keeps what could be pruned. Were a column of an index changed, no update were HOT.
+        // The first change of each state makes its row larger, and may move it to another page.
         assert!(
-            updates - hot <= KEYS + updates / 2,
+            updates - hot <= KEYS + updates / 10,
             "{mode}, {hashes}: {hot} of {updates} updates were HOT"
         );
         assert_eq!(snapshots_now, snapshots, "{mode}, {hashes}");
+        assert_eq!(
+            client.number("SELECT count(*) FROM state_head WHERE state IS NULL"),
+            0
+        );
+        assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());
     }
-    assert_eq!(
-        client.number("SELECT count(*) FROM state_head WHERE state IS NULL"),
-        0
-    );
-    assert_eq!(inconsistencies(&mut client), Vec::<Vec<String>>::new());
 }
 
 fn plan(client: &mut Client, sql: &str) -> String {
