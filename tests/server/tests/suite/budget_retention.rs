@@ -307,7 +307,7 @@ fn told_after(server: &Server, first: &str, end: &str, second: &'static str) -> 
     eventually("the second to wait, or to be done", || {
         thread.is_finished()
             || other.flag(&format!(
-                "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
             ))
     });
     ahead.run(end);
