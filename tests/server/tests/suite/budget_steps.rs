@@ -174,7 +174,7 @@ fn waits<'a>(
     let mut look = server.connect();
     state_cache_server_tests::eventually("the other session to wait", || {
         look.flag(&format!(
-            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
         ))
     });
     waiting
