@@ -257,7 +257,8 @@ impl<'a> Feeder<'a> {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(0);
-        // Never one that was there, also where Redis has forgotten which were.
+        // Greater than the one that is there. Where Redis has lost that number, the clock is greater than it, unless
+        // somebody has set the clock back by more than the age of that generation.
         let generation = now.max(self.generation.saturating_add(1));
         let epoch = position
             .as_ref()
