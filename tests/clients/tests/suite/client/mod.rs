@@ -6,6 +6,7 @@ mod checker;
 mod exported;
 mod reads;
 mod redis;
+mod stage;
 mod tiers;
 mod tracking;
 mod transactions;

@@ -1,38 +1,16 @@
 //! Redis between the near cache and the server. What stands in Redis is written by hand, so that each of its
 //! states comes exactly where it is wanted.
 
-use super::Home;
-use super::redis::Redis;
-use postgres::Client;
+use super::stage::Stage;
 use serde_json::{Value as Json, json};
 use state_cache_client::{L2Options, StateCache, Tier};
 use state_cache_l2::{Content, Value};
 use state_cache_server_tests::{Sql, eventually};
 use std::time::Duration;
 
-/// A database with class `config` in Redis.
-struct Tiers {
-    home: Home,
-    redis: Redis,
-    session: Client,
-}
-
-impl Tiers {
-    fn new(name: &str) -> Self {
-        let home = Home::new(name);
-        let mut session = home.database.session();
-        session.run("SELECT state_class_define('config', l2_ttl => '1 hour')");
-        let redis = Redis::start(name);
-        redis.tell_meta(&mut session, r#"["config"]"#);
-        Self {
-            home,
-            redis,
-            session,
-        }
-    }
-
+impl Stage {
     /// A client that remembers answers of Redis, or not. Nothing of it is used before it has looked at Redis.
-    fn client(&self, max_lag: Duration) -> StateCache {
+    fn remembering(&self, max_lag: Duration) -> StateCache {
         let options = L2Options {
             prefix: self.redis.prefix.as_str().to_owned(),
             max_lag,
@@ -44,18 +22,7 @@ impl Tiers {
     }
 
     fn forgetful(&self) -> StateCache {
-        self.client(Duration::from_secs(3600))
-    }
-
-    fn set(&mut self, key: &str, n: u32) {
-        self.session.run(&format!(
-            "SELECT state_set('{key}', '{{\"n\": {n}}}', class => 'config')"
-        ));
-    }
-
-    fn read(&self, cache: &StateCache, key: &str) -> (Option<Json>, Tier) {
-        let answer = self.home.run(cache.read::<Json>("config", key)).unwrap();
-        (answer.document.map(|it| (*it).clone()), answer.tier)
+        self.remembering(Duration::from_secs(3600))
     }
 }
 
@@ -65,7 +32,7 @@ fn n(n: u32) -> Option<Json> {
 
 #[test]
 fn what_one_server_has_read_another_finds_in_redis() {
-    let mut tiers = Tiers::new("tiers_fill");
+    let mut tiers = Stage::new("tiers_fill");
     tiers.set("x", 1);
     let (a, b) = (tiers.forgetful(), tiers.forgetful());
     assert_eq!(tiers.read(&a, "x"), (n(1), Tier::Server));
@@ -98,7 +65,7 @@ fn what_one_server_has_read_another_finds_in_redis() {
 
 #[test]
 fn redis_is_not_believed_below_what_was_seen() {
-    let mut tiers = Tiers::new("tiers_seen");
+    let mut tiers = Stage::new("tiers_seen");
     for version in 1..=3 {
         tiers.set("x", version);
     }
@@ -116,7 +83,7 @@ fn redis_is_not_believed_below_what_was_seen() {
 
 #[test]
 fn what_was_written_is_read_back_whatever_redis_says() {
-    let mut tiers = Tiers::new("tiers_written");
+    let mut tiers = Stage::new("tiers_written");
     tiers.set("x", 1);
     tiers.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
     let cache = tiers.forgetful();
@@ -131,10 +98,10 @@ fn what_was_written_is_read_back_whatever_redis_says() {
 
 #[test]
 fn what_was_heard_is_not_older_in_redis() {
-    let mut tiers = Tiers::new("tiers_heard");
+    let mut tiers = Stage::new("tiers_heard");
     tiers.set("x", 1);
     tiers.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
-    let cache = tiers.client(Duration::ZERO);
+    let cache = tiers.remembering(Duration::ZERO);
     assert_eq!(tiers.read(&cache, "x"), (n(1), Tier::L2));
     assert!(cache.peek("config", "x").is_some(), "it is remembered");
     // The feeder does not come to write this one.
@@ -145,10 +112,10 @@ fn what_was_heard_is_not_older_in_redis() {
 
 #[test]
 fn answers_of_redis_are_remembered_once_no_change_can_be_old_news() {
-    let mut tiers = Tiers::new("tiers_news");
+    let mut tiers = Stage::new("tiers_news");
     tiers.set("x", 1);
     tiers.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
-    let cache = tiers.client(Duration::from_secs(2));
+    let cache = tiers.remembering(Duration::from_secs(2));
     // The client has just begun: Redis may hold what was changed before it listened.
     assert_eq!(tiers.read(&cache, "x"), (n(1), Tier::L2));
     assert!(cache.peek("config", "x").is_none());
@@ -167,7 +134,7 @@ fn answers_of_redis_are_remembered_once_no_change_can_be_old_news() {
 
 #[test]
 fn what_is_no_value_is_dropped_and_counted() {
-    let mut tiers = Tiers::new("tiers_foreign");
+    let mut tiers = Stage::new("tiers_foreign");
     tiers.set("x", 1);
     tiers.redis.write("config", "other", 7, Some(r#"{"n": 7}"#));
     tiers.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
@@ -203,7 +170,7 @@ fn what_is_no_value_is_dropped_and_counted() {
 
 #[test]
 fn a_fill_whose_lease_was_taken_away_is_dropped() {
-    let mut tiers = Tiers::new("tiers_lease");
+    let mut tiers = Stage::new("tiers_lease");
     tiers.set("x", 1);
     let cache = tiers.forgetful();
     // The read of the server waits; meanwhile the state changes, and the feeder writes.
@@ -234,7 +201,7 @@ fn a_fill_whose_lease_was_taken_away_is_dropped() {
 
 #[test]
 fn a_lease_of_somebody_else_is_waited_for_a_little_and_never_taken() {
-    let mut tiers = Tiers::new("tiers_waiting");
+    let mut tiers = Stage::new("tiers_waiting");
     tiers.set("x", 1);
     let cache = tiers.forgetful();
     let lease = Value::lease("config", "x", [7; 16]);
@@ -246,7 +213,7 @@ fn a_lease_of_somebody_else_is_waited_for_a_little_and_never_taken() {
 
 #[test]
 fn redis_of_others_or_without_a_feeder_is_not_asked() {
-    let mut tiers = Tiers::new("tiers_owner");
+    let mut tiers = Stage::new("tiers_owner");
     tiers.set("x", 1);
     tiers.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
     let cache = tiers.forgetful();
@@ -274,7 +241,7 @@ fn redis_of_others_or_without_a_feeder_is_not_asked() {
 
 #[test]
 fn without_redis_everything_goes_on() {
-    let mut tiers = Tiers::new("tiers_killed");
+    let mut tiers = Stage::new("tiers_killed");
     tiers.set("x", 1);
     let cache = tiers.forgetful();
     cache.enable_near(false);

@@ -2,21 +2,14 @@
 //! states comes exactly where it is wanted.
 
 use super::Home;
-use super::redis::{Cluster, Feeder, PREFIX, Redis};
+use super::redis::{Cluster, Feeder, PREFIX};
+use super::stage::Stage;
 use ::redis::Commands;
-use postgres::Client;
 use serde_json::{Value as Json, json};
 use state_cache_client::{L2Options, StateCache, Tier, WhileDown};
 use state_cache_l2::{Compression, Value, script};
 use state_cache_server_tests::{Sql, eventually};
 use std::time::Duration;
-
-/// A database with class `config` in Redis.
-struct Told {
-    home: Home,
-    redis: Redis,
-    session: Client,
-}
 
 fn options(address: &str) -> L2Options {
     L2Options {
@@ -27,21 +20,9 @@ fn options(address: &str) -> L2Options {
     }
 }
 
-impl Told {
-    fn new(name: &str) -> Self {
-        let home = Home::new(name);
-        let mut session = home.database.session();
-        session.run("SELECT state_class_define('config', l2_ttl => '1 hour')");
-        let redis = Redis::start(name);
-        redis.tell_meta(&mut session, r#"["config"]"#);
-        Self {
-            home,
-            redis,
-            session,
-        }
-    }
-
-    fn client(&self, while_down: WhileDown) -> StateCache {
+impl Stage {
+    /// A client whose near cache Redis keeps right, once it is sure.
+    fn told(&self, while_down: WhileDown) -> StateCache {
         let builder = StateCache::builder()
             .while_down(while_down)
             .l2(options(&self.redis.address()));
@@ -51,22 +32,10 @@ impl Told {
     }
 
     /// Changes a state in PostgreSQL, and as the feeder does in Redis.
-    fn set(&mut self, key: &str, n: u64) {
-        self.set_in_postgres(key, n);
+    fn set_in_both(&mut self, key: &str, n: u64) {
+        self.set(key, n);
         self.redis
             .write("config", key, n, Some(&format!(r#"{{"n": {n}}}"#)));
-    }
-
-    /// The version of a state is its number, if it is set to 1, 2, 3.
-    fn set_in_postgres(&mut self, key: &str, n: u64) {
-        self.session.run(&format!(
-            "SELECT state_set('{key}', '{{\"n\": {n}}}', class => 'config')"
-        ));
-    }
-
-    fn read(&self, cache: &StateCache, key: &str) -> (Option<Json>, Tier) {
-        let answer = self.home.run(cache.read::<Json>("config", key)).unwrap();
-        (answer.document.map(|it| (*it).clone()), answer.tier)
     }
 
     /// Reads until the near cache answers with this.
@@ -84,146 +53,151 @@ fn n(n: u64) -> Option<Json> {
 
 #[test]
 fn redis_tells_what_has_changed() {
-    let mut told = Told::new("tracking_told");
-    told.set("x", 1);
-    let cache = told.client(WhileDown::Bypass);
+    let mut stage = Stage::new("tracking_told");
+    stage.set_in_both("x", 1);
+    let cache = stage.told(WhileDown::Bypass);
     let listens = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND query ILIKE 'listen%'";
-    assert_eq!(told.session.text(listens), "0");
-    told.await_near(&cache, "x", n(1));
-    told.set("x", 2);
-    told.await_near(&cache, "x", n(2));
+    assert_eq!(stage.session.text(listens), "0");
+    stage.await_near(&cache, "x", n(1));
+    stage.set_in_both("x", 2);
+    stage.await_near(&cache, "x", n(2));
     // A tombstone.
-    told.session
+    stage
+        .session
         .run("SELECT state_delete('x', class => 'config')");
-    told.redis.write("config", "x", 3, None);
-    told.await_near(&cache, "x", None);
+    stage.redis.write("config", "x", 3, None);
+    stage.await_near(&cache, "x", None);
     // What is written through the client is read back at once, though nobody tells.
-    told.await_near(&cache, "x", None);
-    told.home
+    stage.await_near(&cache, "x", None);
+    stage
+        .home
         .run(cache.set("config", "x", &json!({"n": 4})))
         .unwrap();
-    assert_eq!(told.read(&cache, "x"), (n(4), Tier::Server));
+    assert_eq!(stage.read(&cache, "x"), (n(4), Tier::Server));
 }
 
 #[test]
 fn what_redis_does_not_hold_is_not_remembered() {
-    let mut told = Told::new("tracking_held");
-    told.set("x", 1);
-    let cache = told.client(WhileDown::Bypass);
-    told.await_near(&cache, "x", n(1));
+    let mut stage = Stage::new("tracking_held");
+    stage.set_in_both("x", 1);
+    let cache = stage.told(WhileDown::Bypass);
+    stage.await_near(&cache, "x", n(1));
     // Deleted, expired, turned out, or all of it flushed: nobody would tell of the next change.
-    let name = told.redis.name("config", "x");
+    let name = stage.redis.name("config", "x");
     for command in [
         ["DEL", &name].as_slice(),
         &["PEXPIRE", &name, "1"],
         &["FLUSHALL"],
     ] {
-        told.set("x", 1);
-        told.await_near(&cache, "x", n(1));
+        stage.set_in_both("x", 1);
+        stage.await_near(&cache, "x", n(1));
         ::redis::cmd(command[0])
             .arg(&command[1..])
-            .query::<::redis::Value>(&mut told.redis.connect())
+            .query::<::redis::Value>(&mut stage.redis.connect())
             .unwrap();
         eventually("the copy to be dropped", || {
             cache.peek("config", "x").is_none()
         });
-        told.redis.tell_meta(&mut told.session, r#"["config"]"#);
-        told.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
+        stage.redis.tell_meta(&mut stage.session, r#"["config"]"#);
+        stage.redis.write("config", "x", 1, Some(r#"{"n": 1}"#));
         eventually("the near cache to be sure", || cache.is_sure());
     }
     // A class that is not in Redis.
-    told.session
+    stage
+        .session
         .run("SELECT state_set('y', '1', class => 'run')");
     for _ in 0..3 {
-        let read = told.home.run(cache.read::<Json>("run", "y")).unwrap();
+        let read = stage.home.run(cache.read::<Json>("run", "y")).unwrap();
         assert_eq!(read.tier, Tier::Server);
     }
     // An answer of the server, which the client fills into Redis, and then one of Redis.
-    told.set_in_postgres("z", 1);
-    assert_eq!(told.read(&cache, "z"), (n(1), Tier::Server));
+    stage.set("z", 1);
+    assert_eq!(stage.read(&cache, "z"), (n(1), Tier::Server));
     assert!(cache.peek("config", "z").is_none());
-    told.await_near(&cache, "z", n(1));
+    stage.await_near(&cache, "z", n(1));
 }
 
 #[test]
 fn without_redis_it_is_bypassed_or_says_how_old_it_is() {
-    let mut told = Told::new("tracking_killed");
-    told.set("x", 1);
-    let cache = told.client(WhileDown::Bypass);
-    let bold = told.client(WhileDown::ServeUpTo(Duration::from_secs(3600)));
-    told.await_near(&cache, "x", n(1));
-    told.await_near(&bold, "x", n(1));
-    told.redis.kill();
-    told.set_in_postgres("x", 2);
+    let mut stage = Stage::new("tracking_killed");
+    stage.set_in_both("x", 1);
+    let cache = stage.told(WhileDown::Bypass);
+    let bold = stage.told(WhileDown::ServeUpTo(Duration::from_secs(3600)));
+    stage.await_near(&cache, "x", n(1));
+    stage.await_near(&bold, "x", n(1));
+    stage.redis.kill();
+    stage.set("x", 2);
     eventually("the end of the proof", || {
         !cache.is_sure() && !bold.is_sure()
     });
-    assert_eq!(told.read(&cache, "x"), (n(2), Tier::Server));
-    let answer = told.home.run(bold.read::<Json>("config", "x")).unwrap();
+    assert_eq!(stage.read(&cache, "x"), (n(2), Tier::Server));
+    let answer = stage.home.run(bold.read::<Json>("config", "x")).unwrap();
     assert_eq!(answer.tier, Tier::Near);
     assert!(answer.unproven.is_some());
     assert_eq!(bold.stats().unproven, 1);
     // It comes back empty, and with the same generation.
-    told.redis.revive();
-    told.redis.tell_meta(&mut told.session, r#"["config"]"#);
+    stage.redis.revive();
+    stage.redis.tell_meta(&mut stage.session, r#"["config"]"#);
     eventually("the near caches to be sure", || {
         cache.is_sure() && bold.is_sure()
     });
     for cache in [&cache, &bold] {
-        assert_eq!(told.read(cache, "x").0, n(2));
-        told.await_near(cache, "x", n(2));
+        assert_eq!(stage.read(cache, "x").0, n(2));
+        stage.await_near(cache, "x", n(2));
     }
-    told.set("x", 3);
-    told.await_near(&cache, "x", n(3));
+    stage.set_in_both("x", 3);
+    stage.await_near(&cache, "x", n(3));
 }
 
 #[test]
 fn without_a_feeder_nothing_is_sure() {
-    let mut told = Told::new("tracking_feeder");
-    told.set("x", 1);
-    let cache = told.client(WhileDown::Bypass);
-    told.await_near(&cache, "x", n(1));
-    told.redis
+    let mut stage = Stage::new("tracking_feeder");
+    stage.set_in_both("x", 1);
+    let cache = stage.told(WhileDown::Bypass);
+    stage.await_near(&cache, "x", n(1));
+    stage
+        .redis
         .connect()
-        .del::<_, ()>(told.redis.prefix.alive())
+        .del::<_, ()>(stage.redis.prefix.alive())
         .unwrap();
-    told.set_in_postgres("x", 2);
+    stage.set("x", 2);
     eventually("the silence to be noticed", || !cache.is_sure());
-    assert_eq!(told.read(&cache, "x"), (n(2), Tier::Server));
+    assert_eq!(stage.read(&cache, "x"), (n(2), Tier::Server));
     // Another generation, which has what the former one had: nobody tells of that one any more.
-    told.set_in_postgres("y", 1);
-    told.redis.write("config", "y", 1, Some(r#"{"n": 1}"#));
-    told.redis.tell_meta(&mut told.session, r#"["config"]"#);
-    told.await_near(&cache, "y", n(1));
-    told.redis.generation = 2;
-    told.redis.tell_meta(&mut told.session, r#"["config"]"#);
-    told.set("y", 2);
-    told.await_near(&cache, "y", n(2));
+    stage.set("y", 1);
+    stage.redis.write("config", "y", 1, Some(r#"{"n": 1}"#));
+    stage.redis.tell_meta(&mut stage.session, r#"["config"]"#);
+    stage.await_near(&cache, "y", n(1));
+    stage.redis.generation = 2;
+    stage.redis.tell_meta(&mut stage.session, r#"["config"]"#);
+    stage.set_in_both("y", 2);
+    stage.await_near(&cache, "y", n(2));
     // A feeder that only deletes would delete what is not there, and nobody would tell.
-    told.redis
+    stage
+        .redis
         .connect()
-        .hset::<_, _, _, ()>(told.redis.prefix.meta(), "mode", "delete")
+        .hset::<_, _, _, ()>(stage.redis.prefix.meta(), "mode", "delete")
         .unwrap();
     eventually("the mode to be noticed", || !cache.is_sure());
-    assert_eq!(told.read(&cache, "y").0, n(2));
+    assert_eq!(stage.read(&cache, "y").0, n(2));
     assert!(cache.peek("config", "y").is_none());
 }
 
 #[test]
 fn ten_thousand_keys_are_invalidated_at_once() {
     const KEYS: usize = 10_000;
-    let mut told = Told::new("tracking_many");
+    let mut stage = Stage::new("tracking_many");
     let class = "SELECT count(state_set('k' || n, '{}', class => 'config')) FROM generate_series(1, 10000) n";
-    told.session.run(class);
+    stage.session.run(class);
     let limits = state_cache_client::ClassLimits {
         entries: KEYS,
         ..state_cache_client::ClassLimits::default()
     };
     let builder = StateCache::builder()
         .class("config", limits)
-        .l2(options(&told.redis.address()));
-    let cache = told.home.connect(builder);
+        .l2(options(&stage.redis.address()));
+    let cache = stage.home.connect(builder);
     eventually("the near cache to be sure", || cache.is_sure());
     let write = |version: u64, document: &str| {
         let mut pipe = ::redis::pipe();
@@ -232,11 +206,11 @@ fn ten_thousand_keys_are_invalidated_at_once() {
             let packing = Compression::default();
             let value = Value::document("config", &key, version, document, packing).unwrap();
             pipe.cmd("EVAL").arg(script::WRITE).arg(1);
-            pipe.arg(told.redis.name("config", &key))
+            pipe.arg(stage.redis.name("config", &key))
                 .arg(value)
                 .arg(3_600_000);
         }
-        pipe.query::<()>(&mut told.redis.connect()).unwrap();
+        pipe.query::<()>(&mut stage.redis.connect()).unwrap();
     };
     write(1, "{}");
     let held = || {
@@ -246,14 +220,17 @@ fn ten_thousand_keys_are_invalidated_at_once() {
     };
     eventually("all to be held", || {
         for n in 1..=KEYS {
-            told.read(&cache, &format!("k{n}"));
+            stage.read(&cache, &format!("k{n}"));
         }
         held() == KEYS
     });
     write(2, r#"{"n": 2}"#);
     eventually("all copies to be dropped", || held() == 0);
     for n in [1, 5000, KEYS] {
-        assert_eq!(told.read(&cache, &format!("k{n}")).0, Some(json!({"n": 2})));
+        assert_eq!(
+            stage.read(&cache, &format!("k{n}")).0,
+            Some(json!({"n": 2}))
+        );
     }
 }
 
