@@ -18,7 +18,8 @@ fn state<'a>(call: &Call<'a>, class: usize) -> Result<StateRef<'a>> {
     StateRef::new(&catalog::current(call.function())?, class, key)
 }
 
-/// `42501` where row-level security does not show the state to the caller, who would keep others from it.
+/// `42501` where row-level security does not show the state to the caller, who would keep others from it, take it
+/// from its owner by a guessed token, or hear who that is.
 fn check_is_shown(state: &StateRef<'_>) -> Result<()> {
     let is_hidden = state.catalog.access().row_security
         && transaction::read_latest(state, &mut Head)?
@@ -74,6 +75,7 @@ fn claim(state: &StateRef<'_>, owner: &[u8], lease: &pg_sys::Interval) -> Result
 
 /// Prolongs the claim of a state that is no run; until when.
 fn renew(state: &StateRef<'_>, token: i64, lease: &pg_sys::Interval) -> Result<i64> {
+    check_is_shown(state)?;
     transaction::note_claim();
     let _owner = Impersonation::owner_of(state.catalog.context);
     if sys::isolation_uses_transaction_snapshot() {
@@ -88,6 +90,7 @@ fn renew(state: &StateRef<'_>, token: i64, lease: &pg_sys::Interval) -> Result<i
 
 /// Gives the claim of a state up that is no run.
 fn release(state: &StateRef<'_>, token: i64) -> Result<()> {
+    check_is_shown(state)?;
     // What was staged under the token is written under it.
     transaction::write_staged(state)?;
     transaction::fence(state, None)?;
@@ -117,6 +120,7 @@ fn lost(state: &StateRef<'_>, token: i64) -> Error {
 
 /// Makes this transaction write a state that is no run under a token.
 fn fence(state: &StateRef<'_>, token: i64) -> Result<()> {
+    check_is_shown(state)?;
     {
         let _owner = Impersonation::owner_of(state.catalog.context);
         check(state, latest(state)?, token)?;

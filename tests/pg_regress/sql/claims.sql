@@ -134,12 +134,18 @@ SELECT state_grant('regress_claims', 'application');
 SET ROLE regress_claims;
 SELECT outcome($$SELECT state_claim('mine', 'me', class => 'claimed')$$), outcome('SELECT FROM state_lease');
 RESET ROLE;
+SELECT state_claim('beside', 'somebody', class => 'claimed') AS hidden \gset
 ALTER TABLE state_head ENABLE ROW LEVEL SECURITY;
 CREATE POLICY own ON state_head TO regress_claims USING (key = 'mine');
 SET ROLE regress_claims;
 SELECT outcome($$SELECT state_claim('mine', 'me', class => 'claimed')$$), outcome($$SELECT state_claim('beside', 'me', class => 'claimed')$$),
 	outcome($$SELECT state_claim('nothing', 'me', class => 'claimed')$$);
+-- A token that was guessed does not help, and nobody hears who owns what is hidden.
+SELECT call, outcome(format(call, token)) FROM unnest(ARRAY[:hidden, 0]) token, unnest(ARRAY[
+	$$SELECT state_renew('beside', %s, class => 'claimed')$$, $$SELECT state_fence('beside', %s, 'claimed')$$,
+	$$SELECT state_release('beside', %s, 'claimed')$$]) call;
 RESET ROLE;
+SELECT owner FROM state_lease WHERE class = 'claimed' AND key = 'beside';
 DROP POLICY own ON state_head;
 ALTER TABLE state_head DISABLE ROW LEVEL SECURITY;
 SELECT state_revoke('regress_claims');
