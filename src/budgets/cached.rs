@@ -108,7 +108,9 @@ fn look(l1: &SharedL1, key: &Key<'_>, quiet: &Quiet) -> Result<Option<Vec<u8>>> 
     let now = sys::now();
     // A clock that was set back shows nothing that was computed after it.
     let is_now = info.loaded_at <= now && now < info.expires_at;
-    let is_right = info.stored == quiet.class && is_now && is_seen_by_caller(&info);
+    // SAFETY: L1 is asked only where the active snapshot has a moment, and not in recovery (`bypasses`).
+    let is_seen = unsafe { is_seen_by_caller(&info) };
+    let is_right = info.stored == quiet.class && is_now && is_seen;
     Ok(is_right.then_some(document))
 }
 
@@ -120,7 +122,7 @@ fn fill(
     quiet: &Quiet,
     name: &[u8],
 ) -> Result<Vec<u8>> {
-    let (computed, is_callers) = under_fresh_snapshot(|moment, is_callers| {
+    let compute_and_offer = |moment: Moment, is_callers: bool| {
         let loaded_at = sys::now();
         let computed = match compute(catalog, name, loaded_at) {
             // An old snapshot may see a budget that is gone, and the fresh one no budget that is there.
@@ -132,7 +134,9 @@ fn fill(
             offer(l1, key, quiet, moment, loaded_at, &computed);
         }
         Ok(Some(computed))
-    })?;
+    };
+    // SAFETY: L1 is filled only where the active snapshot has a moment, and not in recovery (`bypasses`).
+    let (computed, is_callers) = unsafe { under_fresh_snapshot(compute_and_offer)? };
     match computed.filter(|_| is_callers) {
         Some(computed) => Ok(computed.document),
         None => compute(catalog, name, sys::now()).map(|it| it.document),

@@ -376,10 +376,9 @@ impl<'a> Reader<'a> {
         {
             return Ok(Look::Miss(Gone::Changed));
         }
-        if self.definition.is_exact()
-            && !is_seen_by_caller(&info)
-            && !crate::fault::leaves_out!(DerivedMoment)
-        {
+        // SAFETY: L1 is asked only where the active snapshot has a moment, and not in recovery (`bypass`).
+        let is_seen = || unsafe { is_seen_by_caller(&info) };
+        if self.definition.is_exact() && !is_seen() && !crate::fault::leaves_out!(DerivedMoment) {
             return Ok(Look::Newer);
         }
         if let Some(counter) = self.bar(seen, &noted)? {
@@ -457,7 +456,7 @@ impl<'a> Reader<'a> {
     /// Computes the document under a snapshot taken now, leaves it in L1, and answers what the caller's own gives.
     fn fill<F: Form>(&self, l1: &SharedL1, seen: &Seen, form: &mut F) -> Result<Option<F::Output>> {
         let loaded_at = sys::now();
-        let (document, is_callers) = under_fresh_snapshot(|moment, is_callers| {
+        let compute_and_offer = |moment: Moment, is_callers: bool| {
             let noting = Noting::begin();
             let document = self.compute()?;
             let reads = noting.end();
@@ -474,7 +473,9 @@ impl<'a> Reader<'a> {
                 }
             }
             Ok(document)
-        })?;
+        };
+        // SAFETY: L1 is filled only where the active snapshot has a moment, and not in recovery (`bypass`).
+        let (document, is_callers) = unsafe { under_fresh_snapshot(compute_and_offer)? };
         // What goes by age is as old as that for everybody.
         if is_callers || !self.definition.is_exact() {
             return document.map(|document| form.make(&document)).transpose();
