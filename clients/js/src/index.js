@@ -43,6 +43,19 @@ function isLost(error) {
   return GONE.test(error?.message ?? "");
 }
 
+/** Pools whose connections are listened to. */
+const heard = new WeakSet();
+
+/**
+ * Has the end of a connection be no error that nobody handles: its next statement fails. A connection may end in the
+ * very moment in which the pool hands it out, before whoever asked for it can listen.
+ */
+function hearConnections(pool) {
+  if (heard.has(pool)) return;
+  heard.add(pool);
+  pool.on("connect", (client) => client.on("error", () => {}));
+}
+
 function idOf(config, name, doing) {
   const id = config?.configurable?.[name];
   if (id === undefined || id === null || id === "") {
@@ -65,6 +78,7 @@ export class StateCacheSaver extends BaseCheckpointSaver {
    */
   constructor(pool, serde, options = {}) {
     super(serde);
+    hearConnections(pool);
     this.pool = pool;
     this.calls = new Calls(options.schema);
     this.known = new Map();

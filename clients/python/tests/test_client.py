@@ -175,7 +175,7 @@ def test_listening_misses_nothing(conninfo, owner):
             task = asyncio.create_task(hear())
 
             async def until(key):
-                for _ in range(200):
+                for _ in range(1200):
                     if any(change.key == key for change in heard):
                         return
                     await asyncio.sleep(0.05)
@@ -187,8 +187,8 @@ def test_listening_misses_nothing(conninfo, owner):
             await client.of_class("config").set("heard-not", {})
             await until("heard-now")
             owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'application'"
-                " AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%' OR query = 'SELECT 1'")
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND (query LIKE 'LISTEN%' OR query = 'SELECT 1')")
             await client.set("heard-after", {})
             await until("heard-after")
             assert all(change.class_ == "run" for change in heard)
