@@ -73,10 +73,14 @@ mod server {
             orders: pg_sys::ScanKey,
             order_count: i32,
         );
-        /// `access/genam.h`: puts the next row into the slot, if there is one.
-        pub fn index_getnext_slot(
+        /// `access/genam.h`: where the next entry leads to, null behind the last one.
+        pub fn index_getnext_tid(
             scan: pg_sys::IndexScanDesc,
             direction: pg_sys::ScanDirection::Type,
+        ) -> pg_sys::ItemPointer;
+        /// `access/genam.h`: puts the row there into the slot, if the snapshot sees it.
+        pub fn index_fetch_heap(
+            scan: pg_sys::IndexScanDesc,
             slot: *mut pg_sys::TupleTableSlot,
         ) -> bool;
         /// `access/genam.h`.
@@ -90,10 +94,59 @@ mod server {
         pub fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
         /// `executor/tuptable.h`: looks at so many columns of the row.
         pub fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, count: i32);
+        /// `access/tableam.h`: the access method of ordinary tables.
+        pub fn GetHeapamTableAmRoutine() -> *const pg_sys::TableAmRoutine;
+        /// `storage/bufmgr.h`.
+        pub fn LockBuffer(buffer: pg_sys::Buffer, mode: i32);
+        /// `storage/bufmgr.h`: takes back a pin.
+        pub fn ReleaseBuffer(buffer: pg_sys::Buffer);
+        /// `access/heapam.h`: the row that the snapshot sees, of those that begin at this line of a locked page.
+        pub fn heap_hot_search_buffer(
+            line: pg_sys::ItemPointer,
+            table: pg_sys::Relation,
+            buffer: pg_sys::Buffer,
+            snapshot: pg_sys::Snapshot,
+            row: pg_sys::HeapTuple,
+            all_are_dead: *mut bool,
+            is_first: bool,
+        ) -> bool;
+        /// `executor/tuptable.h`.
+        pub fn MakeSingleTupleTableSlot(
+            columns: pg_sys::TupleDesc,
+            kind: *const pg_sys::TupleTableSlotOps,
+        ) -> *mut pg_sys::TupleTableSlot;
+        /// `executor/tuptable.h`: has the slot hold a row that lives elsewhere.
+        pub fn ExecStoreHeapTuple(
+            row: pg_sys::HeapTuple,
+            slot: *mut pg_sys::TupleTableSlot,
+            is_to_be_freed: bool,
+        ) -> *mut pg_sys::TupleTableSlot;
         /// `utils/palloc.h`.
         pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
         /// `utils/palloc.h`.
         pub fn pfree(memory: *mut std::ffi::c_void);
+    }
+
+    #[cfg(feature = "pg15")]
+    unguarded! {
+        /// `storage/bufmgr.h`: pins a buffer if it holds this page.
+        pub fn ReadRecentBuffer(
+            file: pg_sys::RelFileNode,
+            fork: pg_sys::ForkNumber::Type,
+            block: pg_sys::BlockNumber,
+            buffer: pg_sys::Buffer,
+        ) -> bool;
+    }
+
+    #[cfg(not(feature = "pg15"))]
+    unguarded! {
+        /// `storage/bufmgr.h`: pins a buffer if it holds this page.
+        pub fn ReadRecentBuffer(
+            file: pg_sys::RelFileLocator,
+            fork: pg_sys::ForkNumber::Type,
+            block: pg_sys::BlockNumber,
+            buffer: pg_sys::Buffer,
+        ) -> bool;
     }
 
     #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
@@ -198,9 +251,11 @@ mod server {
 /// Functions that raise errors and have no guard: whoever calls them puts one around the whole call.
 pub mod unguarded {
     pub use super::server::{
-        ExecDropSingleTupleTableSlot, LockRelationOid, RelationGetPrimaryKeyIndex, ScanKeyInit,
-        index_beginscan, index_close, index_endscan, index_getnext_slot, index_open, index_rescan,
-        palloc, pfree, slot_getsomeattrs_int, table_close, table_open, table_slot_create,
+        ExecDropSingleTupleTableSlot, ExecStoreHeapTuple, GetHeapamTableAmRoutine, LockBuffer,
+        LockRelationOid, MakeSingleTupleTableSlot, ReadRecentBuffer, RelationGetPrimaryKeyIndex,
+        ReleaseBuffer, ScanKeyInit, heap_hot_search_buffer, index_beginscan, index_close,
+        index_endscan, index_fetch_heap, index_getnext_tid, index_open, index_rescan, palloc,
+        pfree, slot_getsomeattrs_int, table_close, table_open, table_slot_create,
     };
 }
 

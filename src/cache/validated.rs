@@ -241,7 +241,8 @@ fn validate<T>(state: &StateRef<'_>, info: &EntryInfo, value: Result<T>) -> Resu
 
 /// The head row under the active snapshot.
 fn head_of(state: &StateRef<'_>) -> Result<Option<StoredHead>> {
-    store::read_head(&state.catalog, &state.class.name, state.key)
+    let hash = state.id.0 as u64;
+    store::read_head(&state.catalog, hash, &state.class.name, state.key)
 }
 
 /// Whether the document of the entry is the one that the head row names.

@@ -229,9 +229,14 @@ fn read_by_statement(
 }
 
 /// The head row of a state alone under the active snapshot, with the predicate locks and the policies of a statement
-/// that reads it; `None` if there is no head row.
-pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Result<Option<StoredHead>> {
-    if let Some(head) = rows::read_head(catalog, class, key) {
+/// that reads it; `None` if there is no head row. `state` is any hash of the installation, the class and the key.
+pub fn read_head(
+    catalog: &Catalog,
+    state: u64,
+    class: &[u8],
+    key: &[u8],
+) -> Result<Option<StoredHead>> {
+    if let Some(head) = rows::read_head(catalog, state, class, key) {
         return Ok(head);
     }
     let connection = Connection::open()?;

@@ -7,7 +7,8 @@
 //! # Contract
 //!
 //! - The row is read as [`super::table::Table`] reads it: under the same locks, through the same index, under the
-//!   active snapshot, and with the predicate locks of SERIALIZABLE, which the access methods take.
+//!   active snapshot, and with the predicate locks of SERIALIZABLE, which the access methods take. Where a session
+//!   has found the row before, the session looks there first ([`super::places`]).
 //! - Within the guard nothing has a destructor, nothing panics, and Rust allocates nothing, so an error of the server
 //!   may jump over all of it. The server closes what is open then when it aborts the (sub)transaction.
 //! - The caller has seen that the current role may read rows without a statement. Whoever held a lock until now may
@@ -16,6 +17,7 @@
 
 use super::access::Slot;
 use super::columns::head;
+use super::places::{self, Place};
 use super::table::FORWARD;
 use crate::sys::{self, unguarded};
 use crate::{catalog, varlena};
@@ -41,35 +43,80 @@ const LOCK: i32 = pg_sys::AccessShareLock as i32;
 /// For a relation that is locked already; who closes it so leaves the lock to the transaction.
 const NO_LOCK: i32 = pg_sys::NoLock as i32;
 
-/// The head row of a state in this table, `Some(None)` without one; `None` where it must be looked for otherwise.
-/// Raises the server's errors.
-pub fn at_head(table: pg_sys::Oid, class: &[u8], key: &[u8]) -> Option<Option<StoredHead>> {
+/// What a look has shown.
+struct Look {
+    /// The row, `Some(None)` without one; `None` where it must be looked for otherwise.
+    head: Option<Option<StoredHead>>,
+    /// Where the index has led to it.
+    place: Option<Place>,
+}
+
+/// Nothing was read.
+const NOTHING: Look = Look {
+    head: None,
+    place: None,
+};
+
+/// The head row of a state with this hash in this table, `Some(None)` without one; `None` where it must be looked for
+/// otherwise. Raises the server's errors.
+pub fn at_head(
+    table: pg_sys::Oid,
+    state: u64,
+    class: &[u8],
+    key: &[u8],
+) -> Option<Option<StoredHead>> {
+    let place = places::known(state);
     // SAFETY: the header of this file.
-    unsafe { guarded(|| look(table, class, key)) }
+    let look = unsafe { guarded(|| look(table, place, [class, key])) };
+    if let Some(place) = look.place {
+        places::remember(state, place);
+    }
+    look.head
 }
 
 /// # Safety
 /// A guard stands around the call.
-unsafe fn look(table: pg_sys::Oid, class: &[u8], key: &[u8]) -> Option<Option<StoredHead>> {
+unsafe fn look(table: pg_sys::Oid, place: Option<Place>, names: [&[u8]; 2]) -> Look {
     // SAFETY: opened and closed in pairs.
     unsafe {
         // A table that is gone by now has made the session's knowledge stale: the server need not be asked.
         unguarded::LockRelationOid(table, LOCK);
         if catalog::is_stale() {
-            return None;
+            return NOTHING;
         }
         let table = unguarded::table_open(table, NO_LOCK);
-        let index = primary_key(table);
-        let mut found = None;
-        if index != pg_sys::InvalidOid {
-            let index = unguarded::index_open(index, LOCK);
-            if !catalog::is_stale() {
-                found = first_row(table, index, [class, key]);
-            }
-            unguarded::index_close(index, NO_LOCK);
-        }
+        let found = match place {
+            Some(place) => place.look(table, names, head_of),
+            None => None,
+        };
+        let look = match found {
+            Some(head) => Look {
+                head: Some(Some(head)),
+                place: None,
+            },
+            None => by_index(table, names),
+        };
         unguarded::table_close(table, NO_LOCK);
-        found
+        look
+    }
+}
+
+/// # Safety
+/// The table is open, and a guard stands around the call.
+unsafe fn by_index(table: pg_sys::Relation, names: [&[u8]; 2]) -> Look {
+    // SAFETY: the caller's promise; the index is opened and closed.
+    unsafe {
+        let index = primary_key(table);
+        if index == pg_sys::InvalidOid {
+            return NOTHING;
+        }
+        let index = unguarded::index_open(index, LOCK);
+        let look = match catalog::is_stale() {
+            true => NOTHING,
+            false => first_row(table, index, names),
+        };
+        unguarded::index_close(index, NO_LOCK);
+        look
     }
 }
 
@@ -88,15 +135,11 @@ unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
     }
 }
 
-/// The row of these names; `None` if its hash is not stored as it is.
+/// The row of these names; nothing if its hash is not stored as it is.
 ///
 /// # Safety
 /// Both are open, the index is that of class and key, and a guard stands around the call.
-unsafe fn first_row(
-    table: pg_sys::Relation,
-    index: pg_sys::Relation,
-    names: [&[u8]; 2],
-) -> Option<Option<StoredHead>> {
+unsafe fn first_row(table: pg_sys::Relation, index: pg_sys::Relation, names: [&[u8]; 2]) -> Look {
     let mut keys = [
         pg_sys::ScanKeyData::default(),
         pg_sys::ScanKeyData::default(),
@@ -115,16 +158,29 @@ unsafe fn first_row(
         let scan = begin_scan(table, index);
         let slot = unguarded::table_slot_create(table, std::ptr::null_mut());
         unguarded::index_rescan(scan, keys.as_mut_ptr(), 2, no_keys, 0);
-        let found = match unguarded::index_getnext_slot(scan, FORWARD, slot) {
-            true => head_of(slot).map(Some),
-            false => Some(None),
+        // As `index_getnext_slot` goes on, which does not say where the index led to.
+        let look = loop {
+            let line = unguarded::index_getnext_tid(scan, FORWARD);
+            if line.is_null() {
+                break Look {
+                    head: Some(None),
+                    place: None,
+                };
+            }
+            let line = *line;
+            if unguarded::index_fetch_heap(scan, slot) {
+                break Look {
+                    head: head_of(slot).map(Some),
+                    place: Place::of(table, line, slot),
+                };
+            }
         };
         unguarded::ExecDropSingleTupleTableSlot(slot);
         unguarded::index_endscan(scan);
         for scan_key in keys {
             unguarded::pfree(scan_key.sk_argument.cast_mut_ptr());
         }
-        found
+        look
     }
 }
 

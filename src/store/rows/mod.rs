@@ -39,6 +39,7 @@
 mod access;
 mod columns;
 mod glance;
+mod places;
 mod read;
 pub mod table;
 mod write;

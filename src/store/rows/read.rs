@@ -49,12 +49,17 @@ pub fn read(
     })
 }
 
-/// The head row alone, likewise.
-pub fn read_head(catalog: &Catalog, class: &[u8], key: &[u8]) -> Option<Option<StoredHead>> {
+/// The head row alone, likewise, of the state with this hash.
+pub fn read_head(
+    catalog: &Catalog,
+    state: u64,
+    class: &[u8],
+    key: &[u8],
+) -> Option<Option<StoredHead>> {
     if !may_read(catalog) {
         return None;
     }
-    if let Some(found) = glance::at_head(catalog.head, class, key) {
+    if let Some(found) = glance::at_head(catalog.head, state, class, key) {
         return Some(found);
     }
     let memory = Scratch::new();

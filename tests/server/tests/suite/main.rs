@@ -45,6 +45,7 @@ mod serializable;
 mod set_back;
 mod snapshots;
 mod standby;
+mod standby_places;
 mod standby_races;
 mod standby_recovery;
 mod standby_stress;
