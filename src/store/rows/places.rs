@@ -3,10 +3,10 @@
 //! # Contract
 //!
 //! - A place is a hint. It names a line of a page, where the index led to, and the buffer that held the page. The
-//!   row there is taken only if the buffer still holds the page, the row's class and key are those that are asked for, and
-//!   the snapshot sees the row: a snapshot sees one row of a state, so that is the row the index would lead to.
-//!   Whatever others do to the row, its page, its line or its buffer, the place then shows that row or nothing. A
-//!   table that is rewritten has another file, and no buffer holds a page beyond the end of a file that was cut.
+//!   row there is taken only if the buffer still holds the page, the row's class and key are those that are asked
+//!   for, and the snapshot sees the row: a snapshot sees one row of a state, so that is the row the index would lead
+//!   to. Whatever others do to the row, its page, its line or its buffer, the place then shows that row or nothing.
+//!   A table that is rewritten has another file, and no buffer holds a page beyond the end of a file that was cut.
 //! - Nothing found there says nothing: the index is asked, and says where the row is now. So no place is ever taken
 //!   back, and who finds no memory for places does without.
 //! - Under SERIALIZABLE the index is asked always, for the predicate lock on its page.
