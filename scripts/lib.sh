@@ -221,6 +221,11 @@ run_command() {
 	return $status
 }
 
+# The release that is being worked on: what CREATE EXTENSION installs.
+current_version() {
+	sed -n "s/^default_version = '\(.*\)'$/\1/p" "$TOP/state_cache.control"
+}
+
 # The script that CREATE EXTENSION runs: its parts by subject, in the order of their names, an empty line between
 # two of them.
 assembled_script() {

@@ -55,7 +55,7 @@ mod ffi {
 ::pgrx::pg_module_magic!(name, version);
 
 // The installation script is written by hand: what it says is the contract with users.
-::pgrx::extension_sql_file!("../sql/state_cache--0.1.0.sql", name = "install", bootstrap);
+::pgrx::extension_sql_file!("../sql/state_cache--0.2.0.sql", name = "install", bootstrap);
 
 /// What takes part in a transaction beside the core: one line for each.
 static CAPABILITIES: &[&dyn transaction::Capability] = &[

@@ -7,7 +7,7 @@ from ._sync import StateCache, States, Transaction
 from .errors import Conflict, StateCacheError
 from .sql import Calls, Change, Current, Key, Listed, Saved, Version
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AsyncStateCache", "AsyncStates", "AsyncTransaction", "BehindProxy", "Calls", "Change", "Conflict", "Current",

@@ -27,9 +27,16 @@ fn has(text: &str, name: &str) -> bool {
     })
 }
 
+/// The script that CREATE EXTENSION runs.
+fn install_script() -> String {
+    let control = read("state_cache.control");
+    let (_, rest) = control.split_once("default_version = '").unwrap();
+    format!("sql/state_cache--{}.sql", rest.split_once('\'').unwrap().0)
+}
+
 /// The names that `CREATE kind` makes in the installation script.
 fn created(kind: &str) -> BTreeSet<String> {
-    let script = read("sql/state_cache--0.1.0.sql");
+    let script = read(install_script());
     let start = format!("CREATE {kind} ");
     let lines = script.lines().filter_map(|line| line.strip_prefix(&start));
     lines.map(|rest| word(rest).to_owned()).collect()
