@@ -424,6 +424,11 @@ impl Catalog {
         !self.access().row_security && access::may_update(self.snapshot)
     }
 
+    /// Whether row-level security of the logs applies to the current role.
+    pub fn logs_have_row_security(&self) -> bool {
+        access::has_row_security(self.log)
+    }
+
     /// Whether row-level security of `state_task` applies to the current role.
     pub fn tasks_have_row_security(&self) -> bool {
         access::has_row_security(self.task)

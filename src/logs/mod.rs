@@ -8,8 +8,10 @@
 //! - **Who may.** The statements run as the caller: the privileges and policies of the table decide.
 //! - **Once.** An entry whose `id` is there already is skipped, or replaced where the caller asks for it; a replaced
 //!   entry keeps its number, and so its place. What is skipped, or would be replaced by the same bytes, costs no
-//!   row, no WAL and no transaction id. The table's primary key decides, also against an entry that the caller does
-//!   not see: at REPEATABLE READ that is the server's own 40001.
+//!   row, no WAL and no transaction id. Whoever appends looks under the log's lock, so nobody else appends the same
+//!   entry between the look and the row; the primary key decides against rows that somebody puts in by hand, and
+//!   against an entry that the snapshot of a REPEATABLE READ transaction does not show: that is 40001. Where policies
+//!   hide entries from the caller, each entry is put to the primary key, and one that is hidden is skipped.
 //! - **Order.** Numbers grow in the order in which transactions commit, within a log: whoever appends holds the lock
 //!   of the log (`lock`) from before the first number is drawn until the transaction has ended, and PostgreSQL makes
 //!   a transaction visible before it releases locks. So a reader that goes on behind the last number it has seen

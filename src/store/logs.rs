@@ -1,16 +1,17 @@
 //! The rows of logs.
 
 use super::spi::{Connection, Proceed, Statement};
+use super::write::unless_taken;
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use once_cell::unsync::OnceCell;
 use pgrx::pg_sys;
 
 /// The prepared statements of this file.
 #[derive(Default)]
 struct Statements {
-    append: OnceCell<Statement>,
+    append: [OnceCell<Statement>; 2],
     replace: OnceCell<Statement>,
     erase: OnceCell<Statement>,
     erase_some: OnceCell<Statement>,
@@ -68,25 +69,43 @@ const GIVEN: &str = "ROWS FROM (pg_catalog.jsonb_array_elements($4), pg_catalog.
 /// Appends the entries whose ids are not there; how many those are. Of two with one id the first counts. A number is
 /// drawn only for an entry that was not seen to be there: what is skipped costs no transaction id.
 ///
+/// The lock of the log keeps other appenders away, so the look for an id is as good as the primary key, and a plain
+/// INSERT does: ON CONFLICT would write each row twice into WAL, once as a claim and once to confirm it. Where
+/// policies may hide an entry from the look, the primary key is asked.
+///
 /// # Errors
-/// Those of the statement; the table's privileges and policies are the caller's.
+/// `40001` if somebody who took no lock of the log has put in an entry of the same name meanwhile. Else those of the
+/// statement; the table's privileges and policies are the caller's.
 pub fn append_to_log(catalog: &Catalog, place: &LogPlace<'_>, new: &NewEntries<'_>) -> Result<i64> {
-    let sql = || {
-        format!(
-            "WITH stored AS (INSERT INTO @extschema@.state_log_entry (class, key, ref, id, number, entry, payload) \
-             SELECT $1, $2, $3, COALESCE(d.id, '#' OPERATOR(pg_catalog.||) d.number::pg_catalog.text), d.number, \
-                 d.entry, d.payload \
-             FROM (SELECT o.id, o.entry, o.payload, pg_catalog.nextval($7) AS number \
-                 FROM (SELECT g.id, g.entry, g.payload, g.n FROM {GIVEN} \
-                     WHERE g.id IS NULL OR NOT EXISTS (SELECT FROM @extschema@.state_log_entry l \
-                         WHERE l.class OPERATOR(pg_catalog.=) $1 AND l.key OPERATOR(pg_catalog.=) $2 \
-                         AND l.ref OPERATOR(pg_catalog.=) $3 AND l.id OPERATOR(pg_catalog.=) g.id) \
-                     ORDER BY g.n) o) d \
-             ON CONFLICT (class, key, ref, id) DO NOTHING RETURNING number) \
-             SELECT pg_catalog.count(*) FROM stored"
-        )
+    let asks = catalog.logs_have_row_security();
+    let slot = &statements(catalog).append[usize::from(asks)];
+    let write = || store(catalog, slot, || append_sql(asks), place, new);
+    match asks {
+        true => write(),
+        false => unless_taken("state_log_entry_pkey", || Error::ConcurrentUpdate, write),
+    }
+}
+
+/// `asks`: the statement asks the primary key for each entry.
+fn append_sql(asks: bool) -> String {
+    let conflict = match asks {
+        true => " ON CONFLICT (class, key, ref, id) DO NOTHING",
+        false => "",
     };
-    store(catalog, &statements(catalog).append, sql, place, new)
+    format!(
+        "WITH stored AS (INSERT INTO @extschema@.state_log_entry (class, key, ref, id, number, entry, payload) \
+         SELECT $1, $2, $3, COALESCE(d.id, '#' OPERATOR(pg_catalog.||) d.number::pg_catalog.text), d.number, \
+             d.entry, d.payload \
+         FROM (SELECT o.id, o.entry, o.payload, pg_catalog.nextval($7) AS number \
+             FROM (SELECT DISTINCT ON (g.id, CASE WHEN g.id IS NULL THEN g.n END) g.id, g.entry, g.payload, g.n \
+                 FROM {GIVEN} \
+                 WHERE g.id IS NULL OR NOT EXISTS (SELECT FROM @extschema@.state_log_entry l \
+                     WHERE l.class OPERATOR(pg_catalog.=) $1 AND l.key OPERATOR(pg_catalog.=) $2 \
+                     AND l.ref OPERATOR(pg_catalog.=) $3 AND l.id OPERATOR(pg_catalog.=) g.id) \
+                 ORDER BY g.id, CASE WHEN g.id IS NULL THEN g.n END, g.n) o ORDER BY o.n) d\
+         {conflict} RETURNING number) \
+         SELECT pg_catalog.count(*) FROM stored"
+    )
 }
 
 /// Appends entries, or replaces those that are there by the same ids; how many rows that has written. Of two with one

@@ -40,7 +40,7 @@ use crate::error::{Error, Result, Shown};
 use crate::interval::Ttl;
 use pgrx::pg_sys::{self, panic::CaughtError};
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 
 use once_cell::unsync::OnceCell;
 
@@ -535,21 +535,31 @@ fn unless_kept<T>(
     may_keep: bool,
     write: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    if !may_keep {
-        return write();
-    }
     let class = &*class.name;
+    let raced = move || Error::Raced {
+        state: Shown::new(class, key),
+    };
+    match may_keep {
+        true => unless_taken("state_snapshot_pkey", raced, write),
+        false => write(),
+    }
+}
+
+/// Writes rows.
+///
+/// # Errors
+/// `raced` if this primary key has one of them already.
+pub(super) fn unless_taken<T>(
+    primary_key: &'static str,
+    raced: impl Fn() -> Error + RefUnwindSafe + UnwindSafe,
+    write: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     PgTryBuilder::new(AssertUnwindSafe(write))
         .catch_when(
             PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
             move |raised| match &raised {
-                CaughtError::PostgresError(report)
-                    if report.message().contains("state_snapshot_pkey") =>
-                {
-                    Error::Raced {
-                        state: Shown::new(class, key),
-                    }
-                    .raise()
+                CaughtError::PostgresError(report) if report.message().contains(primary_key) => {
+                    raced().raise()
                 }
                 _ => raised.rethrow(),
             },

@@ -6,6 +6,7 @@
 
 import { blake2b } from "@noble/hashes/blake2.js";
 import { JsonPlusSerializer } from "@langchain/langgraph-checkpoint";
+import { createHash } from "node:crypto";
 import * as zlib from "node:zlib";
 
 /** Between thread and namespace in a key. */
@@ -161,6 +162,11 @@ export function entryId(taskId, place) {
   return `${Buffer.from(blake2b(utf8Of(taskId), { dkLen: 9 })).toString("base64")}/${place}`;
 }
 
+/** The name of what was written since a checkpoint. Short, as `entryId`; SQL makes the same of the id. */
+export function refOf(id) {
+  return createHash("sha256").update(utf8Of(id)).digest().subarray(0, 9).toString("base64");
+}
+
 // What entries of the log are made of, for zlib to refer to. The same bytes as in Python: they must never change.
 const WORDS = Buffer.from(
   "additional_kwargs response_metadata usage_metadata input_tokens output_tokens total_tokens finish_reason stop" +
@@ -171,6 +177,22 @@ const WORDS = Buffer.from(
     '"~__pregel_push, "~__pregel_pull, agent",[0,"messages","msgpack",1],[1,"branch:to:tools","null",0],[2,"' +
     '__pregel_tasks","msgpack",__start__"__error__"__interrupt__",[-3,"__resume__",[-4,"',
 );
+
+/** The name of a task in an entry: for a UUID `=` and its bytes. */
+function short(task) {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(task)) {
+    return `=${Buffer.from(task.replaceAll("-", ""), "hex").toString("base64").slice(0, 22)}`;
+  }
+  return task.startsWith("=") ? `=${task}` : task;
+}
+
+/** The name of a task again. */
+function long(spelled) {
+  if (!spelled.startsWith("=")) return spelled;
+  if (spelled.startsWith("==") || spelled.length !== 23) return spelled.slice(1);
+  const digits = Buffer.from(spelled.slice(1), "base64").toString("hex");
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
 
 /** What the values of channels may have in common with those in their checkpoint. */
 function dictionary(known, channels) {
@@ -187,7 +209,7 @@ const ordered = (known) => [...known.keys()].sort(byCodePoint);
 
 /** An entry of the log: 0 and the plain entry; or 1, places of channels, a CRC, and the entry packed with these. */
 export function pack(told, data, known, channels) {
-  const plain = Buffer.concat([Buffer.from(`${JSON.stringify(told)}\n`), data]);
+  const plain = Buffer.concat([Buffer.from(`${JSON.stringify([short(told[0]), ...told.slice(1)])}\n`), data]);
   const chosen = ordered(known)
     .map((channel, place) => [place, channel])
     .filter(([place, channel]) => place < 256 && channels.includes(channel))
@@ -220,7 +242,8 @@ export function unpack(packed, known) {
     plain = zlib.inflateRawSync(packed.subarray(start + 4), { dictionary: words });
   }
   const end = plain.indexOf(10);
-  return [JSON.parse(plain.toString("utf8", 0, end)), plain.subarray(end + 1)];
+  const [task, ...told] = JSON.parse(plain.toString("utf8", 0, end));
+  return [[long(task), ...told], plain.subarray(end + 1)];
 }
 
 /** The bytes in a document as text, by channel. */
@@ -252,7 +275,7 @@ export class Codec {
     return encoded.length === 1 ? encoded[0] : this.serde.loadsTyped(encoded[0], new Uint8Array(bytesOf(encoded[1])));
   }
 
-  /** Document of a checkpoint, and the context of its version: by this, lists are filtered. */
+  /** Document of a checkpoint, and the context of its version: what finds it without its document. */
   async document(key, thread, namespace, checkpoint, parent, metadata) {
     const { id, channel_values: channels, ...rest } = checkpoint;
     const document = { v: 1, values: {}, bytes: {} };
@@ -268,6 +291,9 @@ export class Codec {
     if (!isJsonb(context) || "checkpoint_id" in context) {
       document.meta = await this.encode(context);
       context = fitting(context);
+    } else {
+      document.metadata = context;
+      context = "run_id" in context ? { run_id: context.run_id } : {};
     }
     const [read, space] = namesOf(key, {});
     if (read !== thread || space !== namespace) {
@@ -288,6 +314,7 @@ export class Codec {
   /** The metadata of a checkpoint. */
   async metadata(document, context) {
     if (document.meta !== undefined) return this.decode(document.meta);
+    if (document.metadata !== undefined) return document.metadata;
     const { checkpoint_id: _, ...metadata } = context;
     return metadata;
   }

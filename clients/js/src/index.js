@@ -22,6 +22,7 @@ import {
   namesOf,
   namespaceParts,
   pack,
+  refOf,
   threadRange,
   unpack,
   valuesOf,
@@ -195,7 +196,7 @@ export class StateCacheSaver extends BaseCheckpointSaver {
       ids.push(entryId(taskId, again ? told[2][0] : call.length));
       payloads.push(pack(told, Buffer.concat(values), known, call.map(([channel]) => channel)));
     }
-    await this.#run([this.calls.putWrites(key, id, ids, payloads, again)]);
+    await this.#run([this.calls.putWrites(key, refOf(id), ids, payloads, again)]);
   }
 
   /** What tasks have written since a checkpoint, in LangGraph's order. */
@@ -206,8 +207,9 @@ export class StateCacheSaver extends BaseCheckpointSaver {
       let start = 0;
       for (const [place, channel, kind, size] of told) {
         const name = JSON.stringify([task, place]);
-        // Of writes at the same place the first counts, as if each were a row of its own.
-        if (!found.has(name)) {
+        // Of writes at the same place the first counts, as if each were a row of its own. Those that take the place
+        // of others are there once; or twice, where 0.1.0 named the entry otherwise.
+        if (place < 0 || !found.has(name)) {
           found.set(name, { order: writesSortKey(path, task, place), task, channel, kind,
             data: new Uint8Array(data.subarray(start, start + size)) });
         }

@@ -2,6 +2,7 @@
 
 import { emptyCheckpoint, uuid6 } from "@langchain/langgraph-checkpoint";
 import { HumanMessage } from "@langchain/core/messages";
+import { entryId } from "../src/codec.js";
 import { makeDatabase, saverOf } from "./database.js";
 
 let owner;
@@ -96,6 +97,38 @@ test("writes since a checkpoint that was stored again", async () => {
   const tuple = await saver.getTuple(config);
   expect(tuple.checkpoint.channel_values.messages[0].content).toBe("other");
   expect(tuple.pendingWrites[0][2][0].content).toBe(text);
+});
+
+test("what 0.1.0 has stored: metadata as context, writes under the checkpoint's id", async () => {
+  const id = uuid6(0);
+  const task = "1f1ed702-418a-6b23-bffe-ddcb047f428d";
+  const metadata = { ...METADATA, run_id: "r-1", user: "u-17" };
+  const document = { v: 1, values: { n: 3 }, bytes: {}, checkpoint: { v: 4, ts: "", versions_seen: {} } };
+  const key = "old\x1f";
+  await owner.query(
+    "SELECT states.state_save_text($1, $2, execution_context => $3, class => 'langgraph')",
+    [key, JSON.stringify(document), JSON.stringify({ ...metadata, checkpoint_id: id })],
+  );
+  const entry = (...told) => Buffer.from(`\0${JSON.stringify([task, "", [...told, "json", 1]])}\n7`);
+  await owner.query(
+    "SELECT states.state_log_append($1, NULL, $2, $3, payloads => $4, class => 'langgraph')",
+    [key, id, [entryId(task, 1), entryId(task, -4)], [entry(0, "n"), entry(-4, "__resume__")]],
+  );
+  const config = { configurable: { thread_id: "old", checkpoint_ns: "", checkpoint_id: id } };
+  const before = await saver.getTuple(config);
+  expect(before.metadata).toEqual(metadata);
+  expect(before.pendingWrites.toSorted()).toEqual([[task, "__resume__", 7], [task, "n", 7]]);
+  // What takes the place of another does so under its new name too, and what is there already counts.
+  await saver.putWrites(config, [["__resume__", 8]], task);
+  await saver.putWrites(config, [["n", 8]], task);
+  const after = await saver.getTuple(config);
+  expect(after.pendingWrites.toSorted()).toEqual([[task, "__resume__", 8], [task, "n", 7]]);
+  await store("old", { n: 4 }, { parent: id, metadata: { ...METADATA, user: "u-17" } });
+  for (const [filter, count] of [[{ user: "u-17" }, 2], [{ run_id: "r-1" }, 1], [{ step: 2 }, 0]]) {
+    const found = [];
+    for await (const one of saver.list({ configurable: { thread_id: "old" } }, { filter })) found.push(one);
+    expect(found.length).toBe(count);
+  }
 });
 
 test("32 calls at once on one pool", async () => {

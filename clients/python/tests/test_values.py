@@ -16,7 +16,9 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from state_cache.langgraph import AsyncStateCacheSaver, StateCacheSaver
-from state_cache.langgraph._codec import KEY_BYTES, bytes_of, key_of, names_of, text_of, unpack, values_of
+from state_cache.langgraph._codec import (
+    KEY_BYTES, bytes_of, key_of, names_of, pack, ref_of, text_of, unpack, values_of
+)
 
 VALUES = [
     None, True, 0, -1, 2**63, 2**64 - 1, 1.0, 1.5, 1e22, 1e-300, -0.0, 0.1, float("inf"), "", "text", "a\0b",
@@ -245,3 +247,75 @@ def test_packing_is_exact():
             if channels == ["channel 1"] and packed[0]:
                 with pytest.raises(OtherDictionary):
                     unpack(packed, {**known, "channel 1": b"other"})
+
+
+# As 0.1.0 stored them: a checkpoint, two writes of a task since it, and the second of these again.
+OLD_ID, OLD_TASK = "1f1ed702-418a-67a6-bffe-d5d44c8b17a4", "1f1ed702-418a-6b23-bffe-ddcb047f428d"
+OLD_DOCUMENT = (
+    '{"v":1,"values":{"n":3},"bytes":{"messages":["msgpack","Ƃơaƥhelloơbƥthere"]},"checkpoint":{"v":4,'
+    '"ts":"2026-11-30T10:00:00+00:00","channel_versions":{"n":1,"messages":2},"versions_seen":{}}}')
+OLD_METADATA = '{"source":"loop","step":4,"run_id":"r-1","user_id":"u-17","parents":{}}'
+OLD_WRITES = {
+    "OomrkvQ6vHaw/1": "0101000074e5a88b56324c334c4d313730d23531b448d4354b3232d64d4a4b4bd54d49494e3230314f3331b2"
+    "48015a555790589281c703e6b1b15c4d48093a311d18c000",
+    "OomrkvQ6vHaw/-4": "0100719b81f18b56324c334c4d313730d23531b448d4354b3232d64d4a4b4bd54d49494e3230314f3331b2"
+    "48015a555790589201d5846c0ac20de6b1b15c1397a6651615970000",
+}
+
+
+def test_what_an_earlier_release_has_stored(saver, owner):
+    key = key_of("old", "")
+    context = {**json.loads(OLD_METADATA), "checkpoint_id": OLD_ID}
+    owner.execute(
+        "SELECT state_save_text(%s, %s, execution_context => %s, class => 'langgraph')",
+        (key, OLD_DOCUMENT, json.dumps(context)))
+    owner.execute(
+        "SELECT state_log_append(%s, NULL, %s, %s, payloads => %s, class => 'langgraph')",
+        (key, OLD_ID, list(OLD_WRITES), [bytes.fromhex(payload) for payload in OLD_WRITES.values()]))
+    thread = {"configurable": {"thread_id": "old", "checkpoint_ns": ""}}
+
+    def seen():
+        found = saver.get_tuple(thread)
+        assert found.checkpoint["id"] == OLD_ID and found.metadata == json.loads(OLD_METADATA)
+        assert found.checkpoint["channel_values"] == {"n": 3, "messages": {"a": "hello", "b": "there"}}
+        return found.pending_writes
+
+    messages = (OLD_TASK, "messages", {"a": "hello", "b": "again"})
+    assert seen() == [(OLD_TASK, "__resume__", ["first"]), messages]
+    # What takes the place of another does so under its new name too, and what is there already counts.
+    config = {"configurable": {**thread["configurable"], "checkpoint_id": OLD_ID}}
+    saver.put_writes(config, [("__resume__", ["first", "second"])], OLD_TASK, "~path")
+    saver.put_writes(config, [("messages", "other")], OLD_TASK, "~path")
+    assert seen() == [(OLD_TASK, "__resume__", ["first", "second"]), messages]
+    # Lists find old and new checkpoints by the same metadata.
+    put(saver, "old", {"n": 4}, parent=config, step=4, user_id="u-17")
+    for filter, count in (
+        ({"step": 4}, 2), ({"user_id": "u-17"}, 2), ({"run_id": "r-1"}, 1), ({"step": 3}, 0),
+        ({"step": 4, "run_id": "r-1"}, 1),
+    ):
+        assert len(list(saver.list(thread, filter=filter))) == count, filter
+    saver.delete_for_runs(["r-1"])
+    assert [found.metadata["user_id"] for found in saver.list(thread)] == ["u-17"]
+    left = owner.execute("SELECT count(*) FROM state_log_entry WHERE key = %s", (key,)).fetchone()
+    assert left == (0,)
+
+
+def test_metadata_lies_in_the_document(saver, owner):
+    """Where it costs what differs from the checkpoint before."""
+    config = put(saver, "beside", {"n": 1}, run_id="r-2")
+    saver.put_writes(config, [("n", 2)], str(uuid.UUID(int=7)))
+    ((context, document),) = owner.execute(
+        "SELECT h.execution_context, c.state FROM state_history(%s, 'langgraph') h"
+        " JOIN state_current c ON c.class = 'langgraph' AND c.key = %s", (key_of("beside", ""),) * 2).fetchall()
+    checkpoint_id = config["configurable"]["checkpoint_id"]
+    assert context == {"checkpoint_id": checkpoint_id, "run_id": "r-2"}
+    assert document["metadata"] == {"source": "loop", "step": 1, "parents": {}, "run_id": "r-2"}
+    ((ref,),) = owner.execute("SELECT ref FROM state_log_entry WHERE key = %s", (key_of("beside", ""),)).fetchall()
+    assert ref == ref_of(checkpoint_id) and len(ref) == 12
+
+
+@pytest.mark.parametrize("task", ["task", "", "=", "==", "=" + "A" * 22, "=" * 23, str(uuid.UUID(int=2**128 - 1)),
+                                  str(uuid.UUID(int=2**127)).upper()])
+def test_names_of_tasks_in_entries(task):
+    told, data = unpack(pack([task, "path", [0, "n", "null", 0]], b"data", {}, []), {})
+    assert (told, data) == ([task, "path", [0, "n", "null", 0]], b"data")

@@ -7,8 +7,13 @@ Document of a checkpoint:
      "checkpoint": {...},         all of the checkpoint but its id and the values of its channels
      "values": {"n": 3},          values that JSON holds exactly, for SQL to read
      "bytes": {"messages": ["msgpack", "..."]},   all other values: what the serializer gave, as text
-     "meta": [...],               the metadata, where JSON does not hold it exactly
+     "metadata": {...},           the metadata, where JSON holds it exactly
+    "meta": [...],               the metadata, where JSON does not
      "name": [thread, namespace]} where the key is not their spelling
+
+Beside the document is its context: the checkpoint's id, and what finds it without its document. Of the metadata that
+is `run_id`; or all of it, as far as JSON holds it, where "metadata" is missing, as it was in 0.1.0. In the document
+the metadata costs what differs from the checkpoint before.
 
 Bytes are text by a table: a printable character stands for itself, each other byte for one letter beyond ASCII. So
 text inside msgpack stays text: two checkpoints that share the beginning of a list of messages share the beginning of
@@ -23,7 +28,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any
 
 from langgraph.checkpoint.base import Checkpoint
@@ -58,6 +63,12 @@ def entry_id(task_id: str, place: int) -> str:
     """The name of a log entry: a task, and a place. Short, since it stands in an index; 72 bits tell tasks apart."""
     digest = blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return f"{base64.b64encode(digest).decode()}/{place}"
+
+
+def ref_of(checkpoint_id: str) -> str:
+    """The name of what was written since a checkpoint. Short, as `entry_id`; SQL makes the same of the id."""
+    digest = sha256(checkpoint_id.encode("utf-8", "surrogatepass")).digest()
+    return base64.b64encode(digest[:9]).decode()
 
 
 def key_range(key: str) -> tuple[str, str]:
@@ -100,6 +111,26 @@ _WORDS = (
 )
 
 
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _short(task: str) -> str:
+    """The name of a task in an entry: for a UUID `=` and its bytes."""
+    if _UUID.fullmatch(task):
+        return "=" + base64.b64encode(bytes.fromhex(task.replace("-", ""))).decode()[:22]
+    return "=" + task if task.startswith("=") else task
+
+
+def _long(short: str) -> str:
+    """The name of a task again."""
+    if not short.startswith("="):
+        return short
+    if short.startswith("==") or len(short) != 23:
+        return short[1:]
+    digits = base64.b64decode(short[1:] + "==").hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def dictionary(known: Known, channels: Sequence[str]) -> bytes:
     """What the values of channels may have in common with those in their checkpoint."""
     found = (known[channel] for channel in channels)
@@ -113,7 +144,7 @@ def pack(told: Any, data: bytes, known: Known, channels: Sequence[str]) -> bytes
     It is packed with the values that the same channels have in the entry's checkpoint, which whoever reads the entry
     has read. A place is that of a channel in the order of their names.
     """
-    plain = json.dumps(told, separators=(",", ":")).encode() + b"\n" + data
+    plain = json.dumps([_short(told[0]), *told[1:]], separators=(",", ":")).encode() + b"\n" + data
     wanted = set(channels)
     chosen = [(place, channel) for place, channel in enumerate(sorted(known)) if channel in wanted and place < 256]
     words = dictionary(known, [channel for _, channel in chosen[:255]])
@@ -140,8 +171,9 @@ def unpack(packed: bytes, known: Known) -> tuple[Any, bytes]:
         if zlib.crc32(words) != int.from_bytes(packed[start : start + 4], "big"):
             raise OtherDictionary
         plain = zlib.decompressobj(-15, words).decompress(packed[start + 4 :])
-    told, _, data = plain.partition(b"\n")
-    return json.loads(told), data
+    first, _, data = plain.partition(b"\n")
+    told = json.loads(first)
+    return [_long(told[0]), *told[1:]], data
 
 
 def values_of(document: Mapping[str, Any]) -> dict[str, str]:
@@ -196,7 +228,10 @@ class Codec:
         if parent is not None:
             document["parent"] = parent
         context = dict(metadata)
-        if not is_jsonb(context):
+        if is_jsonb(context):
+            document["metadata"] = context
+            context = {name: context[name] for name in ("run_id",) if name in context}
+        else:
             document["meta"] = self.encode(context)
             context = fitting(context)
         if names_of(key, {}) != (thread, namespace):
@@ -218,4 +253,6 @@ class Codec:
         """The metadata of a checkpoint."""
         if "meta" in document:
             return self.decode(document["meta"])
+        if "metadata" in document:
+            return document["metadata"]
         return {name: value for name, value in context.items() if name != "checkpoint_id"}

@@ -40,6 +40,7 @@ from ._codec import (
     key_range,
     names_of,
     pack,
+    ref_of,
     thread_range,
     unpack,
     values_of,
@@ -128,7 +129,8 @@ class Core(BaseCheckpointSaver[Any]):
                 told.append([place, channel, kind, len(data)])
                 values.append(data)
             payloads.append(pack(told, b"".join(values), known, [channel for channel, _ in call]))
-        yield self.calls.put_writes(key, config["configurable"]["checkpoint_id"], ids, payloads, again)
+        ref = ref_of(config["configurable"]["checkpoint_id"])
+        yield self.calls.put_writes(key, ref, ids, payloads, again)
 
     def _pending(self, stored: Stored, known: Known) -> list[PendingWrite]:
         found: dict[tuple[str, int], tuple[str, str, tuple[str, bytes]]] = {}
@@ -136,8 +138,10 @@ class Core(BaseCheckpointSaver[Any]):
             (task, path, *told), data = unpack(payload, known)
             start = 0
             for place, channel, kind, size in told:
-                # Of writes at the same place the first counts, as if each were a row of its own.
-                found.setdefault((task, place), (path, channel, (kind, data[start : start + size])))
+                # Of writes at the same place the first counts, as if each were a row of its own. Those that take the
+                # place of others are there once; or twice, where 0.1.0 named the entry otherwise.
+                if place < 0 or (task, place) not in found:
+                    found[task, place] = (path, channel, (kind, data[start : start + size]))
                 start += size
         serde = self.serde
         order = sorted(found, key=lambda it: writes_sort_key(found[it][0], *it))
@@ -235,7 +239,7 @@ class Core(BaseCheckpointSaver[Any]):
         gone = sorted({row.checkpoint_id for row in rows} - ids)
         if gone:
             yield self.calls.erase_versions(key, [row.version for row in rows if row.checkpoint_id not in ids])
-            yield self.calls.erase_writes(key, gone)
+            yield self.calls.erase_writes(key, [*gone, *map(ref_of, gone)])
 
     def _needed(self, rows: list[Stored]) -> set[str]:
         """The newest checkpoint, and those before from which its DeltaChannels are made."""

@@ -1,7 +1,7 @@
 """All SQL of the saver. Nothing else in this package knows which functions and tables there are.
 
 A thread in a namespace is a state; a checkpoint a version of it. What tasks have written since a checkpoint is in
-the log beside the state, under the checkpoint's id: an entry per call of `put_writes`.
+the log beside the state, under a name made of the checkpoint's id: an entry per call of `put_writes`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from ..sql import Row, Statement, quoted
 
 CHECKPOINTS = "langgraph"
+
+_REF = "encode(substring(sha256(convert_to(l.label, 'UTF8')) FROM 1 FOR 9), 'base64')"
+"""`ref_of` the id of a checkpoint. 0.1.0 took the id itself."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class SaverCalls:
         """Defines the class, where it is not there already."""
         return Statement(
             f"SELECT {self.p}state_class_define('{CHECKPOINTS}', keep => 0, keep_for => $1::text::interval,"
-            f" dedup => false)::text WHERE NOT EXISTS"
+            f" dedup => false, notify => 'off')::text WHERE NOT EXISTS"
             f" (SELECT FROM {self.p}state_class WHERE class = '{CHECKPOINTS}')",
             (keep_for or "0",), _nothing)
 
@@ -59,20 +62,25 @@ class SaverCalls:
             (key, document, context), _nothing)
 
     def put_writes(
-        self, key: str, checkpoint_id: str, ids: list[str], payloads: list[bytes], replace: bool
+        self, key: str, ref: str, ids: list[str], payloads: list[bytes], replace: bool
     ) -> Statement[None]:
         """Appends entries to the log. Those that are there stay, unless replaced."""
         return Statement(
             f"SELECT {self.p}state_log_append($1::text, NULL, $2::text, $3::text[],"
             f" replace => $4::boolean, payloads => $5::bytea[], class => '{CHECKPOINTS}')",
-            (key, checkpoint_id, ids, replace, payloads), _nothing)
+            (key, ref, ids, replace, payloads), _nothing)
 
     def _with_writes(self, source: str, order: str) -> str:
+        def entries(ref: str) -> str:
+            return (
+                f"SELECT g.number, g.payload FROM {self.p}state_log_entry g"
+                f" WHERE g.class = '{CHECKPOINTS}' AND g.key = l.key AND g.ref = {ref}")
+
+        # By one name after the other: each is looked up in the index.
         return (
             "SELECT l.key, l.version, l.label, l.context, l.state, w.payloads"
-            f" FROM ({source}) l LEFT JOIN LATERAL (SELECT array_agg(g.payload ORDER BY g.number) AS payloads"
-            f" FROM {self.p}state_log_entry g"
-            f" WHERE g.class = '{CHECKPOINTS}' AND g.key = l.key AND g.ref = l.label) w ON true {order}")
+            f" FROM ({source}) l LEFT JOIN LATERAL (SELECT array_agg(e.payload ORDER BY e.number) AS payloads"
+            f" FROM ({entries(_REF)} UNION ALL {entries('l.label')}) e) w ON true {order}")
 
     _COLUMNS = (
         "k.key, k.version, k.execution_context->>'checkpoint_id' AS label, k.execution_context::text AS context")
@@ -101,18 +109,22 @@ class SaverCalls:
         limit: int | None, at_most: str | None = None,
     ) -> Statement[list[Stored]]:
         """Checkpoints of the keys from `start` on and below `end`, newest first."""
+        label = "execution_context->>'checkpoint_id' COLLATE \"C\""
         chosen = (
-            "SELECT DISTINCT ON (execution_context->>'checkpoint_id' COLLATE \"C\", key)"
-            f" key, version, execution_context FROM {self.p}state_snapshot"
+            f"SELECT DISTINCT ON ({label}, key) key, version, {label} AS label, execution_context AS context"
+            f" FROM {self.p}state_snapshot"
             f" WHERE class = '{CHECKPOINTS}' AND key >= $1::text AND ($2::text = '' OR key < $2::text)"
-            " AND ($3::text IS NULL OR execution_context @> $3::text::jsonb)"
-            " AND ($4::text IS NULL OR execution_context->>'checkpoint_id' < $4::text COLLATE \"C\")"
+            f" AND ($4::text IS NULL OR {label} < $4::text)"
             " AND ($5::text IS NULL OR execution_context->>'checkpoint_id' = $5::text)"
-            " AND ($7::text IS NULL OR execution_context->>'checkpoint_id' <= $7::text COLLATE \"C\")"
-            " ORDER BY execution_context->>'checkpoint_id' COLLATE \"C\" DESC, key, version DESC LIMIT $6::bigint")
+            f" AND ($7::text IS NULL OR {label} <= $7::text) ORDER BY {label} DESC, key, version DESC")
+        # In their order, so that no document is read behind the last one that is wanted.
+        read = (
+            f"SELECT k.*, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}') AS state FROM ({chosen}) k"
+            " ORDER BY k.label DESC, k.key OFFSET 0")
         source = (
-            f"SELECT {self._COLUMNS}, {self.p}state_at(k.key, k.version, '{CHECKPOINTS}')::text AS state"
-            f" FROM ({chosen}) k")
+            f"SELECT d.key, d.version, d.label, d.context::text AS context, d.state::text AS state FROM ({read}) d"
+            " WHERE ($3::text IS NULL OR d.context @> $3::text::jsonb OR d.state->'metadata' @> $3::text::jsonb)"
+            " ORDER BY d.label DESC, d.key LIMIT $6::bigint")
         return Statement(
             self._with_writes(source, "ORDER BY l.label COLLATE \"C\" DESC, l.key"),
             (start, end, filter, before, checkpoint_id, limit, at_most), _stored, binary=True)
@@ -147,10 +159,10 @@ class SaverCalls:
             f"SELECT {self.p}state_purge(ARRAY[$1::text], versions => $2::bigint[], class => '{CHECKPOINTS}')",
             (key, versions), _nothing)
 
-    def erase_writes(self, key: str, ids: list[str]) -> Statement[None]:
+    def erase_writes(self, key: str, refs: list[str]) -> Statement[None]:
         """Erases what tasks have written since checkpoints of a state."""
         return Statement(
-            f"SELECT {self.p}state_log_erase($1::text, $2::text[], '{CHECKPOINTS}')", (key, ids), _nothing)
+            f"SELECT {self.p}state_log_erase($1::text, $2::text[], '{CHECKPOINTS}')", (key, refs), _nothing)
 
     def copy(self, start: str, target: str) -> Statement[None]:
         """Copies the states whose keys begin with `start` under another start, with all that belongs to them."""
