@@ -108,7 +108,7 @@ pub async fn run(
             Ok(order) => return Ok(order),
             Err(error) => error,
         };
-        metrics.alive.set(0);
+        metrics.lose(error.to_string());
         metrics.errors.with_label_values(&[error.side()]).inc();
         if error.is_fatal() {
             return Err(error);
@@ -196,10 +196,8 @@ impl<'a> Feeder<'a> {
             None => {
                 if feeder.class_names() != *meta.get(field::CLASSES).unwrap_or(&String::new()) {
                     // With classes that are new since: see `renew_classes`.
-                    feeder
-                        .sink
-                        .note(field::CLASSES, &feeder.class_names())
-                        .await?;
+                    let names = feeder.class_names();
+                    feeder.note(field::CLASSES, &names).await?;
                 }
                 feeder.catch_up("attached").await?;
                 if meta
@@ -253,13 +251,7 @@ impl<'a> Feeder<'a> {
             0 => String::new(),
             old => old.to_string(),
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_millis()).unwrap_or(0);
-        // Greater than the one that is there. Where Redis has lost that number, the clock is greater than it, unless
-        // somebody has set the clock back by more than the age of that generation.
-        let generation = now.max(self.generation.saturating_add(1));
+        let generation = generation_after(self.generation, SystemTime::now());
         let epoch = position
             .as_ref()
             .map(|position| position.epoch.clone())
@@ -387,7 +379,8 @@ impl<'a> Feeder<'a> {
             if orders.has_changed().unwrap_or(true) {
                 let order = next(orders).await;
                 if order != Order::Run {
-                    self.metrics.alive.set(0);
+                    self.metrics
+                        .lose("ordered to end or to begin anew".to_owned());
                     // Another feeder that runs renews the key at its next beat.
                     self.sink.end_alive().await?;
                     return Ok(order);
@@ -457,6 +450,7 @@ impl<'a> Feeder<'a> {
         self.sink.check_nodes().await?;
         self.follow_cursor().await?;
         self.renew_classes().await?;
+        self.metrics.follows(self.link.proven);
         let (_, waited) = self.inbox.backlog();
         let alive = waited <= self.config.max_lag;
         if alive {
@@ -499,7 +493,7 @@ impl<'a> Feeder<'a> {
             return self.begin("class").await;
         }
         if is_new {
-            self.sink.note(field::CLASSES, &self.class_names()).await?;
+            self.note(field::CLASSES, &self.class_names()).await?;
             self.start_filling();
         }
         Ok(())
@@ -520,6 +514,12 @@ impl<'a> Feeder<'a> {
         Ok(())
     }
 
+    /// Notes something about the generation in the meta hash. Another feeder may have begun the next one meanwhile,
+    /// of which it would be wrong: then nothing is noted, and the next heartbeat finds out.
+    async fn note(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.sink.note(self.generation, name, value).await
+    }
+
     /// The next page of the filling.
     async fn fill(&mut self) -> Result<(), Error> {
         let Some(filling) = &mut self.filling else {
@@ -534,7 +534,7 @@ impl<'a> Feeder<'a> {
                 states,
                 "the generation is filled"
             );
-            return self.sink.note(field::FILLED, "done").await;
+            return self.note(field::FILLED, "done").await;
         };
         let keys = self
             .link
@@ -571,7 +571,7 @@ impl<'a> Feeder<'a> {
         self.feed(&changes).await?;
         if is_time {
             tracing::info!(generation = self.generation, class, states, "filling");
-            self.sink.note(field::FILLED, &states.to_string()).await?;
+            self.note(field::FILLED, &states.to_string()).await?;
         }
         Ok(())
     }
@@ -718,6 +718,16 @@ impl<'a> Feeder<'a> {
     }
 }
 
+/// The number of a new generation: greater than the one that is there, whatever the clock of this host says. Where
+/// Redis has lost that number, the clock in milliseconds is greater than all that came before, unless somebody has
+/// set it back by more than the age of the last one. No other time that counts is read from the clock of a host: the
+/// end of a state is asked of PostgreSQL as the time that is left, and Redis is given that.
+fn generation_after(old: u64, clock: SystemTime) -> u64 {
+    let now = clock.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(0);
+    now.max(old.saturating_add(1))
+}
+
 /// The pause after a batch of so many states.
 fn pace(states: usize) -> Duration {
     let share = states.min(LARGE) as u32;
@@ -749,5 +759,22 @@ fn check_owner(config: &Config, meta: &Meta, link: &Link) -> Result<(), Error> {
             owner: owner.clone(),
             own: link.owner.to_string(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::generation_after;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_generation_is_greater_than_the_last_whatever_the_clock_says() {
+        let clock = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(generation_after(0, clock(2000)), 2_000_000);
+        assert_eq!(generation_after(1_999_999, clock(2000)), 2_000_000);
+        // The clock of the host that began the last one was ahead, or this one was set back.
+        assert_eq!(generation_after(2_000_000, clock(2000)), 2_000_001);
+        assert_eq!(generation_after(9_000_000, clock(2000)), 9_000_001);
+        assert_eq!(generation_after(7, UNIX_EPOCH - Duration::from_secs(1)), 8);
     }
 }

@@ -1,8 +1,17 @@
 //! PostgreSQL: one connection that listens, one that asks.
 //!
+//! # Contract of the proof
+//!
 //! LISTEN can fail in silence: a proxy that pools transactions accepts it on a connection that then belongs to
-//! others. So a notification is sent over the other connection, at the start and with every heartbeat, and must
-//! arrive. All messages before it have arrived then.
+//! others, and a proxy may lose notifications at any later moment. So a notification is sent over the other
+//! connection, at the start and with every heartbeat, and must arrive within `patience`. All messages before it have
+//! arrived then. If it does not arrive, nothing that was heard is believed any more: the feeder attaches anew, and
+//! until a proof has arrived it writes nothing and tells no reader that all was heard. Nothing is lost meanwhile,
+//! since the cursor stays where it is.
+//!
+//! Until the first proof has arrived both connections may lead to sessions that a proxy hands to others. So nothing
+//! is set on them before (a session of others with `synchronous_commit = off` would lose commits in a crash), and the
+//! channel of the proofs is left again where no proof arrives, as far as the proxy leads to the same session.
 
 use crate::config::Config;
 use crate::error::Error;
@@ -11,11 +20,11 @@ use crate::message::{Name, Position};
 use futures_util::{StreamExt, TryStreamExt, pin_mut, stream};
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
-use state_cache_l2::{Codec, Compression, Owner};
+use state_cache_l2::{Codec, Compression, Owner, time_left};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -65,6 +74,8 @@ pub struct Link {
     channel: String,
     proofs: u64,
     patience: Duration,
+    /// When the last proof that has arrived was asked for.
+    pub proven: Instant,
     /// Before the name of each function and table.
     schema: String,
     /// Reads states; prepared once the schema is known.
@@ -74,7 +85,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects. Nothing is listened to yet but proofs.
+    /// Connects, and proves that notifications arrive. Nothing is listened to yet but proofs.
     pub async fn open(config: &Config, inbox: &Arc<Inbox>) -> Result<Self, Error> {
         // A number that nobody else comes up with; no secret.
         let channel = format!(
@@ -91,6 +102,7 @@ impl Link {
             channel,
             proofs: 0,
             patience: config.patience,
+            proven: Instant::now(),
             schema: String::new(),
             read: None,
             owner: Owner {
@@ -123,6 +135,14 @@ impl Link {
             schema: schema.clone(),
         };
         self.schema = format!("{}.", config.schema.clone().unwrap_or(schema));
+        let listen = format!("LISTEN {}", self.channel);
+        self.timely(self.listener.batch_execute(&listen)).await?;
+        if let Err(error) = self.prove().await {
+            let leave = format!("UNLISTEN {}", self.channel);
+            // The error is what is told; the connection may be gone.
+            let _ = self.timely(self.listener.batch_execute(&leave)).await;
+            return Err(error);
+        }
         // Statements of the feeder must not end by a limit for others. What it commits are notifications, which no
         // crash leaves behind anyway: they wait for no disk.
         let prepare = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET row_security = off; \
@@ -141,8 +161,8 @@ impl Link {
         let types = [Type::TEXT_ARRAY, Type::TEXT];
         let read = self.timely(self.asker.prepare_typed(&query, &types));
         self.read = Some(read.await?);
-        let listen = format!("SET idle_session_timeout = 0; LISTEN {}", self.channel);
-        self.timely(self.listener.batch_execute(&listen)).await
+        let prepare = "SET idle_session_timeout = 0";
+        self.timely(self.listener.batch_execute(prepare)).await
     }
 
     async fn timely<T>(
@@ -172,6 +192,7 @@ impl Link {
     /// Makes sure that notifications arrive.
     pub async fn prove(&mut self) -> Result<(), Error> {
         self.proofs += 1;
+        let asked = Instant::now();
         let notify = format!("NOTIFY {}, '{}'", self.channel, self.proofs);
         self.timely(self.asker.batch_execute(&notify)).await?;
         let arrival = async {
@@ -186,7 +207,9 @@ impl Link {
         };
         timeout(self.patience, arrival)
             .await
-            .unwrap_or(Err(Error::NotDelivered))
+            .unwrap_or(Err(Error::NotDelivered))?;
+        self.proven = asked;
+        Ok(())
     }
 
     /// The classes in L2.
@@ -347,21 +370,6 @@ impl Drop for Link {
     }
 }
 
-/// How long a state has to live yet, `None` for as long as its class says: `left`, in milliseconds, is what the row
-/// says, which has the version `of_row`.
-///
-/// A state may end while it is read, after its answer was decided: it lives a millisecond more. The row of a `behind`
-/// class may be older than the state, and its end be over; what the state's own end is then comes with the message
-/// that tells of it.
-fn time_left(version: i64, of_row: Option<i64>, left: Option<f64>) -> Option<Duration> {
-    const LEAST: f64 = 1.0;
-    let left = match of_row == Some(version) {
-        true => left.map(|left| left.max(LEAST)),
-        false => left.filter(|left| *left > 0.0),
-    };
-    left.map(|left| Duration::from_secs_f64((left / 1000.0).min(1e10)))
-}
-
 /// Whether an error is about what is stored, and comes again with the next try.
 fn is_of_state(code: &SqlState) -> bool {
     let code = code.code();
@@ -440,27 +448,4 @@ fn tls(config: &Config) -> Result<MakeRustlsConnect, Error> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time_left;
-    use std::time::Duration;
-
-    #[test]
-    fn a_state_that_ends_while_it_is_read_does_not_live_as_long_as_its_class_says() {
-        let millis = |millis| Some(Duration::from_millis(millis));
-        assert_eq!(time_left(3, Some(3), Some(-20.0)), millis(1));
-        assert_eq!(time_left(3, Some(3), Some(0.0)), millis(1));
-        assert_eq!(time_left(3, Some(3), Some(1500.0)), millis(1500));
-        assert_eq!(time_left(3, Some(3), None), None);
-        // An older row of a behind class says nothing of the state when its end is over.
-        assert_eq!(time_left(4, Some(3), Some(-20.0)), None);
-        assert_eq!(time_left(4, Some(3), Some(1500.0)), millis(1500));
-        assert_eq!(time_left(4, None, None), None);
-        assert_eq!(
-            time_left(3, Some(3), Some(f64::MAX)),
-            Some(Duration::from_secs(10_000_000_000))
-        );
-    }
 }

@@ -8,7 +8,16 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What is known of the connection that listens.
+struct Proof {
+    /// When it was last proven that all is heard; at first, when the process began.
+    at: Instant,
+    /// Why nothing is followed at the moment, if that is so.
+    why_not: Option<String>,
+}
 
 /// What is measured.
 pub struct Metrics {
@@ -25,8 +34,11 @@ pub struct Metrics {
     pub generations: IntCounterVec,
     /// Changed states that wait.
     pub pending: IntGauge,
-    /// How long the first of them has waited, in milliseconds.
+    /// How long the first of them has waited, in milliseconds; while nothing is followed, `unproven`.
     pub lag: IntGauge,
+    /// How long ago it was last proven that all is heard, in milliseconds.
+    unproven: IntGauge,
+    proof: Mutex<Proof>,
     /// The current generation.
     pub generation: IntGauge,
     /// 1 while readers are told that all was heard.
@@ -89,7 +101,18 @@ impl Metrics {
             )?,
             generations: counter("generations_total", "generations begun", "why")?,
             pending: gauge("pending_states", "changed states that are not written yet")?,
-            lag: gauge("lag_milliseconds", "how long the first of them has waited")?,
+            lag: gauge(
+                "lag_milliseconds",
+                "how long the first of them has waited; as unproven_milliseconds while nothing is followed",
+            )?,
+            unproven: gauge(
+                "unproven_milliseconds",
+                "how long ago it was last proven that all is heard",
+            )?,
+            proof: Mutex::new(Proof {
+                at: Instant::now(),
+                why_not: Some("starting".to_owned()),
+            }),
             generation: gauge("generation", "the current generation")?,
             alive: gauge("alive", "1 while readers are told that all was heard")?,
             filled: gauge(
@@ -102,13 +125,45 @@ impl Metrics {
         })
     }
 
+    /// Never held across an await.
+    fn proof(&self) -> MutexGuard<'_, Proof> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is heard is followed, and a proof was asked for at this moment and has arrived.
+    pub fn follows(&self, proven: Instant) {
+        *self.proof() = Proof {
+            at: proven,
+            why_not: None,
+        };
+    }
+
+    /// From now on nothing is followed, and readers are told so. The lag counts from the last proof.
+    pub fn lose(&self, why: String) {
+        self.alive.set(0);
+        self.proof().why_not = Some(why);
+    }
+
+    /// Counts the time that has passed since the last proof. Why nothing is followed, if that is so.
+    fn look_at_proof(&self) -> Option<String> {
+        let proof = self.proof();
+        let since = i64::try_from(proof.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.unproven.set(since);
+        if proof.why_not.is_some() {
+            self.lag.set(since);
+        }
+        proof.why_not.clone()
+    }
+
     fn text(&self) -> Result<String, prometheus::Error> {
+        self.look_at_proof();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     fn health(&self) -> (StatusCode, String) {
+        let why_not = self.look_at_proof();
         let alive = self.alive.get() == 1;
         let status = if alive {
             StatusCode::OK
@@ -120,6 +175,7 @@ impl Metrics {
         let text = serde_json::json!({
             "alive": alive, "pending": pending, "lag_milliseconds": lag, "generation": generation,
             "filled": self.filled.get(), "fill_done": self.fill_done.get() == 1,
+            "unproven_milliseconds": self.unproven.get(), "error": why_not,
         });
         (status, text.to_string())
     }

@@ -252,13 +252,20 @@ impl Sink {
         }
     }
 
-    /// Writes a field of the meta hash that is not part of the protocol.
-    pub async fn note(&self, name: &str, value: &str) -> Result<(), Error> {
-        let command = cmd("HSET")
-            .arg(self.prefix.meta())
-            .arg(name)
-            .arg(value)
-            .to_owned();
+    /// Writes a field of the meta hash, unless another generation is there.
+    pub async fn note(&self, generation: u64, name: &str, value: &str) -> Result<(), Error> {
+        let command = match self.mode {
+            Mode::Delete => cmd("HSET")
+                .arg(self.prefix.meta())
+                .arg(name)
+                .arg(value)
+                .to_owned(),
+            Mode::Script => {
+                let generation = generation.to_string();
+                let arguments = [generation.as_bytes(), name.as_bytes(), value.as_bytes()];
+                Script::new(script::NOTE).call(true, &self.prefix.meta(), &arguments)
+            }
+        };
         match self.ask::<i64>(command).await {
             // Not worth an error.
             Err(Error::Redis(error)) if is_full(&error) => Ok(()),

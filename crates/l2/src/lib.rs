@@ -69,9 +69,11 @@ mod codec;
 mod key;
 mod meta;
 pub mod script;
+mod ttl;
 mod value;
 
 pub use codec::{Codec, Compression, Undecoded};
 pub use key::{BadPrefix, Prefix};
 pub use meta::{Mode, Owner, field};
+pub use ttl::time_left;
 pub use value::{Content, FORMAT, HEADER, Header, Kind, MAGIC, TooLarge, Unread, Value};

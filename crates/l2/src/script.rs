@@ -74,6 +74,16 @@ redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
 return 1
 ";
 
+/// Writes a field of the meta hash. `ARGV[1]`: the generation that must be there; `ARGV[2]`: the field; `ARGV[3]`:
+/// its value. Answers 1, or 0 where another generation is there, of which it would be wrong.
+pub const NOTE: &str = r"
+if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+return 1
+";
+
 /// Begins a generation. `ARGV[1]`: the generation that must be there, nothing where none may be; the rest: pairs of
 /// field and value. Answers 1, or 0 where another generation is there.
 pub const BEGIN: &str = r"

@@ -1,4 +1,5 @@
-//! What the tests in `tests/suite` share: servers of their own ([`Server`]), a connection pooler ([`Proxy`]), short
+//! What the tests in `tests/suite` share: servers of their own ([`Server`]), a connection pooler ([`Proxy`]), wrong
+//! clocks ([`Clock`]), short
 //! ways to speak to them ([`Sql`]), and a check of the tables as a whole ([`inconsistencies`]).
 //!
 //! `STATE_CACHE_BIN` names the directory of the server's programs, the extension installed beside them
@@ -9,12 +10,14 @@
 //! What goes wrong here is a failed test, so everything panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clock;
 mod consistency;
 mod home;
 mod proxy;
 mod server;
 mod sql;
 
+pub use clock::Clock;
 pub use consistency::inconsistencies;
 pub use proxy::Proxy;
 pub use server::{Server, kill, limit_memory};

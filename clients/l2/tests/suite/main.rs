@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attach;
+mod clocks;
 mod cluster;
 mod faults;
 mod follow;
+mod proxy;
+mod resync;
 mod scripts;
 mod stress;
 mod support;

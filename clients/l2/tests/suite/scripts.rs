@@ -129,3 +129,31 @@ fn cursor_and_generation_move_only_from_where_they_were() {
     let cursor: String = redis.hget("m", "cursor").unwrap();
     assert_eq!(cursor, "a");
 }
+
+/// A feeder that still fills the generation before must not say that the new one is filled.
+#[test]
+fn what_is_noted_of_another_generation_is_not_taken() {
+    let server = Redis::start(&[]);
+    let mut redis = server.connect();
+    let mut note = |generation: u64| -> i64 {
+        redis::Script::new(script::NOTE)
+            .key("meta")
+            .arg(generation)
+            .arg("filled")
+            .arg("done")
+            .invoke(&mut redis)
+            .unwrap()
+    };
+    assert_eq!(note(7), 0, "there is no generation");
+    let mut other = server.connect();
+    other
+        .hset_multiple::<_, _, _, ()>("meta", &[("generation", "8"), ("filled", "0")])
+        .unwrap();
+    assert_eq!(note(7), 0);
+    assert_eq!(other.hget::<_, _, String>("meta", "filled").unwrap(), "0");
+    assert_eq!(note(8), 1);
+    assert_eq!(
+        other.hget::<_, _, String>("meta", "filled").unwrap(),
+        "done"
+    );
+}

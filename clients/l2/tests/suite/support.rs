@@ -3,7 +3,7 @@
 use postgres::Client;
 use redis::Commands;
 use state_cache_l2::{Content, Prefix, Unread, Value, field};
-use state_cache_server_tests::{Server, Sql, eventually};
+use state_cache_server_tests::{Clock, Server, Sql, eventually};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,11 +32,17 @@ pub struct Redis {
     pub port: u16,
     directory: PathBuf,
     options: Vec<String>,
+    clock: Option<Clock>,
     child: Option<Child>,
 }
 
 impl Redis {
     pub fn start(options: &[&str]) -> Self {
+        Self::on_host(options, None)
+    }
+
+    /// On a host with this clock.
+    pub fn on_host(options: &[&str], clock: Option<Clock>) -> Self {
         let port = free_port();
         let directory =
             std::env::temp_dir().join(format!("state_cache_l2.{}.{port}", std::process::id()));
@@ -46,6 +52,7 @@ impl Redis {
             port,
             directory,
             options,
+            clock,
             child: None,
         };
         redis.restart();
@@ -54,7 +61,11 @@ impl Redis {
 
     /// Starts it, with what was saved last.
     pub fn restart(&mut self) {
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        if let Some(clock) = &self.clock {
+            clock.set(&mut command);
+        }
+        let child = command
             .args([
                 "--port",
                 &self.port.to_string(),
@@ -135,6 +146,29 @@ pub struct Feeder {
 impl Feeder {
     /// Starts the program, quick to notice, with these further options.
     pub fn start(parameters: &str, redis: &str, options: &[&str]) -> Self {
+        let patience = [options, &["--patience-ms", "2000"]].concat();
+        Self::waiting(parameters, redis, &patience)
+    }
+
+    /// Starts the program, which waits for an answer as long as a test may, and writes few states at a time.
+    pub fn patient(parameters: &str, redis: &str) -> Self {
+        let options = ["--patience-ms", "120000", "--batch", "7"];
+        Self::waiting(parameters, redis, &options)
+    }
+
+    /// Starts the program on a host with this clock.
+    pub fn on_host(parameters: &str, redis: &str, clock: &Clock) -> Self {
+        let (mut command, port) = Self::command(parameters, redis, &[]);
+        clock.set(&mut command);
+        Self::run(command, port)
+    }
+
+    fn waiting(parameters: &str, redis: &str, options: &[&str]) -> Self {
+        let (command, port) = Self::command(parameters, redis, options);
+        Self::run(command, port)
+    }
+
+    fn command(parameters: &str, redis: &str, options: &[&str]) -> (Command, u16) {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_state-cache-l2"));
         command
@@ -146,17 +180,10 @@ impl Feeder {
                 "--prefix",
                 PREFIX,
             ])
-            .args([
-                "--heartbeat-ms",
-                "200",
-                "--alive-ms",
-                "1500",
-                "--patience-ms",
-                "2000",
-            ])
+            .args(["--heartbeat-ms", "200", "--alive-ms", "1500"])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(options);
-        Self::run(command, port)
+        (command, port)
     }
 
     pub fn run(mut command: Command, port: u16) -> Self {
@@ -263,6 +290,11 @@ pub fn meta(redis: &mut impl redis::ConnectionLike, name: &str) -> Option<String
     redis
         .hget(Prefix::new(PREFIX).unwrap().meta(), name)
         .unwrap()
+}
+
+/// Whether readers are told that all was heard.
+pub fn is_alive(redis: &mut impl redis::ConnectionLike) -> bool {
+    redis.exists(Prefix::new(PREFIX).unwrap().alive()).unwrap()
 }
 
 pub fn generation(redis: &mut impl redis::ConnectionLike) -> u64 {
