@@ -61,7 +61,9 @@ pub enum StatementCache {
     None,
 }
 
-/// How the near cache follows the server.
+/// How the near cache follows the server. Proof that all was heard holds for the heartbeat and three times the
+/// patience; a near cache whose last proof is older, because the process was stopped or nothing arrives, does as
+/// [`WhileDown`] says.
 #[derive(Debug, Clone)]
 pub struct Following {
     /// How often it makes sure that notifications still arrive.
@@ -71,6 +73,14 @@ pub struct Following {
     /// How often it asks for all changes although nothing seems to be missing. It keeps the cursor young:
     /// the older it is, the more there is to report after a lost connection.
     pub catch_up: Duration,
+}
+
+impl Following {
+    /// How long a proof holds: until the next one must have come, or must have failed.
+    fn holds(&self) -> Duration {
+        self.heartbeat
+            .saturating_add(self.patience.saturating_mul(3))
+    }
 }
 
 impl Default for Following {
@@ -300,6 +310,7 @@ impl Builder {
             self.limits,
             self.other_limits,
             self.while_down,
+            self.following.holds(),
             self.versions_known,
         );
         StateCache::start(Inner::new(

@@ -253,6 +253,10 @@ impl Inner {
     }
 
     async fn ask_server_once(&self, class: &str, key: &str) -> Result<Read> {
+        // What goes into Redis must end there when it ends here: PostgreSQL says how long that is, by its own clock.
+        if self.l2.is_some() {
+            return self.ask_server_for_l2(class, key).await;
+        }
         // The version of a deletion is in state_head only, and looked up where there is no state.
         let query = "SELECT is_told, s.version, s.state::pg_catalog.text, coalesce(s.version,
                 (SELECT h.version FROM @state_head h WHERE h.class = $2 AND h.key = $1), 0)
@@ -266,6 +270,28 @@ impl Inner {
             is_told: row.try_get(0)?,
             known: state(&row, 1)?,
             version: row.try_get(3)?,
+            left: None,
+        })
+    }
+
+    /// As [`Inner::ask_server_once`], with the time that the state has to live yet.
+    async fn ask_server_for_l2(&self, class: &str, key: &str) -> Result<Read> {
+        let query = "SELECT is_told, s.version, s.state::pg_catalog.text, coalesce(s.version, h.version, 0),
+                h.version,
+                (1000 * EXTRACT(epoch FROM h.expires_at - pg_catalog.clock_timestamp()))::pg_catalog.float8
+            FROM (SELECT NOT EXISTS (
+                SELECT FROM @state_class WHERE class = $2 AND notify = 'off') AS is_told) c
+            LEFT JOIN @state_get_if_newer($1, 0, $2) s ON true
+            LEFT JOIN @state_head h ON h.class = $2 AND h.key = $1";
+        let connection = self.connection().await?;
+        let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&class, Type::TEXT)];
+        let row = self.statements.row(&connection, query, &parameters).await?;
+        let version: i64 = row.try_get(3)?;
+        Ok(Read {
+            is_told: row.try_get(0)?,
+            known: state(&row, 1)?,
+            version,
+            left: state_cache_l2::time_left(version, row.try_get(4)?, row.try_get(5)?),
         })
     }
 
@@ -455,6 +481,7 @@ impl StateCache {
                 is_told: row.try_get(0)?,
                 known: state(row, 1)?,
                 version: row.try_get(3)?,
+                left: None,
             };
             let bytes = read.known.as_ref().map_or(0, |state| state.document.len());
             self.inner.counters.hit(Tier::Server, bytes, bytes);

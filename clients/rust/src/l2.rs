@@ -21,6 +21,10 @@
 //! the lease, and nothing else, by the value. Whatever the feeder writes in between takes the lease away. So does
 //! time.
 //!
+//! **A fill ends when its state does**, or before. PostgreSQL says how long the state has to live yet, by its own
+//! clock, and Redis is given that as a time from now, less what the answer took. The clock of this host is not looked
+//! at, and what Redis's clock says does not matter, as long as it goes forward.
+//!
 //! # What another process can do between any two steps
 //!
 //! | between | somebody | and |
@@ -331,6 +335,7 @@ impl L2 {
                     known,
                     version,
                     is_told: true,
+                    left: None,
                 };
                 Stored::Found(read, bytes.len())
             }
@@ -363,12 +368,22 @@ impl L2 {
         call.arg(&old[..old.len().min(state_cache_l2::HEADER)])
             .arg(old.len())
             .arg(new)
-            .arg(ttl.as_millis() as u64);
+            .arg(milliseconds(ttl));
         self.timely(way.run(&call)).await;
     }
 
-    fn value(&self, class: &str, key: &str, read: &Read) -> Option<(Vec<u8>, Duration)> {
+    /// What is written of a state that was asked for so long ago, and for how long it stays.
+    fn value(
+        &self,
+        class: &str,
+        key: &str,
+        read: &Read,
+        ago: Duration,
+    ) -> Option<(Vec<u8>, Duration)> {
         let held = *lock(&self.held).get(class)?;
+        let ttl = read
+            .left
+            .map_or(held.ttl, |left| left.saturating_sub(ago).min(held.ttl));
         let version = u64::try_from(read.version)
             .ok()
             .filter(|version| *version > 0)?;
@@ -378,7 +393,7 @@ impl L2 {
             }
             None => Value::tombstone(class, key, version),
         };
-        Some((value, held.ttl))
+        Some((value, ttl))
     }
 
     /// Looks at the meta hash. An error ends the connection.
@@ -413,6 +428,11 @@ impl L2 {
             fills: Mode::from_str(&mode) == Ok(Mode::Script),
         }))
     }
+}
+
+/// A time that Redis takes: it knows none below a millisecond.
+fn milliseconds(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Looks at Redis for ever.
@@ -584,11 +604,13 @@ impl Inner {
         };
         self.counters.miss(Tier::L2);
         // After the lease: what changes from now on takes the lease away.
+        let asked = Instant::now();
         let read = self.read_anew(class, key).await?;
+        let value = l2.value(class, key, &read, asked.elapsed());
         if let Some(lease) = lease {
-            let (value, ttl) = l2.value(class, key, &read).unwrap_or_default();
+            let (value, ttl) = value.unwrap_or_default();
             l2.replace(&name, &lease, &value, ttl).await;
-        } else if fills && let Some((value, ttl)) = l2.value(class, key, &read) {
+        } else if fills && let Some((value, ttl)) = value {
             // Over what is older, or is not ours; a lease is left to whoever holds it.
             self.write_over_older(l2, &name, class, key, &value, ttl)
                 .await;
@@ -611,7 +633,7 @@ impl Inner {
         }
         let Some(mut way) = l2.way() else { return };
         let mut call = l2.write.key(name);
-        call.arg(value).arg(ttl.as_millis() as u64);
+        call.arg(value).arg(milliseconds(ttl));
         l2.timely(way.run(&call)).await;
     }
 }

@@ -25,6 +25,12 @@
 //! the server may have lost what it had acknowledged (`behind` mode, `synchronous_commit = off`, a standby
 //! that lagged), and numbers its transactions anew from there, so no cursor can tell.
 //!
+//! **A proof ends by itself.** Messages may wait in the connection, unread: the process was stopped, or its runtime
+//! was kept busy. A read that comes first then finds the copy from before. So a copy is answered only if the last
+//! proof began less than a heartbeat and three times the patience ago ([`crate::Following`]), by the clock that only
+//! goes forward, and goes on while the process is stopped. After that, and until the next proof, the near cache does
+//! as [`WhileDown`] says. No clock of the server or of another host is looked at.
+//!
 //! **A class without messages is not remembered** (`notify` = `off` in `state_class`). Each read asks. If the
 //! class was switched off after that, the message of that moment is heard since the question, so the answer is
 //! not remembered.
@@ -61,8 +67,9 @@
 //! # What it does not do
 //!
 //! Between a commit and its message, a copy answers as before the commit: milliseconds, and when a connection dies in
-//! silence at most the heartbeat and three times the patience. A state with a ttl is answered until the worker has
-//! removed it. Hits are not part of the application's transactions.
+//! silence, or the process is stopped, at most the heartbeat and three times the patience. A machine that sleeps
+//! stops the clock that only goes forward: it may wake up with a proof that seems young. A state with a ttl is
+//! answered until the worker has removed it. Hits are not part of the application's transactions.
 
 use crate::builder::{ClassLimits, WhileDown};
 use crate::floors::{Floors, Verdict};
@@ -97,6 +104,8 @@ pub(crate) struct Read {
     pub version: i64,
     /// The class has messages, so the state may be remembered.
     pub is_told: bool,
+    /// How long the state has to live yet, if it ends before its class says, and this was asked for.
+    pub left: Option<Duration>,
 }
 
 /// A copy.
@@ -226,8 +235,10 @@ pub(crate) struct Near {
     sure: bool,
     /// When that was last proven.
     proven: Instant,
-    /// Where Redis tells what has changed: how long a proof holds, and the generation that copies are of.
-    redis: Option<(Duration, u64)>,
+    /// How long a proof holds.
+    holds: Duration,
+    /// Where Redis tells what has changed: the generation that copies are of.
+    redis: Option<u64>,
     /// How often there was a reason for doubt.
     doubts: u64,
     /// Of the last message.
@@ -242,11 +253,12 @@ pub(crate) struct Near {
 }
 
 impl Near {
-    /// Empty, and in doubt.
+    /// Empty, and in doubt. A proof that all was heard holds so long.
     pub fn new(
         limits: HashMap<String, ClassLimits>,
         other_limits: ClassLimits,
         while_down: WhileDown,
+        holds: Duration,
         exact_floors: usize,
     ) -> Self {
         Self {
@@ -264,6 +276,7 @@ impl Near {
             flown: 0,
             sure: false,
             proven: Instant::now(),
+            holds,
             redis: None,
             doubts: 0,
             position: None,
@@ -276,13 +289,13 @@ impl Near {
 
     /// From now on Redis tells what has changed, and a proof of that holds so long ([`crate::tracking`]).
     pub fn follow_redis(&mut self, holds: Duration) {
-        self.redis = Some((holds, 0));
+        self.holds = holds;
+        self.redis = Some(0);
     }
 
-    /// Whether what is held is known to be right: every change was heard, and a proof that ends has not ended.
+    /// Whether what is held is known to be right: every change was heard, and the last proof of that still holds.
     pub fn is_proven(&self, now: Instant) -> bool {
-        let holds = |(holds, _)| now.saturating_duration_since(self.proven) < holds;
-        self.sure && self.redis.is_none_or(holds)
+        self.sure && now.saturating_duration_since(self.proven) < self.holds
     }
 
     /// Every change up to the moment was told by Redis. Settles the doubts that there were at the beginning, not
@@ -303,7 +316,7 @@ impl Near {
     /// become of it.
     pub fn start_anew(&mut self, generation: u64, now: Instant) {
         self.drop_everything(now);
-        if let Some((_, of)) = &mut self.redis {
+        if let Some(of) = &mut self.redis {
             *of = generation;
         }
     }
@@ -395,7 +408,7 @@ impl Near {
                 let last = self.dropped.get(class).copied().max(self.dropped_all);
                 last.is_some_and(|last| now.saturating_duration_since(last) >= max_lag)
             }
-            Told::ByRedis { generation } => self.redis.is_some_and(|(_, of)| of == generation),
+            Told::ByRedis { generation } => self.redis == Some(generation),
         };
         if !is_told || !self.keep(ticket, class, key, read, now) {
             self.saw(class, key, read.version);

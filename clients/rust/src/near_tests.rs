@@ -3,13 +3,16 @@
 
 use super::*;
 
+/// How long a proof holds.
+const HOLDS: Duration = Duration::from_secs(60);
+
 /// A near cache for so many entries of each class.
 fn new(entries: usize) -> Near {
     let limits = ClassLimits {
         entries,
         ..ClassLimits::default()
     };
-    Near::new(HashMap::new(), limits, WhileDown::Bypass, 1000)
+    Near::new(HashMap::new(), limits, WhileDown::Bypass, HOLDS, 1000)
 }
 
 /// What it answers, or the ticket of a read that begins now.
@@ -25,6 +28,7 @@ fn arrive(near: &mut Near, ticket: &Ticket, key: &str, known: &Known) -> Verdict
         version: known.as_ref().map_or(0, |state| state.version),
         known: known.clone(),
         is_told: true,
+        left: None,
     };
     near.arrived(ticket, "run", key, &read, Instant::now())
 }
@@ -309,7 +313,7 @@ fn a_heartbeat_finds_messages_that_were_never_heard() {
 
 /// Sure, with limits for class `run`.
 fn limited(limits: ClassLimits, while_down: WhileDown) -> Near {
-    let mut near = Near::new(HashMap::new(), limits, while_down, 1000);
+    let mut near = Near::new(HashMap::new(), limits, while_down, HOLDS, 1000);
     let beginning = begin(&near);
     near.settle(beginning, at("a", 10), "c10".into(), &[Event::StartedAnew]);
     near
@@ -405,6 +409,46 @@ fn without_leave_nothing_unproven_is_answered() {
         near.look_up("run", "x", Instant::now()),
         Look::Miss
     ));
+}
+
+/// Messages may wait unread: what was heard is not all.
+#[test]
+fn a_proof_of_the_server_ends_by_itself() {
+    let mut near = holding(&["x"]);
+    let start = Instant::now();
+    let end = near.proven + HOLDS;
+    assert!(is_hit(&mut near, end - Duration::from_millis(1)));
+    assert!(!is_hit(&mut near, end) && !near.is_proven(end));
+    // Nor is anything remembered, though no message has come.
+    let ticket = near.ticket("run", "x");
+    let read = Read {
+        known: state(1),
+        version: 1,
+        is_told: true,
+        left: None,
+    };
+    near.arrived(&ticket, "run", "x", &read, end);
+    assert!(!is_hit(&mut near, end));
+    // A heartbeat proves what is held, and counts from its question.
+    near.expect(&at("a", 10), start + HOLDS / 2);
+    assert!(is_hit(&mut near, start + HOLDS));
+    assert!(!is_hit(&mut near, start + HOLDS / 2 + HOLDS));
+}
+
+/// With leave, an answer after the end of a proof says how old the proof is.
+#[test]
+fn after_the_end_of_a_proof_answers_say_so() {
+    let leave = WhileDown::ServeUpTo(2 * HOLDS);
+    let mut near = limited(ClassLimits::default(), leave);
+    let proven = near.proven;
+    fill(&mut near, "x", 1);
+    let age = |near: &mut Near, now| match near.look_up("run", "x", now) {
+        Look::Hit(_, _, unproven) => Some(unproven),
+        Look::Miss => None,
+    };
+    assert_eq!(age(&mut near, proven), Some(None));
+    assert_eq!(age(&mut near, proven + HOLDS), Some(Some(HOLDS)));
+    assert_eq!(age(&mut near, proven + 3 * HOLDS), None);
 }
 
 /// A read that never ends.
@@ -525,6 +569,7 @@ fn arrive_from_redis(near: &mut Near, ticket: &Ticket, generation: u64, now: Ins
         known: state(1),
         version: 1,
         is_told: true,
+        left: None,
     };
     near.arrived_from_l2(ticket, "run", "x", &read, now, Told::ByRedis { generation })
 }

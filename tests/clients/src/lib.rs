@@ -8,7 +8,7 @@
 
 use postgres::{Client, NoTls};
 use state_cache_server_tests::{PATIENCE, Sql};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -154,6 +154,21 @@ impl Running {
         let command = format!("kill -{name} {}", self.child.id());
         let sent = Command::new("sh").args(["-c", &command]).status().unwrap();
         assert!(sent.success(), "{command}");
+    }
+
+    /// Whether it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(stat).unwrap();
+        // The name in parentheses may hold anything; the state is the field after it.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, fields)| fields.starts_with('T'))
+    }
+
+    /// Writes a line into its input, which its command has as a pipe.
+    pub fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{line}").unwrap();
     }
 
     /// Waits for its end. All lines of its output, and its exit status.

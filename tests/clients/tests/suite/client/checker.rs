@@ -1,21 +1,21 @@
 //! A checker over real runs: two application servers, Redis and a feeder, 16 writers and as many readers, while
-//! connections, the feeder and Redis are killed. No reader sees a version older than one that its application server
-//! has seen or written; what it sees is what was written in this version; after quiet, every tier equals the server.
+//! connections, the feeder, Redis and PostgreSQL are killed. No reader sees a version older than one that its
+//! application server has seen or written; what it sees is what was written in this version; after quiet, every tier
+//! equals the server, which has lost nothing that it had acknowledged.
 //!
-//! The feeder is the program itself. The server of the tests is shared by all of them, so only its connections are
-//! killed here; `tests/server` and `clients/l2/tests` crash servers and promote them.
+//! The feeder is the program itself, PostgreSQL a server of this test's own.
 
-use super::Home;
 use super::redis::{Feeder, Redis};
 use ::redis::Commands;
 use serde_json::{Value as Json, json};
 use state_cache_client::{Checkpoint, ClassLimits, Following, L2Options, StateCache, Tier};
 use state_cache_l2::Value;
-use state_cache_server_tests::{Dice, Sql, eventually};
+use state_cache_server_tests::{Dice, Server, Sql, eventually};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 const KEYS: u64 = 40;
 const WRITERS: u64 = 8;
@@ -144,9 +144,14 @@ fn percentile(sorted: &[Duration], share: f64) -> Duration {
 }
 
 fn nothing_goes_back(name: &str, time: Duration) {
-    let home = Home::new(name);
-    let parameters = home.database.parameters();
-    let mut session = home.database.session();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = Server::new(&["fsync = off", "max_connections = 200"]);
+    let parameters = server.parameters();
+    let mut session = server.connect();
     session.run("SELECT state_class_define('config', l2_ttl => '1 minute')");
     let mut redis = Redis::start(name);
     let (address, prefix) = (redis.address(), redis.prefix.clone());
@@ -177,11 +182,12 @@ fn nothing_goes_back(name: &str, time: Duration) {
             ..Following::default()
         };
         let builder = StateCache::builder()
+            .connection(&parameters)
             .l2(l2)
             .class("config", limits)
             .following(following);
         App {
-            cache: home.connect(builder),
+            cache: runtime.block_on(builder.connect()).unwrap(),
             seen: Arc::default(),
         }
     };
@@ -194,7 +200,7 @@ fn nothing_goes_back(name: &str, time: Duration) {
         Arc::new(AtomicBool::new(false)),
     );
     let mut dice = Dice::new(7);
-    let mut kills = [0; 3];
+    let mut kills = [0; 4];
     let mut readers = Vec::new();
     let mut writers = Vec::new();
     for (app, of) in apps.iter().zip(0..) {
@@ -207,7 +213,7 @@ fn nothing_goes_back(name: &str, time: Duration) {
                 numbers.clone(),
                 over.clone(),
             );
-            writers.push(home.runtime.spawn(task));
+            writers.push(runtime.spawn(task));
         }
         for number in 0..READERS {
             let task = read(
@@ -217,30 +223,40 @@ fn nothing_goes_back(name: &str, time: Duration) {
                 answers.clone(),
                 over.clone(),
             );
-            readers.push(home.runtime.spawn(task));
+            readers.push(runtime.spawn(task));
         }
     }
     let start = Instant::now();
     while start.elapsed() < time {
         std::thread::sleep(Duration::from_millis(300 + dice.roll(1500)));
-        let what = dice.roll(3) as usize;
+        let what = dice.roll(4) as usize;
         kills[what] += 1;
         match what {
-                0 => session.run(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
-                        AND pid <> pg_backend_pid() AND random() < 0.4",
-                ),
-                1 => {
-                    feeder.kill();
-                    std::thread::sleep(Duration::from_millis(dice.roll(3000)));
-                    feeder = Feeder::start(&parameters, &address, options);
-                }
-                _ => {
-                    redis.kill();
-                    std::thread::sleep(Duration::from_millis(dice.roll(1500)));
-                    redis.revive();
-                }
+            0 => session.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+                    AND pid <> pg_backend_pid() AND random() < 0.4",
+            ),
+            1 => {
+                feeder.kill();
+                std::thread::sleep(Duration::from_millis(dice.roll(3000)));
+                feeder = Feeder::start(&parameters, &address, options);
             }
+            2 => {
+                redis.kill();
+                std::thread::sleep(Duration::from_millis(dice.roll(1500)));
+                redis.revive();
+            }
+            _ => {
+                // Sessions that go on for a moment without a postmaster, or none.
+                match dice.roll(2) {
+                    0 => server.kill_postmaster(),
+                    _ => server.kill_everything(),
+                }
+                std::thread::sleep(Duration::from_millis(dice.roll(1000)));
+                server.start();
+                session = server.connect();
+            }
+        }
     }
     eventually("all tiers and the writers to take part", || {
         log.lock().unwrap().len() > 100 && answers.iter().all(|it| it.load(Ordering::SeqCst) > 0)
@@ -248,19 +264,19 @@ fn nothing_goes_back(name: &str, time: Duration) {
     over.store(true, Ordering::SeqCst);
     let mut found = Found::default();
     for reader in readers {
-        let of_one = home.run(reader).unwrap();
+        let of_one = runtime.block_on(reader).unwrap();
         found.failures += of_one.failures;
         for (tier, ages) in of_one.ages {
             found.ages.entry(tier).or_default().extend(ages);
         }
     }
     for writer in writers {
-        home.run(writer).unwrap();
+        runtime.block_on(writer).unwrap();
     }
     let writes = log.lock().unwrap().len();
     println!(
-        "{writes} writes; killed: connections {}, feeder {}, Redis {}",
-        kills[0], kills[1], kills[2]
+        "{writes} writes; killed: connections {}, feeder {}, Redis {}, PostgreSQL {}",
+        kills[0], kills[1], kills[2], kills[3]
     );
     println!("reads that failed: {}", found.failures);
     for (tier, ages) in &mut found.ages {
@@ -274,11 +290,25 @@ fn nothing_goes_back(name: &str, time: Duration) {
             percentile(ages, 1.0),
         );
     }
-    after_quiet_all_are_the_same(&home, &mut session, &apps, &redis);
+    after_quiet_all_are_the_same(&runtime, &mut session, &apps, &redis);
+    let mut acknowledged = BTreeMap::<String, i64>::new();
+    for (key, version) in log.lock().unwrap().keys() {
+        let newest = acknowledged.entry(key.clone()).or_default();
+        *newest = (*newest).max(*version);
+    }
+    for (key, version) in acknowledged {
+        let found = session.number(&format!(
+            "SELECT version FROM state_head WHERE class = 'config' AND key = '{key}'"
+        ));
+        assert!(
+            found >= version,
+            "{key}: {found}, and {version} was acknowledged"
+        );
+    }
 }
 
 fn after_quiet_all_are_the_same(
-    home: &Home,
+    runtime: &Runtime,
     session: &mut postgres::Client,
     apps: &[App],
     redis: &Redis,
@@ -294,7 +324,7 @@ fn after_quiet_all_are_the_same(
         let document: Json = serde_json::from_str(document).unwrap();
         for app in apps {
             eventually("the near cache to be as the server", || {
-                let Ok(Some(read)) = home.run(app.cache.get::<Json>("config", &key)) else {
+                let Ok(Some(read)) = runtime.block_on(app.cache.get::<Json>("config", &key)) else {
                     return false;
                 };
                 read.version.to_string() == *version && *read == document
@@ -315,9 +345,11 @@ fn no_reader_sees_what_is_older_than_what_it_has_seen_or_written() {
     nothing_goes_back("checker", Duration::from_secs(20));
 }
 
-/// `make soak`.
+/// `make soak`. `STATE_CACHE_CHECKER_SECONDS` says how long, if not ten minutes.
 #[test]
 #[ignore = "takes ten minutes"]
 fn no_reader_goes_back_in_ten_minutes() {
-    nothing_goes_back("checker_soak", Duration::from_secs(600));
+    let seconds = std::env::var("STATE_CACHE_CHECKER_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(600);
+    nothing_goes_back("checker_soak", Duration::from_secs(seconds));
 }

@@ -4,6 +4,7 @@
 mod batcher;
 mod checker;
 mod exported;
+mod paused;
 mod reads;
 mod redis;
 mod stage;

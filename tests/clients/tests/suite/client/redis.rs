@@ -107,6 +107,12 @@ impl Redis {
             .unwrap();
     }
 
+    /// Says what Redis says when no feeder has been alive for a while.
+    pub fn end_alive(&self) {
+        let mut connection = self.connect();
+        connection.del::<_, ()>(self.prefix.alive()).unwrap();
+    }
+
     /// The generation that a feeder has begun; 0 if none has.
     pub fn fed_generation(&self) -> u64 {
         let text: Option<String> = self
@@ -147,9 +153,20 @@ impl Redis {
         self.connect().get(self.name(class, key)).unwrap()
     }
 
+    /// Takes a state out of Redis.
+    pub fn forget(&self, class: &str, key: &str) {
+        let mut connection = self.connect();
+        connection.del::<_, ()>(self.name(class, key)).unwrap();
+    }
+
     /// The value under the key of a state.
     pub fn value(&self, class: &str, key: &str) -> Option<Value> {
         Some(Value::read(class, key, &self.bytes(class, key)?).unwrap())
+    }
+
+    /// For how long Redis holds a state yet, in milliseconds.
+    pub fn left(&self, class: &str, key: &str) -> i64 {
+        self.connect().pttl(self.name(class, key)).unwrap()
     }
 
     pub fn directory(&self) -> &Path {

@@ -63,6 +63,39 @@ fn what_one_server_has_read_another_finds_in_redis() {
     assert_eq!(tiers.read(&c, "x"), (None, Tier::L2));
 }
 
+/// Whoever writes it: under a lease, or over an older version.
+#[test]
+fn a_fill_ends_when_its_state_does() {
+    let mut tiers = Stage::new("tiers_ends");
+    let cache = tiers.forgetful();
+    cache.enable_near(false);
+    for version in 1..=2 {
+        tiers.session.run(&format!(
+            "SELECT state_set('x', '{{\"n\": {version}}}', class => 'config', ttl => '10 minutes')"
+        ));
+        eventually("the fill", || {
+            // It has seen the version, so it writes over what Redis has.
+            cache.enable_l2(false);
+            tiers.read(&cache, "x");
+            cache.enable_l2(true);
+            tiers.read(&cache, "x");
+            let value = tiers.redis.value("config", "x");
+            value.is_some_and(|value| value.version == version)
+        });
+        let left = tiers.redis.left("config", "x");
+        assert!((1..=600_000).contains(&left), "version {version}: {left}");
+    }
+    // One that has no end of its own is held for as long as its class says.
+    tiers.set("y", 1);
+    eventually("the fill", || {
+        tiers.read(&cache, "y");
+        let value = tiers.redis.value("config", "y");
+        value.is_some_and(|value| value.version == 1)
+    });
+    let left = tiers.redis.left("config", "y");
+    assert!(left > 1_800_000, "{left}");
+}
+
 #[test]
 fn redis_is_not_believed_below_what_was_seen() {
     let mut tiers = Stage::new("tiers_seen");
