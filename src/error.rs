@@ -284,6 +284,13 @@ pub enum Error {
     },
     /// The extension's tables are not where its functions are.
     NotInstalled,
+    /// The extension is installed in a version that this library does not work with.
+    OtherVersion {
+        installed: String,
+        library: &'static str,
+        oldest: &'static str,
+        newer: bool,
+    },
     /// A snapshot of this transaction asks for a staged value that is no longer kept.
     SnapshotTooOld { state: Shown },
     /// A change of a document that is computed.
@@ -524,6 +531,25 @@ impl Error {
             )
             .set_hint("Run CREATE EXTENSION state_cache in this database; if the tables were renamed, name them \
                 back."),
+            Self::OtherVersion { installed, library, oldest, newer } => {
+                let hint = match newer {
+                    true => format!(
+                        "Install the library of state_cache {installed} or a later one, and restart the server."
+                    ),
+                    false => "Run ALTER EXTENSION state_cache UPDATE in this database.".to_owned(),
+                };
+                new(
+                    Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!(
+                        "extension state_cache is installed in version {installed}, and the library is of \
+                            version {library}"
+                    ),
+                )
+                .set_detail(format!(
+                    "This library works with what versions {oldest} to {library} have installed."
+                ))
+                .set_hint(hint)
+            }
             Self::SnapshotTooOld { state } => new(
                 Code::ERRCODE_SNAPSHOT_TOO_OLD,
                 format!("an earlier staged value of state \"{}\" is no longer kept", state.0),

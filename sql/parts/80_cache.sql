@@ -116,6 +116,12 @@ CREATE FUNCTION state_hash(state jsonb) RETURNS bytea
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_hash';
 COMMENT ON FUNCTION state_hash(jsonb) IS 'xxh3-128 of a document in binary form, as the tables hold it';
 
+CREATE FUNCTION state_cache_version() RETURNS text
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'state_cache_version';
+COMMENT ON FUNCTION state_cache_version()
+	IS 'the release of the library that this session runs; that of the tables and functions is extversion in '
+	   'pg_extension';
+
 CREATE FUNCTION state_cache_stats(
 		OUT class text, OUT l1 text, OUT entries bigint, OUT bytes bigint,
 		OUT hits bigint, OUT validated bigint, OUT misses bigint,

@@ -19,6 +19,7 @@ mod source;
 mod stale;
 mod text;
 mod user_code;
+mod version;
 
 use crate::error::{Error, Result};
 use crate::shared;
@@ -37,6 +38,7 @@ pub use scan::primary_key;
 pub use source::Source;
 pub use text::c_string;
 pub use user_code::BudgetTables;
+pub use version::LIBRARY;
 
 use stale::{ACCESS_STALE, STALE};
 
@@ -116,6 +118,9 @@ pub fn init() {
 }
 
 /// The extension that the SQL function (or trigger function) `function` belongs to.
+///
+/// # Errors
+/// `42P01` if its tables are not where they belong, `55000` if they are of a release that this library does not know.
 pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
     // SAFETY: a look-up in the system cache.
     up_to_date(|| unsafe { pg_sys::get_func_namespace(function) })
@@ -124,7 +129,7 @@ pub fn current(function: pg_sys::Oid) -> Result<Rc<Catalog>> {
 /// The extension as it is installed in this database, if it is, for who is called by no SQL function.
 ///
 /// # Errors
-/// `42P01` if its tables are not where they belong.
+/// `42P01` if its tables are not where they belong, `55000` if they are of a release that this library does not know.
 pub fn installed() -> Result<Option<Rc<Catalog>>> {
     match extension::schema() {
         Some(schema) => up_to_date(|| schema).map(Some),
@@ -191,6 +196,8 @@ fn up_to_date(namespace: impl FnOnce() -> pg_sys::Oid) -> Result<Rc<Catalog>> {
 
 impl Catalog {
     fn load(namespace: pg_sys::Oid) -> Result<Self> {
+        // First: the tables of another release may have other names.
+        extension::check_version()?;
         // SAFETY: look-ups in the system caches; the names are NUL-terminated.
         unsafe {
             let relation = |name: &CStr| match pg_sys::get_relname_relid(name.as_ptr(), namespace) {

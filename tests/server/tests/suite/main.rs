@@ -54,6 +54,7 @@ mod stress;
 mod subscriber;
 mod text_in;
 mod unused;
+mod upgrade;
 mod upkeep;
 mod verify;
 mod versions;

@@ -59,7 +59,7 @@ const SAME: &[&str] = &[
     "SELECT class, key, version, state FROM state_current ORDER BY 1, 2",
     "SELECT * FROM state_protections()",
     "SELECT * FROM state_protections_here()",
-    "SELECT state_installation(), state_hash('1'), state_cache_by_hand()",
+    "SELECT state_cache_version(), state_installation(), state_hash('1'), state_cache_by_hand()",
     "SELECT * FROM state_profiles()",
     "SELECT state_profile_check('postgres', 'reader')",
 ];

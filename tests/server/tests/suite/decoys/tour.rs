@@ -136,7 +136,7 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX of_writer ON state_snapshot (writer); SELECT state_protections_note()",
     "SELECT * FROM state_protections(); SELECT * FROM state_protections_here(); DROP INDEX of_writer",
     "SELECT state_draw('state_claim_token'::pg_catalog.regclass), state_installation()",
-    "SELECT state_cache_clear(), state_invalidate('k*'), state_warm('run')",
+    "SELECT state_cache_version(), state_cache_clear(), state_invalidate('k*'), state_warm('run')",
     "SELECT state_budget_define('o$', 100, 'USD'); SELECT state_budget_define('b$', 50, 'USD', 'o$', \
         '{\"a\": {\"price\": 1}}', 'day', 20, 4)",
     "SELECT hold_id FROM state_budget_reserve('b$', 'a', hold_id => 'h$'); SELECT hold_id FROM \
