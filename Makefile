@@ -9,7 +9,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 TRACE ?= demo/run.jsonl
 
 .PHONY: help setup build install uninstall demo demo-tiers run test lint unit regress isolation crash clients bench \
-	savers adapters soak matrix newcomer clean
+	savers adapters soak matrix newcomer deb dist clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -103,6 +103,12 @@ install: ## install the extension into the server that PG_CONFIG names (DESTDIR 
 
 uninstall: ## take away what install has placed (DESTDIR is obeyed)
 	@scripts/uninstall
+
+deb: ## build packages for Debian, of the extension for the server found and of the programs, into target/deb
+	@scripts/deb
+
+dist: ## make the archive of the last commit for PGXN, in target/
+	@scripts/dist
 
 clean: ## remove what was built
 	@[ ! -d target/matrix ] || scripts/matrix clean
