@@ -5,3 +5,4 @@ mod links;
 mod names;
 mod pages;
 mod programs;
+mod release;
