@@ -178,13 +178,14 @@ fn half_a_million_operations_hold_no_anomaly() {
     holds(OPERATIONS.1, LIFE.1, now.as_secs());
 }
 
-/// With a step of the protocol left out, the checker finds what comes of it.
+/// With a step of the protocol left out, the checker finds what comes of it: in the history, or when all is quiet and
+/// L1 says other than the tables.
 fn finds(leave_out: &str, expected: &[Kind]) {
     let seed = number("STATE_CACHE_HISTORY_SEED").unwrap_or(1);
     let tally = run(&Arena::new(), 40_000, LIFE.0, seed, leave_out);
     let kinds: Vec<Kind> = tally.anomalies.iter().map(|anomaly| anomaly.kind).collect();
     assert!(
-        kinds.iter().any(|kind| expected.contains(kind)),
+        kinds.iter().any(|kind| expected.contains(kind)) || !tally.differences.is_empty(),
         "nothing like {expected:?} was found without {leave_out}, but {kinds:?}"
     );
 }
