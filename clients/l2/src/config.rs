@@ -206,6 +206,14 @@ impl Config {
                 0 => Err(wrong(format!("{name} must be at least 1"))),
                 given => Ok(given),
             };
+        let patience = milliseconds("patience_ms", options.patience_ms, 5000, 100)?;
+        // Longer than any write may be on its way: see the header of `feeder`.
+        let tombstone = milliseconds("tombstone_ms", options.tombstone_ms, 300_000, 60_000)?;
+        if patience > tombstone / 2 {
+            return Err(wrong(
+                "patience_ms must be at most half of tombstone_ms".into(),
+            ));
+        }
         let heartbeat = milliseconds("heartbeat_ms", options.heartbeat_ms, 2000, 50)?;
         let alive = milliseconds("alive_ms", options.alive_ms, 10_000, 100)?;
         if alive < heartbeat * 2 {
@@ -231,10 +239,9 @@ impl Config {
             heartbeat,
             alive,
             max_lag: milliseconds("max_lag_ms", options.max_lag_ms, 5000, 1)?,
-            patience: milliseconds("patience_ms", options.patience_ms, 5000, 100)?,
+            patience,
             catch_up: milliseconds("catch_up_ms", options.catch_up_ms, 60_000, 100)?,
-            // Longer than any write may be on its way: see the header of `feeder`.
-            tombstone: milliseconds("tombstone_ms", options.tombstone_ms, 300_000, 60_000)?,
+            tombstone,
             batch: number("batch", options.batch, 500)?,
             max_pending: number("max_pending", options.max_pending, 200_000)?,
             fill: options.fill.unwrap_or(true),

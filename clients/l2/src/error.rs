@@ -35,6 +35,8 @@ pub enum Error {
     RedisRestarted,
     /// Another feeder has begun another generation, or Redis was set back.
     Overtaken,
+    /// The process was stopped between reading and writing, for so long that what it has read may be old.
+    Late(Duration),
     /// Redis answers what no script answers.
     Nonsense(String),
     /// A task has ended by a bug.
@@ -87,6 +89,7 @@ impl fmt::Display for Error {
             Self::Format(format) => write!(f, "the prefix is of format {format}, which this program does not know"),
             Self::RedisRestarted => f.write_str("Redis was restarted, or another node has taken over"),
             Self::Overtaken => f.write_str("another feeder has begun a generation, or Redis was set back"),
+            Self::Late(after) => write!(f, "what was read {after:?} ago is not written: the process was stopped"),
             Self::Nonsense(answer) => write!(f, "Redis answers {answer}"),
             Self::Panicked => f.write_str("a task has ended by a bug"),
             Self::Listen(error) => write!(f, "the address for /metrics: {error}"),

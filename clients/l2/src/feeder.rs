@@ -35,9 +35,11 @@
 //! - *A row is deleted by hand*: no version says so. The key is deleted in Redis. Another feeder that is writing an
 //!   older version right now hears of the deletion too, and deletes after that write. A state made anew has a higher
 //!   version (`state_floor`).
-//! - *A tombstone is gone before a late write arrives*: it lives for at least a minute, no command of a connection
-//!   that is still used for longer than `patience`. A Redis that evicts tombstones within that time breaks this,
-//!   until the next change or the TTL.
+//! - *A tombstone is gone before a late write arrives*: it lives for at least a minute. What was asked for longer ago
+//!   than half of its life is not written, where the process was stopped in between; and no command of a connection
+//!   that is still used lives longer than `patience`, which is no more than the other half. A Redis that evicts
+//!   tombstones within that time breaks this, until the next change or the TTL; so does a process that is stopped for
+//!   as long just between looking at its clock and writing.
 //! - *Redis loses what it had taken*: a restart or failover makes another run id. A single server then has a past
 //!   state of itself, cursor and values alike, so catching up from its cursor is enough. The nodes of a cluster may
 //!   each have lost something else, so a new generation begins.
@@ -452,10 +454,8 @@ impl<'a> Feeder<'a> {
         self.renew_classes().await?;
         self.metrics.follows(self.link.proven);
         let (_, waited) = self.inbox.backlog();
-        let alive = waited <= self.config.max_lag;
-        if alive {
-            self.sink.renew_alive().await?;
-        }
+        let alive =
+            waited <= self.config.max_lag && self.sink.renew_alive(self.link.proven).await?;
         self.metrics.alive.set(i64::from(alive));
         Ok(())
     }
@@ -588,6 +588,7 @@ impl<'a> Feeder<'a> {
             .collect();
         for look in 0..=LOOKS {
             let keys: Vec<&str> = left.iter().map(|(name, ..)| name.key.as_str()).collect();
+            let asked = Instant::now();
             let mut writes = Vec::with_capacity(left.len());
             if self.sink.mode == Mode::Delete || look == LOOKS {
                 writes.extend(left.iter().map(|(name, ..)| self.deletion(name)));
@@ -596,6 +597,9 @@ impl<'a> Feeder<'a> {
                 for ((name, deleted, refused), state) in left.iter_mut().zip(states) {
                     writes.push(self.write(name, *deleted, refused.take(), state));
                 }
+            }
+            if is_late(asked.elapsed(), self.config.tombstone) {
+                return Err(Error::Late(asked.elapsed()));
             }
             let written = self.sink.write(&writes).await?;
             let mut again = Vec::new();
@@ -728,6 +732,11 @@ fn generation_after(old: u64, clock: SystemTime) -> u64 {
     now.max(old.saturating_add(1))
 }
 
+/// Whether what was asked for so long ago may no longer be written: see the header.
+fn is_late(ago: Duration, tombstone: Duration) -> bool {
+    ago > tombstone / 2
+}
+
 /// The pause after a batch of so many states.
 fn pace(states: usize) -> Duration {
     let share = states.min(LARGE) as u32;
@@ -764,7 +773,7 @@ fn check_owner(config: &Config, meta: &Meta, link: &Link) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::generation_after;
+    use super::{generation_after, is_late};
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
@@ -776,5 +785,12 @@ mod tests {
         assert_eq!(generation_after(2_000_000, clock(2000)), 2_000_001);
         assert_eq!(generation_after(9_000_000, clock(2000)), 9_000_001);
         assert_eq!(generation_after(7, UNIX_EPOCH - Duration::from_secs(1)), 8);
+    }
+
+    #[test]
+    fn what_was_read_before_a_long_pause_is_not_written() {
+        let seconds = Duration::from_secs;
+        assert!(!is_late(seconds(30), seconds(60)));
+        assert!(is_late(seconds(31), seconds(60)));
     }
 }

@@ -16,7 +16,7 @@ use redis::{
 };
 use state_cache_l2::{Mode, Prefix, field, script};
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Commands that are on their way to a cluster at the same time.
 const AT_ONCE: usize = 128;
@@ -273,16 +273,21 @@ impl Sink {
         }
     }
 
-    /// Tells readers that a feeder has heard all.
-    pub async fn renew_alive(&self) -> Result<(), Error> {
-        let milliseconds = u64::try_from(self.alive.as_millis()).unwrap_or(u64::MAX);
+    /// Tells readers that a feeder has heard all, as of a moment: they believe that for `alive` from then on. Whether
+    /// it is still time. A process that was stopped in between tells nobody that it hears.
+    pub async fn renew_alive(&self, proven: Instant) -> Result<bool, Error> {
+        let left = self.alive.saturating_sub(proven.elapsed());
+        let milliseconds = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        if milliseconds == 0 {
+            return Ok(false);
+        }
         // A full Redis still does this.
         let command = cmd("PEXPIRE")
             .arg(self.prefix.alive())
             .arg(milliseconds)
             .to_owned();
         if self.ask::<i64>(command).await? == 1 {
-            return Ok(());
+            return Ok(true);
         }
         let command = cmd("SET")
             .arg(self.prefix.alive())
@@ -291,8 +296,8 @@ impl Sink {
             .arg(milliseconds)
             .to_owned();
         match self.ask::<Value>(command).await {
-            Err(Error::Redis(error)) if is_full(&error) => Ok(()),
-            other => other.map(drop),
+            Err(Error::Redis(error)) if is_full(&error) => Ok(false),
+            other => other.map(|_| true),
         }
     }
 

@@ -19,7 +19,8 @@
 //!
 //! **A fill cannot put back what has changed.** A miss takes a lease in Redis, then asks the server, then replaces
 //! the lease, and nothing else, by the value. Whatever the feeder writes in between takes the lease away. So does
-//! time.
+//! time. Where an older version is there instead, exactly that is replaced: a client that was paused for longer than
+//! Redis remembers a deletion finds something else, or nothing, and writes nothing.
 //!
 //! **A fill ends when its state does**, or before. PostgreSQL says how long the state has to live yet, by its own
 //! clock, and Redis is given that as a time from now, less what the answer took. The clock of this host is not looked
@@ -225,14 +226,13 @@ pub(crate) struct L2 {
     way: Mutex<Option<Way>>,
     seen: Mutex<Option<Seen>>,
     held: Mutex<HashMap<String, Held>>,
-    write: Script,
     replace: Script,
 }
 
 /// What Redis has of a state.
 enum Stored {
     /// Something that may be answered, and its bytes on the wire.
-    Found(Read, usize),
+    Found(Read, Vec<u8>),
     /// Nothing.
     Nothing,
     /// Somebody is about to fill.
@@ -255,7 +255,6 @@ impl L2 {
             way: Mutex::new(None),
             seen: Mutex::new(None),
             held: Mutex::new(HashMap::new()),
-            write: Script::new(script::WRITE),
             replace: Script::new(script::REPLACE),
         })
     }
@@ -337,7 +336,7 @@ impl L2 {
                     is_told: true,
                     left: None,
                 };
-                Stored::Found(read, bytes.len())
+                Stored::Found(read, bytes)
             }
         })
     }
@@ -535,7 +534,7 @@ impl Inner {
                     return None;
                 }
                 let bytes = read.known.as_ref().map_or(0, |state| state.document.len());
-                self.counters.hit(Tier::L2, bytes, wire);
+                self.counters.hit(Tier::L2, bytes, wire.len());
                 Some(Ok(read))
             }
             Some(other) => Some(Err(other)),
@@ -611,29 +610,30 @@ impl Inner {
             let (value, ttl) = value.unwrap_or_default();
             l2.replace(&name, &lease, &value, ttl).await;
         } else if fills && let Some((value, ttl)) = value {
-            // Over what is older, or is not ours; a lease is left to whoever holds it.
-            self.write_over_older(l2, &name, class, key, &value, ttl)
+            self.write_over_older(l2, &name, (class, key), &read, &value, ttl)
                 .await;
         }
         Ok((read, Tier::Server))
     }
 
+    /// Writes what the server has answered over something older that is there now, and over exactly that. A miss is
+    /// filled under a lease only: the answer may be old by now, and the tombstone that says so may be gone already.
     async fn write_over_older(
         &self,
         l2: &L2,
         name: &str,
-        class: &str,
-        key: &str,
+        (class, key): (&str, &str),
+        read: &Read,
         value: &[u8],
         ttl: Duration,
     ) {
-        // A miss is filled under a lease only: the answer of the server may be old by now.
-        if !matches!(l2.get(name, class, key).await, Some(Stored::Found(..))) {
+        let Some(Stored::Found(there, bytes)) = l2.get(name, class, key).await else {
             return;
+        };
+        // A state that has ended is newer than its document.
+        let has_ended = read.known.is_none() && there.known.is_some();
+        if there.version < read.version || there.version == read.version && has_ended {
+            l2.replace(name, &bytes, value, ttl).await;
         }
-        let Some(mut way) = l2.way() else { return };
-        let mut call = l2.write.key(name);
-        call.arg(value).arg(milliseconds(ttl));
-        l2.timely(way.run(&call)).await;
     }
 }

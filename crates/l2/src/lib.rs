@@ -42,7 +42,9 @@
 //!   because somebody else holds one, nothing is written. A reader that was paused for a minute thus never puts back
 //!   what has changed meanwhile. Where [`field::MODE`] is [`Mode::Delete`] there are no scripts, and readers fill
 //!   nothing.
-//! - A value that is older than what PostgreSQL has may be overwritten by [`script::WRITE`] at any time.
+//! - A value that is older than what PostgreSQL has may be replaced at any time, exactly that one
+//!   ([`script::REPLACE`]). Written by [`script::WRITE`], an answer that is old by now could take the place of a
+//!   deletion that Redis no longer remembers.
 //!
 //! # Value
 //!

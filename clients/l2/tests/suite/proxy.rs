@@ -2,6 +2,7 @@
 //! any more, a pool of transactions, and a way to Redis that takes only so much.
 
 use crate::support::*;
+use state_cache_client::{Error, Event, Following, StateCache, Tier};
 use state_cache_server_tests::{Proxy, Server, Sql, eventually};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -233,4 +234,47 @@ fn a_pool_of_transactions_is_refused_and_its_sessions_are_left_as_they_were() {
     let _proxy = Proxy::new(&server, "session", 5);
     feeder.await_alive();
     await_equal(&mut client, &mut connection, "shared", true);
+}
+
+/// A client behind the same proxy. Its own connection is as it was; it finds out all the same, and answers nothing
+/// that it held from then on.
+#[test]
+fn a_client_misses_the_notifications_too() {
+    let server = Server::new(&["fsync = off"]);
+    let mut session = server.connect();
+    let mut set = |n: u32| session.run(&format!("SELECT state_set('x', '{n}', class => 'config')"));
+    set(1);
+    let tap = Tap::new(&server);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let builder = StateCache::builder()
+        .connection(&tap.parameters())
+        .following(Following {
+            heartbeat: Duration::from_millis(200),
+            patience: Duration::from_secs(5),
+            ..Following::default()
+        });
+    let cache = runtime.block_on(builder.connect()).unwrap();
+    let read = || {
+        let read = cache.read::<u32>("config", "x");
+        let answer = runtime.block_on(read).unwrap();
+        (answer.document.map(|it| *it), answer.tier)
+    };
+    eventually("the near cache to answer", || {
+        read() == (Some(1), Tier::Near)
+    });
+    let mut events = cache.events();
+    tap.lose_notifications(true);
+    set(2);
+    let not_delivered = Event::Lost(Error::NotDelivered.to_string());
+    eventually("it to miss them", || {
+        events.try_recv().is_ok_and(|event| event == not_delivered)
+    });
+    assert_eq!(read(), (Some(2), Tier::Server));
+    set(3);
+    assert_eq!(read(), (Some(3), Tier::Server));
+    assert!(!cache.is_sure());
+    tap.lose_notifications(false);
+    eventually("the near cache to answer", || {
+        read() == (Some(3), Tier::Near)
+    });
 }
