@@ -16,6 +16,7 @@ mod docs;
 mod dump;
 mod dump_modes;
 mod expiry;
+mod exporters;
 mod faults;
 mod flush_many;
 mod grants;
