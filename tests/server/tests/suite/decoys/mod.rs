@@ -4,7 +4,7 @@
 //!
 //! What is planted is derived from what our scripts and sources say, see [`names_called`] and `plant.sql`.
 
-mod tour;
+pub mod tour;
 
 use postgres::Client;
 use state_cache_server_tests::{Server, Sql, eventually};
@@ -85,7 +85,7 @@ fn operators_used(client: &mut Client) -> BTreeSet<String> {
 }
 
 /// Functions of the extension and of the script that partitions: names and types of arguments.
-fn own_functions(client: &mut Client) -> Vec<Vec<String>> {
+pub fn own_functions(client: &mut Client) -> Vec<Vec<String>> {
     client.rows(
         "SELECT p.proname, ARRAY(SELECT unnest(p.proargtypes)) FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
          WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'

@@ -1,7 +1,9 @@
 //! From 0.1.0 to this release: the library of this one works with an installation of that one, the step from one to
 //! the other leaves what a new installation has, and all that was stored.
 
+mod data;
 mod library;
+mod live;
 mod surface;
 
 use postgres::Client;

@@ -1,6 +1,7 @@
 //! What the step leaves in the catalogs.
 
 use super::{OLD, installed, old_installation, server};
+use crate::partitions::partition;
 use postgres::Client;
 use state_cache_server_tests::Sql;
 use std::collections::BTreeSet;
@@ -61,7 +62,18 @@ fn an_updated_installation_is_as_a_new_one() {
             "1"
         );
     }
-    let mut old = old_installation(&server, "once more");
+    // So it is where the snapshots were partitioned before.
+    let mut old = old_installation(&server, "old partitions");
+    partition(&mut old);
+    old.run("ALTER EXTENSION state_cache UPDATE");
+    admin.run("CREATE DATABASE \"new partitions\"");
+    let mut new = server.connect_to("new partitions");
+    new.run("CREATE EXTENSION state_cache");
+    partition(&mut new);
+    assert_eq!(
+        differences(&surface(&mut old), &surface(&mut new)),
+        nothing()
+    );
     // A second time there is nothing to do.
-    old.run("ALTER EXTENSION state_cache UPDATE; ALTER EXTENSION state_cache UPDATE");
+    old.run("ALTER EXTENSION state_cache UPDATE");
 }
