@@ -18,7 +18,8 @@ fn fill(client: &mut Client) {
 fn queries(client: &mut Client) -> Vec<String> {
     let tables = client.rows(
         "SELECT format('SELECT concat(%L, row(%s)) FROM %s ORDER BY 1', relation || ' ', columns, relation) FROM
-             (SELECT a.attrelid::regclass AS relation, string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
+             (SELECT a.attrelid::regclass AS relation,
+                     string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
                 FROM pg_extension e, unnest(extconfig) o JOIN pg_attribute a ON attrelid = o
                 JOIN pg_class c ON c.oid = o AND NOT relispartition
                WHERE extname = 'state_cache' AND attnum > 0 AND NOT attisdropped AND attname <> 'log_cnt'
