@@ -162,8 +162,6 @@ unsafe fn is_of(slot: Slot, names: [&[u8]; 2]) -> bool {
 }
 
 #[cfg(not(feature = "pg15"))]
-use pg_sys::RelFileLocator as RawFile;
-#[cfg(not(feature = "pg15"))]
 use pg_sys::RelFileLocator as File;
 #[cfg(feature = "pg15")]
 use pg_sys::RelFileNode as File;
