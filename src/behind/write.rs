@@ -350,6 +350,7 @@ fn write_over(
             document: &document.bytes,
             storage: document.storage,
         }),
+        branch: None,
         checkpoint: None,
     };
     let command = sys::begin_command();

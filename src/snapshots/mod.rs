@@ -11,6 +11,13 @@
 //! deleted. So a writer that builds upon the current version finds it again, and a reader sees all of that or
 //! nothing, since it reads a chain under one snapshot.
 //!
+//! **Branches** may build upon an older version, their parent, in a class that keeps all versions. The parent may be
+//! deleted between the moment when the writer reads it and the moment when the writer has the lock; so the writer
+//! looks for it with the lock held, and stores the branch as a keyframe where it is gone (`store::put_right`). No
+//! keyframe lies between a delta and its base: a writer takes no parent below a keyframe, and whoever stores a
+//! version as a keyframe does so with the branches that go past it (`prune::store_as_keyframe`). So a keyframe begins
+//! all that lies above it, as those believe who prune by position, or drop partitions.
+//!
 //! **Going back goes forward.** To restore or recover makes a new version, by the door through which every change
 //! goes (`transaction`): L1, subscribers and the next duplicate agree with it at once, and history stays.
 //!

@@ -10,7 +10,7 @@ use crate::shared::{Command, Progress};
 use crate::snapshot::PushedSnapshot;
 use crate::store::{self, Contexts, Holder, KeptVersion};
 use crate::{interval, sys};
-use state_cache_memory::collect;
+use state_cache_memory::{Grow, collect};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -238,8 +238,41 @@ fn rewrite(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Stores a version so that it depends on no other row; what is wrong with it if it cannot be read.
+/// Stores a version so that it depends on no other row; what is wrong with it if it cannot be read. A branch that
+/// goes past the version to one below is stored so too: no keyframe may lie between a delta and its base, since those
+/// who prune by position, or drop partitions, take a keyframe for the beginning of all that comes above.
 pub(super) fn store_as_keyframe(
+    catalog: &Catalog,
+    class: &Class,
+    key: &[u8],
+    version: i64,
+) -> Result<Option<AnyFault>> {
+    let versions = damage::versions(catalog, (&class.name, key), Contexts::LeftOut)?;
+    for branch in past(&versions, version)? {
+        // One that is damaged is nobody's ground.
+        rewrite_one(catalog, class, key, branch)?;
+    }
+    rewrite_one(catalog, class, key, version)
+}
+
+/// The versions above this one that build upon one below it, and those that build upon one below these.
+fn past(versions: &[KeptVersion], version: i64) -> Result<Vec<i64>> {
+    let (mut found, mut keyframes) = (Vec::new(), BTreeSet::from([version]));
+    // Newest first, so from the end a keyframe comes before what lies above it.
+    for above in versions.iter().rev().filter(|it| it.number > version) {
+        let mut bases = above.bases();
+        if bases.any(|base| {
+            base < above.number && keyframes.range(base + 1..above.number).next().is_some()
+        }) {
+            memory::check()?;
+            keyframes.insert(above.number);
+            found.try_push(above.number)?;
+        }
+    }
+    Ok(found)
+}
+
+fn rewrite_one(
     catalog: &Catalog,
     class: &Class,
     key: &[u8],

@@ -5,7 +5,7 @@ use super::payload::{self, pack_payload};
 use super::read::again;
 use super::spi::{Connection, Row, Statement};
 use super::storage::{Columns, Decoding, Fault, Holder, Storage, pack, unpack};
-use super::texts::{KEPT, OF_STATE};
+use super::texts::{IS_KEYFRAME, KEPT, OF_STATE};
 use crate::call::{bigint_datum, boolean_datum, varlena_datum};
 use crate::catalog::{Catalog, Class};
 use crate::error::Result;
@@ -23,6 +23,7 @@ struct Statements {
     version: OnceCell<Statement>,
     label: OnceCell<Statement>,
     next_version: OnceCell<Statement>,
+    keyframe_above: OnceCell<Statement>,
     rewrite: OnceCell<Statement>,
     delete: OnceCell<Statement>,
     lock_if_free: OnceCell<Statement>,
@@ -212,8 +213,33 @@ pub fn label(catalog: &Catalog, class: &[u8], key: &[u8], version: i64) -> Resul
     Ok(rows.first().map(|row| label_of(&row, [1, 2, 3, 4, 5])))
 }
 
-/// The next kept version above another one that a snapshot row holds, if it builds upon that, under the active
-/// snapshot: what a head row holds builds upon no other.
+/// Whether a snapshot row above a version is a keyframe, under the active snapshot.
+pub fn has_keyframe_above(
+    catalog: &Catalog,
+    class: &[u8],
+    key: &[u8],
+    version: i64,
+) -> Result<bool> {
+    let connection = Connection::open()?;
+    let statement = connection.prepare(
+        &statements(catalog).keyframe_above,
+        &catalog.schema,
+        || {
+            format!(
+                "SELECT EXISTS (SELECT FROM @extschema@.state_snapshot k \
+                 WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
+                 AND k.version OPERATOR(pg_catalog.>) $3 AND {IS_KEYFRAME})"
+            )
+        },
+        &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    )?;
+    let rows = connection.query(statement, named(class, key, version))?;
+    Ok(rows.first().is_some_and(|row| row.boolean(1)))
+}
+
+/// The lowest kept version that builds upon another one, under the active snapshot, if a snapshot row holds that:
+/// what a head row holds builds upon no other. What builds upon a version is the next one, or a branch that names it
+/// as its parent.
 pub fn built_upon(
     catalog: &Catalog,
     class: &[u8],
@@ -229,13 +255,16 @@ pub fn built_upon(
                 "SELECT version, state IS NOT NULL, pg_catalog.substring(delta, 1, {MAX_HEADER}), \
                  pg_catalog.substring(payload, 1, {MAX_HEADER}) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>) $3 \
-                 ORDER BY version LIMIT 1"
+                 AND (parent_version OPERATOR(pg_catalog.=) $3 OR version OPERATOR(pg_catalog.=) \
+                 (SELECT pg_catalog.min(version) FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 AND version OPERATOR(pg_catalog.>) $3)) ORDER BY version"
             )
         },
         &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
     )?;
     let rows = connection.query(statement, named(class, key, version))?;
-    Ok(rows.first().and_then(|row| {
+    let mut rows = rows.iter();
+    Ok(rows.find_map(|row| {
         let number = row.bigint(1);
         let encoding = match row.boolean(2) {
             true => Encoding::Whole,
@@ -383,7 +412,7 @@ pub fn rewrite_as_keyframe(
         class,
         version,
         &kept.document,
-        None,
+        [None; 2],
         is_recovery_point,
     );
     let whole = packed.delta.is_none().then_some(kept.document.as_slice());

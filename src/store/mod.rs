@@ -51,8 +51,9 @@ pub use contexts::{
 };
 pub use decoded::{OneCall, forget as forget_decoded};
 pub use history::{
-    Contexts, Encoding, Kept, Label, Version as KeptVersion, built_upon, delete_snapshot, kept,
-    kept_in_walk, label, lock_if_free, prunable_states, rewrite_as_keyframe, versions,
+    Contexts, Encoding, Kept, Label, Version as KeptVersion, built_upon, delete_snapshot,
+    has_keyframe_above, kept, kept_in_walk, label, lock_if_free, prunable_states,
+    rewrite_as_keyframe, versions,
 };
 pub use integrity::{LogEntry, LogId, classes, count_heads, keys, log, put_aside, put_first_aside};
 pub use jobs::{

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The hash is the low half of the xxh3-128 of the bytes, eight bytes big-endian: a payload that does not match it is
-//! damaged. A delta builds upon the payload of the version before, and so the row of that version is needed as long
-//! as this one is: all that deletes rows, or looks for keyframes, minds both columns (`texts::IS_KEYFRAME`,
-//! `KeptVersion::bases`). Only snapshot rows have payloads (`Checkpoint::needs_snapshot`).
+//! damaged. A delta builds upon the payload of the version that the document builds upon, or could have built upon,
+//! and so the row of that version is needed as long as this one is: all that deletes rows, or looks for keyframes,
+//! minds both columns (`texts::IS_KEYFRAME`, `KeptVersion::bases`). Only snapshot rows have payloads
+//! (`Checkpoint::needs_snapshot`).
 
 use super::decoded::Part;
 use super::spi::{Connection, Row, Statement};

@@ -9,7 +9,9 @@
 //!   now that sees of this transaction only what came before the write still sees it.
 //! - **A number** that is not above all versions that the state has, or had, becomes one that is. Nobody has seen it
 //!   yet.
-//! - **A difference** from a version that is gone is stored as a keyframe.
+//! - **A difference** from a version that is gone is stored as a keyframe. The caller may know that the version
+//!   before is there. Nobody knows that of the one that a branch goes on from: versions that are not current are
+//!   pruned and purged without a change of the state.
 //! - **A label** that another version has is an error, where the class wants labels to be unique.
 //!
 //! The first is a comparison in memory, the last a look into the index of labels. The others cost a query, and are
@@ -80,10 +82,11 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
     if now.unique_labels {
         check_label(catalog, decided)?;
     }
-    if decided.is_quiet {
+    let branch = decided.new.and_then(|new| new.branch);
+    if decided.is_quiet && branch.is_none() {
         return Ok(made);
     }
-    let base = decided.new.and_then(|new| new.base);
+    let base = decided.new.and_then(|new| new.base).or(branch);
     let payload = decided
         .new
         .and_then(|new| new.checkpoint?.payload.as_deref());
@@ -92,7 +95,8 @@ pub fn put_right(catalog: &Catalog, decided: &Decided<'_>, made: Made) -> Result
     let found = {
         let _owner = Impersonation::owner_of(catalog.snapshot);
         let _snapshot = PushedSnapshot::latest();
-        look(catalog, class, key, made.version, base.map(|it| it.version))?
+        let versions = [base, branch].map(|it| it.map(|it| it.version));
+        look(catalog, class, key, made.version, versions)?
     };
     let floor = match decided.is_first {
         true => catalog.floor(&class.name, key).max(decided.own_floor),
@@ -171,7 +175,7 @@ struct Beside {
     highest: i64,
     /// How many rows have its number, its own among them if it has one.
     of_number: i64,
-    /// Whether the version is kept that it builds upon.
+    /// Whether the versions are kept that it may build upon.
     has_base: bool,
 }
 
@@ -180,7 +184,7 @@ fn look(
     class: &Class,
     key: &[u8],
     number: i64,
-    base: Option<i64>,
+    [base, branch]: [Option<i64>; 2],
 ) -> Result<Beside> {
     let connection = Connection::open()?;
     let statement = connection.prepare(
@@ -191,13 +195,16 @@ fn look(
                 "SELECT pg_catalog.max(version), pg_catalog.count(*) FILTER (WHERE version OPERATOR(pg_catalog.=) \
                     $3), \
                  EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 AND version OPERATOR(pg_catalog.=) $4) \
+                 AND version OPERATOR(pg_catalog.=) $4) AND ($5 IS NULL OR \
+                 EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
+                 AND version OPERATOR(pg_catalog.=) $5)) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>=) $3"
             )
         },
         &[
             pg_sys::TEXTOID,
             pg_sys::TEXTOID,
+            pg_sys::INT8OID,
             pg_sys::INT8OID,
             pg_sys::INT8OID,
         ],
@@ -209,6 +216,7 @@ fn look(
             Some(varlena_datum(key)),
             Some(bigint_datum(number)),
             base.map(bigint_datum),
+            branch.map(bigint_datum),
         ],
     )?;
     let found = rows.first();
@@ -269,7 +277,7 @@ fn renumber(
         class,
         number,
         new.document,
-        None,
+        [None; 2],
         is_recovery_point,
     );
     let payload = new.checkpoint.and_then(|it| it.payload.as_deref());

@@ -138,7 +138,7 @@ impl Storage {
     }
 }
 
-/// The version before, which the next one may be stored as a difference from.
+/// A version that the next one may be stored as a difference from: the one before, or the parent of a branch.
 #[derive(Clone, Copy)]
 pub struct Base<'a> {
     /// Its number.
@@ -155,6 +155,8 @@ pub struct Packed {
     pub delta: Option<Vec<u8>>,
     /// The column `payload`, of a version that has bytes beside its document.
     pub payload: Option<Vec<u8>>,
+    /// The version that `delta` builds upon, or else the first that it could have built upon.
+    pub base: Option<i64>,
     /// How the version is stored then.
     pub storage: Storage,
 }
@@ -179,41 +181,64 @@ pub(super) fn encode(bytes: &[u8], version: i64, base: Option<PackBase<'_>>) -> 
     })
 }
 
-/// Decides how a version is stored. A recovery point depends on no other row.
+/// Decides how a version is stored: as the difference from that of these versions which makes it smallest, or upon
+/// none. A recovery point depends on no other row.
 pub fn pack(
     catalog: &Catalog,
     class: &Class,
     version: i64,
     document: &[u8],
-    base: Option<Base<'_>>,
+    bases: [Option<Base<'_>>; 2],
     is_recovery_point: bool,
 ) -> Packed {
     let keyframe = Storage::new(Layout::keyframe(document.len()), is_recovery_point);
     let whole = Packed {
         delta: None,
         payload: None,
+        base: None,
         storage: keyframe.held_by(Holder::of_new(class, is_recovery_point)),
     };
     // A user's trigger that looks at documents finds them.
     if !class.packs() || catalog.rows_may_be_rewritten() {
         return whole;
     }
-    let base = base.filter(|_| !is_recovery_point).and_then(|base| {
-        Some(PackBase {
-            version: base.version,
-            document: base.document,
-            layout: base.storage.layout()?,
-        })
-    });
+    let mut bases = bases
+        .into_iter()
+        .flatten()
+        .filter(|_| !is_recovery_point)
+        .filter_map(|base| {
+            Some(PackBase {
+                version: base.version,
+                document: base.document,
+                layout: base.storage.layout()?,
+            })
+        });
+    let first = bases.next();
+    let mut base = first.map(|base| base.version);
     // Out of memory for the compressor: whole is as good.
-    encode(document, version, base).map_or(whole, |encoded| Packed {
-        storage: Storage::new(encoded.layout, is_recovery_point),
+    let Some(mut best) = encode(document, version, first) else {
+        return whole;
+    };
+    let size = |encoded: &Encoded| match &encoded.form {
+        Form::Whole => document.len(),
+        Form::Packed(bytes) => bytes.len(),
+    };
+    for other in bases {
+        if let Some(encoded) = encode(document, version, Some(other))
+            && size(&encoded) < size(&best)
+        {
+            (best, base) = (encoded, Some(other.version));
+        }
+    }
+    Packed {
+        storage: Storage::new(best.layout, is_recovery_point),
         payload: None,
-        delta: match encoded.form {
+        base,
+        delta: match best.form {
             Form::Whole => None,
             Form::Packed(bytes) => Some(bytes),
         },
-    })
+    }
 }
 
 /// A snapshot row's document columns, copied out of it.

@@ -75,6 +75,8 @@ pub struct NewVersion<'a> {
     pub is_first: bool,
     /// The version before, if that is at hand.
     pub base: Option<Base<'a>>,
+    /// The one that it goes on from instead, where it may be stored as the difference from that.
+    pub branch: Option<Base<'a>>,
     /// What the caller says about it.
     pub checkpoint: Option<&'a Checkpoint>,
 }
@@ -142,7 +144,7 @@ pub(super) fn pack_new(
         class,
         new.number,
         new.document,
-        new.base,
+        [new.base, new.branch],
         is_recovery_point,
     );
     let Some(checkpoint) = new.checkpoint.filter(|it| it.needs_snapshot()) else {
@@ -150,8 +152,7 @@ pub(super) fn pack_new(
     };
     let payload = match &checkpoint.payload {
         Some(payload) => {
-            let base = new.base.filter(|_| !is_recovery_point);
-            let base = base.map(|base| base.version);
+            let base = packed.base;
             Some(pack_payload(
                 catalog, class, key, new.number, payload, base,
             )?)

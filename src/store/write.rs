@@ -316,7 +316,16 @@ impl<'a> Writer<'a> {
         new: &NewVersion<'_>,
     ) -> Result<Option<Made>> {
         let catalog = self.catalog;
-        let packed = pack_new(catalog, class, key, &NewVersion { base: None, ..*new })?;
+        let packed = pack_new(
+            catalog,
+            class,
+            key,
+            &NewVersion {
+                base: None,
+                branch: None,
+                ..*new
+            },
+        )?;
         let holder = packed.holder();
         let slot = &statements(catalog).insert[usize::from(holder == Holder::Head)];
         let write = || match self.tables(Needs::Both) {

@@ -22,7 +22,7 @@ use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::interval::Ttl;
 use crate::snapshot::PushedSnapshot;
-use crate::store::{self, Checkpoint};
+use crate::store::{self, Checkpoint, Storage};
 use crate::{behind, sys};
 use state_cache_memory::copy;
 use std::rc::Rc;
@@ -180,6 +180,10 @@ fn next_version(
     };
     let base = current.document.take().or(same);
     let base = base.filter(|_| state.class.packs() && !is_reinstated && !current.is_damaged);
+    let branch = match &checkpoint {
+        Some(checkpoint) => branch(state, &current, checkpoint)?,
+        None => None,
+    };
     let next = NextRow {
         number: current.next_number(state),
         document,
@@ -188,6 +192,7 @@ fn next_version(
         expires_at,
         ttl,
         base: base.map(|document| (current.number, document, current.storage)),
+        branch,
         checkpoint,
         quiet: current.quiet,
     };
@@ -197,6 +202,40 @@ fn next_version(
     } else {
         RowChange::Update(replaced, next)
     })
+}
+
+/// The version that a branch goes on from, if it may be stored as the difference from that. It may be pruned or
+/// purged before the branch is written, which `store::put_right` finds out.
+///
+/// Only where nothing is pruned with a write and the rows are as the extension has made them: who prunes by position
+/// there, or drops partitions, minds deltas upon the version right before.
+fn branch(
+    state: &StateRef<'_>,
+    current: &Current,
+    checkpoint: &Checkpoint,
+) -> Result<Option<(i64, Vec<u8>, Storage)>> {
+    let (catalog, class) = (&state.catalog, &state.class);
+    let is_older = |parent: &i64| (1..current.number).contains(parent);
+    let Some(parent) = checkpoint.made_from.filter(is_older) else {
+        return Ok(None);
+    };
+    let may_be = class.packs()
+        && class.keep.is_none()
+        && !class.behind
+        && !checkpoint.recovery_point
+        && current.is_there
+        && catalog.takes_rows();
+    if !may_be {
+        return Ok(None);
+    }
+    let _snapshot = PushedSnapshot::transaction();
+    if store::has_keyframe_above(catalog, &class.name, state.key, parent)? {
+        return Ok(None);
+    }
+    let kept = store::kept(catalog, &class.name, state.key, parent)?;
+    // One that is damaged is not built upon.
+    let kept = kept.and_then(std::result::Result::ok);
+    Ok(kept.map(|kept| (parent, kept.document, kept.storage)))
 }
 
 /// Whether nothing but the document would be new in a version with the same document. A checkpoint is compared

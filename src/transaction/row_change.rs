@@ -50,9 +50,11 @@ pub struct NextRow {
     pub ttl: Ttl,
     /// The version that this one may be stored as the difference from: its number, document and storage.
     pub base: Option<(i64, Vec<u8>, Storage)>,
+    /// The same of the version that it goes on from, where that is another one.
+    pub branch: Option<(i64, Vec<u8>, Storage)>,
     /// What `state_save` says about it.
     pub checkpoint: Option<Rc<Checkpoint>>,
-    /// Taken before the base was read, if there is an L1 and nobody was committing a change of the state.
+    /// Taken before the bases were read, if there is an L1 and nobody was committing a change of the state.
     pub quiet: Option<FillToken>,
 }
 
@@ -63,6 +65,13 @@ pub fn quiet(state: &StateRef<'_>) -> Option<FillToken> {
 
 impl NextRow {
     fn new_version(&self) -> NewVersion<'_> {
+        fn base((version, document, storage): &(i64, Vec<u8>, Storage)) -> Base<'_> {
+            Base {
+                version: *version,
+                document,
+                storage: *storage,
+            }
+        }
         NewVersion {
             number: self.number,
             document: &self.document,
@@ -72,11 +81,8 @@ impl NextRow {
             expires_at: self.expires_at,
             ttl: self.ttl,
             is_first: self.parent.is_none(),
-            base: self.base.as_ref().map(|(version, document, storage)| Base {
-                version: *version,
-                document,
-                storage: *storage,
-            }),
+            base: self.base.as_ref().map(base),
+            branch: self.branch.as_ref().map(base),
             checkpoint: self.checkpoint.as_deref(),
         }
     }

@@ -6,7 +6,7 @@ use crate::header::{self, Kind};
 use crate::layout::Layout;
 use crate::{Error, MAX_DOCUMENT, policy};
 
-/// The kept version right before the one to encode.
+/// A kept version below the one to encode: the one right before it, or the parent of a branch.
 #[derive(Debug, Clone, Copy)]
 pub struct Base<'a> {
     /// Its version.

@@ -1,5 +1,5 @@
 //! How a kept version of a document is stored: whole, as a compressed *keyframe*, or as a *delta*, which is zstd
-//! with the document of the kept version right before it as the prefix.
+//! with the document of a kept version below it as the prefix: the one right before it, or the parent of a branch.
 //!
 //! **Chains.** A delta names the version that it builds upon, which lies below its own; that one may be a delta
 //! too, and so on down to a keyframe. [`Layout`] counts what a read of a version costs: the deltas to replay, and
