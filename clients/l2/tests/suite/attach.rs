@@ -183,7 +183,11 @@ fn nothing_waits_for_a_feeder_that_is_stopped() {
             n % 20
         ));
     }
+    // What Redis has is old now, and readers are told: they believe it no longer than a heartbeat promised.
+    let mut connection = redis.connect();
+    eventually("readers to be told", || !is_alive(&mut connection));
     signal(feeder.child.id(), "CONT");
-    await_equal(&mut client, &mut redis.connect(), "shared", true);
+    await_equal(&mut client, &mut connection, "shared", true);
+    eventually("readers to be told", || is_alive(&mut connection));
     let _: Server = server;
 }

@@ -158,6 +158,7 @@ fn an_application_server() {
         made.is_some()
     });
     let cache = made.unwrap();
+    cache.enable_near(std::env::var(LINK).unwrap() != "far");
     // Ends what the test harness has begun to say.
     println!("\nready");
     for key in std::io::stdin().lock().lines() {
@@ -277,7 +278,8 @@ fn a_wrong_clock_neither_keeps_a_state_too_long_nor_ends_it_early() {
     for (name, seconds) in [("clock_behind", -DAY), ("clock_ahead", DAY)] {
         let mut stage = Stage::new(name);
         let clock = Clock::wrong_by(seconds);
-        let mut server = start(&stage, "both", false, Some(&clock));
+        // Without a near cache: what that holds nobody writes into Redis.
+        let mut server = start(&stage, "far", false, Some(&clock));
         for n in 1..=2 {
             stage.session.run(&format!(
                 "SELECT state_set('x', '{{\"n\": {n}}}', class => 'config', ttl => '30 minutes')"
@@ -289,9 +291,6 @@ fn a_wrong_clock_neither_keeps_a_state_too_long_nor_ends_it_early() {
             });
             let left = stage.redis.left("config", "x");
             assert!((600_000..=1_800_000).contains(&left), "{name}: {left}");
-            await_answer(&mut server, (n, "Near"));
-            // Written by the feeder, which is not here, the next version would take its place.
-            stage.redis.forget("config", "x");
         }
     }
 }

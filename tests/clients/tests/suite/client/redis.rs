@@ -153,12 +153,6 @@ impl Redis {
         self.connect().get(self.name(class, key)).unwrap()
     }
 
-    /// Takes a state out of Redis.
-    pub fn forget(&self, class: &str, key: &str) {
-        let mut connection = self.connect();
-        connection.del::<_, ()>(self.name(class, key)).unwrap();
-    }
-
     /// The value under the key of a state.
     pub fn value(&self, class: &str, key: &str) -> Option<Value> {
         Some(Value::read(class, key, &self.bytes(class, key)?).unwrap())
