@@ -236,3 +236,36 @@ assembled_script() {
 		cat "$part"
 	done
 }
+
+# The blocks of SQL of a page, from a heading on ("" for all) to the next of its level, but for those that say that
+# they are not to be run.
+blocks() {
+	awk -v heading="$2" '
+		BEGIN { inside = heading == "" }
+		heading != "" && /^## / && !block { inside = $0 == "## " heading }
+		/^<!-- not run:/ { skip = 1 }
+		block && /^```$/ { block = 0; print ""; next }
+		!block && /^```/ { if ($0 == "```sql" && inside && !skip) block = 1; if ($0 == "```sql") skip = 0; next }
+		block { print }' "$1"
+}
+
+# The errors that a page shows.
+errors_shown() {
+	sed -n 's/^\(ERROR:  .*\)/\1/p' "$1" | sort
+}
+
+# Pastes the examples of a page into psql of BINDIR. An error that the page does not show fails, and one that does
+# not come. $1: the page; $2: a heading in it, or nothing for all of it.
+paste_page() {
+	local page=$1 heading=$2 output
+	printf '\n$ psql        # %s pasted\n' "$page${heading:+: $heading}"
+	output=$(blocks "$page" "$heading" | "$BINDIR/psql" --no-psqlrc --echo-all 2>&1) || die "psql failed: $output"
+	[[ -n $output ]] || die "$page has no examples"
+	printf '%s\n' "$output"
+	if [[ -z $heading ]]; then
+		diff <(errors_shown "$page") <(sed -n 's/.*\(ERROR:  .*\)/\1/p' <<<"$output" | sort) ||
+			die "the errors are not those that $page shows"
+	elif grep 'ERROR: ' <<<"$output"; then
+		die "an example of $page failed"
+	fi
+}
