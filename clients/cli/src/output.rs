@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 /// How to print.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
+#[group(id = "output_options")]
 pub struct Options {
     /// Print JSON: one value a line
     #[arg(long, global = true)]

@@ -64,14 +64,19 @@ pub fn run(
         output.line(patch)?;
     } else {
         let text = |name: &str| row.text(name).unwrap_or_default();
-        print(
-            &text("before"),
-            &text("after"),
-            &from,
-            &to,
-            *context,
-            output,
-        )?;
+        for line in lines(&text("before"), &text("after"), &from, &to, *context) {
+            let paint = match line.kind {
+                Kind::Same => None,
+                Kind::Title => Some(Paint::Bold),
+                Kind::Place => Some(Paint::Cyan),
+                Kind::Removed => Some(Paint::Red),
+                Kind::Added => Some(Paint::Green),
+            };
+            output.line(&paint.map_or_else(
+                || line.text.clone(),
+                |paint| output.paint(paint, &line.text),
+            ))?;
+        }
     }
     Ok(match patch {
         "[]" => ExitCode::SUCCESS,
@@ -79,21 +84,41 @@ pub fn run(
     })
 }
 
-fn print(
-    before: &str,
-    after: &str,
-    from: &str,
-    to: &str,
-    context: usize,
-    output: &Output,
-) -> Result<(), Failure> {
+/// A line of a comparison.
+pub struct Line {
+    /// What the line is.
+    pub kind: Kind,
+    /// The line, with the sign that `diff` gives it.
+    pub text: String,
+}
+
+/// What a line of a comparison is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The name of a version.
+    Title,
+    /// Where the lines below stand.
+    Place,
+    /// In both versions.
+    Same,
+    /// In the first one only.
+    Removed,
+    /// In the second one only.
+    Added,
+}
+
+/// What two texts differ in, with so many lines around each difference; nothing if they are the same.
+pub fn lines(before: &str, after: &str, from: &str, to: &str, context: usize) -> Vec<Line> {
     let diff = TextDiff::from_lines(before, after);
     let groups = diff.grouped_ops(context);
     if groups.is_empty() {
-        return Ok(());
+        return Vec::new();
     }
-    output.line(&output.paint(Paint::Bold, &format!("--- version {from}")))?;
-    output.line(&output.paint(Paint::Bold, &format!("+++ version {to}")))?;
+    let line = |kind, text| Line { kind, text };
+    let mut lines = vec![
+        line(Kind::Title, format!("--- version {from}")),
+        line(Kind::Title, format!("+++ version {to}")),
+    ];
     for group in groups {
         if let Some(first) = group.first() {
             let place = format!(
@@ -101,17 +126,16 @@ fn print(
                 first.old_range().start + 1,
                 first.new_range().start + 1
             );
-            output.line(&output.paint(Paint::Cyan, &place))?;
+            lines.push(line(Kind::Place, place));
         }
         for change in group.iter().flat_map(|part| diff.iter_changes(part)) {
             let text = clean(change.value().trim_end_matches('\n'));
-            let line = match change.tag() {
-                ChangeTag::Equal => format!(" {text}"),
-                ChangeTag::Delete => output.paint(Paint::Red, &format!("-{text}")),
-                ChangeTag::Insert => output.paint(Paint::Green, &format!("+{text}")),
-            };
-            output.line(&line)?;
+            lines.push(match change.tag() {
+                ChangeTag::Equal => line(Kind::Same, format!(" {text}")),
+                ChangeTag::Delete => line(Kind::Removed, format!("-{text}")),
+                ChangeTag::Insert => line(Kind::Added, format!("+{text}")),
+            });
         }
     }
-    Ok(())
+    lines
 }

@@ -11,6 +11,7 @@ mod jobs;
 mod ls;
 mod maintenance;
 mod runs;
+mod serve;
 mod shell;
 mod show;
 mod tail;
@@ -55,6 +56,8 @@ pub enum Command {
     Doctor(doctor::Arguments),
     /// Watch reads, writes, memory, messages and workers on a screen
     Top(top::Arguments),
+    /// Show runs, their versions and the cache's figures on a page for a browser
+    Serve(serve::Arguments),
     /// Print the completions of a shell
     Completions(shell::Arguments),
     /// Print the manual page
@@ -97,6 +100,7 @@ impl Command {
             Self::Conflicts(arguments) => conflicts::run(arguments, &mut open()?, output),
             Self::Doctor(arguments) => doctor::run(&arguments, &mut open()?, output),
             Self::Top(arguments) => top::run(&arguments, open()?, output),
+            Self::Serve(arguments) => serve::run(&arguments, open()?, output),
             Self::Completions(arguments) => shell::completions(&arguments, definition()),
             Self::Manual => shell::manual(&definition()),
         }

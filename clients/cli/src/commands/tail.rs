@@ -66,10 +66,36 @@ enum End {
     Enough,
 }
 
+/// A change that is told.
+pub struct Told<'a> {
+    /// The class; `None`: all classes.
+    pub class: Option<&'a str>,
+    /// The key, or a pattern of keys.
+    pub key: &'a str,
+    /// The version that the state has now.
+    pub version: Option<i64>,
+    /// What happened: set, delete or invalidate.
+    pub op: &'a str,
+    /// The document, where it was asked for.
+    pub state: Option<&'a str>,
+}
+
+/// Who is told of changes.
+pub trait Listener {
+    /// Nothing that is committed from now on is missed.
+    fn ready(&mut self) {}
+    /// Messages cannot be heard until [`Listener::ready`] is called again.
+    fn lost(&mut self, why: &str);
+    /// A change.
+    fn change(&mut self, told: &Told<'_>) -> Result<(), Failure>;
+    /// The catch-up ends at this cursor, and nothing comes behind.
+    fn end(&mut self, cursor: &str) -> Result<(), Failure>;
+}
+
 struct Tail<'a> {
     arguments: &'a Arguments,
-    output: &'a Output,
-    /// Changes that were printed.
+    listener: &'a mut dyn Listener,
+    /// Changes that were told.
     told: u64,
     /// The cursor that the next catch-up begins with.
     cursor: Option<String>,
@@ -83,9 +109,18 @@ pub fn run(
     database: Database,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
+    follow(arguments, database, &mut Printer { output })
+}
+
+/// Tells changes until there were enough.
+pub fn follow(
+    arguments: &Arguments,
+    database: Database,
+    listener: &mut dyn Listener,
+) -> Result<ExitCode, Failure> {
     let mut tail = Tail {
         arguments,
-        output,
+        listener,
         told: 0,
         cursor: arguments.since.clone(),
         position: (None, 0),
@@ -98,7 +133,7 @@ pub fn run(
             Err(Failure::Connection(lost)) if tail.cursor.is_some() && !arguments.once => lost,
             Err(failure) => return Err(failure),
         };
-        eprintln!("state-cache: {}; connecting again", clean(&lost));
+        tail.listener.lost(&lost);
         database = loop {
             std::thread::sleep(Duration::from_secs(1));
             match database.another() {
@@ -128,6 +163,7 @@ impl Tail<'_> {
         if self.arguments.once {
             return Ok(End::Enough);
         }
+        self.listener.ready();
         loop {
             let Some(heard) = database.hear(PATIENCE)? else {
                 // Also proves that the connection is alive.
@@ -216,7 +252,7 @@ impl Tail<'_> {
             let (class, key) = (row.text("class"), row.text("key").unwrap_or_default());
             let version = row.number("version").map(|version| version as i64);
             let op = row.text("op").unwrap_or_default();
-            if self.print(class.as_deref(), &key, version, &op, row.raw("state"))? {
+            if self.tell_one(class.as_deref(), &key, version, &op, row.raw("state"))? {
                 enough = Some(End::Enough);
                 break;
             }
@@ -224,14 +260,7 @@ impl Tail<'_> {
         self.cursor = end;
         if self.arguments.once {
             let cursor = self.cursor.clone().unwrap_or_default();
-            match self.output.json {
-                true => self
-                    .output
-                    .line(&json!({"op": "end", "cursor": cursor}).to_string())?,
-                false => self
-                    .output
-                    .line(&self.output.paint(Paint::Dim, &format!("cursor {cursor}")))?,
-            }
+            self.listener.end(&cursor)?;
         }
         Ok(enough)
     }
@@ -240,7 +269,7 @@ impl Tail<'_> {
         let class = message.class.as_deref();
         if message.op == "invalidate" {
             let pattern = message.pattern.as_deref().unwrap_or("*");
-            let enough = self.print(class, pattern, None, "invalidate", None)?;
+            let enough = self.tell_one(class, pattern, None, "invalidate", None)?;
             return Ok(enough.then_some(End::Enough));
         }
         let op = if message.op == "delete" {
@@ -257,7 +286,7 @@ impl Tail<'_> {
                 )?;
                 state = row.and_then(|row| row.raw("state").map(str::to_owned));
             }
-            if self.print(class, &change.key, change.version, op, state.as_deref())? {
+            if self.tell_one(class, &change.key, change.version, op, state.as_deref())? {
                 return Ok(Some(End::Enough));
             }
         }
@@ -281,8 +310,8 @@ impl Tail<'_> {
             && only.as_deref().is_none_or(|only| only == op)
     }
 
-    /// Prints a change if it is wanted; whether there were enough now.
-    fn print(
+    /// Tells a change if it is wanted; whether there were enough now.
+    fn tell_one(
         &mut self,
         class: Option<&str>,
         key: &str,
@@ -293,6 +322,47 @@ impl Tail<'_> {
         if !self.wanted(class, key, op) {
             return Ok(false);
         }
+        self.listener.change(&Told {
+            class,
+            key,
+            version,
+            op,
+            state,
+        })?;
+        self.told += 1;
+        Ok(self.arguments.count.is_some_and(|count| self.told >= count))
+    }
+}
+
+/// Prints what is told.
+struct Printer<'a> {
+    output: &'a Output,
+}
+
+impl Listener for Printer<'_> {
+    fn lost(&mut self, why: &str) {
+        eprintln!("state-cache: {}; connecting again", clean(why));
+    }
+
+    fn end(&mut self, cursor: &str) -> Result<(), Failure> {
+        match self.output.json {
+            true => self
+                .output
+                .line(&json!({"op": "end", "cursor": cursor}).to_string()),
+            false => self
+                .output
+                .line(&self.output.paint(Paint::Dim, &format!("cursor {cursor}"))),
+        }
+    }
+
+    fn change(&mut self, told: &Told<'_>) -> Result<(), Failure> {
+        let Told {
+            class,
+            key,
+            version,
+            op,
+            state,
+        } = *told;
         if self.output.json {
             let told =
                 json!({"op": op, "class": class, "key": key, "version": version}).to_string();
@@ -319,8 +389,7 @@ impl Tail<'_> {
                 .unwrap_or_default();
             self.output.line(&format!("{op} {name}{version}{state}"))?;
         }
-        self.told += 1;
-        Ok(self.arguments.count.is_some_and(|count| self.told >= count))
+        Ok(())
     }
 }
 

@@ -119,7 +119,13 @@ impl Database {
         Self::connect(self.parameters.clone())
     }
 
-    fn connect(parameters: Parameters) -> Result<Self, Failure> {
+    /// What the connection was made with.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Connects with these parameters.
+    pub fn connect(parameters: Parameters) -> Result<Self, Failure> {
         let config = parameters::configure(&parameters)?;
         // There is no TLS on a Unix socket, as with libpq.
         let hosts = parameters.get("host").map_or("", String::as_str);

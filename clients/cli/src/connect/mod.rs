@@ -7,4 +7,4 @@ mod parameters;
 mod tls;
 
 pub use database::{Database, Row};
-pub use parameters::Options;
+pub use parameters::{Options, Parameters};

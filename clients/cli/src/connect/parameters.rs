@@ -12,6 +12,7 @@ use std::time::Duration;
 /// How to connect. Without these, the environment of libpq says: PGHOST, PGSERVICE, ...
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
+#[group(id = "connection_options")]
 pub struct Options {
     /// Server, or directory of its socket
     #[arg(short = 'h', long, global = true, value_name = "HOST")]

@@ -6,6 +6,7 @@ mod doctor;
 mod looking;
 mod moving;
 mod page;
+mod serving;
 mod support;
 mod terminal;
 mod tls;

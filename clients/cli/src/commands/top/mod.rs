@@ -3,7 +3,7 @@
 //! `figures` turns two samples of the views into rates, `screen` draws them. With `--json` each line has the same
 //! rates, and nothing is drawn.
 
-mod figures;
+pub mod figures;
 mod screen;
 
 use crate::connect::Database;
