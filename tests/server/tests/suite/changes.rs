@@ -128,6 +128,8 @@ fn a_cursor_outlives_a_crash() {
     ]);
     let mut client = server.connect();
     client.run("SELECT state_set('known', '1')");
+    let starts = "SELECT count(*) FROM state_start";
+    eventually("the first start to be noted", || client.number(starts) == 1);
     client.run("CHECKPOINT");
     client.run("SET synchronous_commit = off");
     // Ids that leave nothing behind but a record of their end.
@@ -143,9 +145,7 @@ fn a_cursor_outlives_a_crash() {
     let mut client = server.connect();
     client.run("SELECT state_set('anew', '1')");
     // The worker notes the start; until then the cursor is refused.
-    eventually("the start to be noted", || {
-        client.number("SELECT count(*) FROM state_start") == 2
-    });
+    eventually("the start to be noted", || client.number(starts) == 2);
     assert_eq!(told(&mut client, &start), ["set anew 1"]);
     assert_eq!(client.text("SELECT state_version('acknowledged')"), "1");
     let after = client.number("SELECT pg_current_xact_id()::text::bigint");
