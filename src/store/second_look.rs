@@ -11,7 +11,8 @@
 //!   yet.
 //! - **A difference** from a version that is gone is stored as a keyframe. The caller may know that the version
 //!   before is there. Nobody knows that of the one that a branch goes on from: versions that are not current are
-//!   pruned and purged without a change of the state.
+//!   pruned and purged without a change of the state. So is a branch whose way to that one leads past a keyframe by
+//!   now: who erases a version stores anew what builds upon it.
 //! - **A label** that another version has is an error, where the class wants labels to be unique.
 //!
 //! The first is a comparison in memory, the last a look into the index of labels. The others cost a query, and are
@@ -24,7 +25,7 @@ use super::own_write::OwnWrite;
 use super::payload::pack_payload;
 use super::spi::{Connection, Statement};
 use super::storage::{Holder, pack};
-use super::texts::{KEPT, OF_STATE};
+use super::texts::{IS_KEYFRAME, KEPT, OF_STATE};
 use super::version::{Made, NewVersion};
 use crate::call::{bigint_datum, varlena_datum};
 use crate::catalog::{self, Catalog, Class};
@@ -175,7 +176,8 @@ struct Beside {
     highest: i64,
     /// How many rows have its number, its own among them if it has one.
     of_number: i64,
-    /// Whether the versions are kept that it may build upon.
+    /// Whether the versions are kept that it may build upon, and no keyframe lies between it and the one that it goes
+    /// on from.
     has_base: bool,
 }
 
@@ -197,7 +199,10 @@ fn look(
                  EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
                  AND version OPERATOR(pg_catalog.=) $4) AND ($5 IS NULL OR \
                  EXISTS (SELECT FROM @extschema@.state_snapshot WHERE {OF_STATE} \
-                 AND version OPERATOR(pg_catalog.=) $5)) \
+                 AND version OPERATOR(pg_catalog.=) $5) AND NOT EXISTS (SELECT FROM @extschema@.state_snapshot k \
+                 WHERE k.class OPERATOR(pg_catalog.=) $1 AND k.key OPERATOR(pg_catalog.=) $2 \
+                 AND k.version OPERATOR(pg_catalog.>) $5 AND k.version OPERATOR(pg_catalog.<) $3 \
+                 AND {IS_KEYFRAME})) \
                  FROM @extschema@.state_snapshot WHERE {OF_STATE} AND version OPERATOR(pg_catalog.>=) $3"
             )
         },
