@@ -7,7 +7,7 @@ use super::deferred;
 use super::effect::{Action, Effect, Outcome};
 use super::known::Intent;
 use super::overrule::overrule_deferred;
-use super::plan::{Way, plan};
+use super::plan::{Way, conflict, plan};
 use super::record::Taken;
 use super::row_change::Plan;
 use crate::behind;
@@ -143,18 +143,27 @@ fn check_may_retry(state: &StateRef<'_>, attempts: u32) -> Result<()> {
 /// The version and the writer of a head row that is locked, if there is one.
 type Locked = Option<(i64, pg_sys::TransactionId)>;
 
-/// The head row that is locked now. An attempt that found it locked must have written it: nobody else can have
-/// changed it since.
+/// The head row that is locked now. An attempt that found it locked must have written it, unless the transaction's
+/// one snapshot is older than the row: nobody else can have changed it since.
 fn check_has_moved(state: &StateRef<'_>, attempt: u32, before: Locked) -> Result<Locked> {
     let head = state.catalog.head_row(&state.class.name, state.key);
     let now = head.map(|head| (head.version, head.xid));
-    match now {
-        Some((version, _)) if attempt > 3 && now == before => Err(Error::Stuck {
+    let Some((version, _)) = now.filter(|_| attempt > 3 && now == before) else {
+        return Ok(now);
+    };
+    // Of a `behind` class, a change may be of a version that the snapshot does not show.
+    let seen = {
+        let _snapshot = PushedSnapshot::transaction();
+        store::target(&state.catalog, &state.class.name, state.key)?
+    };
+    let seen = seen.map_or(0, |head| head.version);
+    Err(match seen == version {
+        true => Error::Stuck {
             state: state.shown(),
             version,
-        }),
-        _ => Ok(now),
-    }
+        },
+        false => conflict(state, seen, version),
+    })
 }
 
 /// Puts the effect on a state into the batch. `locked` says that the locks of a `behind` class are held.
