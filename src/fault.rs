@@ -159,6 +159,9 @@ pub mod injection {
         /// Some tasks of a job that is gone are deleted.
         #[name = c"left_tasks_deleted"]
         LeftTasksDeleted = 24,
+        /// A worker has begun, and not taken the list of what L1 held before.
+        #[name = c"list_wanted"]
+        ListWanted = 25,
         /// The row of a version that is stored as a delta is read, those that it builds upon are not.
         #[name = c"chain"]
         Chain = 9,

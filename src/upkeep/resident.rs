@@ -1,9 +1,11 @@
 //! Which states L1 holds, written down at a clean shutdown and read after the next start: a file for each
 //! database, in the data directory. Only names are in it, so one that is out of date does no harm.
 //!
-//! The launcher writes the files at a clean shutdown, and removes them at a start without
-//! `state_cache.warm_on_start`; the worker of a database takes the file of its own (`warm`). After a crash or an
-//! immediate shutdown there is none, and without a file the next start is a cold one.
+//! The launcher writes the files at a clean shutdown. At a start it gives them the name under which the worker of a
+//! database takes its own (`warm`), or without `state_cache.warm_on_start` removes them. The two names keep apart
+//! what an early shutdown writes and what a worker has not taken yet: both may happen at once, since the server tells
+//! launcher and workers together that it stops. After a crash or an immediate shutdown there is no file, and without
+//! a file the next start is a cold one.
 
 use crate::settings;
 use crate::shared;
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 pub const RESIDENT: Errand = Errand {
     about: "the list of what L1 holds",
     at_start: || match settings::warm_on_start() {
-        true => Ok(()),
+        true => hand_out_all(),
         false => discard_all(),
     },
     at_stop: || match settings::warm_on_start() {
@@ -29,9 +31,17 @@ pub const RESIDENT: Errand = Errand {
 /// Name of the files, before the OID of the database.
 const PREFIX: &str = "state_cache.resident.";
 
-/// The file of a database. The server's processes run in its data directory.
-fn path(database: u32) -> PathBuf {
+/// End of the name of a file that the worker may take.
+const HANDED_OUT: &str = "handed_out";
+
+/// The file of a database, as the launcher writes it. The server's processes run in its data directory.
+fn written(database: u32) -> PathBuf {
     PathBuf::from(format!("{PREFIX}{database}"))
+}
+
+/// The file of a database, as its worker takes it.
+fn handed_out(database: u32) -> PathBuf {
+    written(database).with_added_extension(HANDED_OUT)
 }
 
 /// Writes down what L1 holds, for each database; files of earlier go.
@@ -53,28 +63,50 @@ pub fn write_all() -> io::Result<()> {
     .map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut outcome = Ok(());
     for (database, list) in lists {
-        outcome = outcome.and(list.write(&path(database)));
+        outcome = outcome.and(list.write(&written(database)));
     }
     outcome
 }
 
-/// Takes the list of a database: its names, those used last first. The file is gone then.
+/// Takes the list of a database that the last shutdown wrote: its names, those used last first. The file is gone
+/// then.
 pub fn take(database: u32) -> Vec<Name> {
-    let names = read(&path(database)).unwrap_or_default();
-    let _ = std::fs::remove_file(path(database));
+    let path = handed_out(database);
+    let names = read(&path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
     names
 }
 
-/// Removes the files of all databases.
+/// Lets the workers take the files of all databases.
+///
+/// # Errors
+/// Whatever the file system says.
+fn hand_out_all() -> io::Result<()> {
+    for path in all()? {
+        let database = path.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(Ok(database)) = database.map(str::parse) {
+            std::fs::rename(path, handed_out(database))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files of all databases, under either name.
 ///
 /// # Errors
 /// Whatever the file system says.
 fn discard_all() -> io::Result<()> {
+    all()?.into_iter().try_for_each(std::fs::remove_file)
+}
+
+/// The files of all databases, under either name, half-written ones too.
+fn all() -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(".")? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            std::fs::remove_file(entry.path())?;
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with(PREFIX) {
+            found.push(name.into());
         }
     }
-    Ok(())
+    Ok(found)
 }

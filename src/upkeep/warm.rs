@@ -96,7 +96,10 @@ impl Task for Warm {
     fn run(&mut self, round: Round) -> Result<Next> {
         let names = match &mut self.names {
             Some(names) => names,
+            // The worker that comes after this one takes the list.
+            None if round.leaving => return Ok(Next::Woken),
             None => {
+                crate::fault::stop_at!(ListWanted);
                 // Read also where it is not wanted any more: the file goes.
                 let names = resident::take(sys::my_database());
                 let wanted = settings::warm_on_start() && !names.is_empty();

@@ -20,7 +20,7 @@ mod sql;
 pub use clock::Clock;
 pub use consistency::inconsistencies;
 pub use proxy::Proxy;
-pub use server::{Server, kill, limit_memory};
+pub use server::{Server, Stopped, kill, limit_memory};
 pub use sql::{Sql, code};
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -220,6 +220,11 @@ impl Server {
         );
     }
 
+    /// Whether a file is in the data directory.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.data().join(name).exists()
+    }
+
     /// Kills the postmaster as a crash would; the backends go when they notice.
     pub fn kill_postmaster(&self) {
         kill(self.postmaster());
@@ -229,7 +234,7 @@ impl Server {
     pub fn kill_everything(&self) {
         let postmaster = self.postmaster();
         // Stopped, it can start no more of them.
-        succeed(Command::new("sh").args(["-c", &format!("kill -STOP {postmaster}")]));
+        signal("STOP", postmaster);
         let children = children_of(postmaster);
         let all: Vec<String> = std::iter::once(postmaster)
             .chain(children)
@@ -361,7 +366,28 @@ fn children_of(parent: u32) -> Vec<u32> {
 
 /// `kill -9`.
 pub fn kill(pid: u32) {
-    succeed(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]));
+    signal("KILL", pid);
+}
+
+fn signal(name: &str, pid: u32) {
+    succeed(Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]));
+}
+
+/// A process that is stopped until this is dropped, also when its test fails: its server could not end without it.
+pub struct Stopped(u32);
+
+impl Stopped {
+    /// Stops it.
+    pub fn new(pid: u32) -> Self {
+        signal("STOP", pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal("CONT", self.0);
+    }
 }
 
 /// Lets a process of a server take so many bytes of address space beyond what it has.

@@ -1,7 +1,7 @@
 //! The worker's upkeep: removing what has expired, dropping what is no longer retained, warming.
 
 use postgres::Client;
-use state_cache_server_tests::{Server, Sql, eventually, inconsistencies};
+use state_cache_server_tests::{Server, Sql, Stopped, eventually, inconsistencies};
 
 /// The tasks' steps as functions, for what must not depend on when a worker comes by.
 const STEPS: &str = "
@@ -241,10 +241,6 @@ fn l1_is_warm_after_a_clean_restart() {
         client.run("SELECT count(state_get('k' || n)) FROM generate_series(1, 150) n");
         client.number("SELECT count(*) FROM state_cache_entries") == 150
     });
-    // It is the worker that leaves the list behind.
-    eventually("a worker", || {
-        client.number("SELECT count(*) FROM state_cache_workers WHERE pid IS NOT NULL") == 1
-    });
     drop(client);
     server.stop();
     server.start();
@@ -263,6 +259,43 @@ fn l1_is_warm_after_a_clean_restart() {
         300
     );
     assert_eq!(client.counter("evictions"), 0);
+}
+
+/// The launcher writes what the next worker reads while the worker of before has not read what it was to read.
+#[test]
+fn an_early_shutdown_keeps_its_list_of_what_l1_holds() {
+    let server = Server::new(&[
+        "state_cache.warm_on_start = on",
+        "state_cache.max_workers = 0",
+        "state_cache.test_stop_at = 'list_wanted'",
+    ]);
+    let mut client = server.connect();
+    client.run("SELECT state_set('k' || n, to_jsonb(n)) FROM generate_series(1, 100) n");
+    assert_eq!(
+        client.number("SELECT count(*) FROM state_cache_entries"),
+        100
+    );
+    let database =
+        client.number("SELECT oid::bigint FROM pg_database WHERE datname = current_database()");
+    client.run("SELECT pg_advisory_lock(5202, 25)");
+    client.run("ALTER SYSTEM SET state_cache.max_workers = 1");
+    client.run("SELECT pg_reload_conf()");
+    client.run("SELECT state_set('wanted', '1')");
+    let worker = "SELECT pid FROM state_cache_workers WHERE pid IS NOT NULL";
+    eventually("a worker", || client.rows(worker).len() == 1);
+    let worker = Stopped::new(client.text(worker).parse().unwrap());
+    let list = format!("state_cache.resident.{database}");
+    std::thread::scope(|threads| {
+        threads.spawn(|| server.stop());
+        eventually("the list", || server.has_file(&list));
+        drop(worker);
+    });
+    assert!(server.has_file(&list));
+    server.start();
+    let mut client = server.connect();
+    eventually("the cache to be warm", || {
+        client.number("SELECT count(*) FROM state_cache_entries") == 101
+    });
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use super::{App, LISTENING, WITH_THE_COMMIT, attentive, document, quiet, set};
 use postgres::Client;
 use state_cache_client::Event;
-use state_cache_server_tests::{Server, Sql, eventually};
-use std::process::Command;
+use state_cache_server_tests::{Server, Sql, Stopped, eventually};
 
 /// Ends the session that listens.
 fn cut(client: &mut Client) {
@@ -81,33 +80,6 @@ fn a_server_that_was_restarted_is_trusted_for_nothing_held() {
         eventually("the message", || !app.holds("x"));
         assert_eq!(app.get("x"), document(2));
     }
-}
-
-/// Lets a stopped process go on, also when its test fails: the server could not end without it.
-struct Stopped(u32);
-
-impl Stopped {
-    fn new(pid: u32) -> Self {
-        signal("STOP", pid);
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        signal("CONT", self.0);
-    }
-}
-
-fn signal(name: &str, pid: u32) {
-    let kill = format!("kill -{name} {pid}");
-    assert!(
-        Command::new("sh")
-            .args(["-c", &kill])
-            .status()
-            .unwrap()
-            .success()
-    );
 }
 
 #[test]
