@@ -82,6 +82,11 @@ find_cargo() {
 	command -v cargo >/dev/null || die "cargo not found; install Rust as https://rustup.rs says"
 }
 
+# Prints a browser that shows nothing on a screen: the smallest one that is here.
+find_chromium() {
+	command -v chromium-headless-shell || command -v chromium || command -v google-chrome
+}
+
 # Runs a command as who builds. Under sudo that is the user who called it: cargo is installed for that user, and
 # target/ stays that user's.
 as_builder() {

@@ -1,6 +1,6 @@
 //! The pages as a book.
 
-use state_cache_docs_tests::{pages, read};
+use state_cache_docs_tests::{files_below, pages, read, root};
 use std::path::{Path, PathBuf};
 
 /// Lines of README, which is the door and not the house.
@@ -39,6 +39,30 @@ fn the_summary_lists_every_page() {
 fn every_page_begins_with_its_title() {
     for page in pages() {
         assert!(page.text.starts_with("# "), "{}", page.path.display());
+    }
+}
+
+/// Bytes that a picture has at most.
+const PICTURE: u64 = 100_000;
+
+#[test]
+fn every_picture_is_small_and_shown() {
+    let mut pictures = Vec::new();
+    files_below(Path::new("docs"), "png", &mut pictures);
+    assert!(!pictures.is_empty());
+    let pages = pages();
+    for picture in pictures {
+        let size = std::fs::metadata(root().join(&picture)).unwrap().len();
+        assert!(
+            size <= PICTURE,
+            "{} has {size} bytes, {PICTURE} are the limit",
+            picture.display()
+        );
+        let is_shown = pages.iter().any(|page| {
+            let folder = page.path.parent().unwrap();
+            page.links.iter().any(|link| folder.join(link) == picture)
+        });
+        assert!(is_shown, "no page shows {}", picture.display());
     }
 }
 

@@ -240,6 +240,16 @@ at("find").addEventListener("submit", (event) => {
 let versions = [];
 let round = 0; // Answers of an earlier round come too late to be shown.
 
+// Until the last round is answered, what is shown may be of another run than the title says.
+function begin() {
+  at("run").setAttribute("aria-busy", "true");
+  return ++round;
+}
+
+function end(mine) {
+  if (mine === round) at("run").setAttribute("aria-busy", "false");
+}
+
 function showFacts(run) {
   at("run-facts").replaceChildren(...describe(run).flatMap((part) => [part, " "]));
 }
@@ -258,7 +268,7 @@ async function choose(id) {
 }
 
 async function showRun() {
-  const mine = ++round;
+  const mine = begin();
   const note = at("run-note");
   try {
     const page = await ask("versions", { run: chosen });
@@ -287,11 +297,13 @@ async function showRun() {
     if (mine !== round) return;
     at("run-body").hidden = true;
     note.textContent = error.message;
+  } finally {
+    end(mine);
   }
 }
 
 async function compare() {
-  const mine = ++round;
+  const mine = begin();
   const [run, from, to] = [chosen, at("from").value, at("to").value];
   drawLine(Number(from), Number(to));
   try {
@@ -311,6 +323,8 @@ async function compare() {
     at("diff").textContent = "";
     at("document").textContent = "";
     at("run-note").textContent = error.message;
+  } finally {
+    end(mine);
   }
 }
 
@@ -353,6 +367,7 @@ let busy = false;
 async function catchUp() {
   if (busy) return;
   busy = true;
+  tree.setAttribute("aria-busy", "true");
   while (all || waiting.size) {
     const everything = all;
     const changed = new Set(waiting);
@@ -381,6 +396,7 @@ async function catchUp() {
     }
   }
   busy = false;
+  tree.setAttribute("aria-busy", "false");
 }
 
 function say(state, text) {
