@@ -1,7 +1,8 @@
 //! `doctor`: what is not as it should be, and what to do.
 //!
 //! Each check is a query that gives a row for each finding: `severity`, `finding`, `advice`. A check that the role
-//! may not make is told as such, at `info`, and the others go on.
+//! may not make is told as such, at `info`, and one that the server refuses at `warning`: a library that does not
+//! work with the installation refuses most. The others go on.
 
 use crate::connect::{Database, Row};
 use crate::failure::{FINDINGS, Failure};
@@ -26,10 +27,10 @@ pub struct Arguments {
 
 struct Check {
     name: &'static str,
-    /// Says whether there is something to check.
+    /// Says whether the query can be asked.
     given: Option<&'static str>,
     sql: &'static str,
-    /// What to ask where the first query is not permitted.
+    /// What to ask where the query cannot be asked, or is not permitted.
     otherwise: Option<&'static str>,
 }
 
@@ -58,13 +59,23 @@ const CHECKS: [Check; 16] = [
             FROM @.state_cursor() WHERE epoch IS NULL AND NOT pg_is_in_recovery()",
         ),
     },
-    check(
-        "version",
-        "SELECT 'warning' AS severity, format('version %s is installed, the server has %s', e.extversion,
-                a.default_version) AS finding, 'ALTER EXTENSION state_cache UPDATE' AS advice
+    Check {
+        name: "version",
+        given: Some(
+            "SELECT 1 AS one FROM pg_proc p JOIN pg_extension e ON e.extname = 'state_cache'
+                AND p.pronamespace = e.extnamespace WHERE p.proname = 'state_cache_version'",
+        ),
+        sql: VERSION,
+        // 0.1.0 has no function that tells the library's version.
+        otherwise: Some(
+            "SELECT 'warning' AS severity, format('version %s is installed in this database, the server has files '
+                    'of %s', e.extversion, a.default_version) AS finding,
+                'ALTER EXTENSION state_cache UPDATE; where that finds no function state_cache_version, the server '
+                    'runs the library from before: restart it first' AS advice
             FROM pg_extension e JOIN pg_available_extensions a ON a.name = e.extname
             WHERE e.extname = 'state_cache' AND e.extversion <> a.default_version",
-    ),
+        ),
+    },
     check(
         "workers",
         "WITH w AS (SELECT * FROM @.state_cache_workers WHERE database = current_database())
@@ -203,6 +214,36 @@ const CHECKS: [Check; 16] = [
     ),
 ];
 
+/// Three versions: of the installation in this database, of the library that the server runs, of the files that it
+/// has for the next start and the next update. What is no version is newer than all.
+const VERSION: &str = "WITH named AS (SELECT e.extversion AS installed, @.state_cache_version() AS library,
+            a.default_version AS files
+            FROM pg_extension e JOIN pg_available_extensions a ON a.name = e.extname
+            WHERE e.extname = 'state_cache'),
+        ordered AS (SELECT named.*, l.n AS l, i.n AS i, f.n AS f FROM named,
+            LATERAL (SELECT string_to_array(library, '.')::integer[] AS n) l,
+            LATERAL (SELECT CASE WHEN installed ~ '^[0-9]{1,9}([.][0-9]{1,9}){2}$'
+                THEN string_to_array(installed, '.')::integer[] ELSE '{2147483647}' END AS n) i,
+            LATERAL (SELECT string_to_array(files, '.')::integer[] AS n) f)
+        SELECT 'error' AS severity, format('version %s is installed in this database, and the server runs '
+                'the library of %s, which refuses it', installed, library) AS finding,
+            CASE WHEN f >= i THEN 'restart the server: it has the files of ' || files
+                ELSE format('install the files of %s or a later version, and restart the server', installed)
+                END AS advice
+        FROM ordered WHERE i > l
+        UNION ALL
+        SELECT 'warning', format('the server has the files of %s, and runs the library of %s', files, library),
+            'restart the server, then ALTER EXTENSION state_cache UPDATE in each database'
+        FROM ordered WHERE f > l AND i <= l
+        UNION ALL
+        SELECT 'warning', format('version %s is installed in this database, and the server runs the library of '
+                '%s', installed, library), 'ALTER EXTENSION state_cache UPDATE'
+        FROM ordered WHERE i < l AND f = l
+        UNION ALL
+        SELECT 'warning', format('the server runs the library of %s, and has the files of %s', library, files),
+            format('install the files of %s, or those of %s and restart the server', library, files)
+        FROM ordered WHERE f < l";
+
 /// Without a role: every role that has something, compared with what it seems to be.
 const GRANTS: &str = "WITH home AS (SELECT e.extnamespace AS oid, h.oid AS head, h.relowner AS owner
             FROM pg_extension e JOIN pg_class h ON h.relnamespace = e.extnamespace AND h.relname = 'state_head'
@@ -262,15 +303,14 @@ pub fn run(
         let found = match ask(check, arguments, database) {
             Ok(found) => found,
             Err(Failure::NotPermitted(said)) => {
-                let row = json!({
-                    "severity": "info",
-                    "finding": format!("not looked at: {}", said.message),
-                    "advice": "ask as a member of pg_monitor, or with the profile operator",
-                });
-                vec![
-                    Row::parse(row.to_string())
-                        .map_err(|error| Failure::File(error.to_string()))?,
-                ]
+                let advice = "ask as a member of pg_monitor, or with the profile operator";
+                vec![not_looked_at("info", &said.message, advice)?]
+            }
+            Err(Failure::Server(said)) => {
+                let advice = said.hint.as_deref();
+                let advice =
+                    advice.unwrap_or("the check \"version\" says whether it needs an update");
+                vec![not_looked_at("warning", &said.message, advice)?]
             }
             Err(failure) => return Err(failure),
         };
@@ -292,11 +332,24 @@ pub fn run(
     })
 }
 
+/// The finding of a check that could not be made.
+fn not_looked_at(severity: &str, message: &str, advice: &str) -> Result<Row, Failure> {
+    let row = json!({
+        "severity": severity,
+        "finding": format!("not looked at: {message}"),
+        "advice": advice,
+    });
+    Row::parse(row.to_string()).map_err(|error| Failure::File(error.to_string()))
+}
+
 fn ask(check: &Check, arguments: &Arguments, database: &mut Database) -> Result<Vec<Row>, Failure> {
     if let Some(given) = check.given
         && database.one(given, &[])?.is_none()
     {
-        return Ok(Vec::new());
+        return match check.otherwise {
+            Some(otherwise) => database.rows(otherwise, &[]),
+            None => Ok(Vec::new()),
+        };
     }
     let parameters = match check.sql.contains("$1") {
         true => vec![arguments.role.as_deref(), arguments.profile.as_deref()],

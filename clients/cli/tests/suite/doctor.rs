@@ -126,6 +126,81 @@ fn doctor_knows_a_server_that_does_not_preload() {
     }
 }
 
+/// Has pg_extension say that another version was installed, and every session look anew, as a step does.
+fn pretend(database: &mut Database, version: &str) {
+    database.session.run(&format!(
+        "UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'state_cache';
+         ALTER TABLE state_class ALTER COLUMN changed SET STATISTICS -1"
+    ));
+}
+
+#[test]
+fn doctor_compares_the_versions_of_installation_library_and_files() {
+    // Releases before 0.2.0 do not tell the version of their library.
+    let mut old = database("doctor_old");
+    old.session.run("DROP EXTENSION state_cache");
+    old.session
+        .run("CREATE EXTENSION state_cache SCHEMA \"Agents\" VERSION '0.1.0'");
+    let found = old.run(&["doctor"]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
+    for part in [
+        "version 0.1.0 is installed in this database",
+        "ALTER EXTENSION state_cache UPDATE",
+        "restart it first",
+        "checks found nothing",
+    ] {
+        assert!(found.out.contains(part), "{part}: {}", found.out);
+    }
+    old.session.run("ALTER EXTENSION state_cache UPDATE");
+    assert_eq!(findings(&old, &["version"]), []);
+
+    let mut database = database("doctor_versions");
+    let library = database.session.text("SELECT state_cache_version()");
+    pretend(&mut database, "0.1.0");
+    let part = format!(
+        "0.1.0 is installed in this database, and the server runs the library of {library}"
+    );
+    finds(&database, &["version"], "warning", &part);
+    // A library that is too old for an installation refuses what other checks ask.
+    for version in ["99.0.0", "0.10.0", "1.0-rc1"] {
+        pretend(&mut database, version);
+        finds(
+            &database,
+            &["version"],
+            "error",
+            &format!("version {version} is installed"),
+        );
+        let refused = database.run(&["doctor"]);
+        assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
+        let advice =
+            format!("install the files of {version} or a later version, and restart the server");
+        for part in [
+            advice.as_str(),
+            "not looked at: extension state_cache is installed",
+            "found nothing",
+        ] {
+            assert!(refused.out.contains(part), "{part}: {}", refused.out);
+        }
+    }
+    // Files that a package has replaced under a server that still runs the library from before, which may be 0.1.9.
+    database.session.run(
+        "CREATE OR REPLACE FUNCTION state_cache_version() RETURNS text LANGUAGE sql AS $$ SELECT '0.1.9' $$",
+    );
+    pretend(&mut database, "0.1.9");
+    let part = format!("has the files of {library}, and runs the library of 0.1.9");
+    finds(&database, &["version"], "warning", &part);
+    pretend(&mut database, &library);
+    finds(
+        &database,
+        &["version"],
+        "error",
+        "library of 0.1.9, which refuses it",
+    );
+    let told = database.run(&["doctor", "version"]);
+    let advice = format!("restart the server: it has the files of {library}");
+    assert!(told.out.contains(&advice), "{}", told.out);
+}
+
 #[test]
 fn doctor_looks_at_partitions_where_there_are_some() {
     let mut database = database("doctor_partitions");
