@@ -16,37 +16,13 @@ fn fill(client: &mut Client) {
 /// Queries for all that pg_dump would carry, column by column as the tables are now, and for every document by its
 /// hash. One version is damaged. What the worker notes of users' indexes and the like comes when it comes.
 fn queries(client: &mut Client) -> Vec<String> {
-    let tables = client.rows(
-        "SELECT format('SELECT concat(%L, row(%s)) FROM %s ORDER BY 1', relation || ' ', columns, relation) FROM
-             (SELECT a.attrelid::regclass AS relation,
-                     string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
-                FROM pg_extension e, unnest(extconfig) o JOIN pg_attribute a ON attrelid = o
-                JOIN pg_class c ON c.oid = o AND NOT relispartition AND relname <> 'state_protection'
-               WHERE extname = 'state_cache' AND attnum > 0 AND NOT attisdropped AND attname <> 'log_cnt'
-               GROUP BY attrelid) t ORDER BY 1",
-    );
+    let tables = client.rows(include_str!("tables.sql"));
     assert!(tables.len() > 25, "{tables:?}");
-    let documents = [
-        "SELECT class, key, version, hash, state_hash(coalesce(state, state_at(key, version, class))) = hash
-           FROM state_kept WHERE NOT (key = 'hurt' AND version = 40) ORDER BY 1, 2, 3",
-        "SELECT class, key, state_version(key, class), state_get_text(key, class) FROM state_head
-          WHERE key <> 'hurt' ORDER BY 1, 2",
-        "SELECT n, state_get_text(n::text, 'item') FROM generate_series(1, 20) n",
-        "SELECT state_context_get('r'), state_context_visible('c')",
-        "SELECT * FROM state_blackboard_query('w')",
-        "SELECT * FROM state_log('k7')",
-        "SELECT * FROM state_job_tasks('j')",
-        "SELECT state_job_summary('j'), state_job_get('g')",
-        "SELECT state_budget_summary('b') - 'as_of'",
-        "SELECT class, key, version, fault FROM state_verify()",
-        "SELECT * FROM state_budget_verify()",
-        "SELECT * FROM state_job_verify()",
-    ];
-    let documents = documents.map(str::to_owned);
+    let documents = include_str!("documents.sql").split("\n\n");
     tables
         .into_iter()
         .map(|mut row| row.remove(0))
-        .chain(documents)
+        .chain(documents.map(str::to_owned))
         .collect()
 }
 
