@@ -47,6 +47,10 @@ impl Feeder {
             host?, port?, user?, database?
         );
         let program = std::env::current_exe()?.with_file_name("state-cache-l2");
+        let mut client = redis.connect()?;
+        // The feeder before was killed, and what it said last lives on for a while.
+        let alive = format!("{PREFIX}{{meta}}:alive");
+        client.delete(&alive)?;
         let child = Command::new(&program)
             .args([
                 "--postgres",
@@ -66,10 +70,7 @@ impl Feeder {
                 )
             })?;
         let feeder = Feeder(child);
-        let mut client = redis.connect()?;
-        wait("the feeder", || {
-            Ok(client.get(&format!("{PREFIX}{{meta}}:alive"))?.is_some())
-        })?;
+        wait("the feeder", || Ok(client.get(&alive)?.is_some()))?;
         Ok(feeder)
     }
 }
@@ -260,9 +261,6 @@ pub fn catch_up(connection: &mut Connection, plan: &Plan) -> Result<Vec<Row>, Fa
                 "SELECT count(state_set('l2-' || n, {literal})) FROM generate_series(1, {CHANGES}) n"
             ))?;
             let mut client = redis.connect()?;
-            wait("the end of the feeder before", || {
-                Ok(client.get(&format!("{PREFIX}{{meta}}:alive"))?.is_none())
-            })?;
             let started = Instant::now();
             let feeder = Feeder::start(redis)?;
             let fed = started.elapsed().as_secs_f64();

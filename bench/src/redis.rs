@@ -145,6 +145,12 @@ impl Client {
         self.command(&["SET", key, value], b"+OK\r\n")
     }
 
+    /// Removes a key, which need not be there.
+    pub fn delete(&mut self, key: &str) -> Result<(), Failure> {
+        self.set(key, "")?;
+        self.command(&["DEL", key], b":1\r\n")
+    }
+
     /// Stores the same value under many keys, sent together.
     pub fn set_many(&mut self, keys: &[String], value: &str) -> Result<(), Failure> {
         self.output.clear();

@@ -73,7 +73,7 @@ const REST: Duration = Duration::from_millis(50);
 /// Between two batches of what is heard there is at least this, unless a whole batch waits: under load many changes
 /// then share a statement, and changes of the same state a write.
 const PACE: Duration = Duration::from_millis(10);
-/// The same after a batch of [`LARGE`] states or more: where there is much to write, the server is asked less often.
+/// The same after a batch of [`LARGE`] changes or more: where there is much to write, the server is asked less often.
 const LONG_PACE: Duration = Duration::from_millis(40);
 /// See [`LONG_PACE`].
 const LARGE: usize = 32;
@@ -410,7 +410,8 @@ impl<'a> Feeder<'a> {
             if pending > 0 && !is_resting {
                 let batch = self.inbox.take(self.config.batch);
                 self.feed_heard(&batch).await?;
-                paced = Instant::now() + pace(batch.len());
+                let changes = batch.iter().map(|(_, pending)| pending.times).sum();
+                paced = Instant::now() + pace(changes);
                 continue;
             }
             if self.filling.is_some() {
@@ -737,9 +738,9 @@ fn is_late(ago: Duration, tombstone: Duration) -> bool {
     ago > tombstone / 2
 }
 
-/// The pause after a batch of so many states.
-fn pace(states: usize) -> Duration {
-    let share = states.min(LARGE) as u32;
+/// The pause after a batch of so many changes, however few states they are of.
+fn pace(changes: usize) -> Duration {
+    let share = changes.min(LARGE) as u32;
     PACE + (LONG_PACE - PACE) * share / LARGE as u32
 }
 

@@ -25,6 +25,8 @@ pub struct Pending {
     pub since: Instant,
     /// The version that deleted the state, if that was told.
     pub deleted: Option<i64>,
+    /// How often a change was heard of.
+    pub times: usize,
 }
 
 /// Why the feeder must ask for changes.
@@ -246,6 +248,7 @@ impl State {
         }
         if let Some(pending) = self.pending.get_mut(&name) {
             pending.deleted = pending.deleted.max(deleted);
+            pending.times += 1;
             return;
         }
         if self.pending.len() >= most {
@@ -258,6 +261,7 @@ impl State {
             Pending {
                 since: Instant::now(),
                 deleted,
+                times: 1,
             },
         );
     }

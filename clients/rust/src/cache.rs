@@ -203,9 +203,11 @@ impl Inner {
 
     /// Reads a state from the tiers behind the near cache.
     async fn read_next(&self, class: &str, key: &str) -> Result<(Read, Tier)> {
-        match &self.l2 {
-            Some(l2) if l2.is_usable(class) => self.read_through_l2(l2, class, key).await,
-            _ => Ok((self.read_anew(class, key).await?, Tier::Server)),
+        let l2 = self.l2.as_ref();
+        match l2.and_then(|l2| Some((l2, l2.place(class)?))) {
+            Some((l2, place)) => self.read_through_l2(l2, place, class, key).await,
+            // The larger of the two futures by far: it takes memory only where it runs.
+            None => Ok((Box::pin(self.read_anew(class, key)).await?, Tier::Server)),
         }
     }
 
@@ -583,7 +585,8 @@ impl StateCache {
 
     /// Whether Redis may be asked about a class now: it is there, the feeder is alive, and the class is in it.
     pub fn is_l2_usable(&self, class: &str) -> bool {
-        self.inner.l2.as_ref().is_some_and(|l2| l2.is_usable(class))
+        let l2 = self.inner.l2.as_ref();
+        l2.is_some_and(|l2| l2.place(class).is_some())
     }
 
     /// What was counted since the client was made.

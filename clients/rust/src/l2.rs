@@ -120,7 +120,9 @@ enum Way {
 impl Way {
     async fn open(options: &L2Options) -> redis::RedisResult<Self> {
         if options.cluster {
-            let mut builder = ClusterClient::builder(options.addresses.clone());
+            let mut builder = ClusterClient::builder(options.addresses.clone())
+                .connection_timeout(options.patience)
+                .response_timeout(options.patience);
             if let Some(certificates) = certificates(options) {
                 builder = builder.certs(certificates);
             }
@@ -135,6 +137,11 @@ impl Way {
             Self::One(it) => command.query_async(it).await,
             Self::Cluster(it) => command.query_async(it).await,
         }
+    }
+
+    /// Whether a command ends by itself once the patience is over. In a cluster it may be sent more than once.
+    fn is_timely(&self) -> bool {
+        matches!(self, Self::One(_))
     }
 
     async fn ask_all<T: redis::FromRedisValue>(
@@ -188,7 +195,7 @@ pub(crate) async fn single(
         };
         info = info.set_addr(at);
     }
-    let mut how = AsyncConnectionConfig::new();
+    let mut how = AsyncConnectionConfig::new().set_response_timeout(Some(options.patience));
     if let Some(hears) = hears {
         let settings = info.redis_settings().clone();
         info = info.set_redis_settings(settings.set_protocol(redis::ProtocolVersion::RESP3));
@@ -207,7 +214,16 @@ pub(crate) async fn single(
 struct Seen {
     at: Instant,
     generation: u64,
+    /// The classes that are in the generation, and in L2 by what the server says.
     classes: BTreeSet<String>,
+    fills: bool,
+}
+
+/// Where Redis holds the states of a class now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    generation: u64,
+    /// Whether readers may fill.
     fills: bool,
 }
 
@@ -241,6 +257,13 @@ enum Stored {
     Foreign(Vec<u8>),
 }
 
+/// The answer; `None` for an error, which is logged.
+fn told<T>(answer: redis::RedisResult<T>) -> Option<T> {
+    answer
+        .inspect_err(|error| tracing::debug!(%error, "Redis"))
+        .ok()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -263,17 +286,17 @@ impl L2 {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether Redis may be asked about a class now.
-    pub fn is_usable(&self, class: &str) -> bool {
-        self.enabled.load(Ordering::Relaxed) && self.place(class).is_some()
-    }
-
-    /// The generation that holds a class, and whether readers may fill.
-    fn place(&self, class: &str) -> Option<(u64, bool)> {
+    /// Where Redis holds the states of a class; `None` where it must not be asked about them now.
+    pub fn place(&self, class: &str) -> Option<Place> {
+        if !self.enabled.load(Ordering::Relaxed) {
+            return None;
+        }
         let seen = lock(&self.seen);
         let seen = seen.as_ref().filter(|seen| seen.at.elapsed() < HOLDS)?;
-        let is_held = seen.classes.contains(class) && lock(&self.held).contains_key(class);
-        is_held.then_some((seen.generation, seen.fills))
+        seen.classes.contains(class).then_some(Place {
+            generation: seen.generation,
+            fills: seen.fills,
+        })
     }
 
     fn way(&self) -> Option<Way> {
@@ -281,14 +304,10 @@ impl L2 {
     }
 
     async fn timely<T>(&self, work: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
-        match timeout(self.options.patience, work).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "Redis");
-                None
-            }
-            Err(_) => None,
-        }
+        timeout(self.options.patience, work)
+            .await
+            .ok()
+            .and_then(told)
     }
 
     /// As [`L2::timely`], and says why there is no answer.
@@ -313,7 +332,11 @@ impl L2 {
         let mut way = self.way()?;
         let mut get = Cmd::new();
         get.arg("GET").arg(name);
-        let answer: Reply = self.timely(way.ask(&get)).await?;
+        let answer: Reply = match way.is_timely() {
+            // A second timer would take longer than the checksum.
+            true => told(way.ask(&get).await)?,
+            false => self.timely(way.ask(&get)).await?,
+        };
         let bytes = match answer {
             Reply::Nil => return Some(Stored::Nothing),
             Reply::BulkString(bytes) => bytes,
@@ -415,11 +438,16 @@ impl L2 {
         let mut next = || meta.next().unwrap_or_default();
         let (format, whose, generation, classes, mode) = (next(), next(), next(), next(), next());
         let is_ours = alive > 0 && format == FORMAT.to_string() && whose == owner.to_string();
-        let (Ok(generation), Ok(classes), true) =
-            (generation.parse(), serde_json::from_str(&classes), is_ours)
-        else {
+        let (Ok(generation), Ok(mut classes), true) = (
+            generation.parse(),
+            serde_json::from_str::<BTreeSet<String>>(&classes),
+            is_ours,
+        ) else {
             return Some(None);
         };
+        let held = lock(&self.held);
+        classes.retain(|class| held.contains_key(class));
+        drop(held);
         Some(Some(Seen {
             at,
             generation,
@@ -514,11 +542,11 @@ impl Inner {
     async fn ask_l2(
         &self,
         l2: &L2,
-        (generation, name): (u64, &str),
+        (place, name): (Place, &str),
+        ticket: Ticket,
         class: &str,
         key: &str,
     ) -> Option<std::result::Result<Read, Stored>> {
-        let ticket = self.near().ticket(class, key);
         let asked = Instant::now();
         let stored = l2.get(name, class, key).await;
         self.counters.took(Tier::L2, asked.elapsed());
@@ -528,7 +556,7 @@ impl Inner {
                 None
             }
             Some(Stored::Found(read, wire)) => {
-                if !self.arrived_from_l2(l2, &ticket, generation, class, key, &read) {
+                if !self.arrived_from_l2(l2, &ticket, place.generation, class, key, &read) {
                     self.counters.old.add();
                     self.counters.miss(Tier::L2);
                     return None;
@@ -561,38 +589,60 @@ impl Inner {
     }
 
     /// Reads a state from Redis, or from the server, and then into Redis. Where the answer came from.
+    ///
+    /// What Redis answers at once is all that waits in the caller's future. The rest, which is much larger, is given
+    /// memory only where it runs.
     pub(crate) async fn read_through_l2(
         &self,
         l2: &L2,
+        place: Place,
         class: &str,
         key: &str,
     ) -> Result<(Read, Tier)> {
-        let Some((generation, fills)) = l2.place(class) else {
-            return Ok((self.read_anew(class, key).await?, Tier::Server));
+        let name = l2.prefix.state(place.generation, class, key);
+        let ticket = {
+            let near = self.near();
+            (near.floor(class, key) != ONLY_THE_SERVER).then(|| near.ticket(class, key))
         };
-        let name = l2.prefix.state(generation, class, key);
-        if self.near().floor(class, key) == ONLY_THE_SERVER {
+        let Some(ticket) = ticket else {
             self.counters.miss(Tier::L2);
-            return Ok((self.read_anew(class, key).await?, Tier::Server));
+            return Ok((Box::pin(self.read_anew(class, key)).await?, Tier::Server));
+        };
+        match self.ask_l2(l2, (place, &name), ticket, class, key).await {
+            Some(Ok(read)) => Ok((read, Tier::L2)),
+            other => Box::pin(self.read_past_l2(l2, (place, &name), other, class, key)).await,
         }
+    }
+
+    /// The same after this first answer, which is none of a state.
+    async fn read_past_l2(
+        &self,
+        l2: &L2,
+        (place, name): (Place, &str),
+        mut answer: Option<std::result::Result<Read, Stored>>,
+        class: &str,
+        key: &str,
+    ) -> Result<(Read, Tier)> {
         let mut pauses = PAUSES.into_iter();
         let lease = loop {
-            match self.ask_l2(l2, (generation, &name), class, key).await {
+            match answer {
                 Some(Ok(read)) => return Ok((read, Tier::L2)),
                 Some(Err(Stored::Foreign(bytes))) => {
                     self.counters.error(Tier::L2);
-                    if fills {
-                        l2.replace(&name, &bytes, &[], Duration::ZERO).await;
+                    if place.fills {
+                        l2.replace(name, &bytes, &[], Duration::ZERO).await;
                     }
                     break None;
                 }
-                Some(Err(Stored::Nothing)) if fills => match l2.lease(&name, class, key).await {
-                    Some(lease) => break Some(lease),
-                    None => match pauses.next() {
-                        Some(pause) => sleep(Duration::from_millis(pause)).await,
-                        None => break None,
-                    },
-                },
+                Some(Err(Stored::Nothing)) if place.fills => {
+                    match l2.lease(name, class, key).await {
+                        Some(lease) => break Some(lease),
+                        None => match pauses.next() {
+                            Some(pause) => sleep(Duration::from_millis(pause)).await,
+                            None => break None,
+                        },
+                    }
+                }
                 // Somebody else reads it from the server: once for all.
                 Some(Err(Stored::Leased)) => match pauses.next() {
                     Some(pause) => sleep(Duration::from_millis(pause)).await,
@@ -600,6 +650,8 @@ impl Inner {
                 },
                 _ => break None,
             }
+            let ticket = self.near().ticket(class, key);
+            answer = self.ask_l2(l2, (place, name), ticket, class, key).await;
         };
         self.counters.miss(Tier::L2);
         // After the lease: what changes from now on takes the lease away.
@@ -608,9 +660,11 @@ impl Inner {
         let value = l2.value(class, key, &read, asked.elapsed());
         if let Some(lease) = lease {
             let (value, ttl) = value.unwrap_or_default();
-            l2.replace(&name, &lease, &value, ttl).await;
-        } else if fills && let Some((value, ttl)) = value {
-            self.write_over_older(l2, &name, (class, key), &read, &value, ttl)
+            l2.replace(name, &lease, &value, ttl).await;
+        } else if place.fills
+            && let Some((value, ttl)) = value
+        {
+            self.write_over_older(l2, name, (class, key), &read, &value, ttl)
                 .await;
         }
         Ok((read, Tier::Server))
