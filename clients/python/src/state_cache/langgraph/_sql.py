@@ -87,13 +87,15 @@ class SaverCalls:
 
     def latest(self, key: str) -> Statement[list[Stored]]:
         """The newest checkpoint of a key."""
-        # The version decides which row is read: a join would read all versions.
+        # Both functions read under the snapshot of the statement. The version decides which row is read: a join
+        # would read all versions.
         source = (
             "SELECT h.key, h.version, h.context->>'checkpoint_id' AS label, h.context::text AS context, h.state"
-            f" FROM (SELECT g.key, g.version, g.state::text AS state, (SELECT k.execution_context"
-            f" FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key = $1::text"
+            f" FROM (SELECT g.key, g.version, {self.p}state_get_text(g.key, '{CHECKPOINTS}') AS state, (SELECT"
+            f" k.execution_context FROM {self.p}state_snapshot k WHERE k.class = '{CHECKPOINTS}' AND k.key = g.key"
             " AND k.version = g.version) AS context"
-            f" FROM {self.p}state_get_many(ARRAY[$1::text], class => '{CHECKPOINTS}') g OFFSET 0) h")
+            f" FROM (SELECT $1::text AS key, {self.p}state_version($1::text, '{CHECKPOINTS}') AS version OFFSET 0) g"
+            " WHERE g.version IS NOT NULL OFFSET 0) h WHERE h.state IS NOT NULL")
         return Statement(self._with_writes(source, ""), (key,), _stored, binary=True)
 
     def one(self, key: str, checkpoint_id: str) -> Statement[list[Stored]]:
