@@ -144,10 +144,9 @@ impl Link {
             return Err(error);
         }
         // Statements of the feeder must not end by a limit for others. What it commits are notifications, which no
-        // crash leaves behind anyway: they wait for no disk. States are read by their keys, however many: a plan made
-        // for each batch would take a tenth of the time, and be none better.
+        // crash leaves behind anyway: they wait for no disk.
         let prepare = "SET statement_timeout = 0; SET idle_session_timeout = 0; SET row_security = off; \
-            SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan";
+            SET synchronous_commit = off";
         self.timely(self.asker.batch_execute(prepare)).await?;
         // OFFSET keeps the function from being asked once for each key.
         let query = format!(
