@@ -147,6 +147,7 @@ impl Client {
 
     /// Removes a key, which need not be there.
     pub fn delete(&mut self, key: &str) -> Result<(), Failure> {
+        // DEL answers how many keys it has removed.
         self.set(key, "")?;
         self.command(&["DEL", key], b":1\r\n")
     }

@@ -4,8 +4,8 @@
 //! The launcher writes the files at a clean shutdown. At a start it gives them the name under which the worker of a
 //! database takes its own (`warm`), or without `state_cache.warm_on_start` removes them. The two names keep apart
 //! what an early shutdown writes and what a worker has not taken yet: both may happen at once, since the server tells
-//! launcher and workers together that it stops. After a crash or an immediate shutdown there is no file, and without
-//! a file the next start is a cold one.
+//! launcher and workers together that it stops. A crash or an immediate shutdown writes no file; one that was handed
+//! out and not taken stays. Without a file the next start is a cold one.
 
 use crate::settings;
 use crate::shared;

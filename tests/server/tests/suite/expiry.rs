@@ -261,7 +261,8 @@ fn l1_is_warm_after_a_clean_restart() {
     assert_eq!(client.counter("evictions"), 0);
 }
 
-/// The launcher writes what the next worker reads while the worker of before has not read what it was to read.
+/// The server stops before the worker has taken its list: the worker must not take the one that the launcher writes
+/// now.
 #[test]
 fn an_early_shutdown_keeps_its_list_of_what_l1_holds() {
     let server = Server::new(&[
